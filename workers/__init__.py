@@ -1,0 +1,1 @@
+"""Everything that takes work out: the actors, the send path, the limiter, the keeper."""
