@@ -1,0 +1,52 @@
+-- adopt: a lane takes over a newer generation of a broadcast: its state, its canary, its end.
+--
+-- Guarantee: an older or equal generation changes nothing, so it can be repeated at will.
+-- What is queued or delayed of a broadcast that drops (cancelled, aborted, late) is counted and
+-- dropped at once; a resumed message among it was perhaps sent, and becomes in_doubt.
+--
+-- KEYS  1 lane hash, 2 queue list, 3 delayed zset, 4 flight hash, 5 tries hash, 6 ring list,
+--       7 priority ring list, 8 stock hash, 9 ledger hash, 10 sending zset
+-- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 generation, 5 state, 6 drop outcome or '',
+--       7 ttl_ms, 8 wake channel, 9 lane prefix, then field, value … for a lane that has no copy
+-- Returns  {1 adopted or 0 known already, messages dropped}
+--@include clock
+local lane, queue, delayed, flight, tries, ring, first =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local stock, ledger, sending = KEYS[8], KEYS[9], KEYS[10]
+local id, generation, state, drop, ttl, prefix =
+  ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[9]
+local margin = 0
+--@include permit
+--@include flight
+if tonumber(redis.call('HGET', lane, 'generation') or -1) >= generation then return { 0, 0 } end
+if redis.call('EXISTS', lane) == 0 then
+  for i = 10, #ARGV, 2 do redis.call('HSET', lane, ARGV[i], ARGV[i + 1]) end
+end
+redis.call('HSET', lane, 'generation', generation, 'state', state, 'drop', drop, 'verdict', '',
+  'template_errors', 0, 'refusals', 0, 'unknowns', 0)
+redis.call('PEXPIRE', lane, ttl)
+local mine = redis.call('HGET', lane, 'priority') == '1' and first or ring
+redis.call('LREM', mine, 0, id)
+local dropped = 0
+if drop ~= '' then
+  local doubted = 0
+  local entries = redis.call('HGETALL', flight)
+  for i = 1, #entries, 2 do
+    local held = read_flight(entries[i + 1])
+    if held.worker == '-' then
+      doubt(prefix, id, lane, flight, entries[i], held, ttl)
+      doubted = doubted + 1
+    end
+  end
+  dropped = redis.call('LLEN', queue) + redis.call('ZCARD', delayed) - doubted
+  redis.call('DEL', queue, delayed, tries)
+  if dropped > 0 then
+    redis.call('HINCRBY', lane, 'o:' .. drop, dropped)
+    redis.call('HINCRBY', lane, 'done', dropped)
+  end
+elseif state == 'running' then
+  if redis.call('LLEN', queue) > 0 then redis.call('RPUSH', mine, id) end
+  redis.call('PUBLISH', ARGV[8], 'go ' .. id)
+end
+if drop ~= '' or state ~= 'running' then redis.call('PUBLISH', ARGV[8], 'stop ' .. id) end
+return { 1, dropped }

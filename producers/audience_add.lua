@@ -1,0 +1,19 @@
+-- audience_add: put openids of one lane into an audience. Adding one twice changes nothing.
+--
+-- KEYS  1 size     string  members of the audience in this lane
+--       2 buckets  bitmap  its non-empty buckets
+--       then per bucket: members set
+-- ARGV  per bucket: bucket number, openids (count), the openids
+-- Returns  how many were new
+local added, arg = 0, 1
+for key = 3, #KEYS do
+  local bucket, count = ARGV[arg], tonumber(ARGV[arg + 1])
+  arg = arg + 2
+  for _ = 1, count do
+    added = added + redis.call('SADD', KEYS[key], ARGV[arg])
+    arg = arg + 1
+  end
+  redis.call('SETBIT', KEYS[2], bucket, 1)
+end
+if added > 0 then redis.call('INCRBY', KEYS[1], added) end
+return added

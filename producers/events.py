@@ -1,0 +1,300 @@
+"""The catalogue of log events: one model per event, and the only way to write one.
+
+A line is one JSON object: ``event`` (the model's name in snake_case), ``schema``, ``time`` (UTC,
+ISO 8601), ``level``, ``process``, and the model's fields. A field is never renamed and never
+changes its type within one ``schema``. No line holds a token, a secret or a whole permit.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Final, Literal
+
+from pydantic import TypeAdapter
+
+SCHEMA: Final = 1
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What every event has."""
+
+    LEVEL: ClassVar[Level] = "info"
+
+    @classmethod
+    def name(cls) -> str:
+        """Return the event's name: the class name in snake_case."""
+        return _SNAKE.sub("_", cls.__name__).lower()
+
+
+_SNAKE: Final = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+@dataclass(frozen=True)
+class MessageSettled(Event):
+    """One answer to one send, recorded. Sampled by ``WXB_LOG_SAMPLE``.
+
+    ``action``: settled, swapped (a dead permit, the next one claimed), delayed, kept (the same
+    permit again), stale (another worker has it). ``outcome`` is empty unless settled.
+    """
+
+    app: str
+    broadcast: str
+    lane: int
+    openid: str
+    attempt: int
+    action: str
+    outcome: str
+    errcode: int
+    errmsg: str
+    rid: str
+    msgid: str
+    permit_kind: str
+    resumed: bool
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class BroadcastCreated(Event):
+    """A broadcast was stored and is running."""
+
+    app: str
+    broadcast: str
+    channel: str
+    template_id: str
+    audience: str
+    audience_size: int
+
+
+@dataclass(frozen=True)
+class BroadcastMoved(Event):
+    """A broadcast changed its state: start, pause, resume, cancel, abort, expire or finish."""
+
+    app: str
+    broadcast: str
+    move: str
+    state: str
+    generation: int
+    reason: str
+    errcode: int
+
+
+@dataclass(frozen=True)
+class CanaryOpened(Event):
+    """The first message of a broadcast was delivered: the rest may go."""
+
+    app: str
+    broadcast: str
+    lane: int
+
+
+@dataclass(frozen=True)
+class MessagesRecovered(Event):
+    """A dead worker's messages went back to work."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    broadcast: str
+    lane: int
+    dead_worker: str
+    resumed: int
+    in_doubt: int
+
+
+@dataclass(frozen=True)
+class WorkerStarted(Event):
+    """A worker process is ready to take messages."""
+
+    worker: str
+    lanes: int
+    apps: int
+    in_flight: int
+
+
+@dataclass(frozen=True)
+class WorkerStopping(Event):
+    """A worker process stops taking messages and settles what is in flight."""
+
+    worker: str
+    in_flight: int
+
+
+@dataclass(frozen=True)
+class WorkerStopped(Event):
+    """A worker process has nothing left in its hands (or gave up waiting: see ``in_flight``)."""
+
+    worker: str
+    in_flight: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WorkerBuried(Event):
+    """A worker whose beat stood still for a whole lease was declared dead."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    worker: str
+    dead_worker: str
+    silent_ms: int
+
+
+@dataclass(frozen=True)
+class BootFailed(Event):
+    """A worker process could not start; it ends."""
+
+    LEVEL: ClassVar[Level] = "error"
+
+    error: str
+
+
+@dataclass(frozen=True)
+class TokenRefreshed(Event):
+    """A new access token is in use by everyone."""
+
+    app: str
+    source: str
+    forced: bool
+    expires_in_s: int
+
+
+@dataclass(frozen=True)
+class TokenRefreshFailed(Event):
+    """The token service did not give a token; the one in use stays, the refresh is repeated."""
+
+    LEVEL: ClassVar[Level] = "error"
+
+    app: str
+    source: str
+    errcode: int
+    error: str
+
+
+@dataclass(frozen=True)
+class LimitHit(Event):
+    """WeChat answered with a limit error: all workers hold back."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    app: str
+    errcode: int
+    rid: str
+    level: int
+    wait_ms: int
+
+
+@dataclass(frozen=True)
+class LimitLifted(Event):
+    """WeChat accepts again after limit errors."""
+
+    app: str
+
+
+@dataclass(frozen=True)
+class UnknownErrcode(Event):
+    """WeChat answered with a code that is not in the table."""
+
+    LEVEL: ClassVar[Level] = "error"
+
+    app: str
+    broadcast: str
+    errcode: int
+    errmsg: str
+    rid: str
+
+
+@dataclass(frozen=True)
+class StoreUnreachable(Event):
+    """Redis did not answer; what was asked is repeated with the same token."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    during: str
+    error: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class DutyFailed(Event):
+    """A duty of the keeper failed; it runs again in a second."""
+
+    LEVEL: ClassVar[Level] = "error"
+
+    duty: str
+    lane: int
+    error: str
+
+
+@dataclass(frozen=True)
+class PermitsExpired(Event):
+    """Uses that nobody spent in time left the stock."""
+
+    app: str
+    lane: int
+    uses: int
+
+
+@dataclass(frozen=True)
+class PermitsCollected(Event):
+    """A batch of permits was stored."""
+
+    app: str
+    new: int
+    known: int
+    refused: int
+    evicted: int
+
+
+@dataclass(frozen=True)
+class UnitEnded(Event):
+    """A unit of the Procfile ended and is started again."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    unit: str
+    pid: int
+    exit_code: int
+    restarts: int
+
+
+@dataclass(frozen=True)
+class LibraryLine(Event):
+    """A line that a library logged: Dramatiq, aiohttp, redis-py, asyncio."""
+
+    logger: str
+    message: str
+    exception: str
+
+
+def catalogue() -> Iterator[type[Event]]:
+    """Yield every event model, by name."""
+    yield from sorted(Event.__subclasses__(), key=lambda model: model.name())
+
+
+def json_schema() -> dict[str, Any]:
+    """Return a JSON Schema of a log line: one object per event."""
+    lines = []
+    for model in catalogue():
+        schema = TypeAdapter(model).json_schema()
+        schema["properties"] = {
+            "event": {"const": model.name()},
+            "schema": {"const": SCHEMA},
+            "time": {"type": "string", "format": "date-time"},
+            "level": {"enum": ["debug", "info", "warning", "error", "critical"]},
+            "process": {"type": "string"},
+            "dropped_lines": {"type": "integer"},
+            **schema.get("properties", {}),
+        }
+        schema["required"] = [
+            "event",
+            "schema",
+            "time",
+            "level",
+            "process",
+            *(field.name for field in fields(model)),
+        ]
+        schema["additionalProperties"] = False
+        lines.append(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "oneOf": lines}

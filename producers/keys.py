@@ -1,0 +1,218 @@
+"""Every Redis key, each built by one function whose docstring gives type, members, lifetime, owner.
+
+``{3}`` in a key is a *lane* tag: all that one script touches shares one, so that the script is
+atomic on a single server and on a Redis Cluster alike. ``{app:shop}`` is an app's own tag.
+Scripts that find their keys on the way (which broadcast is next, which openid) build them from
+the lane's prefix by the same names as here.
+
+Keys without a TTL, all others have one: `deployment`, `fence`, `audience`, `audience_buckets`,
+`audience_size`, `audiences`, `ledger`, `stock`, `active`, `ring`, `workers`, and Dramatiq's own.
+"""
+
+import zlib
+from typing import Final
+
+PREFIX: Final = "wxb"
+
+DEPLOYMENT: Final = "wxb:deployment"
+"""hash: lanes, buckets, layout. Written once, when the deployment is born; never expires."""
+
+WORKERS: Final = "wxb:workers"
+"""zset: worker id → its last beat (server epoch ms). Owner: the beat; the dead are removed."""
+
+WAKE: Final = "wxb:wake"
+"""pub/sub channel: ``wake`` (there is work), ``stop ID`` and ``go ID`` (a broadcast moved)."""
+
+DRAMATIQ_NAMESPACE: Final = "{wxb:jobs}"
+"""Namespace of Dramatiq's stock queues: only the edges that the keeper would do a second later."""
+
+
+def bucket_of(openid: str, buckets: int) -> int:
+    """Return the bucket of an openid, 0 ≤ bucket < buckets."""
+    return zlib.crc32(openid.encode()) % buckets
+
+
+def lane_of(name: str, lanes: int) -> int:
+    """Return the home lane of a broadcast id or app alias, 0 ≤ lane < lanes."""
+    return zlib.crc32(name.encode()) % lanes
+
+
+def lane_prefix(lane: int) -> str:
+    """Return what every key of a lane starts with, hash tag included."""
+    return f"{PREFIX}:{{{lane}}}:"
+
+
+def permits(lane: int, app: str, openid: str) -> str:
+    """zset: one member per use (``f:FORM_ID``, ``p:PREPAY_ID:1``…``:3``) → expires_at_ms.
+
+    Held, spent and void uses stay as tombstones, score −expires_at_ms. Until the last expires.
+    """
+    return f"{lane_prefix(lane)}permits:{app}:{openid}"
+
+
+def subscriptions(lane: int, app: str, openid: str) -> str:
+    """hash: template_id → count (−1 = long-term, unlimited).
+
+    Also ``void:TEMPLATE`` → epoch ms and ``seen:SOURCE_ID`` → epoch ms. 1 year after last use.
+    """
+    return f"{lane_prefix(lane)}subs:{app}:{openid}"
+
+
+def queue(lane: int, broadcast: str) -> str:
+    """list: ``bucket:openid`` of each queued message of a broadcast, the next one left."""
+    return f"{lane_prefix(lane)}queue:{broadcast}"
+
+
+def delayed(lane: int, broadcast: str) -> str:
+    """zset: ``bucket:openid`` of each delayed message → due (server epoch ms)."""
+    return f"{lane_prefix(lane)}delayed:{broadcast}"
+
+
+def flight(lane: int, broadcast: str) -> str:
+    """hash: ``bucket:openid`` → ``worker fence member expires_at_ms since_ms tries resumed``.
+
+    Exists only while a POST may be unanswered. The worker is ``-`` while a resumed one waits.
+    """
+    return f"{lane_prefix(lane)}flight:{broadcast}"
+
+
+def tries(lane: int, broadcast: str) -> str:
+    """hash: ``bucket:openid`` → attempts so far, of those retried without a permit."""
+    return f"{lane_prefix(lane)}tries:{broadcast}"
+
+
+def suspects(lane: int, broadcast: str) -> str:
+    """list: openids refused before the first delivery; their other permits are void once it came.
+
+    As the outcomes.
+    """
+    return f"{lane_prefix(lane)}suspects:{broadcast}"
+
+
+def outcomes(lane: int, broadcast: str, bucket: int) -> str:
+    """hash: openid → outcome and errcode (``delivered``, ``refused 43101``), listpack-sized."""
+    return f"{lane_prefix(lane)}outcomes:{broadcast}:{bucket}"
+
+
+def msgids(lane: int, broadcast: str, bucket: int) -> str:
+    """hash: openid → msgid of the accepted send; one day, for receipts."""
+    return f"{lane_prefix(lane)}msgids:{broadcast}:{bucket}"
+
+
+def lane_broadcast(lane: int, broadcast: str) -> str:
+    """hash: a lane's copy of a broadcast: state, generation, cursor, counts. As the outcomes."""
+    return f"{lane_prefix(lane)}lane:{broadcast}"
+
+
+def ring(lane: int, app: str) -> str:
+    """list: ids of the app's broadcasts with queued messages in this lane, in turn."""
+    return f"{lane_prefix(lane)}ring:{app}"
+
+
+def priority_ring(lane: int, app: str) -> str:
+    """list: as `ring`, served before it."""
+    return f"{lane_prefix(lane)}first:{app}"
+
+
+def sending(lane: int, app: str) -> str:
+    """zset: openid → end of its lease (ms): one message at a time per user. POST timeout + 1 s."""
+    return f"{lane_prefix(lane)}sending:{app}"
+
+
+def stock(lane: int, app: str) -> str:
+    """hash: available uses by expiry hour (``f:HOUR``, ``p:HOUR``) and per template (``s:ID``).
+
+    ``u:HOUR`` counts the users whose last use ends in that hour. Past hours are trimmed into the
+    ledger as expired.
+    """
+    return f"{lane_prefix(lane)}stock:{app}"
+
+
+def ledger(lane: int, app: str) -> str:
+    """hash: ``collected:K``, ``spent:K``, ``void:K``, ``expired:K`` → uses, K = f, p or s."""
+    return f"{lane_prefix(lane)}ledger:{app}"
+
+
+def fence(lane: int) -> str:
+    """string: the last fence token given out in this lane; never goes back."""
+    return f"{lane_prefix(lane)}fence"
+
+
+def keeper(lane: int) -> str:
+    """string: the worker that holds this lane's duties; a lease of 3 s."""
+    return f"{lane_prefix(lane)}keeper"
+
+
+def reply(lane: int, script: str, caller: str) -> str:
+    """string: token and packed answer of this caller's last run of a script; 10 minutes."""
+    return f"{lane_prefix(lane)}reply:{script}:{caller}"
+
+
+def audience(lane: int, app: str, name: str, bucket: int) -> str:
+    """set: the openids of an audience in one bucket."""
+    return f"{lane_prefix(lane)}audience:{app}:{name}:{bucket}"
+
+
+def audience_buckets(lane: int, app: str, name: str) -> str:
+    """bitmap: bit b is set when bucket b of the audience may have members."""
+    return f"{lane_prefix(lane)}buckets:{app}:{name}"
+
+
+def audience_size(lane: int, app: str, name: str) -> str:
+    """string: members of the audience in this lane."""
+    return f"{lane_prefix(lane)}size:{app}:{name}"
+
+
+def home(lane: int, broadcast: str) -> str:
+    """hash: a broadcast: spec, state, generation, times, reason. At its home lane; 22 days."""
+    return f"{lane_prefix(lane)}home:{broadcast}"
+
+
+def app_prefix(app: str) -> str:
+    """Return what every key of an app's own slot starts with."""
+    return f"{PREFIX}:{{app:{app}}}:"
+
+
+def audiences(app: str) -> str:
+    """hash: audience name → when it was first imported (ms)."""
+    return f"{app_prefix(app)}audiences"
+
+
+def active(app: str) -> str:
+    """zset: ids of broadcasts that the keeper must look after → created (ms)."""
+    return f"{app_prefix(app)}active"
+
+
+def history(app: str) -> str:
+    """zset: ids of all broadcasts → created (ms). Trimmed to the retention."""
+    return f"{app_prefix(app)}history"
+
+
+def idempotency(app: str, key: str) -> str:
+    """string: ``broadcast_id digest`` of what the key created; 7 days."""
+    return f"{app_prefix(app)}key:{key}"
+
+
+def limiter(app: str) -> str:
+    """hash: next_us, blocked_until_ms, level, day and minute counts; 2 days after last use."""
+    return f"{app_prefix(app)}limiter"
+
+
+def broadcast_limiter(app: str, broadcast: str) -> str:
+    """hash: next_us of a broadcast with a rate of its own; 1 hour after last use."""
+    return f"{app_prefix(app)}limiter:{broadcast}"
+
+
+def limiter_reply(app: str, worker: str) -> str:
+    """string: token and packed answer of this worker's last reserve; 1 minute."""
+    return f"{app_prefix(app)}reply:reserve:{worker}"
+
+
+def token(app: str) -> str:
+    """string: the access token, encrypted, with its expiry; until it expires."""
+    return f"{app_prefix(app)}token"
+
+
+def token_lock(app: str) -> str:
+    """string: the worker that is refreshing the token; a lease of 15 s."""
+    return f"{app_prefix(app)}token:lock"

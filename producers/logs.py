@@ -1,0 +1,166 @@
+"""Logs: one JSON object a line, written in batches by one thread, never waited for.
+
+`emit` writes an event of the catalogue; library lines pass through the same renderer as
+``library_line``. Lines wait in a bounded buffer; when a slow reader fills it, lines are dropped
+and the next line that is written says how many (``dropped_lines``), so the sending never stops.
+"""
+
+import atexit
+import logging
+import os
+import threading
+import traceback
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from producers import events
+from producers.events import Event
+
+_BUFFER: Final = 50_000
+"""Lines kept for a slow reader: about six seconds at full speed."""
+
+_MESSAGE: Final = 2000
+"""Characters of a library's message or traceback that are kept."""
+
+
+class _Writer:
+    """Takes rendered lines from any thread and writes them in batches to a file descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lines: deque[bytes] = deque()
+        self._dropped = 0
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, line: bytes) -> None:
+        """Take one line without a newline; drop it when the buffer is full."""
+        if len(self._lines) >= _BUFFER:
+            self._dropped += 1
+            return
+        self._lines.append(line)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def take_dropped(self) -> int:
+        """Return how many lines were dropped since the last call."""
+        dropped, self._dropped = self._dropped, 0
+        return dropped
+
+    def close(self, seconds: float = 2.0) -> None:
+        """Write what is left, waiting at most so long."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while not (self._closing and not self._lines):
+            self._wake.wait(0.5)
+            self._wake.clear()
+            batch = []
+            while self._lines and len(batch) < 1000:
+                batch.append(self._lines.popleft())
+            if not batch:
+                continue
+            if self._lines:
+                self._wake.set()
+            view = memoryview(b"\n".join(batch) + b"\n")
+            try:
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+            except OSError:
+                self._dropped += len(batch)  # the reader is gone; nobody is left to tell
+
+
+class _Lines:
+    """What structlog calls with a rendered line."""
+
+    def __init__(self, writer: _Writer) -> None:
+        self._writer = writer
+
+    def msg(self, line: bytes) -> None:
+        self._writer.write(line)
+
+    debug = info = warning = error = critical = msg
+
+
+class _LibraryHandler(logging.Handler):
+    """Turns the standard library's records into ``library_line`` events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        failure = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+        level = record.levelname.lower()
+        getattr(structlog.get_logger(), level if level in _LEVELS else "info")(
+            events.LibraryLine.name(),
+            logger=record.name,
+            message=record.getMessage()[:_MESSAGE],
+            exception=failure[-_MESSAGE:],
+        )
+
+
+_LEVELS: Final = frozenset({"debug", "info", "warning", "error", "critical"})
+_state: dict[str, _Writer] = {}
+
+
+def configure(process: str, *, descriptor: int = 1, level: int = logging.INFO) -> None:
+    """Send all lines of this process to a file descriptor (1: stdout). Call once, at the entry.
+
+    Args:
+        process: who writes, for instance ``worker-1a2b``; every line carries it.
+        descriptor: an open file descriptor. Dramatiq redirects ``sys.stdout`` of its workers into
+            a pipe to its parent's stderr; writing to the descriptor goes past that.
+        level: the lowest level of library lines that is written.
+    """
+    close()
+    writer = _state["writer"] = _Writer(descriptor)
+
+    def head(_logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
+        line["level"] = method
+        line["schema"] = events.SCHEMA
+        line["process"] = process
+        line["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        dropped = writer.take_dropped()
+        if dropped:
+            line["dropped_lines"] = dropped
+        return line
+
+    structlog.configure(
+        processors=[head, structlog.processors.JSONRenderer(serializer=_dumps)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=lambda *_: _Lines(writer),
+        cache_logger_on_first_use=False,
+    )
+    _state_logger.clear()
+    logging.basicConfig(handlers=[_LibraryHandler()], level=level, force=True)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def _dumps(line: dict[str, Any], **_: Any) -> bytes:
+    return orjson.dumps(line, default=str)
+
+
+_state_logger: dict[str, Any] = {}
+
+
+def emit(event: Event) -> None:
+    """Write one event of the catalogue; before `configure`, structlog's own default applies."""
+    logger = _state_logger.get("logger")
+    if logger is None:
+        logger = _state_logger["logger"] = structlog.get_logger().bind()
+    getattr(logger, event.LEVEL)(event.name(), **vars(event))
+
+
+def close() -> None:
+    """Write what is left; called at exit too."""
+    writer = _state.pop("writer", None)
+    if writer is not None:
+        writer.close()
+
+
+atexit.register(close)

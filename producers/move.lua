@@ -1,0 +1,40 @@
+-- move: one step of a broadcast's state at its home, with a new generation.
+--
+-- Guarantee: exactly the moves of the table below; the same token again returns the first answer.
+-- If the process dies just after it, the lanes are behind; the keeper brings the newer generation.
+--
+-- KEYS  1 home  hash  the broadcast: state, generation, reason, errcode, drop, times
+-- ARGV  1 token, 2 now_ms or '', 3 move, 4 reason or '', 5 errcode or '', 6 total (finish) or '',
+--       7 ttl_ms from its end (an ending move)
+-- Returns  {1 moved, 0 illegal or -1 unknown broadcast, state now, generation now}
+--@include clock
+local LEGAL = {
+  start  = { from = { scheduled = true }, to = 'running' },
+  pause  = { from = { running = true }, to = 'paused' },
+  resume = { from = { paused = true }, to = 'running' },
+  cancel = { from = { scheduled = true, running = true, paused = true }, to = 'cancelled',
+             drop = 'cancelled', ends = true },
+  abort  = { from = { running = true, paused = true }, to = 'aborted', drop = 'cancelled',
+             ends = true },
+  expire = { from = { scheduled = true, running = true, paused = true }, to = 'running',
+             drop = 'late' },
+  finish = { from = { running = true, paused = true }, to = 'finished', ends = true },
+}
+local has = redis.call('HMGET', KEYS[1], 'state', 'generation', 'move_token', 'drop')
+local state, generation = has[1], tonumber(has[2])
+if not state then return { -1, '', 0 } end
+if has[3] == ARGV[1] then return { 1, state, generation } end
+local rule = LEGAL[ARGV[3]]
+if not rule.from[state] or (ARGV[3] == 'expire' and has[4] == 'late') then
+  return { 0, state, generation }
+end
+-- a paused one finishes only when nothing is left of it; the caller has just seen that
+redis.call('HSET', KEYS[1], 'state', rule.to, 'generation', generation + 1, 'move_token', ARGV[1],
+  'reason', ARGV[4], 'errcode', ARGV[5], ARGV[3] .. '_at_ms', now)
+if rule.drop then redis.call('HSET', KEYS[1], 'drop', rule.drop) end
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[6]) end
+if rule.ends then
+  redis.call('HSET', KEYS[1], 'ended_at_ms', now)
+  redis.call('PEXPIRE', KEYS[1], ARGV[7])
+end
+return { 1, rule.to, generation + 1 }

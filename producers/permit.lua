@@ -1,0 +1,111 @@
+-- permit: what can happen to one use of a permit, in the user's keys, the stock and the ledger.
+--
+-- Data model
+--   permits  zset  member (f:FORM_ID, p:PREPAY_ID:n) -> expires_at_ms while available;
+--                  -expires_at_ms once held, spent or void (a tombstone: collecting it again
+--                  changes nothing)
+--   subs     hash  template -> available accepts (-1 unlimited), void:TEMPLATE -> ms
+--   stock    hash  f:HOUR, p:HOUR, s:TEMPLATE -> available uses; u:HOUR -> users whose last use
+--                  ends in that hour
+--   ledger   hash  collected:K spent:K void:K expired:K -> uses
+--
+-- Guarantee: every use is in exactly one of available, held, spent, void, expired (I1); held is
+-- collected minus the others. A use past its expiry leaves `available` when its hour is trimmed.
+-- Expects: now, stock, ledger (key names), margin (ms).
+local HOUR = 3600000
+local function hour_of(at) return string.format('%d', math.floor(at / HOUR)) end
+local function kind_of(member) return string.sub(member, 1, 1) end
+
+local function last_end(permits)
+  local last = redis.call('ZREVRANGE', permits, 0, 0, 'WITHSCORES')
+  local at = tonumber(last[2] or 0)
+  return at > now and at or nil
+end
+
+local function move_last_end(before, after)
+  local from, to = before and hour_of(before), after and hour_of(after)
+  if from == to then return end
+  if from then redis.call('HINCRBY', stock, 'u:' .. from, -1) end
+  if to then redis.call('HINCRBY', stock, 'u:' .. to, 1) end
+end
+
+-- The usable permit that expires first becomes held. skip: a kind that is not to be used, or ''.
+-- Returns member, expires_at_ms; nothing when the user has none.
+local function claim_permit(permits, skip)
+  local found = redis.call('ZRANGEBYSCORE', permits, string.format('(%d', now + margin), '+inf',
+    'WITHSCORES', 'LIMIT', 0, skip == '' and 2 or -1)
+  for i = 1, #found, 2 do
+    local member, expires = found[i], tonumber(found[i + 1])
+    if kind_of(member) ~= skip then
+      redis.call('ZADD', permits, 'XX', -expires, member)
+      redis.call('HINCRBY', stock, kind_of(member) .. ':' .. hour_of(expires), -1)
+      if #found == i + 1 then move_last_end(expires, last_end(permits)) end
+      return member, expires
+    end
+  end
+end
+
+local function claim_subscription(subs, template)
+  local count = tonumber(redis.call('HGET', subs, template) or 0)
+  if count == 0 then return end
+  if count > 0 then
+    redis.call('HINCRBY', subs, template, -1)
+    redis.call('HINCRBY', stock, 's:' .. template, -1)
+    return 's:' .. template, 1
+  end
+  return 's:' .. template, 0  -- unlimited: nothing is counted
+end
+
+-- Claims by channel. Returns member, expires_at_ms (a subscription: 1 counted, 0 unlimited).
+local function claim(permits, subs, channel, template, skip)
+  if channel == 'subscribe' then return claim_subscription(subs, template) end
+  return claim_permit(permits, skip)
+end
+
+local function count_use(member, expires, fate)
+  if kind_of(member) ~= 's' or expires == 1 then
+    redis.call('HINCRBY', ledger, fate .. ':' .. kind_of(member), 1)
+  end
+end
+
+-- Surely not used: available again, unless it ended, or was voided, meanwhile.
+local function hand_back(permits, subs, member, expires, since)
+  if kind_of(member) == 's' then
+    if expires ~= 1 then return end
+    local template = string.sub(member, 3)
+    if tonumber(redis.call('HGET', subs, 'void:' .. template) or 0) >= since then
+      return count_use(member, expires, 'void')
+    end
+    redis.call('HINCRBY', subs, template, 1)
+    redis.call('HINCRBY', stock, 's:' .. template, 1)
+  elseif expires <= now then
+    count_use(member, expires, 'expired')
+  else
+    local before = last_end(permits)
+    redis.call('ZADD', permits, expires, member)
+    redis.call('HINCRBY', stock, kind_of(member) .. ':' .. hour_of(expires), 1)
+    move_last_end(before, last_end(permits))
+  end
+end
+
+-- Every available use of this user (of one template, for subscriptions) becomes void.
+local function void_all(permits, subs, channel, template)
+  if channel == 'subscribe' then
+    local count = tonumber(redis.call('HGET', subs, template) or 0)
+    redis.call('HSET', subs, template, 0, 'void:' .. template, now)
+    if count > 0 then
+      redis.call('HINCRBY', stock, 's:' .. template, -count)
+      redis.call('HINCRBY', ledger, 'void:s', count)
+    end
+    return
+  end
+  local found = redis.call('ZRANGEBYSCORE', permits, string.format('(%d', now), '+inf', 'WITHSCORES')
+  local before = last_end(permits)
+  for i = 1, #found, 2 do
+    local expires = tonumber(found[i + 1])
+    redis.call('ZADD', permits, 'XX', -expires, found[i])
+    redis.call('HINCRBY', stock, kind_of(found[i]) .. ':' .. hour_of(expires), -1)
+    count_use(found[i], expires, 'void')
+  end
+  move_last_end(before, nil)
+end

@@ -1,0 +1,52 @@
+"""Repeating a script whose reply was lost: same token, bounded, with a growing pause.
+
+Safe because every script that changes something either carries a token or changes nothing the
+second time.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import redis
+
+from producers import logs
+from producers.errors import StoreUnavailableError
+from producers.events import StoreUnreachable
+
+Answer = TypeVar("Answer")
+
+ATTEMPTS: Final = 6
+"""Tries of a producer's call: together about 3 s of pauses beside the commands' own timeouts."""
+
+LOST: Final = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)
+"""Errors after which nobody knows whether the script ran."""
+
+
+def pause_s(attempt: int) -> float:
+    """Return the pause after the n-th failed attempt (1, 2, …): 0.1 s doubling, at most 2 s."""
+    return float(min(0.1 * 2 ** (attempt - 1), 2.0))
+
+
+def repeat(during: str, call: Callable[[], Answer]) -> Answer:
+    """Run a call until Redis answers, at most `ATTEMPTS` times.
+
+    Args:
+        during: what is being done, for the log.
+        call: runs one script with a token that stays the same.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer any of them.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return call()
+        except LOST as error:
+            logs.emit(StoreUnreachable(during, type(error).__name__, attempt))
+            if attempt == ATTEMPTS:
+                raise StoreUnavailableError(
+                    f"Redis did not answer while {during} ({attempt} attempts); what was "
+                    "already answered is stored, the same call again loses and doubles nothing"
+                ) from error
+            time.sleep(pause_s(attempt))
+    raise AssertionError  # pragma: no cover

@@ -1,0 +1,214 @@
+"""The settings: one frozen tree, read once from ``WXB_`` variables and ``.env``, and passed down.
+
+Nested names use two underscores: ``WXB_APPS__SHOP__RATE_PER_SECOND=300`` equals the field inside
+the JSON of ``WXB_APPS``. Unknown ``WXB_`` names are refused, so that a typing error cannot go
+unnoticed. No other module reads the environment.
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from zoneinfo import ZoneInfo
+
+from dotenv import dotenv_values
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from producers.errors import SettingsError, UnknownAppError
+
+WECHAT_URL: Final = "https://api.weixin.qq.com"
+_PREFIX: Final = "WXB_"
+_ALIAS: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+
+
+class AppSettings(BaseModel):
+    """One mini-program: who it is, and what WeChat and you allow it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    appid: str = Field(min_length=1, max_length=64, description="the mini-program's appid (wx…)")
+    secret: SecretStr = Field(description="its AppSecret")
+    wechat_url: AnyHttpUrl | None = Field(None, description="base URL; default: WXB_WECHAT_URL")
+    rate_per_second: float = Field(
+        300, ge=0, description="sends started per second by all workers together; 0 = unlimited"
+    )
+    rate_per_minute: int = Field(0, ge=0, description="sends per sliding minute; 0 = unlimited")
+    daily_limit: int = Field(
+        10_000_000,
+        ge=0,
+        description="sends per day; 0 = unlimited. WeChat: 10,000,000, with WeChat Pay 30,000,000",
+    )
+    day_starts_at_hour: int = Field(0, ge=0, le=23, description="when the daily count starts anew")
+    day_zone: str = Field("Asia/Shanghai", description="the time zone of that hour")
+    token_source: Literal["stable", "classic", "url", "redis"] = Field(
+        "stable", description="stable_token, cgi-bin/token, or an outside token service"
+    )
+    token_url: SecretStr | None = Field(
+        None, description="token_source=url: GET it, answers {access_token, expires_in}"
+    )
+    token_key: str | None = Field(None, description="token_source=redis: the key that holds it")
+    long_term_templates: tuple[str, ...] = Field(
+        (), description="template ids of long-term subscriptions: one accept, many messages"
+    )
+    subscription_source: Literal["phone", "events"] = Field(
+        "phone", description="whose accepts count: the phone's results or WeChat's events"
+    )
+    permits_per_user: int = Field(
+        100, ge=1, le=1000, description="stored uses per user; the newest are kept"
+    )
+    retry_when_busy: bool = Field(
+        True, description="repeat a prepay_id or subscription send that WeChat answered with -1"
+    )
+
+    @field_validator("day_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"unknown time zone {value!r}; set for instance Asia/Shanghai") from error
+        return value
+
+    @model_validator(mode="after")
+    def _token_source_is_complete(self) -> Self:
+        if self.token_source == "url" and self.token_url is None:
+            raise ValueError("token_source is url: set token_url too")
+        if self.token_source == "redis" and not self.token_key:
+            raise ValueError("token_source is redis: set token_key too")
+        return self
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Durations in the environment: seconds, or ISO 8601."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_nested_delimiter="__",
+        env_file=None,
+        frozen=True,
+        extra="ignore",
+        nested_model_default_partial_update=True,
+    )
+
+    redis_url: SecretStr = Field(description="redis://host:6379/0, or rediss:// for TLS")
+    wechat_url: AnyHttpUrl = Field(AnyHttpUrl(WECHAT_URL), description="WeChat's base URL")
+    apps: dict[Annotated[str, Field(pattern=_ALIAS)], AppSettings] = Field(
+        min_length=1, description='JSON: {"shop": {"appid": "wx…", "secret": "…"}}'
+    )
+    lanes: int = Field(1, ge=1, le=1024, description="units of locality; fixed at birth")
+    buckets: int = Field(
+        16384, ge=1, le=1_048_576, description="about users / 64; fixed at birth, a multiple of lanes"
+    )
+    window: timedelta = Field(
+        timedelta(seconds=1), description="how much of a broadcast is queued ahead of the sending"
+    )
+    retention: timedelta = Field(
+        timedelta(days=14), description="how long outcomes are kept after the end of a broadcast"
+    )
+    canary: int = Field(10, ge=1, le=1000, description="permits at risk before the first delivery")
+    in_flight: int = Field(1000, ge=1, le=20_000, description="unanswered POSTs per worker process")
+    post_timeout: timedelta = Field(
+        timedelta(seconds=8), description="one POST to WeChat, connecting included; at most 8 s"
+    )
+    connect_timeout: timedelta = Field(timedelta(seconds=3), description="connecting to WeChat")
+    redis_timeout: timedelta = Field(timedelta(seconds=5), description="one Redis command")
+    permit_margin: timedelta = Field(
+        timedelta(seconds=10), description="a permit nearer to its expiry than this is not used"
+    )
+    attempts: int = Field(5, ge=1, le=20, description="tries per recipient before it fails")
+    log_sample: float = Field(
+        1.0, ge=0, le=1, description="share of per-send log lines written; lifecycle lines always are"
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("post_timeout")
+    @classmethod
+    def _post_timeout_fits_the_lease(cls, value: timedelta) -> timedelta:
+        if not timedelta(milliseconds=100) <= value <= timedelta(seconds=8):
+            raise ValueError("must lie between 0.1 and 8 seconds (a worker's lease is 8 s)")
+        return value
+
+    @model_validator(mode="after")
+    def _buckets_spread_evenly(self) -> Self:
+        if self.buckets % self.lanes:
+            raise ValueError(
+                f"buckets ({self.buckets}) must be a multiple of lanes ({self.lanes}): "
+                "set WXB_BUCKETS or WXB_LANES"
+            )
+        return self
+
+    def app(self, alias: str) -> AppSettings:
+        """Return the settings of an app.
+
+        Raises:
+            UnknownAppError: no app of that alias is set.
+        """
+        found = self.apps.get(alias)
+        if found is None:
+            raise UnknownAppError(alias, list(self.apps))
+        return found
+
+    def wechat_base(self, alias: str) -> str:
+        """Return the base URL of an app's WeChat, without a trailing slash."""
+        return str(self.app(alias).wechat_url or self.wechat_url).rstrip("/")
+
+
+def ms(duration: timedelta) -> int:
+    """Return a duration in whole milliseconds."""
+    return round(duration.total_seconds() * 1000)
+
+
+def load(env_file: str | Path = ".env") -> Settings:
+    """Read the settings from the environment and a ``.env`` file; the environment wins.
+
+    Args:
+        env_file: path of the file; it may be absent.
+
+    Raises:
+        SettingsError: something is missing, wrong or unknown; the message names each variable
+            and what to set.
+    """
+    from_file = dotenv_values(env_file) if Path(env_file).is_file() else {}
+    names = {name.upper() for name in (*os.environ, *from_file) if name.upper().startswith(_PREFIX)}
+    known = tuple(f"{_PREFIX}{field.upper()}" for field in Settings.model_fields)
+    faults = [
+        f"{name}: unknown; known are {', '.join(known)}"
+        for name in sorted(names)
+        if name not in known and not name.startswith(f"{_PREFIX}APPS__")
+    ]
+    try:
+        settings = Settings(_env_file=env_file)  # type: ignore[call-arg]
+    except ValidationError as error:
+        faults += [_fault(item["loc"], item["msg"]) for item in error.errors()]
+    except Exception as error:  # pydantic-settings wraps JSON faults in its own SettingsError
+        raise SettingsError(f"{_PREFIX}APPS: not JSON ({error.__cause__ or error})") from None
+    else:
+        if not faults:
+            return settings
+    raise SettingsError("\n".join(faults)) from None
+
+
+def _fault(loc: tuple[int | str, ...], message: str) -> str:
+    """Name the variable of a validation fault, and say what it wants; never its value."""
+    variable = _PREFIX + "__".join(str(part).upper() for part in loc if part != "[key]")
+    field = Settings.model_fields.get(str(loc[0])) if loc else None
+    if len(loc) > 2 and loc[0] == "apps":
+        field = AppSettings.model_fields.get(str(loc[2]))
+    wants = f" (set: {field.description})" if field and field.description else ""
+    return f"{variable or _PREFIX}: {message.removeprefix('Value error, ')}{wants}"

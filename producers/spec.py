@@ -1,0 +1,145 @@
+"""The spec of a broadcast: what is sent to whom, validated whole before anything is stored."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from typing import Any, Final, Self
+
+import orjson
+
+from producers import fields
+from producers.errors import InvalidInputError
+from producers.settings import ms
+from producers.words import Channel
+
+MAX_LIFE: Final = timedelta(days=7)
+"""A broadcast lives at most so long; a form_id does not live longer either."""
+
+STATES: Final = ("developer", "trial", "formal")
+"""miniprogram_state, subscribeMessage.send."""
+
+LANGS: Final = ("zh_CN", "en_US", "zh_HK", "zh_TW")
+"""lang, subscribeMessage.send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One message to one audience.
+
+    Attributes:
+        app: alias of the app.
+        channel: which WeChat API.
+        template_id: the template, 1-128 visible ASCII characters.
+        data: key → value, flat (``{"thing1": "…"}``); made of WeChat's own form by `checked`.
+        audience: name of the audience.
+        page: page of the mini-program that a tap opens, or ''.
+        emphasis_keyword: template channel: ``keyword1.DATA``, or ''.
+        miniprogram_state: subscribe channel: developer, trial or formal.
+        lang: subscribe channel: zh_CN, en_US, zh_HK or zh_TW.
+        rate: sends per second of this broadcast, within the app's; 0 = the app's alone.
+        expires_in_ms: after so long the rest is late.
+        priority: served before the others, for messages that a user waits for.
+    """
+
+    app: str
+    channel: Channel
+    template_id: str
+    data: Mapping[str, str]
+    audience: str
+    page: str = ""
+    emphasis_keyword: str = ""
+    miniprogram_state: str = "formal"
+    lang: str = "zh_CN"
+    rate: float = 0
+    expires_in_ms: int = ms(MAX_LIFE)
+    priority: bool = False
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        app: str,
+        channel: str,
+        template_id: str,
+        audience: str,
+        data: object,
+        page: str = "",
+        emphasis_keyword: str = "",
+        miniprogram_state: str = "formal",
+        lang: str = "zh_CN",
+        rate: float = 0,
+        expires_in: timedelta = MAX_LIFE,
+        priority: bool = False,
+    ) -> Self:
+        """Build a spec from what a caller gave.
+
+        Args:
+            data: ``{"thing1": "…"}``, WeChat's ``{"thing1": {"value": "…"}}``, a JSON string of
+                either, or, for the template channel, the seed form ``"a,b,c"``.
+            expires_in: between 1 s and 7 days.
+            app, channel, template_id, audience, page, emphasis_keyword, miniprogram_state, lang,
+                rate, priority: as the attributes.
+
+        Raises:
+            InvalidInputError: with one sentence for every fault found.
+        """
+        try:
+            known_channel = Channel(channel)
+        except ValueError:
+            raise InvalidInputError([f"channel {channel!r}: take template or subscribe"]) from None
+        faults: list[str] = []
+        flat: dict[str, str] = {}
+        try:
+            flat = fields.parse_data(known_channel, data)
+        except InvalidInputError as error:
+            faults += error.faults
+        faults += fields.check_template_id(template_id)
+        if page:
+            faults += fields.check_page(page)
+        if emphasis_keyword:
+            if known_channel is not Channel.TEMPLATE:
+                faults.append("emphasis_keyword: only the template channel has one")
+            elif flat:
+                try:
+                    emphasis_keyword = fields.check_emphasis_keyword(emphasis_keyword, flat)
+                except InvalidInputError as error:
+                    faults += error.faults
+        if miniprogram_state not in STATES:
+            faults.append(f"state {miniprogram_state!r}: take one of {', '.join(STATES)}")
+        if lang not in LANGS:
+            faults.append(f"lang {lang!r}: take one of {', '.join(LANGS)}")
+        if not 0 <= rate <= 1_000_000:
+            faults.append(f"rate {rate}: sends per second, 0 (the app's rate) or more")
+        if not timedelta(seconds=1) <= expires_in <= MAX_LIFE:
+            faults.append("expires_in: between 1 second and 7 days")
+        if faults:
+            raise InvalidInputError(faults)
+        return cls(
+            app=app,
+            channel=known_channel,
+            template_id=template_id,
+            data=flat,
+            audience=audience,
+            page=page,
+            emphasis_keyword=emphasis_keyword,
+            miniprogram_state=miniprogram_state,
+            lang=lang,
+            rate=rate,
+            expires_in_ms=ms(expires_in),
+            priority=priority,
+        )
+
+    def to_json(self) -> str:
+        """Return the spec as it is stored at the broadcast's home."""
+        return orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a stored spec."""
+        stored: dict[str, Any] = orjson.loads(text)
+        return replace(cls(**stored), channel=Channel(stored["channel"]))
+
+    def digest(self) -> str:
+        """Return what tells this content from another under the same idempotency key."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:32]

@@ -1,0 +1,63 @@
+-- split: move whole buckets of an audience into a broadcast's queue, up to the window.
+--
+-- Guarantee: each bucket is read whole and once, and the cursor moves in the same step, so no
+-- recipient comes twice and none is left out, whatever changes meanwhile. A lost reply is
+-- harmless: the cursor has moved, and the next call with the old one is told so. A broadcast that
+-- was cancelled or is late only counts what is left.
+--
+-- KEYS  1 lane    hash  the lane's copy of the broadcast
+--       2 queue   list  bucket:openid
+--       3 ring    list  the running broadcasts (the priority ring, for a priority one)
+--       then the audience's buckets, sets, in ascending order from the cursor on
+-- ARGV  1 broadcast id, 2 expected cursor (next bucket), 3 1 when these are the last buckets,
+--       4 wake channel, then the bucket number of each set
+-- Returns  {status, cursor, pushed or counted, queue length}; status 1 did a step, 0 the cursor
+--       is elsewhere, -1 not running, 2 all split, 3 the window is full
+local lane, queue, ring = KEYS[1], KEYS[2], KEYS[3]
+local id, expected, last, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local has = redis.call('HMGET', lane, 'state', 'drop', 'cursor', 'split', 'window', 'verdict')
+local cursor, drop = has[3], has[2]
+local queued = redis.call('LLEN', queue)
+if has[4] == 'done' then return { 2, cursor, 0, queued } end
+if cursor ~= expected then return { 0, cursor, 0, queued } end
+local counting = drop and drop ~= ''
+if not counting and (has[1] ~= 'running' or has[6] and has[6] ~= '') then
+  return { -1, cursor, 0, queued }
+end
+local room = tonumber(has[5]) - queued
+if not counting and room <= 0 then return { 3, cursor, 0, queued } end
+
+local moved, reached = 0, 0
+for key = 4, #KEYS do
+  local bucket = ARGV[key + 1]
+  if counting then
+    moved = moved + redis.call('SCARD', KEYS[key])
+  else
+    local openids = redis.call('SMEMBERS', KEYS[key])
+    local members = #openids
+    for i = 1, members do openids[i] = bucket .. ':' .. openids[i] end
+    for from = 1, members, 5000 do
+      redis.call('RPUSH', queue, unpack(openids, from, math.min(from + 4999, members)))
+    end
+    moved = moved + members
+  end
+  cursor = bucket + 1
+  reached = key
+  if not counting and moved >= room then break end
+end
+redis.call('HINCRBY', lane, 'total', moved)
+if reached == #KEYS or #KEYS == 3 then
+  if last == '1' then redis.call('HSET', lane, 'split', 'done') end
+end
+redis.call('HSET', lane, 'cursor', cursor)
+if counting then
+  if moved > 0 then
+    redis.call('HINCRBY', lane, 'o:' .. drop, moved)
+    redis.call('HINCRBY', lane, 'done', moved)
+  end
+elseif moved > 0 then
+  redis.call('PEXPIRE', queue, 2592000000)
+  if not redis.call('LPOS', ring, id) then redis.call('RPUSH', ring, id) end
+  if queued == 0 then redis.call('PUBLISH', channel, 'wake') end
+end
+return { 1, cursor, moved, queued + moved }

@@ -1,0 +1,87 @@
+"""Splitting: from an audience to one message per openid, a window at a time.
+
+A step moves whole buckets into the broadcast's queue and the cursor with them, in one script, and
+returns when the window is full; it never waits. Memory stays flat whatever the audience's size.
+If the process dies before a step nothing has moved; after it, the cursor has, and the next step
+goes on from there.
+"""
+
+from typing import Final
+
+import redis
+
+from producers import keys, scripts
+from producers.retry import repeat
+from producers.settings import Settings
+
+_BUCKETS: Final = 256
+"""Buckets offered to one script run."""
+
+
+class Splitter:
+    """Fills the windows of broadcasts. Safe to share between threads."""
+
+    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._script = client.register_script(scripts.source("producers", "split"))
+
+    def fill(self, broadcast: str, lane: int) -> int:
+        """Split until the lane's window is full or all of it is split.
+
+        A broadcast that was cancelled or is late only counts what is left.
+
+        Returns:
+            How many recipients were moved or counted.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
+        moved = 0
+        lane_key = keys.lane_broadcast(lane, broadcast)
+        has = repeat(
+            "reading the split cursor",
+            lambda: self._client.hmget(lane_key, ["app", "audience", "cursor", "split", "priority"]),
+        )
+        app, audience, cursor, split, priority = has
+        if app is None or split == "done":
+            return 0
+        buckets = self._filled_buckets(lane, app, audience, int(cursor))
+        ring = keys.priority_ring if priority == "1" else keys.ring
+        while True:
+            offered, rest = buckets[:_BUCKETS], buckets[_BUCKETS:]
+            script_keys = [
+                lane_key,
+                keys.queue(lane, broadcast),
+                ring(lane, app),
+                *(keys.audience(lane, app, audience, bucket) for bucket in offered),
+            ]
+            args = [broadcast, cursor, "" if rest else "1", keys.WAKE, *offered]
+            status, cursor, pushed, _ = repeat(
+                "splitting", lambda k=script_keys, a=args: self._script(keys=k, args=a)
+            )
+            if status != 1:
+                return moved
+            moved += pushed
+            done = int(cursor)
+            if not rest and (not offered or done > offered[-1]):
+                return moved
+            buckets = [bucket for bucket in offered if bucket >= done] + rest
+
+    def _filled_buckets(self, lane: int, app: str, audience: str, cursor: int) -> list[int]:
+        """Return the buckets of this lane, from the cursor on, that may have members."""
+        bitmap = repeat(
+            "reading the audience's buckets",
+            lambda: self._client.execute_command(  # bytes, not text: it is a bitmap
+                "GET", keys.audience_buckets(lane, app, audience), NEVER_DECODE=True
+            ),
+        )
+        if not bitmap:
+            return []
+        return [
+            byte * 8 + bit
+            for byte in range(cursor // 8, len(bitmap))
+            if bitmap[byte]
+            for bit in range(8)
+            if bitmap[byte] & (0x80 >> bit) and byte * 8 + bit >= cursor
+        ]

@@ -1,0 +1,161 @@
+"""The broker: Dramatiq's Redis broker, with a consumer of ours on the `send` queue.
+
+The stock queues carry only edges (`split`), so their maintenance is off and they have no delay
+queues: retries, delays and recovery are the protocol's own. On `send`, one message given to an
+actor call is a batch whose permits are already claimed and whose slots are reserved.
+
+Making the broker opens nothing; the runtime is opened at worker boot and closed at shutdown.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+import redis
+import uvloop
+from dramatiq.asyncio import EventLoopThread, get_event_loop_thread, set_event_loop_thread
+from dramatiq.broker import Broker, Consumer, MessageProxy
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.message import Message
+from dramatiq.middleware import AsyncIO, Middleware
+
+from producers import keys, logs, settings
+from producers.errors import WxbroadcastError
+from producers.events import BootFailed
+from producers.jobs import SEND
+from workers.runtime import Runtime
+
+_IDLE_S: Final = 0.5
+"""How often a consumer looks whether Dramatiq wants it to stop."""
+
+
+class UvloopAsyncIO(AsyncIO):  # type: ignore[misc]
+    """Dramatiq's event loop thread, on uvloop."""
+
+    def before_worker_boot(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
+        """Start the loop."""
+        thread = EventLoopThread(self.logger)
+        thread.loop.close()
+        thread.loop = uvloop.new_event_loop()
+        thread.start(timeout=5.0)
+        set_event_loop_thread(thread)
+
+
+class Lifecycle(Middleware):  # type: ignore[misc]
+    """Opens the runtime at boot and drains it at shutdown.
+
+    Dramatiq swallows what a hook raises, so a failed boot ends the process itself.
+    """
+
+    def __init__(self, broker: "WorkBroker") -> None:
+        self._broker = broker
+
+    def before_worker_boot(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
+        """Load the settings, configure the logs, open everything."""
+        logs.configure(f"worker-{os.getpid()}")
+        try:
+            loaded = settings.load()
+            loop = get_event_loop_thread()
+            assert loop is not None  # noqa: S101  (UvloopAsyncIO stands before this)
+            self._broker.open(Runtime(loaded, loop.loop))
+        except WxbroadcastError as error:
+            _end(str(error))
+        except Exception as error:  # noqa: BLE001  (whatever it was, this process cannot work)
+            _end(f"{type(error).__name__}: {error}")
+
+    def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
+        """Take nothing more, and settle what is in hand."""
+        if self._broker.runtime:
+            self._broker.runtime.stop()
+
+    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
+        """Write the last lines."""
+        logs.close()
+
+
+def _end(why: str) -> None:
+    """End a process that could not boot; its other threads would keep it alive."""
+    logs.emit(BootFailed(why))
+    logs.close()
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"wxbroadcast: {why}\n".encode())
+    os._exit(78)  # EX_CONFIG
+
+
+class WorkBroker(RedisBroker):  # type: ignore[misc]
+    """See the module. ``runtime`` is None until a worker boots."""
+
+    def __init__(self) -> None:
+        self.runtime: Runtime | None = None
+        super().__init__(
+            client=redis.Redis(),  # connects to nothing; `open` gives it the real pool
+            namespace=keys.DRAMATIQ_NAMESPACE,
+            maintenance_chance=0,
+            middleware=[],
+        )
+        # the order matters: the loop before whatever needs it
+        self.add_middleware(UvloopAsyncIO())
+        self.add_middleware(Lifecycle(self))
+
+    def open(self, runtime: Runtime) -> None:
+        """Use a booted runtime."""
+        self.runtime = runtime
+        timeout = runtime.settings.redis_timeout.total_seconds()
+        self.client.connection_pool = redis.BlockingConnectionPool.from_url(
+            runtime.settings.redis_url.get_secret_value(),
+            max_connections=16,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+        )
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue, without the delay queue that nothing here uses."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
+        """Return the consumer of a queue: ours on `send`, the stock one elsewhere."""
+        if queue_name == SEND and self.runtime:
+            return SendConsumer(self.runtime)
+        return super().consume(queue_name, prefetch, timeout)
+
+
+class SendConsumer(Consumer):  # type: ignore[misc]
+    """Gives batches of claimed messages, each as the arguments of one `send` actor call.
+
+    Acks say nothing: what was settled is what was done. What Dramatiq still holds at shutdown is
+    handed back to the front of its queue.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def __next__(self) -> MessageProxy | None:
+        """Return a batch, or None after half a second without one."""
+        batch = self._runtime.pump.next_batch(_IDLE_S)
+        if batch is None:
+            if self._runtime.hands.closing:
+                time.sleep(_IDLE_S / 5)
+            return None
+        return MessageProxy(
+            Message(queue_name=SEND, actor_name=SEND, args=(batch,), kwargs={}, options={})
+        )
+
+    def ack(self, message: MessageProxy) -> None:
+        """Nothing to do."""
+
+    def nack(self, message: MessageProxy) -> None:
+        """Hand the batch back: its actor call failed before the batch was started."""
+        self.requeue([message])
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Hand back batches that no actor call took."""
+        for message in messages:
+            self._runtime.hand_back(message.args[0])
+
+    def close(self) -> None:
+        """Nothing to close."""

@@ -1,0 +1,72 @@
+"""A claim: one message in a worker's hands, with its permit, its fence token and its slot."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What take.lua or a swap gave.
+
+    Attributes:
+        app, lane, broadcast: where the message belongs.
+        item: ``bucket:openid``, the message at rest.
+        member: the permit: ``f:FORM_ID``, ``p:PREPAY_ID:n`` or ``s:TEMPLATE``.
+        expires_at_ms: of the permit; a subscription: 1 counted, 0 unlimited.
+        fence: token under which alone it can be settled.
+        tries: earlier attempts.
+        resumed: an earlier attempt with this very permit may have arrived.
+        claimed_at: monotonic seconds, not later than the claim.
+        slot_at: monotonic seconds at which the send may start.
+        slot_ends: whether an unused slot is void (it is not when no rate is set).
+    """
+
+    app: str
+    lane: int
+    broadcast: str
+    item: str
+    member: str
+    expires_at_ms: int
+    fence: str
+    tries: int
+    resumed: bool
+    claimed_at: float
+    slot_at: float = 0.0
+    slot_ends: bool = False
+
+    @property
+    def openid(self) -> str:
+        """The recipient."""
+        return self.item.partition(":")[2]
+
+    @property
+    def kind(self) -> str:
+        """The permit's letter: f, p or s."""
+        return self.member[0]
+
+    @property
+    def permit_id(self) -> str:
+        """What WeChat knows the permit by: the form_id, the prepay_id, or the template_id."""
+        if self.member[0] == "p":
+            return self.member[2:-2]
+        return self.member[2:]
+
+    def at(self, slot_at: float, *, ends: bool) -> "Claim":
+        """Return the claim with its slot."""
+        return replace(self, slot_at=slot_at, slot_ends=ends)
+
+
+def parse_row(row: str, app: str, lane: int, broadcast: str, claimed_at: float) -> Claim:
+    """Read one claim row of take.lua: ``item member expires_at_ms fence tries resumed``."""
+    item, member, expires, fence, tries, resumed = row.split(" ")
+    return Claim(
+        app,
+        lane,
+        broadcast,
+        item,
+        member,
+        int(expires),
+        fence,
+        int(tries),
+        resumed == "1",
+        claimed_at,
+    )

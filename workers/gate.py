@@ -1,0 +1,87 @@
+"""The gate: what one worker knows of one app's limits, so that it takes only what it may soon send.
+
+A memory, not the truth: the truth is the limiter in Redis, which grants or does not. It saves
+claims that would only be handed back, and calls that would only be refused.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from workers.limiter import AHEAD_US, Grant
+from workers.take import HORIZON_MS
+
+BATCH: Final = 256
+"""Claims per take: about 2 ms of Redis."""
+
+_BATCH_S: Final = 0.2
+"""A batch holds at most what all workers together send in this time."""
+
+
+@dataclass(slots=True)
+class Gate:
+    """One app's limits, as last seen.
+
+    Attributes:
+        rate: sends per second; 0 = unlimited.
+        level: WeChat's limit errors in force; above 0 one send at a time probes.
+        not_before: monotonic seconds before which nothing is taken.
+        horizon: monotonic seconds of the app's next free slot.
+        unused: slots that passed unused since the last reserve.
+        own_next: broadcast with a rate of its own → (rate, monotonic seconds of its next slot).
+    """
+
+    rate: float
+    level: int = 0
+    not_before: float = 0.0
+    horizon: float = 0.0
+    unused: int = 0
+    own_next: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def most(self, now: float, workers: int) -> int:
+        """Return how many claims may be taken now; 0 = none before `next_at`."""
+        if now < self.next_at:
+            return 0
+        if self.level:
+            return 1
+        if not self.rate:
+            return BATCH
+        return max(1, min(BATCH, math.ceil(self.rate * _BATCH_S / workers)))
+
+    @property
+    def next_at(self) -> float:
+        """Monotonic seconds at which it is worth asking again."""
+        if not self.rate:
+            return self.not_before
+        return max(self.not_before, self.horizon - HORIZON_MS / 1000)
+
+    def allowances(self, now: float) -> dict[str, int]:
+        """Return broadcast → claims it may have now, for those with a rate of their own."""
+        allowed = {}
+        for broadcast, (rate, next_slot) in list(self.own_next.items()):
+            ahead = now + HORIZON_MS / 1000 - next_slot
+            if ahead > 10:
+                del self.own_next[broadcast]  # long unused: take.lua's default will do
+            else:
+                allowed[broadcast] = max(0, math.ceil(ahead * rate))
+        return allowed
+
+    def own_next_at(self, now: float) -> float:
+        """Return when the first broadcast with a rate of its own has a slot again."""
+        horizon = HORIZON_MS / 1000
+        return min((at - horizon for _, at in self.own_next.values() if at - horizon > now),
+                   default=math.inf)
+
+    def learn(self, grant: Grant, own: dict[str, tuple[float, int]], now: float) -> None:
+        """Take in what a reserve answered."""
+        self.level = grant.level
+        self.horizon = grant.horizon
+        for (broadcast, (rate, wanted)), slots in zip(own.items(), grant.slots[1:], strict=True):
+            if slots:
+                self.own_next[broadcast] = (rate, slots[-1] + 1 / rate)
+            elif wanted:
+                self.own_next[broadcast] = (rate, now + AHEAD_US / 1e6 + grant.wait_s)
+        if grant.wait_s and not own:
+            self.not_before = now + grant.wait_s
+
+

@@ -1,0 +1,187 @@
+"""The keeper: the level-triggered duties of a lane, each second, by whichever worker holds it.
+
+No lost message or killed process can leave a broadcast behind: every duty looks at what is and
+brings it forward, and doing one twice changes nothing. Jobs and wake-ups only make it sooner.
+"""
+
+from typing import Final
+
+import redis
+
+from producers import keys, logs, scripts
+from producers.broadcasts import Broadcasts
+from producers.errors import IllegalMoveError, NotFoundError, StoreUnavailableError
+from producers.events import DutyFailed, PermitsExpired
+from producers.settings import Settings
+from producers.split import Splitter
+from producers.words import ENDED
+
+LEASE_MS: Final = 3000
+_PROMOTED: Final = 1000
+"""Delayed messages promoted by one script run."""
+
+_ORPHAN_MS: Final = 3_600_000
+"""An id that was listed and whose home never came is forgotten after an hour."""
+
+
+class Keeper:
+    """Looks after lanes; used by one thread at a time."""
+
+    def __init__(
+        self, client: "redis.Redis", settings: Settings, broadcasts: Broadcasts, worker: str
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._broadcasts = broadcasts
+        self._splitter = Splitter(client, settings)
+        self._promote = client.register_script(scripts.source("workers", "promote"))
+        self._trim = client.register_script(scripts.source("workers", "trim"))
+        self._worker = worker
+
+    def run_once(self) -> None:
+        """Do the duties of every lane that this worker holds or can take.
+
+        Never raises: a failed duty is logged, and runs again in a second.
+        """
+        for lane in range(self._settings.lanes):
+            try:
+                if self._hold(lane):
+                    self._keep(lane)
+            except (redis.RedisError, StoreUnavailableError) as error:
+                logs.emit(DutyFailed("hold", lane, type(error).__name__))
+
+    def _hold(self, lane: int) -> bool:
+        key = keys.keeper(lane)
+        if self._client.set(key, self._worker, nx=True, px=LEASE_MS):
+            return True
+        if self._client.get(key) != self._worker:
+            return False
+        return bool(self._client.set(key, self._worker, xx=True, px=LEASE_MS))
+
+    def _keep(self, lane: int) -> None:
+        for app in self._settings.apps:
+            expired = self._trim(
+                keys=[keys.stock(lane, app), keys.ledger(lane, app)], args=["", ""]
+            )
+            if expired:
+                logs.emit(PermitsExpired(app, lane, expired))
+            for broadcast in self._client.zrange(keys.active(app), 0, -1):
+                try:
+                    self._keep_broadcast(app, broadcast, lane)
+                except (redis.RedisError, StoreUnavailableError) as error:
+                    logs.emit(DutyFailed("keep", lane, type(error).__name__))
+
+    def _keep_broadcast(self, app: str, broadcast: str, lane: int) -> None:
+        """Adopt, promote and split in this lane; at its home, judge, hand over, expire, finish."""
+        home_lane = self._broadcasts.home_lane(broadcast)
+        home = self._client.hmget(
+            keys.home(home_lane, broadcast),
+            ["state", "generation", "expires_at_ms", "drop", "canary_lane"],
+        )
+        state, generation, expires_at_ms, drop, canary_lane = home
+        if state is None:
+            if lane == home_lane:
+                self._forget_orphan(app, broadcast)
+            return
+        lane_key = keys.lane_broadcast(lane, broadcast)
+        mine, verdict, priority = self._client.hmget(
+            lane_key, ["generation", "verdict", "priority"]
+        )
+        if mine is None or int(mine) < int(generation):
+            self._broadcasts.adopt(broadcast)
+        elif verdict:
+            self.obey(broadcast, verdict)
+        self._promote_due(app, broadcast, lane, priority == "1")
+        self._splitter.fill(broadcast, lane)
+        if lane != home_lane:
+            return
+        if state not in ENDED and drop != "late" and int(expires_at_ms) <= self._now_ms():
+            self._expire(broadcast)
+        self._open(broadcast, int(canary_lane))
+        if self._broadcasts.finish(broadcast):
+            self._client.zrem(keys.active(app), broadcast)
+
+    def obey(self, broadcast: str, verdict: str) -> None:
+        """Bring a lane's verdict (``abort 40037``, ``pause 43101``) to the whole broadcast."""
+        move, _, errcode = verdict.partition(" ")
+        reason = {
+            "abort": "WeChat refuses this message for everybody",
+            "pause": "refusals in a row: check the appid, the audience and the template",
+        }[move]
+        try:
+            self._broadcasts.move(broadcast, move, reason, int(errcode))
+        except (IllegalMoveError, NotFoundError):
+            return  # somebody was faster, or the operator was
+
+    def promote_now(self, app: str, broadcast: str, lane: int) -> None:
+        """Promote what is due, for tests and for edges."""
+        priority = self._client.hget(keys.lane_broadcast(lane, broadcast), "priority") == "1"
+        self._promote_due(app, broadcast, lane, priority)
+
+    def _promote_due(self, app: str, broadcast: str, lane: int, priority: bool) -> None:
+        self._promote(
+            keys=[
+                keys.lane_broadcast(lane, broadcast),
+                keys.delayed(lane, broadcast),
+                keys.queue(lane, broadcast),
+                (keys.priority_ring if priority else keys.ring)(lane, app),
+            ],
+            args=["", "", broadcast, _PROMOTED, self._broadcasts.ttl_ms, keys.WAKE],
+        )
+
+    def _expire(self, broadcast: str) -> None:
+        try:
+            self._broadcasts.move(broadcast, "expire", "expired")
+        except (IllegalMoveError, NotFoundError):
+            return
+
+    def _open(self, broadcast: str, canary_lane: int) -> None:
+        """After the first delivery open every lane; move a canary on whose lane is used up."""
+        lanes = range(self._settings.lanes)
+        pipeline = self._client.pipeline(transaction=False)
+        for lane in lanes:
+            pipeline.hmget(
+                keys.lane_broadcast(lane, broadcast),
+                ["open", "split", "done", "total", "template_errors", "state"],
+            )
+        copies = pipeline.execute()
+        if any(copy[0] == "1" for copy in copies):
+            self.open_lanes(broadcast, [lane for lane in lanes if copies[lane][0] == "0"])
+            return
+        _, split, done, total, errors, state = copies[canary_lane]
+        used_up = split == "done" and int(done) >= int(total) and state == "running"
+        waiting = [
+            lane
+            for lane in lanes
+            if lane != canary_lane
+            and not (copies[lane][1] == "done" and copies[lane][2] == copies[lane][3])
+        ]
+        if not used_up or not waiting:
+            return
+        left = max(1, self._settings.canary - int(errors or 0))
+        self._client.hset(keys.lane_broadcast(canary_lane, broadcast), "canary", "0")
+        self._client.hset(keys.lane_broadcast(waiting[0], broadcast), "canary", str(left))
+        self._client.hset(
+            keys.home(self._broadcasts.home_lane(broadcast), broadcast),
+            "canary_lane",
+            str(waiting[0]),
+        )
+        self._client.publish(keys.WAKE, "wake")
+
+    def open_lanes(self, broadcast: str, lanes: list[int]) -> None:
+        """Let the flood into these lanes: somewhere a message was delivered."""
+        for lane in lanes:
+            self._client.hset(keys.lane_broadcast(lane, broadcast), "open", "1")
+        if lanes:
+            self._client.publish(keys.WAKE, "wake")
+
+    def _forget_orphan(self, app: str, broadcast: str) -> None:
+        listed_at = self._client.zscore(keys.active(app), broadcast)
+        if listed_at is not None and self._now_ms() - listed_at > _ORPHAN_MS:
+            self._client.zrem(keys.active(app), broadcast)
+
+    def _now_ms(self) -> int:
+        seconds, micros = self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+

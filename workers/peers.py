@@ -1,0 +1,95 @@
+"""Peers: who lives. A beat a second from the event loop, so a wedged loop counts as dead.
+
+A worker calls a peer dead only after it has itself beaten for a whole lease, second by second, and
+seen that peer's beat stand still throughout. After a pause of Redis everybody's beats stood still,
+its own too, so nobody is buried alive.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import redis.asyncio
+
+from producers import keys, scripts
+
+LEASE_S: Final = 8.0
+"""Longer than a claim's life plus the beat: who was buried has nothing left to post."""
+
+BEAT_S: Final = 1.0
+_GAP_S: Final = 3.0
+"""A pause between two of its own beats after which it starts watching anew."""
+
+
+@dataclass(slots=True)
+class _Peer:
+    beat_ms: float
+    still_since: float
+
+
+class Peers:
+    """This worker's beat, and its view of the others; belongs to one event loop."""
+
+    def __init__(self, client: "redis.asyncio.Redis", worker: str) -> None:
+        self._client = client
+        self._script = client.register_script(scripts.source("workers", "beat"))
+        self._worker = worker
+        self._seen: dict[str, _Peer] = {}
+        self._last = 0.0
+        self._bury: tuple[str, float] = ("", 0)
+        self._server_ahead = 0.0
+
+    def server_time(self) -> float:
+        """Return epoch seconds by the Redis server's clock, whatever this host's says."""
+        return time.monotonic() + self._server_ahead
+
+    @property
+    def alive(self) -> int:
+        """How many workers there are, this one included."""
+        return max(1, len(self._seen) + 1)
+
+    async def beat(self, now: float | None = None) -> list[tuple[str, int]]:
+        """Beat once.
+
+        Args:
+            now: monotonic seconds; tests pass their own.
+
+        Returns:
+            The peers that are dead: (worker, ms of silence).
+
+        Raises:
+            redis.RedisError: Redis did not answer; the next beat starts watching anew if that
+                takes long.
+        """
+        now = time.monotonic() if now is None else now
+        if now - self._last > _GAP_S:
+            self._seen.clear()
+        name, beat_ms = self._bury
+        answer = await self._script(
+            keys=[keys.WORKERS], args=["", "", self._worker, name, f"{beat_ms:.0f}"]
+        )
+        self._bury, self._last = ("", 0), now
+        self._server_ahead = int(answer[0]) / 1000 - time.monotonic()
+        rows = dict(zip(answer[1::2], map(float, answer[2::2]), strict=True))
+        rows.pop(self._worker, None)
+        self._seen = {
+            peer: seen
+            if (seen := self._seen.get(peer)) and seen.beat_ms == beat
+            else _Peer(beat, now)
+            for peer, beat in rows.items()
+        }
+        return [
+            (peer, round((now - seen.still_since) * 1000))
+            for peer, seen in self._seen.items()
+            if now - seen.still_since >= LEASE_S
+        ]
+
+    def bury(self, peer: str) -> None:
+        """Remove a dead peer with the next beat, unless it has beaten meanwhile."""
+        seen = self._seen.get(peer)
+        if seen:
+            self._bury = (peer, seen.beat_ms)
+
+    async def leave(self) -> None:
+        """Say that this worker is gone, with nothing in its hands."""
+        await self._client.zrem(keys.WORKERS, self._worker)

@@ -1,0 +1,19 @@
+-- promote: delayed messages whose time has come go to the front of the queue.
+--
+-- KEYS  1 lane hash, 2 delayed zset, 3 queue list, 4 ring list
+-- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 limit, 5 ttl_ms, 6 wake channel
+-- Returns  how many were promoted
+--@include clock
+local has = redis.call('HMGET', KEYS[1], 'state', 'verdict', 'drop')
+if has[1] ~= 'running' or has[2] ~= '' or has[3] ~= '' then return 0 end
+local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[4])
+if #due > 0 then
+  redis.call('LPUSH', KEYS[3], unpack(due))
+  redis.call('ZREM', KEYS[2], unpack(due))
+  redis.call('PEXPIRE', KEYS[3], ARGV[5])
+end
+if redis.call('LLEN', KEYS[3]) > 0 and not redis.call('LPOS', KEYS[4], ARGV[3]) then
+  redis.call('RPUSH', KEYS[4], ARGV[3])
+  redis.call('PUBLISH', ARGV[6], 'wake')
+end
+return #due

@@ -1,0 +1,217 @@
+"""The pump: decides when to take, takes, reserves slots, and gives the batch to an actor call.
+
+It runs on Dramatiq's consumer thread of the `send` queue. Where it waits, it waits for one of:
+room in hand, the limiter's horizon, a wake-up, or a second (nobody depends on wake-ups).
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import redis
+
+from producers import logs, scripts
+from producers.broadcasts import Broadcasts
+from producers.errors import NotFoundError, StoreUnavailableError
+from producers.events import StoreUnreachable
+from producers.retry import LOST, pause_s
+from producers.settings import Settings
+from producers.spec import Spec
+from workers.claim import Claim
+from workers.gate import Gate
+from workers.hands import Hands
+from workers.limiter import Limiter
+from workers.take import Taken, Taker
+from workers.tokens import TokenKeeper
+from workers.wechat import Envelope
+
+_POLL_S: Final = 1.0
+_SPECS: Final = 1000
+"""Broadcasts whose message is kept ready."""
+
+Batch = list[tuple[Claim, Envelope]]
+
+
+class Pump:
+    """Fetches batches for one worker; used by one thread.
+
+    Args:
+        settings: apps, lanes, limits.
+        taker, limiter: the two scripts.
+        broadcasts: where specs are read.
+        gates: app → what is known of its limits.
+        tokens: app → its token keeper; nothing is taken while there is no good token.
+        hands: what is in hand.
+        workers: how many workers there are.
+        hand_back: returns claims that got no slot, from any thread.
+        on_low: called with (broadcast, lane) when a queue wants a split.
+        on_complete: called with (broadcast) when a lane has settled everyone.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        taker: Taker,
+        limiter: Limiter,
+        broadcasts: Broadcasts,
+        gates: Mapping[str, Gate],
+        tokens: Mapping[str, TokenKeeper],
+        hands: Hands,
+        workers: Callable[[], int],
+        hand_back: Callable[[list[Claim]], None],
+        on_low: Callable[[str, int], None],
+        on_complete: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._taker = taker
+        self._limiter = limiter
+        self._broadcasts = broadcasts
+        self._gates = gates
+        self._tokens = tokens
+        self._hands = hands
+        self._workers = workers
+        self._hand_back = hand_back
+        self._on_low = on_low
+        self._on_complete = on_complete
+        self._turns = [(app, lane) for lane in range(settings.lanes) for app in settings.apps]
+        self._specs: OrderedDict[str, tuple[Spec, Envelope]] = OrderedDict()
+
+    def next_batch(self, seconds: float) -> Batch | None:
+        """Return the next batch with its slots, or None when none came within so long."""
+        deadline = time.monotonic() + seconds
+        while not self._hands.closing:
+            batch = self._swapped() or self._take_round()
+            if batch:
+                return batch
+            now = time.monotonic()
+            if now >= deadline:
+                return None
+            self._hands.wait(max(0.001, min(deadline, self._next_at(now)) - now))
+        return None
+
+    def _next_at(self, now: float) -> float:
+        """Return when something may be worth asking for, unless a wake-up comes first."""
+        times = [now + _POLL_S]
+        if self._hands.room:
+            for gate in self._gates.values():
+                if gate.next_at > now:
+                    times.append(gate.next_at)
+                times.append(gate.own_next_at(now))
+        return min(times)
+
+    def _take_round(self) -> Batch | None:
+        """Try each lane and app once, beginning after the one that was served last."""
+        for _ in range(len(self._turns)):
+            turn = self._turns.pop(0)
+            self._turns.append(turn)
+            app, lane = turn
+            now = time.monotonic()
+            gate = self._gates[app]
+            most = min(gate.most(now, self._workers()), self._hands.room)
+            if most <= 0 or self._tokens[app].ready is None:
+                continue
+            taken = self._take(app, lane, most, gate.allowances(now))
+            if taken is None:
+                return None
+            for broadcast in taken.low:
+                self._on_low(broadcast, lane)
+            for broadcast in taken.complete:
+                self._on_complete(broadcast)
+            if taken.claims:
+                self._hands.take(len(taken.claims))
+                batch = self._reserve(app, taken.claims)
+                if batch:
+                    return batch
+        return None
+
+    def _swapped(self) -> Batch | None:
+        """Reserve slots for permits that were claimed in place of dead ones."""
+        by_app: dict[str, list[Claim]] = {}
+        while self._hands.swapped:
+            claim = self._hands.swapped.popleft()
+            by_app.setdefault(claim.app, []).append(claim)
+        batch: Batch = []
+        for app, claims in by_app.items():
+            batch += self._reserve(app, claims)
+        return batch or None
+
+    def _take(
+        self, app: str, lane: int, most: int, allowances: dict[str, int]
+    ) -> Taken | None:
+        """Take, asking again with the same token until Redis answers or the worker stops."""
+        token = scripts.new_token()
+        attempt = 0
+        while not self._hands.closing or attempt:
+            try:
+                return self._taker.take(app, lane, most, allowances, token)
+            except (*LOST, redis.ResponseError) as error:
+                # a full or read-only server (OOM, READONLY) refuses before the script writes
+                attempt += 1
+                logs.emit(StoreUnreachable("taking", type(error).__name__, attempt))
+                if self._hands.closing and attempt > 3:
+                    return None  # recovery finds what it may have claimed
+                time.sleep(pause_s(attempt))
+        return None
+
+    def _reserve(self, app: str, claims: list[Claim]) -> Batch:
+        """Give claims their slots; those that get none go back to the queue."""
+        ready = self._with_envelopes(claims)
+        plain = [pair for pair in ready if not pair[2]]
+        own: dict[str, list[tuple[Claim, Envelope, float]]] = {}
+        for pair in ready:
+            if pair[2]:
+                own.setdefault(pair[0].broadcast, []).append(pair)
+        gate = self._gates[app]
+        rates = {broadcast: (pairs[0][2], len(pairs)) for broadcast, pairs in own.items()}
+        unused, gate.unused = gate.unused, 0
+        token = scripts.new_token()
+        attempt = 0
+        while True:
+            try:
+                grant = self._limiter.reserve(
+                    app, self._settings.app(app), len(plain), rates, unused, token
+                )
+                break
+            except (*LOST, redis.ResponseError) as error:
+                attempt += 1
+                logs.emit(StoreUnreachable("reserving slots", type(error).__name__, attempt))
+                if attempt > 3:
+                    self._hand_back([claim for claim, _, _ in ready])
+                    return []
+                time.sleep(pause_s(attempt))
+        now = time.monotonic()
+        gate.learn(grant, rates, now)
+        limited = bool(self._settings.app(app).rate_per_second)
+        batch: Batch = []
+        without: list[Claim] = []
+        for pairs, slots in zip([plain, *own.values()], grant.slots, strict=True):
+            for (claim, envelope, rate), slot in zip(pairs, slots, strict=False):
+                batch.append((claim.at(slot, ends=limited or rate > 0), envelope))
+            without += [claim for claim, _, _ in pairs[len(slots) :]]
+        if without:
+            self._hand_back(without)
+        return batch
+
+    def _with_envelopes(self, claims: list[Claim]) -> list[tuple[Claim, Envelope, float]]:
+        """Return each claim with its message and its broadcast's own rate."""
+        ready, unknown = [], []
+        for claim in claims:
+            try:
+                spec, envelope = self._spec(claim.broadcast)
+            except (NotFoundError, StoreUnavailableError):
+                unknown.append(claim)
+            else:
+                ready.append((claim, envelope, spec.rate))
+        if unknown:
+            self._hand_back(unknown)
+        return ready
+
+    def _spec(self, broadcast: str) -> tuple[Spec, Envelope]:
+        known = self._specs.get(broadcast)
+        if known is None:
+            spec = self._broadcasts.spec(broadcast)
+            known = self._specs[broadcast] = (spec, Envelope.of(spec))
+            if len(self._specs) > _SPECS:
+                self._specs.popitem(last=False)
+        return known

@@ -1,0 +1,53 @@
+-- recover: take back what a dead worker had in flight of one broadcast in one lane.
+--
+-- Guarantee: a form_id message goes back to the front of the queue, *resumed*, with its permit
+-- held; a prepay_id or subscription one, perhaps sent, becomes in_doubt and is never repeated. A
+-- message that has been tried `attempts` times is in_doubt too, so that one that kills its worker
+-- ends. Run again it finds nothing: the entries no longer carry the dead worker's name. A worker
+-- runs it for itself with the fence tokens it knows, to return what a lost reply left behind.
+--
+-- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 ring list, 5 sending zset, 6 stock, 7 ledger
+-- ARGV  1 unused, 2 now_ms or '', 3 dead worker, 4 broadcast id, 5 lane prefix, 6 ttl_ms,
+--       7 attempts, 8 wake channel, then fence tokens that are known to be alive
+-- Returns  {resumed, in doubt}
+--@include clock
+local lane, flight, queue, ring, sending, stock, ledger =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local dead, id, prefix, ttl, attempts = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
+local margin = 0
+--@include permit
+--@include flight
+local alive = {}
+for i = 9, #ARGV do alive[ARGV[i]] = true end
+local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'open', 'unjudged')
+local unjudged = has[4] ~= '1' and tonumber(has[5] or 0) or 0
+local resumed, doubted = 0, 0
+local entries = redis.call('HGETALL', flight)
+for i = 1, #entries, 2 do
+  local item, held = entries[i], read_flight(entries[i + 1])
+  if held.worker == dead and not alive[held.fence] then
+    local _, openid = bucket_and_openid(item)
+    if kind_of(held.member) ~= 'f' or held.tries + 1 >= attempts or has[2] ~= '' then
+      doubt(prefix, id, lane, flight, item, held, ttl)
+      doubted = doubted + 1
+      if unjudged > 0 then  -- an in_doubt one frees its place in the canary
+        redis.call('HINCRBY', lane, 'unjudged', -1)
+        unjudged = unjudged - 1
+      end
+    else
+      write_flight(flight, item, '-', held.fence, held.member, held.expires, held.since,
+        held.tries + 1, '1')
+      redis.call('ZREM', sending, openid)
+      redis.call('LPUSH', queue, item)
+      resumed = resumed + 1
+    end
+  end
+end
+if resumed > 0 then
+  redis.call('PEXPIRE', queue, ttl)
+  if has[1] == 'running' and has[3] == '' and not redis.call('LPOS', ring, id) then
+    redis.call('RPUSH', ring, id)
+  end
+  redis.call('PUBLISH', ARGV[8], 'wake')
+end
+return { resumed, doubted }

@@ -1,0 +1,119 @@
+-- reserve: give out slots, the moments at which sends may start, to one worker.
+--
+-- Guarantee: over all workers, slots are spaced at least 1 / rate apart (GCRA without a burst: the
+-- theoretical arrival time never lies in the past), so no window holds more than its share (I4); a
+-- broadcast's own rate nests under the app's; minute and day counts hold together with them. Less
+-- than was asked for is granted when the next slots lie too far ahead, when the minute or the day is
+-- used up, or while WeChat's limit error holds everyone back. Being limited costs no retry: the answer says when to come again.
+--
+-- All arithmetic is in whole microseconds since the epoch (below 2^53, so exact in a double).
+--
+-- KEYS  1 reply string, 2 limiter hash: next_us, blocked_until_ms, level, day, day_count and
+--       m:SECOND counts; then a limiter hash (next_us) per broadcast with a rate of its own
+-- ARGV  1 token, 2 now_us or '', 3 rate per 1000 s (0 unlimited), 4 per minute (0), 5 per day (0),
+--       6 day offset (ms to add to the epoch so that a day starts at a multiple of 24 h),
+--       7 slots returned unused, 8 how far ahead a slot may lie (us), 9 sends wanted without a rate
+--       of their own,
+--       then per further key: rate per 1000 s, sends wanted
+-- Returns  {now_us, wait_ms (0 all granted), level, horizon_us (app), slots of the plain sends …,
+--       then per further key: its slots …, each in us since the epoch}, preceded by the number
+--       granted per group: {now_us, wait_ms, level, horizon_us, granted0, granted1 …, slots …}
+--@include reply
+local now
+if ARGV[2] ~= '' then now = tonumber(ARGV[2]) else
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+local limiter = KEYS[2]
+local rate, per_minute, per_day = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local has = redis.call('HMGET', limiter, 'next_us', 'blocked_until_ms', 'level', 'day', 'day_count')
+local next_us = tonumber(has[1] or 0)
+local level = tonumber(has[3] or 0)
+local function us(value) return string.format('%.0f', value) end
+
+-- while WeChat's limit errors last, one probe at a time, at most ten a second
+local probing = level > 0
+if probing and (rate == 0 or rate > 10000) then rate = 10000 end
+local spacing = rate > 0 and 1000000000 / rate or 0
+
+local groups, wanted = {}, 0
+local function group(key, own_rate, want)
+  local next_own = key and tonumber(redis.call('HGET', key, 'next_us') or 0) or 0
+  groups[#groups + 1] = { key = key, want = want, slots = {},
+    spacing = own_rate > 0 and 1000000000 / own_rate or 0, at = math.max(now, next_own) }
+  wanted = wanted + want
+end
+group(nil, 0, tonumber(ARGV[9]))
+for i = 3, #KEYS do group(KEYS[i], tonumber(ARGV[10 + (i - 3) * 2]), tonumber(ARGV[11 + (i - 3) * 2])) end
+
+local may, wait_ms = wanted, 0
+local function at_most(limit, wait)
+  if limit < may then may, wait_ms = math.max(0, limit), math.max(wait_ms, wait) end
+end
+
+local blocked = tonumber(has[2] or 0) * 1000
+if blocked > now then at_most(0, math.ceil((blocked - now) / 1000)) end
+if probing then at_most(1, 1000) end
+
+local DAY = 86400000
+local now_ms = math.floor(now / 1000)
+local day = math.floor((now_ms + tonumber(ARGV[6])) / DAY)
+local day_count = tonumber(has[4] or -1) == day and tonumber(has[5] or 0) or 0
+day_count = math.max(0, day_count - tonumber(ARGV[7]))
+if per_day > 0 then
+  at_most(per_day - day_count, (day + 1) * DAY - tonumber(ARGV[6]) - now_ms)
+end
+
+local second = math.floor(now / 1000000)
+if per_minute > 0 then
+  local used, oldest = 0, second
+  local fields = {}
+  for s = second - 59, second + 1 do fields[#fields + 1] = 'm:' .. us(s) end
+  local counts = redis.call('HMGET', limiter, unpack(fields))
+  for i = #counts, 1, -1 do
+    if counts[i] then
+      used = used + tonumber(counts[i])
+      oldest = second - 60 + i
+    end
+  end
+  at_most(per_minute - used, (oldest + 60) * 1000 - now_ms)
+end
+
+-- give the slots in the order in which each group may have its next one; none that lies too far
+-- ahead, for its sender would hold a permit all the while
+local granted, horizon = 0, now + tonumber(ARGV[8])
+while granted < may do
+  local best
+  for _, one in ipairs(groups) do
+    if #one.slots < one.want and (not best or one.at < best.at) then best = one end
+  end
+  local slot = math.ceil(math.max(next_us, best.at, now))
+  if slot > horizon then
+    wait_ms = math.max(wait_ms, math.ceil((slot - horizon) / 1000))
+    break
+  end
+  best.slots[#best.slots + 1] = slot
+  best.at = slot + best.spacing
+  next_us = slot + spacing
+  granted = granted + 1
+end
+
+redis.call('HSET', limiter, 'next_us', us(next_us), 'day', day, 'day_count', day_count + granted)
+redis.call('PEXPIRE', limiter, 2 * DAY)
+if per_minute > 0 and granted > 0 then
+  redis.call('HINCRBY', limiter, 'm:' .. us(second), granted)
+  redis.call('HDEL', limiter, 'm:' .. us(second - 61), 'm:' .. us(second - 62),
+    'm:' .. us(second - 63))
+end
+local reply = { us(now), wait_ms, level, us(next_us) }
+for _, one in ipairs(groups) do
+  reply[#reply + 1] = #one.slots
+  if one.key and #one.slots > 0 then
+    redis.call('HSET', one.key, 'next_us', us(one.at))
+    redis.call('PEXPIRE', one.key, 3600000)
+  end
+end
+for _, one in ipairs(groups) do
+  for _, slot in ipairs(one.slots) do reply[#reply + 1] = us(slot) end
+end
+return answer(reply)

@@ -1,0 +1,291 @@
+"""The runtime of a worker process: everything it opens at boot and closes at shutdown.
+
+One resource per concept, opened on Dramatiq's event loop. Boot: settings, logs, Redis, layout,
+session, tokens, beat, keeper; then the pump may take. Shutdown (SIGTERM): take nothing more, hand
+back what was not posted, wait for the answers of what was (at most 9 s), settle them, leave.
+
+What the threads do: the pump's takes and reserves, the loop posts and settles and beats, the
+keeper's does the lanes' duties.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import redis
+
+from producers import keys, logs, store
+from producers.broadcasts import Broadcasts
+from producers.errors import StoreUnavailableError, WxbroadcastError
+from producers.events import (
+    CanaryOpened,
+    DutyFailed,
+    MessagesRecovered,
+    StoreUnreachable,
+    WorkerBuried,
+    WorkerStarted,
+    WorkerStopped,
+    WorkerStopping,
+)
+from producers.retry import LOST
+from producers.settings import Settings
+from producers.split import Splitter
+from workers.claim import Claim
+from workers.gate import Gate
+from workers.hands import Hands
+from workers.keeper import Keeper
+from workers.limiter import Limiter, Penalty
+from workers.peers import BEAT_S, Peers
+from workers.pump import Batch, Pump
+from workers.recover import Recoverer
+from workers.sender import Sender
+from workers.settle import Settler
+from workers.take import Taker
+from workers.tokens import TokenKeeper
+from workers.wechat import WeChat
+
+DRAIN_S: Final = 8.7
+"""SIGTERM to the end: 10 s, of which Dramatiq notices within one."""
+
+
+class Runtime:
+    """One worker process.
+
+    Attributes:
+        worker: its id, new at every start: no one settles under a dead one's name.
+        settings: as loaded.
+        loop: Dramatiq's event loop.
+        pump: gives batches to the `send` consumer.
+        splitter: fills windows, for the `split` actor.
+    """
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings = settings
+        self.loop = loop
+        self.worker = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.redis = store.connect(settings)
+        store.check_layout(self.redis, settings)
+        self.broadcasts = Broadcasts(self.redis, settings)
+        self.splitter = Splitter(self.redis, settings)
+        self.hands = Hands(settings.in_flight)
+        self.gates = {alias: Gate(app.rate_per_second) for alias, app in settings.apps.items()}
+        self._stopped: set[str] = set()
+        self._keeper = Keeper(self.redis, settings, self.broadcasts, self.worker)
+        self._recoverer = Recoverer(self.redis, settings, self.broadcasts)
+        self._duties: set[tuple[str, ...]] = set()
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="duty")
+        self._closing = threading.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        asyncio.run_coroutine_threadsafe(self._open(), loop).result(30)
+        taker = Taker(self.redis, settings, self.worker, self.broadcasts.ttl_ms)
+        self.pump = Pump(
+            settings,
+            taker,
+            Limiter(self.redis, self.worker),
+            self.broadcasts,
+            self.gates,
+            self._tokens,
+            self.hands,
+            lambda: self._peers.alive,
+            self._hand_back,
+            self._fill,
+            self._finish,
+        )
+        self._keeping = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self._keeping.start()
+        self._listening = threading.Thread(target=self._listen, name="wake", daemon=True)
+        self._listening.start()
+        logs.emit(
+            WorkerStarted(self.worker, settings.lanes, len(settings.apps), settings.in_flight)
+        )
+
+    async def _open(self) -> None:
+        settings = self.settings
+        self._async = store.connect_async(settings)
+        self._wechat = WeChat(settings)
+        self._peers = Peers(self._async, self.worker)
+        with contextlib.suppress(*LOST):
+            await self._peers.beat()
+        self._tokens = {
+            alias: TokenKeeper(
+                self._async, self._wechat, alias, settings, self.worker, self._peers.server_time
+            )
+            for alias in settings.apps
+        }
+        self._settler = Settler(
+            self._async,
+            settings,
+            self.worker,
+            self.broadcasts.ttl_ms,
+            self.hands,
+            self._on_flag,
+        )
+        self._sender = Sender(
+            settings,
+            self._wechat,
+            self._tokens,
+            Penalty(self._async),
+            self.gates,
+            self._settler,
+            self._stopped,
+            self._peers.server_time,
+        )
+        self._spawn(self._beat_on())
+        for alias in settings.apps:
+            self._spawn(self._keep_token(alias))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work))
+
+    # -- what actors call -------------------------------------------------------------------
+
+    def send(self, batch: Batch) -> None:
+        """Hand a batch to the event loop; returns at once."""
+        self.loop.call_soon_threadsafe(self._sender.start, batch)
+
+    def hand_back(self, batch: Batch) -> None:
+        """Return a batch that was never started."""
+        self._hand_back([claim for claim, _ in batch])
+
+    def split(self, broadcast: str) -> None:
+        """Fill the windows of a broadcast in every lane."""
+        for lane in range(self.settings.lanes):
+            self.splitter.fill(broadcast, lane)
+
+    # -- duties -----------------------------------------------------------------------------
+
+    def _hand_back(self, claims: list[Claim]) -> None:
+        self.loop.call_soon_threadsafe(self._sender.hand_back, claims)
+
+    def _fill(self, broadcast: str, lane: int) -> None:
+        self._do(("split", broadcast, str(lane)), lambda: self.splitter.fill(broadcast, lane))
+
+    def _finish(self, broadcast: str) -> None:
+        self._do(("finish", broadcast), lambda: self.broadcasts.finish(broadcast))
+
+    def _on_flag(self, app: str, broadcast: str, lane: int, flag: str) -> None:
+        if flag == "closed":
+            self.hands.wake()
+        elif flag == "opened":
+            logs.emit(CanaryOpened(app, broadcast, lane))
+            others = [other for other in range(self.settings.lanes) if other != lane]
+            self._do(("open", broadcast), lambda: self._keeper.open_lanes(broadcast, others))
+            self.hands.wake()
+        elif flag == "complete":
+            self._finish(broadcast)
+        else:
+            verdict = flag.removeprefix("verdict ")
+            self._do(("obey", broadcast), lambda: self._keeper.obey(broadcast, verdict))
+
+    def _do(self, key: tuple[str, ...], duty: Callable[[], object]) -> None:
+        """Run a duty on a thread, unless the same one is already waiting or running."""
+        if key in self._duties or self._closing.is_set():
+            return
+        self._duties.add(key)
+
+        def run() -> None:
+            try:
+                duty()
+            except (redis.RedisError, WxbroadcastError) as error:
+                logs.emit(DutyFailed(key[0], -1, type(error).__name__))  # the keeper repeats it
+            finally:
+                self._duties.discard(key)
+
+        self._pool.submit(run)
+
+    def _keep(self) -> None:
+        while not self._closing.wait(1.0):
+            self._keeper.run_once()
+
+    def _listen(self) -> None:
+        """Turn wake-ups into wakes; the pump's own poll is what nobody can lose."""
+        while not self._closing.is_set():
+            try:
+                with self.redis.pubsub(ignore_subscribe_messages=True) as wakes:
+                    wakes.subscribe(keys.WAKE)
+                    while not self._closing.is_set():
+                        message = wakes.get_message(timeout=1.0)
+                        if message:
+                            self._heard(message["data"])
+            except (*LOST, redis.RedisError):
+                self._closing.wait(1.0)
+
+    def _heard(self, text: str) -> None:
+        word, _, broadcast = text.partition(" ")
+        if word == "stop":
+            self._stopped.add(broadcast)
+        elif word == "go":
+            self._stopped.discard(broadcast)
+        self.hands.wake()
+
+    # -- the loop's own ---------------------------------------------------------------------
+
+    async def _beat_on(self) -> None:
+        while True:
+            started = time.monotonic()
+            try:
+                for peer, silent_ms in await self._peers.beat():
+                    await asyncio.to_thread(self._recover, peer, silent_ms)
+                    self._peers.bury(peer)
+            except (redis.RedisError, StoreUnavailableError) as error:
+                logs.emit(StoreUnreachable("beating", type(error).__name__, 1))
+            await asyncio.sleep(max(0.0, BEAT_S - (time.monotonic() - started)))
+
+    def _recover(self, peer: str, silent_ms: int) -> None:
+        logs.emit(WorkerBuried(self.worker, peer, silent_ms))
+        for app in self.settings.apps:
+            for broadcast in self.redis.zrange(keys.active(app), 0, -1):
+                for lane in range(self.settings.lanes):
+                    resumed, doubted = self._recoverer.recover(app, broadcast, lane, peer)
+                    if resumed or doubted:
+                        logs.emit(MessagesRecovered(broadcast, lane, peer, resumed, doubted))
+
+    async def _keep_token(self, alias: str) -> None:
+        keeper = self._tokens[alias]
+        while True:
+            was_ready = keeper.ready is not None
+            try:
+                await keeper.tick()
+            except redis.RedisError as error:
+                logs.emit(StoreUnreachable("reading the token", type(error).__name__, 1))
+            if keeper.ready is not None and not was_ready:
+                self.hands.wake()
+            await asyncio.sleep(1.0 if keeper.ready else 0.25)
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Drain and close: within 10 s nothing is in hand, or recovery has it."""
+        started = time.monotonic()
+        logs.emit(WorkerStopping(self.worker, self.hands.held))
+        self.hands.close()
+        self.loop.call_soon_threadsafe(self._sender.drain)
+        while self.hands.held > 0 and time.monotonic() - started < DRAIN_S:
+            self.hands.wait_empty(0.1)
+            swapped = [self.hands.swapped.popleft() for _ in range(len(self.hands.swapped))]
+            if swapped:
+                self._hand_back(swapped)
+        self._closing.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(2)
+        left = max(0, self.hands.held)
+        logs.emit(WorkerStopped(self.worker, left, round(time.monotonic() - started, 3)))
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._settler.close()
+        await self._wechat.close()
+        if self.hands.held <= 0:
+            with contextlib.suppress(redis.RedisError):
+                await self._peers.leave()
+        await self._async.aclose()

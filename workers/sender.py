@@ -1,0 +1,163 @@
+"""Sending: each claim is posted at its slot, and its reply judged.
+
+The batch is handed over and the caller goes on: one slow answer delays nobody else. Just before the
+POST comes a last look: nothing is started late (a slot unused 100 ms after its time is void, a
+claim lives 3 s), for a stopped broadcast, or while the worker drains. If the process dies before
+the POST, recovery cannot tell and resumes as if it had been sent; the three-state table (see
+`verdict`) makes that harmless.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from producers import logs
+from producers.events import LimitHit, LimitLifted, UnknownErrcode
+from producers.settings import Settings
+from workers.claim import Claim
+from workers.errcodes import BACK_OFF_MS, Disposition, PermitFate, rule
+from workers.gate import Gate
+from workers.limiter import Penalty
+from workers.settle import Answer, Settler
+from workers.take import CLAIM_LIFE_S
+from workers.tokens import TokenKeeper
+from workers.verdict import Action, Fate, Reply, Verdict, judge
+from workers.wechat import Envelope, WeChat
+
+SLOT_LIFE_S: Final = 0.1
+
+UNREACHABLE_MS: Final = (1000, 30_000)
+"""First and longest pause of everyone when no connection to WeChat comes up."""
+
+_WEEK_MS: Final = 7 * 24 * 3600 * 1000
+_UNSENT: Final = Verdict(Action.REQUEUE, PermitFate.BACK)
+
+
+class Sender:
+    """Posts claims; belongs to one event loop.
+
+    Args:
+        settings: attempts, and what each app allows.
+        wechat: the client.
+        tokens: app → its token keeper.
+        penalty: holds everyone back.
+        gates: app → what this worker knows of its limits.
+        settler: takes the answers.
+        stopped: ids of broadcasts that must not start another send.
+        server_time: epoch seconds by the Redis server's clock.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        wechat: WeChat,
+        tokens: Mapping[str, TokenKeeper],
+        penalty: Penalty,
+        gates: Mapping[str, Gate],
+        settler: Settler,
+        stopped: set[str],
+        server_time: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._wechat = wechat
+        self._tokens = tokens
+        self._penalty = penalty
+        self._gates = gates
+        self._settler = settler
+        self._stopped = stopped
+        self._server_time = server_time
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.TimerHandle, Claim] = {}
+        self._draining = False
+
+    def start(self, claims: list[tuple[Claim, Envelope]]) -> None:
+        """Post each claim at its slot; returns at once."""
+        loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        for claim, envelope in claims:
+            ahead = claim.slot_at - now
+            if ahead < 0.001:
+                self._begin(claim, envelope)
+                continue
+
+            def due(claim: Claim = claim, envelope: Envelope = envelope) -> None:
+                self._waiting.pop(handles[claim.fence], None)
+                self._begin(claim, envelope)
+
+            handles: dict[str, asyncio.TimerHandle] = {}
+            handle = loop.call_later(ahead, due)
+            handles[claim.fence] = handle
+            self._waiting[handle] = claim
+
+    def hand_back(self, claims: list[Claim]) -> None:
+        """Return claims that were never posted to the front of their queue."""
+        for claim in claims:
+            self._settler.put(Answer(claim, None, _UNSENT))
+
+    def drain(self) -> None:
+        """Start nothing more; what waits for its slot is handed back."""
+        self._draining = True
+        waiting, self._waiting = self._waiting, {}
+        for handle, claim in waiting.items():
+            handle.cancel()
+            self._settler.put(Answer(claim, None, _UNSENT))
+
+    def _begin(self, claim: Claim, envelope: Envelope) -> None:
+        now = time.monotonic()
+        token = self._tokens[claim.app].ready
+        late = now - claim.claimed_at > CLAIM_LIFE_S or (
+            claim.slot_ends and now - claim.slot_at > SLOT_LIFE_S
+        )
+        if late or token is None or self._draining or claim.broadcast in self._stopped:
+            self._gates[claim.app].unused += 1
+            self._settler.put(Answer(claim, None, _UNSENT))
+            return
+        task = asyncio.get_running_loop().create_task(self._send(claim, envelope, token.value))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, claim: Claim, envelope: Envelope, access_token: str) -> None:
+        reply = await self._wechat.send(claim.app, access_token, envelope, claim)
+        app = self._settings.app(claim.app)
+        age_ms = round(self._server_time() * 1000) - (claim.expires_at_ms - _WEEK_MS)
+        verdict = judge(
+            reply,
+            kind=claim.kind,
+            resumed=claim.resumed,
+            tries=claim.tries,
+            attempts=self._settings.attempts,
+            permit_age_ms=age_ms,
+            retry_when_busy=app.retry_when_busy,
+        )
+        self._settler.put(Answer(claim, reply, verdict))
+        gate = self._gates[claim.app]
+        if verdict.stale_token:
+            self._tokens[claim.app].refuse(access_token)
+            await self._tokens[claim.app].tick()
+        elif verdict.penalize:
+            await self._hold_back(claim.app, reply, gate)
+        elif reply.fate is Fate.ANSWERED and reply.errcode == 0:
+            self._tokens[claim.app].accept(access_token)
+            if gate.level:
+                await self._let_go(claim.app, gate)
+        elif rule(reply.errcode).disposition in {Disposition.UNKNOWN, Disposition.NOT_A_SEND}:
+            logs.emit(
+                UnknownErrcode(claim.app, claim.broadcast, reply.errcode, reply.errmsg, reply.rid)
+            )
+
+    async def _hold_back(self, app: str, reply: Reply, gate: Gate) -> None:
+        base_ms, most_ms = BACK_OFF_MS.get(reply.errcode, UNREACHABLE_MS)
+        level_before = gate.level
+        gate.level = max(1, gate.level)  # here and now; the others learn it at their next reserve
+        until_ms, level = await self._penalty.hit(app, base_ms, most_ms)
+        wait_ms = max(0, until_ms - round(self._server_time() * 1000))
+        gate.level = level
+        gate.not_before = max(gate.not_before, time.monotonic() + wait_ms / 1000)
+        if level != level_before:
+            logs.emit(LimitHit(app, reply.errcode, reply.rid, level, wait_ms))
+
+    async def _let_go(self, app: str, gate: Gate) -> None:
+        gate.level = await self._penalty.lift(app)
+        if gate.level == 0:
+            logs.emit(LimitLifted(app))

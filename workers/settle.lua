@@ -1,0 +1,255 @@
+-- settle: record the answers of up to a few hundred sends of one lane and app, in one step.
+--
+-- Guarantee: an answer counts only while the message is in flight under its own fence token, so
+-- whoever was thought dead settles nothing twice (I3). Each one is exactly one of: settled (the
+-- permit spent, handed back or void), swapped (void, and the user's next permit claimed here),
+-- delayed (handed back or void), kept (the same permit again: perhaps sent, so *resumed*).
+-- Counts, canary and breaker (I7) move in the same step. The same token again returns the first
+-- answer. If the worker dies just before it, recovery resumes the message.
+--
+-- KEYS  1 reply string, 2 sending zset, 3 fence string, 4 stock hash, 5 ledger hash
+-- Found on the way, with the lane's hash tag: lane:ID, flight:ID, delayed:ID, queue:ID, tries:ID,
+-- suspects:ID, outcomes:ID:BUCKET, msgids:ID:BUCKET, permits:APP:OPENID, subs:APP:OPENID (see keys.py).
+-- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 sending lease (ms),
+--       7 permit margin (ms), 8 ttl of outcomes (ms), 9 canary K, then one row per answer:
+--       "id item fence action fate outcome errcode delay_ms streak skip msgid"
+--       action: settle, swap, delay, keep, requeue (unsent: back to the front of the queue)
+--       fate:   spent, back, void, void_all, doubt (spent, for it may have been used)
+--       streak: ok, template, refusal, unknown or -
+--       skip:   f or p: a kind the next claim must not use; else -
+-- Returns  per answer one string: "stale", "done" (outcome written), "later" (delayed or requeued),
+--       or "next MEMBER EXPIRES FENCE" (swapped); then "id flag" per broadcast that has something
+--       to say: opened, verdict, complete, closed
+--@include reply
+--@include clock
+local sending, fence, stock, ledger = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local worker, prefix, app, lease = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local margin, ttl, canary = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
+--@include permit
+--@include flight
+local DAY = 86400000
+local PARK = 1000  -- before the first delivery a user's next permit waits for the others' verdicts
+
+local broadcasts, order = {}, {}
+local function broadcast(id)
+  local known = broadcasts[id]
+  if known then return known end
+  local lane = prefix .. 'lane:' .. id
+  local has = redis.call('HMGET', lane, 'open', 'drop', 'template_errors', 'refusals', 'unknowns',
+    'unjudged', 'channel', 'template', 'state', 'verdict', 'priority')
+  local one = {
+    id = id, lane = lane, open = has[1] == '1', drop = has[2] or '', counts = {}, done = 0,
+    template_errors = tonumber(has[3] or 0), refusals = tonumber(has[4] or 0),
+    unknowns = tonumber(has[5] or 0), unjudged = tonumber(has[6] or 0), channel = has[7],
+    template = has[8], running = has[9] == 'running', verdict = has[10] or '', moved = false,
+    ring = prefix .. (has[11] == '1' and 'first:' or 'ring:') .. app,
+    flight = prefix .. 'flight:' .. id, delayed = prefix .. 'delayed:' .. id,
+    queue = prefix .. 'queue:' .. id, tries = prefix .. 'tries:' .. id,
+    suspects = prefix .. 'suspects:' .. id,
+  }
+  broadcasts[id] = one
+  order[#order + 1] = one
+  return one
+end
+
+local function count(one, field) one.counts[field] = (one.counts[field] or 0) + 1 end
+
+local function pass_verdict(one, verdict)
+  if one.verdict == '' and one.drop == '' then
+    one.verdict = verdict
+    redis.call('HSET', one.lane, 'verdict', verdict)
+    redis.call('LREM', one.ring, 0, one.id)
+  end
+end
+
+-- What one answer says about the whole broadcast.
+local function judge(one, streak, errcode, keeps_place)
+  if not one.open and not keeps_place then
+    one.unjudged = math.max(0, one.unjudged - 1)
+    one.moved = true
+  end
+  if streak == 'ok' then
+    one.moved = one.moved or not one.open or one.template_errors > 0 or one.unknowns > 0
+    if not one.open then one.opened = true end
+    one.open, one.template_errors, one.refusals, one.unknowns = true, 0, 0, 0
+  elseif streak == 'template' then
+    one.template_errors, one.moved = one.template_errors + 1, true
+    if one.template_errors >= canary then pass_verdict(one, 'abort ' .. errcode) end
+  elseif streak == 'refusal' and not one.open then
+    one.refusals, one.moved = one.refusals + 1, true
+    if one.refusals >= canary then pass_verdict(one, 'pause ' .. errcode) end
+  elseif streak == 'unknown' then
+    one.unknowns, one.moved = one.unknowns + 1, true
+    if one.unknowns >= canary then pass_verdict(one, 'pause ' .. errcode) end
+  end
+end
+
+local function permit_keys(openid)
+  return prefix .. 'permits:' .. app .. ':' .. openid, prefix .. 'subs:' .. app .. ':' .. openid
+end
+
+local function apply_fate(one, fate, openid, held)
+  local permits, subs = permit_keys(openid)
+  if fate == 'back' then
+    hand_back(permits, subs, held.member, held.expires, held.since)
+  elseif fate == 'void' or fate == 'void_all' then
+    count_use(held.member, held.expires, 'void')
+    if fate == 'void_all' then
+      if one.open then
+        void_all(permits, subs, one.channel, one.template)
+      else  -- a wrong appid refuses everybody: believed once somebody was delivered, or all judged
+        redis.call('RPUSH', one.suspects, openid)
+        redis.call('PEXPIRE', one.suspects, ttl)
+      end
+    end
+  else
+    count_use(held.member, held.expires, 'spent')
+  end
+end
+
+local function void_suspects(one)
+  for _, openid in ipairs(redis.call('LRANGE', one.suspects, 0, -1)) do
+    local permits, subs = permit_keys(openid)
+    void_all(permits, subs, one.channel, one.template)
+  end
+  redis.call('DEL', one.suspects)
+end
+
+local function end_flight(one, item, openid)
+  redis.call('HDEL', one.flight, item)
+  redis.call('ZREM', sending, openid)
+end
+
+local function finish(one, item, openid, outcome, errcode, msgid)
+  local value = outcome
+  if errcode ~= '0' and outcome ~= 'delivered' then value = outcome .. ' ' .. errcode end
+  write_outcome(prefix, one.id, item, value, ttl)
+  if msgid ~= '-' then
+    local bucket = bucket_and_openid(item)
+    local key = prefix .. 'msgids:' .. one.id .. ':' .. bucket
+    redis.call('HSET', key, openid, msgid)
+    redis.call('PEXPIRE', key, DAY)
+  end
+  end_flight(one, item, openid)
+  count(one, 'o:' .. outcome)
+  one.done = one.done + 1
+  return 'done'
+end
+
+-- A message that is to wait: unless nothing of this broadcast may wait any more.
+local function wait(one, item, openid, tried, delay)
+  end_flight(one, item, openid)
+  if one.drop ~= '' then
+    count(one, 'o:' .. one.drop)
+    one.done = one.done + 1
+    return 'done'
+  end
+  if tried > 0 then
+    redis.call('HSET', one.tries, item, tried)
+    redis.call('PEXPIRE', one.tries, ttl)
+  end
+  redis.call('ZADD', one.delayed, now + delay, item)
+  redis.call('PEXPIRE', one.delayed, ttl)
+  return 'later'
+end
+
+local function swap(one, item, openid, held, skip)
+  local permits, subs = permit_keys(openid)
+  local member, expires = claim(permits, subs, one.channel, one.template, skip)
+  if not member then return end
+  local token = redis.call('INCR', fence)
+  write_flight(one.flight, item, worker, token, member, expires, now, held.tries, '0')
+  redis.call('ZADD', sending, now + lease, openid)
+  return string.format('next %s %d %d', member, expires, token)
+end
+
+local function settle(row)
+  local id, item, token, action, fate, outcome, errcode, delay, streak, skip, msgid = string.match(
+    row, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  local one = broadcast(id)
+  local _, openid = bucket_and_openid(item)
+  local entry = redis.call('HGET', one.flight, item)
+  local held = entry and read_flight(entry)
+  if not held or held.worker ~= worker or held.fence ~= token then return 'stale' end
+
+  if action == 'keep' then
+    if one.drop ~= '' then
+      judge(one, streak, errcode, false)
+      doubt(prefix, id, one.lane, one.flight, item, held, ttl)
+      return 'done'
+    end
+    judge(one, streak, errcode, true)
+    redis.call('ZREM', sending, openid)
+    write_flight(one.flight, item, '-', token, held.member, held.expires, held.since,
+      held.tries + 1, '1')
+    redis.call('ZADD', one.delayed, now + delay, item)
+    redis.call('PEXPIRE', one.delayed, ttl)
+    if errcode ~= '0' then count(one, 'e:' .. errcode) end
+    return 'later'
+  end
+
+  if errcode ~= '0' then count(one, 'e:' .. errcode) end
+  if action == 'requeue' then
+    judge(one, '-', errcode, held.resumed == '1')
+    if held.resumed == '1' then  -- an earlier attempt is unanswered: its permit stays with it
+      if one.drop ~= '' then
+        doubt(prefix, id, one.lane, one.flight, item, held, ttl)
+        return 'done'
+      end
+      redis.call('ZREM', sending, openid)
+      write_flight(one.flight, item, '-', token, held.member, held.expires, held.since, held.tries,
+        '1')
+    else
+      apply_fate(one, 'back', openid, held)
+      if one.drop ~= '' then return wait(one, item, openid, 0, 0) end
+      end_flight(one, item, openid)
+    end
+    redis.call('LPUSH', one.queue, item)
+    redis.call('PEXPIRE', one.queue, ttl)
+    if one.running and one.verdict == '' and not redis.call('LPOS', one.ring, id) then
+      redis.call('RPUSH', one.ring, id)
+    end
+    return 'later'
+  end
+
+  if action == 'swap' then
+    apply_fate(one, fate, openid, held)
+    local row_next = one.drop == '' and (one.open or fate == 'back')
+      and swap(one, item, openid, held, skip)
+    if row_next and fate == 'back' then streak = '-' end  -- another kind may still go through
+    judge(one, streak, errcode, row_next)
+    if row_next then return row_next end
+    if one.drop ~= '' then return wait(one, item, openid, 0, 0) end
+    if fate == 'back' then return wait(one, item, openid, held.tries + 1, tonumber(delay)) end
+    if not one.open then return wait(one, item, openid, held.tries, PARK) end
+    return finish(one, item, openid, outcome, errcode, '-')
+  end
+  judge(one, streak, errcode, false)
+  apply_fate(one, fate, openid, held)
+  if action == 'delay' then return wait(one, item, openid, held.tries + 1, tonumber(delay)) end
+  return finish(one, item, openid, outcome, errcode, msgid)
+end
+
+local results = {}
+for i = 10, #ARGV do results[#results + 1] = settle(ARGV[i]) end
+for _, one in ipairs(order) do
+  if one.done > 0 then one.counts['done'] = one.done end
+  for field, n in pairs(one.counts) do redis.call('HINCRBY', one.lane, field, n) end
+  if one.moved then
+    redis.call('HSET', one.lane, 'open', one.open and 1 or 0, 'unjudged', one.unjudged,
+      'template_errors', one.template_errors, 'refusals', one.refusals, 'unknowns', one.unknowns)
+  end
+  local flags = {}
+  local complete = false
+  if one.done > 0 then
+    local has = redis.call('HMGET', one.lane, 'split', 'done', 'total')
+    complete = has[1] == 'done' and tonumber(has[2] or 0) >= tonumber(has[3] or 0)
+  end
+  if one.opened or complete and one.verdict == '' then void_suspects(one) end
+  if one.opened then flags[#flags + 1] = one.id .. ' opened' end
+  if one.verdict ~= '' then flags[#flags + 1] = one.id .. ' verdict ' .. one.verdict end
+  if not one.open then flags[#flags + 1] = one.id .. ' closed' end
+  if complete then flags[#flags + 1] = one.id .. ' complete' end
+  for _, flag in ipairs(flags) do results[#results + 1] = flag end
+end
+return answer(results)

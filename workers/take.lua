@@ -1,0 +1,150 @@
+-- take: fetch a batch of messages of one lane and app, and claim their permits, in one step.
+--
+-- Guarantee: broadcasts get turns (priority ring first); a claimed permit belongs to exactly one
+-- message, under a fence token that no other claim ever had; a user without a permit is recorded
+-- at once; a user who is being sent to waits without a permit (43108); before the first delivery
+-- at most `canary` permits are at risk (I7). The same token again returns the first answer. If the
+-- worker dies just after it, recovery finds the claims under the worker's name in `flight`.
+--
+-- KEYS  1 reply    string  see reply.lua
+--       2 first    list    ids, the priority ring
+--       3 ring     list    ids
+--       4 sending  zset    openid -> lease end (ms)
+--       5 fence    string  last fence token
+--       6 stock, 7 ledger  hashes, see permit.lua
+-- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
+-- flight:ID, tries:ID, outcomes:ID:BUCKET, permits:APP:OPENID, subs:APP:OPENID (see keys.py).
+-- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 max claims (1..1000),
+--       7 sending lease (ms), 8 permit margin (ms), 9 ttl of outcomes (ms),
+--       10 default allowance per 100 ms (milliseconds), then broadcast id, allowance pairs for
+--       broadcasts with a rate of their own (how many may be claimed now)
+-- Returns  rows of strings: "B id low closed" opens a broadcast's rows (low: 1 when its queue wants
+--       a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
+--       resumed" per claim; "Q id" says that the lane is complete
+--@include reply
+--@include clock
+local first, ring, sending, fence, stock, ledger =
+  KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local worker, prefix, app = ARGV[3], ARGV[4], ARGV[5]
+local max, lease, margin, ttl = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
+local horizon_ms = tonumber(ARGV[10])
+--@include permit
+--@include flight
+local DELAY = 500
+local allowance = {}
+for i = 11, #ARGV, 2 do allowance[ARGV[i]] = tonumber(ARGV[i + 1]) end
+
+local rows, claimed, looked = {}, 0, 0
+local last_fence = tonumber(redis.call('INCRBY', fence, max)) - max
+
+local function may_claim(id, has, want)
+  local open, canary, unjudged, errors, rate = has[5], has[6], has[7], has[8], tonumber(has[9] or 0)
+  local closed = open ~= '1'
+  if closed then
+    want = math.min(want, tonumber(canary or 0) - tonumber(unjudged or 0) - tonumber(errors or 0))
+  end
+  if rate > 0 then
+    want = math.min(want, allowance[id] or math.max(1, math.floor(rate * horizon_ms / 1000)))
+  end
+  return want, closed
+end
+
+-- One message: returns the row of its claim, or nothing.
+local function claim_for(item, id, channel, template, keys, tally)
+  local bucket, openid = bucket_and_openid(item)
+  if redis.call('HEXISTS', prefix .. 'outcomes:' .. id .. ':' .. bucket, openid) == 1 then return end
+  local until_ms = redis.call('ZSCORE', sending, openid)
+  if until_ms and tonumber(until_ms) > now then
+    redis.call('ZADD', keys.delayed, now + DELAY, item)
+    tally.delayed = tally.delayed + 1
+    return
+  end
+  local member, expires, tried, resumed
+  local waiting = redis.call('HGET', keys.flight, item)
+  if waiting then
+    local held = read_flight(waiting)
+    if held.worker ~= '-' then return end  -- in flight: it is not a waiting message
+    member, expires, tried, resumed = held.member, held.expires, held.tries, '1'
+  else
+    member, expires = claim(prefix .. 'permits:' .. app .. ':' .. openid,
+      prefix .. 'subs:' .. app .. ':' .. openid, channel, template, '')
+    if not member then
+      write_outcome(prefix, id, item, 'no_permit', ttl)
+      tally.no_permit = tally.no_permit + 1
+      return
+    end
+    tried = keys.tried and tonumber(redis.call('HGET', keys.tries, item) or 0) or 0
+    resumed = '0'
+    tally.fresh = tally.fresh + 1
+  end
+  last_fence = last_fence + 1
+  write_flight(keys.flight, item, worker, last_fence, member, expires, now, tried, resumed)
+  redis.call('ZADD', sending, now + lease, openid)
+  return string.format('%s %s %d %d %d %s', item, member, expires, last_fence, tried, resumed)
+end
+
+-- One broadcast's turn. Returns false when it leaves the ring.
+local function visit(id, quantum)
+  local lane = prefix .. 'lane:' .. id
+  local has = redis.call('HMGET', lane, 'state', 'verdict', 'channel', 'template', 'open', 'canary',
+    'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop')
+  if has[1] ~= 'running' or has[2] ~= '' or has[12] ~= '' then return false end
+  local want, closed = may_claim(id, has, quantum)
+  local queue = prefix .. 'queue:' .. id
+  local keys = { delayed = prefix .. 'delayed:' .. id, flight = prefix .. 'flight:' .. id,
+                 tries = prefix .. 'tries:' .. id }
+  keys.tried = want > 0 and redis.call('EXISTS', keys.tries) == 1
+  local tally = { no_permit = 0, delayed = 0, fresh = 0 }
+  local mine = {}
+  local budget = 4 * math.max(want, 0) + 64  -- pops, so that a script stays short
+  while #mine < want and budget > 0 do
+    local items = redis.call('LPOP', queue, math.min(want - #mine, budget))
+    if not items then break end
+    budget = budget - #items
+    looked = looked + #items
+    for _, item in ipairs(items) do
+      local row = claim_for(item, id, has[3], has[4], keys, tally)
+      if row then mine[#mine + 1] = row end
+    end
+  end
+  if tally.no_permit > 0 then
+    redis.call('HINCRBY', lane, 'o:no_permit', tally.no_permit)
+    redis.call('HINCRBY', lane, 'done', tally.no_permit)
+  end
+  if closed and tally.fresh > 0 then redis.call('HINCRBY', lane, 'unjudged', tally.fresh) end
+  if tally.delayed > 0 then redis.call('PEXPIRE', keys.delayed, ttl) end
+  if #mine > 0 then redis.call('PEXPIRE', keys.flight, ttl) end
+  local left = redis.call('LLEN', queue)
+  local low = has[10] ~= 'done' and left < tonumber(has[11]) / 2
+  if #mine > 0 or low then
+    rows[#rows + 1] = string.format('B %s %d %d', id, low and 1 or 0, closed and 1 or 0)
+    for i = 1, #mine do rows[#rows + 1] = mine[i] end
+  end
+  claimed = claimed + #mine
+  if left == 0 and has[10] == 'done' then
+    local count = redis.call('HMGET', lane, 'done', 'total')
+    if tonumber(count[1] or 0) >= tonumber(count[2] or 0) then rows[#rows + 1] = 'Q ' .. id end
+  end
+  return left > 0
+end
+
+for _, turns in ipairs({ first, ring }) do
+  local quiet = 0
+  local length = redis.call('LLEN', turns)
+  while length > 0 and quiet < length and claimed < max and looked < 4 * max + 256 do
+    local id = redis.call('LMOVE', turns, turns, 'LEFT', 'RIGHT')
+    local before = claimed
+    if not visit(id, math.max(1, math.ceil((max - claimed) / length))) then
+      redis.call('LREM', turns, 0, id)
+      length = length - 1
+      quiet = 0
+    elseif claimed == before then
+      quiet = quiet + 1
+    else
+      quiet = 0
+    end
+  end
+end
+if claimed > 0 then redis.call('PEXPIRE', sending, lease + 60000) end
+if #rows == 0 then return rows end
+return answer(rows)

@@ -1,0 +1,105 @@
+"""Taking: a worker fetches a batch of messages and claims their permits, in one atomic step.
+
+See take.lua for what it guarantees. If the worker dies just before it, nothing has happened; just
+after it, the claims lie under its name in Redis and recovery gives them to others.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+import redis
+
+from producers import keys, scripts
+from producers.settings import Settings, ms
+from workers.claim import Claim, parse_row
+
+HORIZON_MS = 100
+"""A worker takes only while the limiter's horizon is nearer than this: little is ever held."""
+
+CLAIM_LIFE_S = 3.0
+"""A POST is never started later than this after its claim: the lease of a worker is 8 s."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """One batch of one lane and app.
+
+    Attributes:
+        claims: the messages, permits held.
+        low: broadcasts whose queue wants a split.
+        closed: broadcasts whose canary waits for its first delivery.
+        complete: broadcasts whose lane has settled everyone.
+    """
+
+    claims: list[Claim] = field(default_factory=list)
+    low: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    complete: list[str] = field(default_factory=list)
+
+
+class Taker:
+    """Takes batches for one worker; used by one thread at a time."""
+
+    def __init__(self, client: "redis.Redis", settings: Settings, worker: str, ttl_ms: int) -> None:
+        self._script = client.register_script(scripts.source("workers", "take"))
+        self._worker = worker
+        self._fixed = [sending_lease_ms(settings), ms(settings.permit_margin), ttl_ms, HORIZON_MS]
+
+    def take(
+        self, app: str, lane: int, most: int, allowances: dict[str, int], token: str
+    ) -> Taken:
+        """Claim up to ``most`` messages.
+
+        Args:
+            app, lane: whose ring is served.
+            most: claims at the most, 1-1000.
+            allowances: broadcast with a rate of its own → how many it may have now.
+            token: the same token again returns the first answer.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: the answer was lost; ask again with the
+                same token.
+        """
+        claimed_at = time.monotonic()
+        args: list[str | int] = [
+            token,
+            "",
+            self._worker,
+            keys.lane_prefix(lane),
+            app,
+            most,
+            *self._fixed,
+        ]
+        for broadcast, allowance in allowances.items():
+            args += (broadcast, allowance)
+        rows = self._script(
+            keys=[
+                keys.reply(lane, f"take:{app}", self._worker),
+                keys.priority_ring(lane, app),
+                keys.ring(lane, app),
+                keys.sending(lane, app),
+                keys.fence(lane),
+                keys.stock(lane, app),
+                keys.ledger(lane, app),
+            ],
+            args=args,
+        )
+        taken = Taken()
+        broadcast = ""
+        for row in rows:
+            if row.startswith("B "):
+                _, broadcast, low, closed = row.split(" ")
+                if low == "1":
+                    taken.low.append(broadcast)
+                if closed == "1":
+                    taken.closed.append(broadcast)
+            elif row.startswith("Q "):
+                taken.complete.append(row[2:])
+            else:
+                taken.claims.append(parse_row(row, app, lane, broadcast, claimed_at))
+        return taken
+
+
+def sending_lease_ms(settings: Settings) -> int:
+    """How long one user's turn lasts at most: until the POST must start, the POST, and 1 s."""
+    return round(CLAIM_LIFE_S * 1000) + ms(settings.post_timeout) + 1000

@@ -1,0 +1,266 @@
+"""The token keeper: one access token per app, shared by all processes, renewed before it ends.
+
+The token lies encrypted in Redis (its key is made of the app's secret). Each process keeps a copy
+and looks for a newer one every second. Whoever notices that it nears its end, or that WeChat
+refused it, takes a short lock, looks again, and only then fetches: one refresh per expiry across
+all processes (I5). A token that WeChat refused is replaced only if it is still the shared one
+(compare-and-swap), so a thousand 40001 cause one fetch.
+
+Classic tokens stay good for 5 minutes after their successor came; ``stable_token`` hands out the
+same token with its remaining life, and a new one in its last 5 minutes. Forcing a new one is
+limited to 20 a day, 30 s apart, so it is the last resort: only when the refused token was
+confirmed by ``stable_token`` three times over.
+
+Sources: WeChat docs, getAccessToken and getStableAccessToken.
+"""
+
+import asyncio
+import base64
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+import orjson
+import redis.asyncio
+from cryptography.fernet import Fernet, InvalidToken
+
+from producers import keys, logs
+from producers.events import TokenRefreshed, TokenRefreshFailed
+from producers.settings import AppSettings, Settings
+from workers.wechat import WeChat
+
+LOCK_MS: Final = 15_000
+"""A fetch takes at most the POST timeout (8 s); then another process may try."""
+
+RENEW_S: Final = 290
+"""Renewed when less is left: stable_token gives a new one in the last 300 s of the old."""
+
+CONFIRMED_S: Final = 5
+"""A token fetched so recently is not fetched again because of a 40001."""
+
+FORCE_AFTER: Final = 3
+"""Confirmations of a token that is refused all the same, before a new one is forced."""
+
+_FORCE_EVERY_S: Final = 31
+_RETRY_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token; its repr does not show it.
+
+    Attributes:
+        value: the token.
+        expires_at: epoch seconds, by the Redis server's clock.
+        fetched_at: epoch seconds of the fetch that gave or confirmed it, by the same clock.
+        life_s: its life when fetched.
+    """
+
+    value: str
+    expires_at: float
+    fetched_at: float
+    life_s: int
+
+    def __repr__(self) -> str:
+        return f"Token(…, expires_at={self.expires_at:.0f})"
+
+
+class TokenError(Exception):
+    """The token service gave none; ``errcode`` is WeChat's, 0 when it did not answer."""
+
+    def __init__(self, errcode: int, message: str) -> None:
+        super().__init__(message)
+        self.errcode = errcode
+
+
+class TokenKeeper:
+    """Keeps one app's token; belongs to one event loop."""
+
+    def __init__(
+        self,
+        client: "redis.asyncio.Redis",
+        wechat: WeChat,
+        alias: str,
+        settings: Settings,
+        worker: str,
+        now: Callable[[], float],
+    ) -> None:
+        self._now = now
+        self._client = client
+        self._wechat = wechat
+        self._alias = alias
+        self._app: AppSettings = settings.app(alias)
+        self._worker = worker
+        secret = self._app.secret.get_secret_value()
+        digest = hashlib.sha256(f"wxbroadcast token\0{self._app.appid}\0{secret}".encode())
+        self._cipher = Fernet(base64.urlsafe_b64encode(digest.digest()))
+        self._token: Token | None = None
+        self._refused = ""
+        self._strikes = 0
+        self._forced_at = 0.0
+        self._lock = asyncio.Lock()
+        self._not_before = 0.0
+
+    @property
+    def ready(self) -> Token | None:
+        """The token to send with, or None while there is none that may be good."""
+        token = self._token
+        if token is None or token.value == self._refused or token.expires_at <= self._now():
+            return None
+        return token
+
+    def refuse(self, value: str) -> None:
+        """WeChat refused this token: unless a newer one is here, nothing is sent with it."""
+        if self._token is not None and self._token.value == value:
+            self._refused = value
+
+    def accept(self, value: str) -> None:
+        """WeChat took this token: earlier refusals were passing ones."""
+        if self._strikes and self._token is not None and self._token.value == value:
+            self._strikes = 0
+
+    async def tick(self) -> None:
+        """Look for a newer shared token; fetch one when it is time. Called every second.
+
+        Never raises for what WeChat or Redis do; failures are logged and tried again.
+        """
+        async with self._lock:
+            await self._read_shared()
+            if not self._due() or time.monotonic() < self._not_before:
+                return
+            if self._app.token_source == "redis":
+                return  # somebody else's duty; _read_shared will see it
+            lock = keys.token_lock(self._alias)
+            if not await self._client.set(lock, self._worker, nx=True, px=LOCK_MS):
+                return
+            try:
+                await self._read_shared()
+                if self._due():
+                    await self._refresh()
+            except TokenError as error:
+                self._not_before = time.monotonic() + _RETRY_S
+                logs.emit(
+                    TokenRefreshFailed(
+                        self._alias, self._app.token_source, error.errcode, str(error)
+                    )
+                )
+            finally:
+                await self._client.delete(lock)
+
+    def _due(self) -> bool:
+        token = self._token
+        if token is None or token.value == self._refused:
+            return True
+        left = token.expires_at - self._now()
+        return left < min(RENEW_S, token.life_s / 4) and (
+            left < 1 or self._now() - token.fetched_at > CONFIRMED_S
+        )
+
+    async def _read_shared(self) -> None:
+        shared = await self._shared()
+        if shared is None:
+            return
+        if shared.value == self._refused and shared.fetched_at == getattr(
+            self._token, "fetched_at", None
+        ):
+            return
+        if shared.value == self._refused and self._confirmed_since_refusal(shared):
+            self._refused = ""  # another process asked: the token is good
+        if shared.value != self._refused:
+            self._refused = ""
+        self._token = shared
+
+    def _confirmed_since_refusal(self, shared: Token) -> bool:
+        return self._token is not None and shared.fetched_at > self._token.fetched_at
+
+    async def _shared(self) -> Token | None:
+        if self._app.token_source == "redis":
+            value = await self._client.get(self._app.token_key or "")
+            if not value:
+                return None
+            now = self._now()
+            ttl = await self._client.ttl(self._app.token_key or "")
+            life = ttl if ttl > 0 else 7200
+            return Token(value, now + life, 0.0, life)
+        sealed = await self._client.get(keys.token(self._alias))
+        if not sealed:
+            return None
+        try:
+            stored: dict[str, Any] = orjson.loads(self._cipher.decrypt(sealed.encode()))
+        except InvalidToken:
+            return None  # the secret was changed: fetch anew
+        return Token(**stored)
+
+    async def _refresh(self) -> None:
+        token = self._token
+        forced = False
+        if token is not None and token.value == self._refused:
+            self._strikes += 1
+            forced = (
+                self._app.token_source == "stable"
+                and self._strikes > FORCE_AFTER
+                and time.monotonic() - self._forced_at > _FORCE_EVERY_S
+            )
+        if forced:
+            self._forced_at = time.monotonic()
+        answer = await self._fetch(forced=forced)
+        life = int(answer["expires_in"])
+        now = self._now()
+        fresh = Token(str(answer["access_token"]), now + life, now, life)
+        sealed = self._cipher.encrypt(
+            orjson.dumps(
+                {
+                    "value": fresh.value,
+                    "expires_at": fresh.expires_at,
+                    "fetched_at": fresh.fetched_at,
+                    "life_s": fresh.life_s,
+                }
+            )
+        )
+        await self._client.set(keys.token(self._alias), sealed, px=max(1, life) * 1000)
+        changed = token is None or fresh.value != token.value
+        if changed:
+            self._strikes = 0
+            logs.emit(TokenRefreshed(self._alias, self._app.token_source, forced, life))
+        self._token, self._refused = fresh, ""
+
+    async def _fetch(self, *, forced: bool) -> dict[str, Any]:
+        """Ask the token service.
+
+        Raises:
+            TokenError: it gave no token.
+        """
+        app, base = self._app, self._wechat.base(self._alias)
+        secret = app.secret.get_secret_value()
+        try:
+            if app.token_source == "stable":
+                answer = await self._wechat.call(
+                    "POST",
+                    f"{base}/cgi-bin/stable_token",
+                    json={
+                        "grant_type": "client_credential",
+                        "appid": app.appid,
+                        "secret": secret,
+                        "force_refresh": forced,
+                    },
+                )
+            elif app.token_source == "classic":
+                answer = await self._wechat.call(
+                    "GET",
+                    f"{base}/cgi-bin/token?grant_type=client_credential"
+                    f"&appid={app.appid}&secret={secret}",
+                )
+            else:
+                url = app.token_url.get_secret_value() if app.token_url else ""
+                answer = await self._wechat.call("GET", url)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            # the error's text may hold the URL, and with it the secret
+            raise TokenError(0, type(error).__name__) from None
+        if "access_token" not in answer:
+            code = int(answer.get("errcode") or 0)
+            raise TokenError(code, str(answer.get("errmsg", "no access_token"))[:200])
+        answer.setdefault("expires_in", 7200)
+        return answer

@@ -1,0 +1,234 @@
+"""The verdict on one attempt: what a reply means for the message and for its permit.
+
+Pure functions over frozen values; `errcodes` is the table for a first attempt, this is the
+three-state truth above it. A send is delivered, not delivered, or in doubt (posted, answer lost).
+
+* A form_id is WeChat's own idempotency key: a lost answer is repeated with the *same* form_id,
+  and 41029 ("used") on the repeat means that the first try arrived.
+* A prepay_id (three uses) and a subscription (a count) have no such key: a lost answer is final,
+  ``in_doubt``, and never repeated.
+* A permit with an unanswered attempt is never handed back and never swapped.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from producers.words import Outcome
+from workers.errcodes import Disposition, PermitFate, rule
+
+
+class Fate(StrEnum):
+    """What happened to a POST."""
+
+    ANSWERED = "answered"
+    """WeChat answered with an errcode."""
+    UNANSWERED = "unanswered"
+    """Perhaps sent: timeout, cut, HTTP 5xx, or not JSON."""
+    UNSENT = "unsent"
+    """Surely not sent: no connection came up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back from one POST.
+
+    Attributes:
+        fate: answered, unanswered or unsent.
+        errcode: WeChat's code, 0 = accepted; 0 too when there was no answer.
+        errmsg: WeChat's text without its rid, or what went wrong instead.
+        rid: WeChat's request id, or ''.
+        msgid: the accepted message's id, or ''.
+        latency_ms: from the start of the POST to its end.
+    """
+
+    fate: Fate
+    errcode: int = 0
+    errmsg: str = ""
+    rid: str = ""
+    msgid: str = ""
+    latency_ms: float = 0.0
+
+
+class Action(StrEnum):
+    """What settle.lua does with the message."""
+
+    SETTLE = "settle"
+    """Write the outcome."""
+    SWAP = "swap"
+    """Claim the user's next permit in the same step; the outcome holds if there is none."""
+    DELAY = "delay"
+    """Wait without a permit."""
+    KEEP = "keep"
+    """Wait with the same permit: perhaps sent."""
+    REQUEUE = "requeue"
+    """Back to the front of the queue, as if it had never been taken."""
+
+
+class Streak(StrEnum):
+    """What an answer says about the whole broadcast (canary and breaker, I7)."""
+
+    OK = "ok"
+    TEMPLATE = "template"
+    """Would fail for everybody: several in a row abort."""
+    REFUSAL = "refusal"
+    """This permit or user: several in a row before any delivery pause."""
+    UNKNOWN = "unknown"
+    """Nobody knows: several in a row pause."""
+    NONE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One row for settle.lua.
+
+    Attributes:
+        action, outcome, streak: see their types; the outcome counts for SETTLE, and for SWAP when
+            there is no further permit.
+        fate: spent, back, void, void_all, or doubt (spent, for it may have been used).
+        delay_ms: before the next attempt (DELAY, KEEP), without jitter.
+        skip: kind letter that a SWAP must not claim, or '-'.
+        penalize: all workers of the app hold back.
+        stale_token: the access token was refused.
+    """
+
+    action: Action
+    fate: str
+    outcome: str = "-"
+    delay_ms: int = 0
+    streak: Streak = Streak.NONE
+    skip: str = "-"
+    penalize: bool = False
+    stale_token: bool = False
+
+
+DOUBT: Final = "doubt"
+_IN_DOUBT: Final = Verdict(Action.SETTLE, DOUBT, Outcome.IN_DOUBT)
+
+_WEEK_MS: Final = 7 * 24 * 3600 * 1000
+_YOUNG_MS: Final = 10 * 60 * 1000
+"""A prepay_id sent right after paying once failed with 41028 and worked ten minutes later."""
+
+_FINAL: Final = {
+    Disposition.REFUSED: (Outcome.REFUSED, Streak.REFUSAL),
+    Disposition.INVALID_USER: (Outcome.INVALID_USER, Streak.REFUSAL),
+    Disposition.BAD_DATA: (Outcome.BAD_DATA, Streak.TEMPLATE),
+    Disposition.FAILED: (Outcome.FAILED, Streak.UNKNOWN),
+    Disposition.UNKNOWN: (Outcome.FAILED, Streak.UNKNOWN),
+    Disposition.NOT_A_SEND: (Outcome.FAILED, Streak.UNKNOWN),
+}
+
+
+def backoff_ms(tries: int) -> int:
+    """Return the pause after the n-th earlier attempt (0, 1, …): 1 s doubling, at most 30 s."""
+    return min(1000 * 2**tries, 30_000)
+
+
+def judge(
+    reply: Reply,
+    *,
+    kind: str,
+    resumed: bool,
+    tries: int,
+    attempts: int,
+    permit_age_ms: int,
+    retry_when_busy: bool,
+) -> Verdict:
+    """Return the verdict on one attempt.
+
+    Args:
+        reply: what came back.
+        kind: the permit's letter: f form_id, p prepay_id, s subscription.
+        resumed: an earlier attempt with this very permit may have arrived.
+        tries: earlier attempts of this message.
+        attempts: how many a message has in all.
+        permit_age_ms: since the permit was collected, as far as its expiry tells.
+        retry_when_busy: repeat a prepay_id or subscription send that was answered with -1.
+    """
+    last = tries + 1 >= attempts
+    if reply.fate is Fate.UNANSWERED:
+        if kind != "f" or last:
+            return _IN_DOUBT
+        return Verdict(Action.KEEP, PermitFate.KEEP, delay_ms=backoff_ms(tries))
+    if reply.fate is Fate.UNSENT:
+        return Verdict(Action.REQUEUE, PermitFate.BACK, penalize=True)
+    found = rule(reply.errcode)
+    if found.disposition is Disposition.DELIVERED:
+        return Verdict(Action.SETTLE, PermitFate.SPENT, Outcome.DELIVERED, streak=Streak.OK)
+    if found.disposition is Disposition.BACK_OFF:
+        return Verdict(Action.REQUEUE, PermitFate.BACK, penalize=True)
+    if resumed:
+        return _judge_resumed(reply.errcode, found.disposition, tries, last=last)
+    return _judge_first(
+        reply.errcode,
+        found.disposition,
+        found.fate,
+        kind=kind,
+        tries=tries,
+        last=last,
+        young=permit_age_ms < _YOUNG_MS,
+        retry_when_busy=retry_when_busy,
+    )
+
+
+def _judge_resumed(
+    errcode: int, disposition: Disposition, tries: int, *, last: bool
+) -> Verdict:
+    """An earlier attempt with this form_id may have arrived: nothing is handed back or swapped."""
+    if errcode == 41029:
+        return Verdict(Action.SETTLE, PermitFate.SPENT, Outcome.DELIVERED, streak=Streak.OK)
+    waits = {Disposition.REFRESH_TOKEN, Disposition.DELAY, Disposition.SAME_PERMIT}
+    if disposition in waits and not last:
+        return Verdict(
+            Action.KEEP,
+            PermitFate.KEEP,
+            delay_ms=backoff_ms(tries),
+            stale_token=disposition is Disposition.REFRESH_TOKEN,
+        )
+    streak = Streak.TEMPLATE if disposition is Disposition.ABORT else Streak.NONE
+    return Verdict(Action.SETTLE, DOUBT, Outcome.IN_DOUBT, streak=streak)
+
+
+def _judge_first(
+    errcode: int,
+    disposition: Disposition,
+    fate: PermitFate,
+    *,
+    kind: str,
+    tries: int,
+    last: bool,
+    young: bool,
+    retry_when_busy: bool,
+) -> Verdict:
+    """The table rules; waiting is bounded by the message's attempts."""
+    match disposition:
+        case Disposition.SAME_PERMIT if kind == "f":
+            # "system error" does not say whether the message went out: as if unanswered
+            return _IN_DOUBT if last else Verdict(
+                Action.KEEP, PermitFate.KEEP, delay_ms=backoff_ms(tries)
+            )
+        case Disposition.SAME_PERMIT:
+            if last or not retry_when_busy:
+                return Verdict(Action.SETTLE, DOUBT, Outcome.FAILED)
+            return Verdict(Action.DELAY, PermitFate.BACK, delay_ms=backoff_ms(tries))
+        case Disposition.NEXT_PERMIT:
+            if errcode == 41028 and kind == "p" and young and tries == 0:
+                return Verdict(Action.DELAY, PermitFate.BACK, delay_ms=_YOUNG_MS)
+            return Verdict(Action.SWAP, fate, Outcome.NO_PERMIT, streak=Streak.REFUSAL)
+        case Disposition.OTHER_KIND if not last:
+            return Verdict(
+                Action.SWAP, fate, Outcome.FAILED, 2000, streak=Streak.TEMPLATE, skip=kind
+            )
+        case Disposition.REFRESH_TOKEN if not last:
+            return Verdict(Action.DELAY, fate, delay_ms=250, stale_token=True)
+        case Disposition.DELAY if not last:
+            return Verdict(Action.DELAY, fate, delay_ms=1000)
+        case Disposition.ABORT if not last:
+            # a false 40037 was seen on valid templates: only several in a row are believed
+            return Verdict(Action.DELAY, fate, delay_ms=2000, streak=Streak.TEMPLATE)
+        case Disposition.ABORT | Disposition.OTHER_KIND:
+            return Verdict(Action.SETTLE, fate, Outcome.FAILED, streak=Streak.TEMPLATE)
+        case Disposition.REFRESH_TOKEN | Disposition.DELAY:
+            return Verdict(Action.SETTLE, fate, Outcome.FAILED)
+    outcome, streak = _FINAL[disposition]
+    return Verdict(Action.SETTLE, fate, outcome, streak=streak)

@@ -1,0 +1,179 @@
+"""The WeChat client: one POST per send, and what its reply says.
+
+One aiohttp session per process. Bodies are UTF-8 without ``\\u`` escapes (errcodes 47002 and 40033
+exist for those); the access_token travels in the query string only, as WeChat wants it, and never
+reaches a log. A business error comes with HTTP 200; the content type says nothing.
+
+Sources: WeChat docs, templateMessage.send (2018) and subscribeMessage.send; the rid tail of errmsg
+as seen since August 2020.
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from producers.settings import Settings
+from producers.spec import Spec
+from producers.words import Channel
+from workers.claim import Claim
+from workers.verdict import Fate, Reply
+
+TEMPLATE_SEND: Final = "/cgi-bin/message/wxopen/template/send"
+SUBSCRIBE_SEND: Final = "/cgi-bin/message/subscribe/send"
+
+_RID: Final = re.compile(
+    r"(?:[,\s]*rid:\s*(?P<rid>[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8})?\s*$)|(?:[,\s]*hints?:\s*\[.*\])"
+)
+_MOST: Final = 65_536
+"""Bytes of a reply that are read; WeChat's are about a hundred."""
+
+_HEADERS: Final = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A broadcast's message, ready but for its recipient and permit.
+
+    Attributes:
+        path: which API.
+        rest: the JSON after the recipient's fields, without the opening brace.
+    """
+
+    path: str
+    rest: bytes
+
+    @classmethod
+    def of(cls, spec: Spec) -> "Envelope":
+        """Build the constant part of every message of a broadcast."""
+        fields: dict[str, Any] = {"template_id": spec.template_id}
+        if spec.page:
+            fields["page"] = spec.page
+        fields["data"] = {key: {"value": value} for key, value in spec.data.items()}
+        if spec.channel is Channel.TEMPLATE:
+            if spec.emphasis_keyword:
+                fields["emphasis_keyword"] = spec.emphasis_keyword
+            return cls(TEMPLATE_SEND, orjson.dumps(fields)[1:])
+        fields["miniprogram_state"] = spec.miniprogram_state
+        fields["lang"] = spec.lang
+        return cls(SUBSCRIBE_SEND, orjson.dumps(fields)[1:])
+
+    def body(self, claim: Claim) -> bytes:
+        """Return the JSON body for one recipient."""
+        to = orjson.dumps(claim.openid)
+        if self.path is SUBSCRIBE_SEND:
+            return b'{"touser":%b,%b' % (to, self.rest)
+        return b'{"touser":%b,"form_id":%b,%b' % (to, orjson.dumps(claim.permit_id), self.rest)
+
+
+class WeChat:
+    """Sends, over one pooled session; belongs to one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._bases = {alias: settings.wechat_base(alias) for alias in settings.apps}
+        self._urls: dict[tuple[str, str], tuple[str, URL]] = {}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=settings.in_flight, keepalive_timeout=10, ttl_dns_cache=60
+            ),
+            timeout=aiohttp.ClientTimeout(
+                total=settings.post_timeout.total_seconds(),
+                sock_connect=settings.connect_timeout.total_seconds(),
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+        )
+
+    async def close(self) -> None:
+        """Close the session and its connections."""
+        await self._session.close()
+
+    async def send(self, app: str, access_token: str, envelope: Envelope, claim: Claim) -> Reply:
+        """POST one message; never raises for what the network or WeChat does."""
+        started = time.monotonic()
+        url = self._url(app, envelope.path, access_token)
+        try:
+            async with self._session.post(
+                url, data=envelope.body(claim), allow_redirects=False
+            ) as response:
+                raw = await _read(response.content)
+                reply = parse(response.status, raw)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            reply = Reply(Fate.UNSENT, errmsg=type(error).__name__)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            reply = Reply(Fate.UNANSWERED, errmsg=type(error).__name__)
+        latency_ms = round((time.monotonic() - started) * 1000, 3)
+        return Reply(
+            reply.fate, reply.errcode, reply.errmsg, reply.rid, reply.msgid, latency_ms
+        )
+
+    async def call(
+        self, method: str, url: str, *, json: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Make a call that is not a send (tokens), and return its JSON object.
+
+        Raises:
+            aiohttp.ClientError, TimeoutError, OSError: no answer.
+            ValueError: the answer is not a JSON object.
+        """
+        data = None if json is None else orjson.dumps(json)
+        async with self._session.request(
+            method, URL(url, encoded=True), data=data, allow_redirects=False
+        ) as response:
+            answer = orjson.loads(await _read(response.content))
+        if not isinstance(answer, dict):
+            raise ValueError("the answer is not a JSON object")  # noqa: TRY004
+        return answer
+
+    def base(self, app: str) -> str:
+        """Return an app's base URL, without a trailing slash."""
+        return self._bases[app]
+
+    def _url(self, app: str, path: str, access_token: str) -> URL:
+        known = self._urls.get((app, path))
+        if known is None or known[0] != access_token:
+            url = URL(self._bases[app] + path).with_query({"access_token": access_token})
+            known = self._urls[app, path] = (access_token, url)
+        return known[1]
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """Read a reply, up to a limit."""
+    raw = await content.read(_MOST)
+    while not content.at_eof() and len(raw) < _MOST:
+        more = await content.read(_MOST - len(raw))
+        if not more:
+            break
+        raw += more
+    return raw
+
+
+def parse(status: int, raw: bytes) -> Reply:
+    """Return what a reply to a send says.
+
+    Args:
+        status: HTTP status; anything but 200 says nothing about the message.
+        raw: the body; anything but a JSON object says nothing either.
+    """
+    if status != 200:
+        return Reply(Fate.UNANSWERED, errmsg=f"HTTP {status}")
+    try:
+        answer = orjson.loads(raw)
+        errcode = int(answer.get("errcode") or 0)
+    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError):
+        return Reply(Fate.UNANSWERED, errmsg="not JSON")
+    if errcode == 0:
+        return Reply(Fate.ANSWERED, msgid=_msgid(answer.get("msgid")))
+    text = str(answer.get("errmsg", ""))
+    found = _RID.search(text)
+    rid = (found["rid"] or "") if found else ""
+    return Reply(Fate.ANSWERED, errcode, _RID.sub("", text)[:200], rid)
+
+
+def _msgid(value: object) -> str:
+    """Return a msgid as digits; it is a 64-bit integer and must never become a float."""
+    return str(value) if isinstance(value, int | str) and str(value).isdigit() else ""
