@@ -68,7 +68,7 @@ class Sender:
         self._stopped = stopped
         self._server_time = server_time
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting: dict[asyncio.TimerHandle, Claim] = {}
+        self._waiting: dict[tuple[int, str], tuple[asyncio.TimerHandle, Claim]] = {}
         self._draining = False
 
     def start(self, claims: list[tuple[Claim, Envelope]]) -> None:
@@ -81,14 +81,13 @@ class Sender:
                 self._begin(claim, envelope)
                 continue
 
-            def due(claim: Claim = claim, envelope: Envelope = envelope) -> None:
-                self._waiting.pop(handles[claim.fence], None)
-                self._begin(claim, envelope)
+            key = (claim.lane, claim.fence)
+            handle = loop.call_later(ahead, self._due, key, claim, envelope)
+            self._waiting[key] = (handle, claim)
 
-            handles: dict[str, asyncio.TimerHandle] = {}
-            handle = loop.call_later(ahead, due)
-            handles[claim.fence] = handle
-            self._waiting[handle] = claim
+    def _due(self, key: tuple[int, str], claim: Claim, envelope: Envelope) -> None:
+        del self._waiting[key]
+        self._begin(claim, envelope)
 
     def hand_back(self, claims: list[Claim]) -> None:
         """Return claims that were never posted to the front of their queue."""
@@ -99,7 +98,7 @@ class Sender:
         """Start nothing more; what waits for its slot is handed back."""
         self._draining = True
         waiting, self._waiting = self._waiting, {}
-        for handle, claim in waiting.items():
+        for handle, claim in waiting.values():
             handle.cancel()
             self._settler.put(Answer(claim, None, _UNSENT))
 

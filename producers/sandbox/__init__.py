@@ -7,9 +7,10 @@ official-account messages, template administration, service cards, TLS.
 """
 
 from producers.sandbox.config import SandboxConfig, Taking, TemplateApi
-from producers.sandbox.control import Control, Grants
+from producers.sandbox.control import Control
 from producers.sandbox.events import Callback, PushFormat, PushMode, ReceiptRule
 from producers.sandbox.faults import FaultAction, FaultRule
+from producers.sandbox.grants import Grants
 from producers.sandbox.latency import Latency, Tail
 from producers.sandbox.quota import Quota
 from producers.sandbox.replies import Era

@@ -38,6 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from producers.sandbox.connection import CONTROL_PREFIX, Sheet
 from producers.sandbox.events import Event
 from producers.sandbox.faults import FaultRule, Faults
+from producers.sandbox.grants import Grants
 from producers.sandbox.http1 import Request
 from producers.sandbox.permits import LIFETIME_S
 from producers.sandbox.state import Part, State
@@ -50,46 +51,6 @@ _RULES: Final = TypeAdapter(list[FaultRule])
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FormIdGrant(_Model):
-    """A form_id for a user; it ends after 7 days unless told otherwise."""
-
-    openid: str
-    form_id: str
-    expires_at_ms: int | None = None
-
-
-class PrepayIdGrant(_Model):
-    """A prepay_id for a user; it ends after 7 days unless told otherwise."""
-
-    openid: str
-    prepay_id: str
-    expires_at_ms: int | None = None
-
-
-class SubscriptionGrant(_Model):
-    """Accepts of a template by a user."""
-
-    openid: str
-    template_id: str
-    count: int = Field(default=1, ge=0)
-
-
-class Unsubscription(_Model):
-    """A user who takes all accepts of a template back."""
-
-    openid: str
-    template_id: str
-
-
-class Grants(_Model):
-    """A hand-out of permits."""
-
-    form_ids: tuple[FormIdGrant, ...] = ()
-    prepay_ids: tuple[PrepayIdGrant, ...] = ()
-    subscriptions: tuple[SubscriptionGrant, ...] = ()
-    unsubscriptions: tuple[Unsubscription, ...] = ()
 
 
 class _CodeGrant(_Model):
@@ -183,25 +144,26 @@ class Control:
             How many were new, by list.
         """
         state = self._state
-        ends_s = state.now() + LIFETIME_S
+        ends_ms = (state.now() + LIFETIME_S) * 1000
         permits, meet = state.permits, state.apps.meet
         new = {"form_ids": 0, "prepay_ids": 0, "subscriptions": 0}
         for form in grants.form_ids:
-            meet(form.openid)
-            until_s = ends_s if form.expires_at_ms is None else form.expires_at_ms / 1000
+            meet(form["openid"])
+            until_s = form.get("expires_at_ms", ends_ms) / 1000
             kind = PermitKind.FORM_ID
-            new["form_ids"] += permits.give(kind, form.openid, form.form_id, until_s)
+            new["form_ids"] += permits.give(kind, form["openid"], form["form_id"], until_s)
         for pay in grants.prepay_ids:
-            meet(pay.openid)
-            until_s = ends_s if pay.expires_at_ms is None else pay.expires_at_ms / 1000
+            meet(pay["openid"])
+            until_s = pay.get("expires_at_ms", ends_ms) / 1000
             kind = PermitKind.PREPAY_ID
-            new["prepay_ids"] += permits.give(kind, pay.openid, pay.prepay_id, until_s)
+            new["prepay_ids"] += permits.give(kind, pay["openid"], pay["prepay_id"], until_s)
         for accept in grants.subscriptions:
-            meet(accept.openid)
-            permits.subscribe(accept.openid, accept.template_id, accept.count)
-            new["subscriptions"] += accept.count
+            meet(accept["openid"])
+            count = accept.get("count", 1)
+            permits.subscribe(accept["openid"], accept["template_id"], count)
+            new["subscriptions"] += count
         for refusal in grants.unsubscriptions:
-            permits.unsubscribe(refusal.openid, refusal.template_id)
+            permits.unsubscribe(refusal["openid"], refusal["template_id"])
         return new
 
     def set_faults(self, rules: Iterable[FaultRule]) -> list[dict[str, object]]:

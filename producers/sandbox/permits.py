@@ -8,8 +8,7 @@ https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/subscrib
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from producers.sandbox.replies import RefusalError
 from producers.words import PermitKind
@@ -19,8 +18,7 @@ USES: Final = {PermitKind.FORM_ID: 1, PermitKind.PREPAY_ID: 3}
 _PREPAY_SHAPE: Final = re.compile(r"wx\d")
 
 
-@dataclass(slots=True, frozen=True)
-class Permit:
+class Permit(NamedTuple):
     """A form_id or prepay_id as it was given."""
 
     openid: str
