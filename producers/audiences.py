@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
-import redis
 
 from producers import keys, scripts
 from producers.errors import InvalidInputError, NotFoundError
 from producers.retry import repeat
 from producers.settings import Settings
+from producers.store import Client
 
 ALL: Final = "all"
 """The audience that collecting keeps."""
@@ -62,7 +62,7 @@ class ImportReport:
 class Audiences:
     """The audiences of every app. Safe to share between threads."""
 
-    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+    def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
         self._add = client.register_script(scripts.source("producers", "audience_add"))

@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
-
-import redis
 
 from producers import keys, logs, scripts
 from producers.audiences import Audiences
@@ -29,6 +28,7 @@ from producers.retry import LOST, repeat
 from producers.settings import Settings, ms
 from producers.spec import MAX_LIFE, Spec
 from producers.split import Splitter
+from producers.store import Client
 from producers.words import ENDED, Outcome, State
 
 _UNLIMITED_WINDOW: Final = 10_000
@@ -93,7 +93,7 @@ class Status:
 class Broadcasts:
     """The broadcasts of every app. Safe to share between threads."""
 
-    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+    def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
         self._audiences = Audiences(client, settings)
@@ -129,10 +129,8 @@ class Broadcasts:
         seconds, micros = repeat("asking the time", self._client.time)
         now_ms = seconds * 1000 + micros // 1000
         for index in (keys.active(spec.app), keys.history(spec.app)):
-            repeat(
-                "listing the broadcast",
-                lambda index=index: self._client.zadd(index, {broadcast: now_ms}, nx=True),
-            )
+            listed = partial(self._client.zadd, index, {broadcast: now_ms}, nx=True)
+            repeat("listing the broadcast", listed)
         fields: list[str | int] = [
             "spec",
             spec.to_json(),

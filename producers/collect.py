@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import redis
-
 from producers import keys, logs, scripts
 from producers.events import PermitsCollected
 from producers.retry import repeat
 from producers.settings import AppSettings, Settings
-from producers.uploads import PermitItem, Refusal, parse_line, parse_upload
+from producers.store import Client
+from producers.uploads import PermitItem, Reason, Refusal, parse_line, parse_upload
 from producers.words import PermitKind
 
 _USERS: Final = 200
@@ -30,10 +29,10 @@ _LISTED: Final = 100
 _KIND: Final = {PermitKind.FORM_ID: "f", PermitKind.PREPAY_ID: "p", PermitKind.SUBSCRIPTION: "s"}
 
 _REFUSED: Final = {
-    -1: Refusal("expired", "the permit had already expired"),
-    -2: Refusal("void_since", "the user withdrew the subscription after this accept"),
-    -3: Refusal("not_counted", "accepts of this source are not counted (subscription_source)"),
-    -4: Refusal("user_reject", "the user rejected the subscription; earlier accepts are void"),
+    -1: Refusal(Reason.EXPIRED, "the permit had already expired"),
+    -2: Refusal(Reason.VOID_SINCE, "the user withdrew the subscription after this accept"),
+    -3: Refusal(Reason.NOT_COUNTED, "accepts of this source are not counted (subscription_source)"),
+    -4: Refusal(Reason.USER_REJECT, "the user rejected the subscription; earlier accepts are void"),
 }
 
 
@@ -81,7 +80,7 @@ class Report:
 class Collector:
     """Stores permits. Safe to share between threads."""
 
-    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+    def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
         self._script = client.register_script(scripts.source("producers", "collect"))

@@ -5,11 +5,11 @@ They are edges: the keeper does the same a second later, so a lost one delays an
 
 from typing import Final
 
-import redis
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.message import Message
 
 from producers import keys
+from producers.store import Client
 
 SPLIT: Final = "split"
 """Actor and queue: fill the window of a broadcast. Args: broadcast id."""
@@ -24,8 +24,8 @@ ACTORS: Final = (SPLIT, SEND)
 class Jobs:
     """Enqueues jobs. Safe to share between threads."""
 
-    def __init__(self, client: "redis.Redis") -> None:
-        self._broker = RedisBroker(
+    def __init__(self, client: Client) -> None:
+        self._broker = RedisBroker(  # type: ignore[no-untyped-call]
             client=client, namespace=keys.DRAMATIQ_NAMESPACE, maintenance_chance=0, middleware=[]
         )
 

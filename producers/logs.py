@@ -11,6 +11,7 @@ import os
 import threading
 import traceback
 from collections import deque
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -63,7 +64,7 @@ class _Writer:
         while not (self._closing and not self._lines):
             self._wake.wait(0.5)
             self._wake.clear()
-            batch = []
+            batch: list[bytes] = []
             while self._lines and len(batch) < 1000:
                 batch.append(self._lines.popleft())
             if not batch:
@@ -120,7 +121,7 @@ def configure(process: str, *, descriptor: int = 1, level: int = logging.INFO) -
     close()
     writer = _state["writer"] = _Writer(descriptor)
 
-    def head(_logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
+    def head(_logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         line["level"] = method
         line["schema"] = events.SCHEMA
         line["process"] = process

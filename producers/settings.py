@@ -23,8 +23,10 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
 
 from producers.errors import SettingsError, UnknownAppError
+from producers.words import TokenSource
 
 WECHAT_URL: Final = "https://api.weixin.qq.com"
 _PREFIX: Final = "WXB_"
@@ -50,8 +52,8 @@ class AppSettings(BaseModel):
     )
     day_starts_at_hour: int = Field(0, ge=0, le=23, description="when the daily count starts anew")
     day_zone: str = Field("Asia/Shanghai", description="the time zone of that hour")
-    token_source: Literal["stable", "classic", "url", "redis"] = Field(
-        "stable", description="stable_token, cgi-bin/token, or an outside token service"
+    token_source: TokenSource = Field(
+        TokenSource.STABLE, description="stable_token, cgi-bin/token, or an outside token service"
     )
     token_url: SecretStr | None = Field(
         None, description="token_source=url: GET it, answers {access_token, expires_in}"
@@ -76,14 +78,16 @@ class AppSettings(BaseModel):
         try:
             ZoneInfo(value)
         except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"unknown time zone {value!r}; set for instance Asia/Shanghai") from error
+            raise ValueError(
+                f"unknown time zone {value!r}; set for instance Asia/Shanghai"
+            ) from error
         return value
 
     @model_validator(mode="after")
     def _token_source_is_complete(self) -> Self:
-        if self.token_source == "url" and self.token_url is None:
+        if self.token_source is TokenSource.URL and self.token_url is None:
             raise ValueError("token_source is url: set token_url too")
-        if self.token_source == "redis" and not self.token_key:
+        if self.token_source is TokenSource.REDIS and not self.token_key:
             raise ValueError("token_source is redis: set token_key too")
         return self
 
@@ -107,7 +111,10 @@ class Settings(BaseSettings):
     )
     lanes: int = Field(1, ge=1, le=1024, description="units of locality; fixed at birth")
     buckets: int = Field(
-        16384, ge=1, le=1_048_576, description="about users / 64; fixed at birth, a multiple of lanes"
+        16384,
+        ge=1,
+        le=1_048_576,
+        description="about users / 64; a multiple of lanes, fixed at birth",
     )
     window: timedelta = Field(
         timedelta(seconds=1), description="how much of a broadcast is queued ahead of the sending"
@@ -127,7 +134,10 @@ class Settings(BaseSettings):
     )
     attempts: int = Field(5, ge=1, le=20, description="tries per recipient before it fails")
     log_sample: float = Field(
-        1.0, ge=0, le=1, description="share of per-send log lines written; lifecycle lines always are"
+        1.0,
+        ge=0,
+        le=1,
+        description="share of per-send lines that is written; lifecycle lines all are",
     )
 
     @field_validator("redis_url")
@@ -193,10 +203,10 @@ def load(env_file: str | Path = ".env") -> Settings:
         if name not in known and not name.startswith(f"{_PREFIX}APPS__")
     ]
     try:
-        settings = Settings(_env_file=env_file)  # type: ignore[call-arg]
+        settings = Settings(_env_file=env_file)
     except ValidationError as error:
         faults += [_fault(item["loc"], item["msg"]) for item in error.errors()]
-    except Exception as error:  # pydantic-settings wraps JSON faults in its own SettingsError
+    except SourceError as error:
         raise SettingsError(f"{_PREFIX}APPS: not JSON ({error.__cause__ or error})") from None
     else:
         if not faults:

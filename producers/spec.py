@@ -78,8 +78,16 @@ class Spec:
             data: ``{"thing1": "…"}``, WeChat's ``{"thing1": {"value": "…"}}``, a JSON string of
                 either, or, for the template channel, the seed form ``"a,b,c"``.
             expires_in: between 1 s and 7 days.
-            app, channel, template_id, audience, page, emphasis_keyword, miniprogram_state, lang,
-                rate, priority: as the attributes.
+            app: as the attribute, and so are those that follow.
+            channel: template or subscribe.
+            template_id: the template.
+            audience: name of the audience.
+            page: page that a tap opens.
+            emphasis_keyword: ``keyword1.DATA`` or ``keyword1``.
+            miniprogram_state: developer, trial or formal.
+            lang: zh_CN, en_US, zh_HK or zh_TW.
+            rate: sends per second.
+            priority: served before the others.
 
         Raises:
             InvalidInputError: with one sentence for every fault found.
@@ -88,31 +96,14 @@ class Spec:
             known_channel = Channel(channel)
         except ValueError:
             raise InvalidInputError([f"channel {channel!r}: take template or subscribe"]) from None
-        faults: list[str] = []
-        flat: dict[str, str] = {}
-        try:
-            flat = fields.parse_data(known_channel, data)
-        except InvalidInputError as error:
-            faults += error.faults
+        flat, faults = _data(known_channel, data)
         faults += fields.check_template_id(template_id)
         if page:
             faults += fields.check_page(page)
         if emphasis_keyword:
-            if known_channel is not Channel.TEMPLATE:
-                faults.append("emphasis_keyword: only the template channel has one")
-            elif flat:
-                try:
-                    emphasis_keyword = fields.check_emphasis_keyword(emphasis_keyword, flat)
-                except InvalidInputError as error:
-                    faults += error.faults
-        if miniprogram_state not in STATES:
-            faults.append(f"state {miniprogram_state!r}: take one of {', '.join(STATES)}")
-        if lang not in LANGS:
-            faults.append(f"lang {lang!r}: take one of {', '.join(LANGS)}")
-        if not 0 <= rate <= 1_000_000:
-            faults.append(f"rate {rate}: sends per second, 0 (the app's rate) or more")
-        if not timedelta(seconds=1) <= expires_in <= MAX_LIFE:
-            faults.append("expires_in: between 1 second and 7 days")
+            emphasis_keyword, wrong = _emphasis(known_channel, emphasis_keyword, flat)
+            faults += wrong
+        faults += _choices(miniprogram_state, lang, rate, expires_in)
         if faults:
             raise InvalidInputError(faults)
         return cls(
@@ -143,3 +134,37 @@ class Spec:
     def digest(self) -> str:
         """Return what tells this content from another under the same idempotency key."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:32]
+
+
+def _data(channel: Channel, data: object) -> tuple[dict[str, str], list[str]]:
+    """Return the data, flat, and its faults."""
+    try:
+        return fields.parse_data(channel, data), []
+    except InvalidInputError as error:
+        return {}, list(error.faults)
+
+
+def _emphasis(channel: Channel, keyword: str, data: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Return the emphasis keyword as WeChat wants it, and its faults."""
+    if channel is not Channel.TEMPLATE:
+        return "", ["emphasis_keyword: only the template channel has one"]
+    if not data:
+        return "", []  # the data's own faults come first
+    try:
+        return fields.check_emphasis_keyword(keyword, data), []
+    except InvalidInputError as error:
+        return "", list(error.faults)
+
+
+def _choices(state: str, lang: str, rate: float, expires_in: timedelta) -> list[str]:
+    """Return the faults of what has few or bounded values."""
+    faults = []
+    if state not in STATES:
+        faults.append(f"state {state!r}: take one of {', '.join(STATES)}")
+    if lang not in LANGS:
+        faults.append(f"lang {lang!r}: take one of {', '.join(LANGS)}")
+    if not 0 <= rate <= 1_000_000:
+        faults.append(f"rate {rate}: sends per second, 0 (the app's rate) or more")
+    if not timedelta(seconds=1) <= expires_in <= MAX_LIFE:
+        faults.append("expires_in: between 1 second and 7 days")
+    return faults

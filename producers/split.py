@@ -6,13 +6,13 @@ If the process dies before a step nothing has moved; after it, the cursor has, a
 goes on from there.
 """
 
+from functools import partial
 from typing import Final
-
-import redis
 
 from producers import keys, scripts
 from producers.retry import repeat
 from producers.settings import Settings
+from producers.store import Client
 
 _BUCKETS: Final = 256
 """Buckets offered to one script run."""
@@ -21,7 +21,7 @@ _BUCKETS: Final = 256
 class Splitter:
     """Fills the windows of broadcasts. Safe to share between threads."""
 
-    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+    def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
         self._script = client.register_script(scripts.source("producers", "split"))
@@ -37,11 +37,13 @@ class Splitter:
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        moved = 0
+        moved: int = 0
         lane_key = keys.lane_broadcast(lane, broadcast)
         has = repeat(
             "reading the split cursor",
-            lambda: self._client.hmget(lane_key, ["app", "audience", "cursor", "split", "priority"]),
+            lambda: self._client.hmget(
+                lane_key, ["app", "audience", "cursor", "split", "priority"]
+            ),
         )
         app, audience, cursor, split, priority = has
         if app is None or split == "done":
@@ -58,7 +60,7 @@ class Splitter:
             ]
             args = [broadcast, cursor, "" if rest else "1", keys.WAKE, *offered]
             status, cursor, pushed, _ = repeat(
-                "splitting", lambda k=script_keys, a=args: self._script(keys=k, args=a)
+                "splitting", partial(self._script, keys=script_keys, args=args)
             )
             if status != 1:
                 return moved

@@ -1,5 +1,7 @@
 """Redis: opening it, and checking that the deployment was born with the same lanes and buckets."""
 
+from typing import Any
+
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -10,11 +12,15 @@ from producers import keys
 from producers.errors import LayoutMismatchError, StoreUnavailableError
 from producers.settings import Settings
 
+Client = Any
+"""A redis-py client. Its stubs give every reply as bytes or text, whatever ``decode_responses``
+says, and as awaitable or not; replies are narrowed where they are read."""
+
 LAYOUT = 1
 """Version of the key layout; a deployment of another one is refused."""
 
 
-def connect(settings: Settings, connections: int = 64) -> "redis.Redis":
+def connect(settings: Settings, connections: int = 64) -> Client:
     """Open a thread-safe client; it connects when first used.
 
     Args:
@@ -35,7 +41,7 @@ def connect(settings: Settings, connections: int = 64) -> "redis.Redis":
     return redis.Redis(connection_pool=pool)
 
 
-def connect_async(settings: Settings, connections: int = 64) -> "redis.asyncio.Redis":
+def connect_async(settings: Settings, connections: int = 64) -> Client:
     """Open a client for one event loop; as `connect`."""
     seconds = settings.redis_timeout.total_seconds()
     pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -51,7 +57,7 @@ def connect_async(settings: Settings, connections: int = 64) -> "redis.asyncio.R
     return redis.asyncio.Redis(connection_pool=pool)
 
 
-def check_layout(client: "redis.Redis", settings: Settings) -> None:
+def check_layout(client: Client, settings: Settings) -> None:
     """Give birth to the deployment, or check that it was born with these lanes and buckets.
 
     Raises:

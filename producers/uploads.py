@@ -88,6 +88,10 @@ class Reason(StrEnum):
     USER_BAN = "user_ban"
     USER_FILTER = "user_filter"
     UNKNOWN_RESULT = "unknown_result"
+    EXPIRED = "expired"
+    VOID_SINCE = "void_since"
+    NOT_COUNTED = "not_counted"
+    USER_REJECT = "user_reject"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,19 @@ class PermitKind(StrEnum):
     SUBSCRIPTION = "subscription"
 
 
+class TokenSource(StrEnum):
+    """Where an app's access_token comes from."""
+
+    STABLE = "stable"
+    """``cgi-bin/stable_token``, which WeChat recommends."""
+    CLASSIC = "classic"
+    """``cgi-bin/token``."""
+    URL = "url"
+    """An outside token service."""
+    REDIS = "redis"
+    """A Redis key that somebody else keeps."""
+
+
 class State(StrEnum):
     """The state of a broadcast."""
 

@@ -31,7 +31,7 @@ _IDLE_S: Final = 0.5
 """How often a consumer looks whether Dramatiq wants it to stop."""
 
 
-class UvloopAsyncIO(AsyncIO):  # type: ignore[misc]
+class UvloopAsyncIO(AsyncIO):
     """Dramatiq's event loop thread, on uvloop."""
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
@@ -43,7 +43,7 @@ class UvloopAsyncIO(AsyncIO):  # type: ignore[misc]
         set_event_loop_thread(thread)
 
 
-class Lifecycle(Middleware):  # type: ignore[misc]
+class Lifecycle(Middleware):
     """Opens the runtime at boot and drains it at shutdown.
 
     Dramatiq swallows what a hook raises, so a failed boot ends the process itself.
@@ -83,12 +83,12 @@ def _end(why: str) -> None:
     os._exit(78)  # EX_CONFIG
 
 
-class WorkBroker(RedisBroker):  # type: ignore[misc]
+class WorkBroker(RedisBroker):
     """See the module. ``runtime`` is None until a worker boots."""
 
     def __init__(self) -> None:
         self.runtime: Runtime | None = None
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             client=redis.Redis(),  # connects to nothing; `open` gives it the real pool
             namespace=keys.DRAMATIQ_NAMESPACE,
             maintenance_chance=0,
@@ -124,7 +124,7 @@ class WorkBroker(RedisBroker):  # type: ignore[misc]
         return super().consume(queue_name, prefetch, timeout)
 
 
-class SendConsumer(Consumer):  # type: ignore[misc]
+class SendConsumer(Consumer):
     """Gives batches of claimed messages, each as the arguments of one `send` actor call.
 
     Acks say nothing: what was settled is what was done. What Dramatiq still holds at shutdown is

@@ -69,8 +69,10 @@ class Gate:
     def own_next_at(self, now: float) -> float:
         """Return when the first broadcast with a rate of its own has a slot again."""
         horizon = HORIZON_MS / 1000
-        return min((at - horizon for _, at in self.own_next.values() if at - horizon > now),
-                   default=math.inf)
+        return min(
+            (at - horizon for _, at in self.own_next.values() if at - horizon > now),
+            default=math.inf,
+        )
 
     def learn(self, grant: Grant, own: dict[str, tuple[float, int]], now: float) -> None:
         """Take in what a reserve answered."""
@@ -83,5 +85,3 @@ class Gate:
                 self.own_next[broadcast] = (rate, now + AHEAD_US / 1e6 + grant.wait_s)
         if grant.wait_s and not own:
             self.not_before = now + grant.wait_s
-
-

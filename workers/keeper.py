@@ -14,6 +14,7 @@ from producers.errors import IllegalMoveError, NotFoundError, StoreUnavailableEr
 from producers.events import DutyFailed, PermitsExpired
 from producers.settings import Settings
 from producers.split import Splitter
+from producers.store import Client
 from producers.words import ENDED
 
 LEASE_MS: Final = 3000
@@ -28,7 +29,7 @@ class Keeper:
     """Looks after lanes; used by one thread at a time."""
 
     def __init__(
-        self, client: "redis.Redis", settings: Settings, broadcasts: Broadcasts, worker: str
+        self, client: Client, settings: Settings, broadcasts: Broadcasts, worker: str
     ) -> None:
         self._client = client
         self._settings = settings
@@ -183,5 +184,3 @@ class Keeper:
     def _now_ms(self) -> int:
         seconds, micros = self._client.time()
         return int(seconds) * 1000 + int(micros) // 1000
-
-

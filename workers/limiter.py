@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-import redis
-import redis.asyncio
-
 from producers import keys, scripts
 from producers.settings import AppSettings
+from producers.store import Client
 
 AHEAD_US = 400_000
 """A slot lies at most so far ahead; its sender holds a permit meanwhile."""
@@ -41,7 +39,7 @@ class Grant:
 class Limiter:
     """Reserves slots for one worker; used by one thread at a time."""
 
-    def __init__(self, client: "redis.Redis", worker: str) -> None:
+    def __init__(self, client: Client, worker: str) -> None:
         self._script = client.register_script(scripts.source("workers", "reserve"))
         self._worker = worker
 
@@ -89,7 +87,7 @@ class Limiter:
 class Penalty:
     """Holds everyone back after a limit error of WeChat, and lets them go again."""
 
-    def __init__(self, client: "redis.asyncio.Redis") -> None:
+    def __init__(self, client: Client) -> None:
         self._script = client.register_script(scripts.source("workers", "penalize"))
 
     async def hit(self, alias: str, base_ms: int, most_ms: int) -> tuple[int, int]:
@@ -111,9 +109,7 @@ def _grant(answer: list[str | int], groups: int, now: float) -> Grant:
     counts = [int(count) for count in answer[4 : 4 + groups]]
     slots, place = [], 4 + groups
     for count in counts:
-        slots.append(
-            [now + (int(slot) - now_us) / 1e6 for slot in answer[place : place + count]]
-        )
+        slots.append([now + (int(slot) - now_us) / 1e6 for slot in answer[place : place + count]])
         place += count
     return Grant(slots, wait_ms / 1000, level, now + (horizon_us - now_us) / 1e6)
 

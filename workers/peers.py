@@ -9,9 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-import redis.asyncio
-
 from producers import keys, scripts
+from producers.store import Client
 
 LEASE_S: Final = 8.0
 """Longer than a claim's life plus the beat: who was buried has nothing left to post."""
@@ -30,7 +29,7 @@ class _Peer:
 class Peers:
     """This worker's beat, and its view of the others; belongs to one event loop."""
 
-    def __init__(self, client: "redis.asyncio.Redis", worker: str) -> None:
+    def __init__(self, client: Client, worker: str) -> None:
         self._client = client
         self._script = client.register_script(scripts.source("workers", "beat"))
         self._worker = worker

@@ -136,9 +136,7 @@ class Pump:
             batch += self._reserve(app, claims)
         return batch or None
 
-    def _take(
-        self, app: str, lane: int, most: int, allowances: dict[str, int]
-    ) -> Taken | None:
+    def _take(self, app: str, lane: int, most: int, allowances: dict[str, int]) -> Taken | None:
         """Take, asking again with the same token until Redis answers or the worker stops."""
         token = scripts.new_token()
         attempt = 0

@@ -6,17 +6,16 @@ in the middle, the rest is still under the dead one's name.
 
 from collections.abc import Iterable
 
-import redis
-
 from producers import keys, scripts
 from producers.broadcasts import Broadcasts
 from producers.settings import Settings
+from producers.store import Client
 
 
 class Recoverer:
     """Takes back what dead workers had in flight."""
 
-    def __init__(self, client: "redis.Redis", settings: Settings, broadcasts: Broadcasts) -> None:
+    def __init__(self, client: Client, settings: Settings, broadcasts: Broadcasts) -> None:
         self._client = client
         self._settings = settings
         self._ttl_ms = broadcasts.ttl_ms
@@ -28,7 +27,9 @@ class Recoverer:
         """Take back one dead worker's messages of one broadcast in one lane.
 
         Args:
-            app, broadcast, lane: where to look.
+            app: alias of the app.
+            broadcast: where to look.
+            lane: in which lane.
             dead: the worker.
             alive_fences: fence tokens that are not to be touched.
 

@@ -15,12 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-import redis.asyncio
+import redis
 
 from producers import keys, logs, scripts
 from producers.events import MessageSettled, StoreUnreachable
 from producers.retry import LOST, pause_s
 from producers.settings import Settings, ms
+from producers.store import Client
 from producers.words import PermitKind
 from workers.claim import Claim
 from workers.hands import Hands
@@ -85,7 +86,7 @@ class Settler:
 
     def __init__(
         self,
-        client: "redis.asyncio.Redis",
+        client: Client,
         settings: Settings,
         worker: str,
         ttl_ms: int,
@@ -173,8 +174,16 @@ class Settler:
                 old = answer.claim
                 self._hands.swapped.append(
                     Claim(
-                        app, lane, old.broadcast, old.item, member, int(expires), fence,
-                        old.tries, resumed=False, claimed_at=now,
+                        app,
+                        lane,
+                        old.broadcast,
+                        old.item,
+                        member,
+                        int(expires),
+                        fence,
+                        old.tries,
+                        resumed=False,
+                        claimed_at=now,
                     )
                 )
             else:

@@ -7,10 +7,9 @@ after it, the claims lie under its name in Redis and recovery gives them to othe
 import time
 from dataclasses import dataclass, field
 
-import redis
-
 from producers import keys, scripts
 from producers.settings import Settings, ms
+from producers.store import Client
 from workers.claim import Claim, parse_row
 
 HORIZON_MS = 100
@@ -40,18 +39,17 @@ class Taken:
 class Taker:
     """Takes batches for one worker; used by one thread at a time."""
 
-    def __init__(self, client: "redis.Redis", settings: Settings, worker: str, ttl_ms: int) -> None:
+    def __init__(self, client: Client, settings: Settings, worker: str, ttl_ms: int) -> None:
         self._script = client.register_script(scripts.source("workers", "take"))
         self._worker = worker
         self._fixed = [sending_lease_ms(settings), ms(settings.permit_margin), ttl_ms, HORIZON_MS]
 
-    def take(
-        self, app: str, lane: int, most: int, allowances: dict[str, int], token: str
-    ) -> Taken:
+    def take(self, app: str, lane: int, most: int, allowances: dict[str, int], token: str) -> Taken:
         """Claim up to ``most`` messages.
 
         Args:
-            app, lane: whose ring is served.
+            app: whose ring is served.
+            lane: in which lane.
             most: claims at the most, 1-1000.
             allowances: broadcast with a rate of its own → how many it may have now.
             token: the same token again returns the first answer.

@@ -24,12 +24,13 @@ from typing import Any, Final
 
 import aiohttp
 import orjson
-import redis.asyncio
 from cryptography.fernet import Fernet, InvalidToken
 
 from producers import keys, logs
 from producers.events import TokenRefreshed, TokenRefreshFailed
 from producers.settings import AppSettings, Settings
+from producers.store import Client
+from producers.words import TokenSource
 from workers.wechat import WeChat
 
 LOCK_MS: Final = 15_000
@@ -81,7 +82,7 @@ class TokenKeeper:
 
     def __init__(
         self,
-        client: "redis.asyncio.Redis",
+        client: Client,
         wechat: WeChat,
         alias: str,
         settings: Settings,
@@ -131,7 +132,7 @@ class TokenKeeper:
             await self._read_shared()
             if not self._due() or time.monotonic() < self._not_before:
                 return
-            if self._app.token_source == "redis":
+            if self._app.token_source is TokenSource.REDIS:
                 return  # somebody else's duty; _read_shared will see it
             lock = keys.token_lock(self._alias)
             if not await self._client.set(lock, self._worker, nx=True, px=LOCK_MS):
@@ -177,7 +178,7 @@ class TokenKeeper:
         return self._token is not None and shared.fetched_at > self._token.fetched_at
 
     async def _shared(self) -> Token | None:
-        if self._app.token_source == "redis":
+        if self._app.token_source is TokenSource.REDIS:
             value = await self._client.get(self._app.token_key or "")
             if not value:
                 return None
@@ -200,7 +201,7 @@ class TokenKeeper:
         if token is not None and token.value == self._refused:
             self._strikes += 1
             forced = (
-                self._app.token_source == "stable"
+                self._app.token_source is TokenSource.STABLE
                 and self._strikes > FORCE_AFTER
                 and time.monotonic() - self._forced_at > _FORCE_EVERY_S
             )
@@ -236,7 +237,7 @@ class TokenKeeper:
         app, base = self._app, self._wechat.base(self._alias)
         secret = app.secret.get_secret_value()
         try:
-            if app.token_source == "stable":
+            if app.token_source is TokenSource.STABLE:
                 answer = await self._wechat.call(
                     "POST",
                     f"{base}/cgi-bin/stable_token",
@@ -247,7 +248,7 @@ class TokenKeeper:
                         "force_refresh": forced,
                     },
                 )
-            elif app.token_source == "classic":
+            elif app.token_source is TokenSource.CLASSIC:
                 answer = await self._wechat.call(
                     "GET",
                     f"{base}/cgi-bin/token?grant_type=client_credential"

@@ -109,6 +109,12 @@ _WEEK_MS: Final = 7 * 24 * 3600 * 1000
 _YOUNG_MS: Final = 10 * 60 * 1000
 """A prepay_id sent right after paying once failed with 41028 and worked ten minutes later."""
 
+_TEMPLATE_MS: Final = 2000
+"""Before a message that was refused for everybody's sake is tried again."""
+
+_PASSING: Final = {Disposition.REFRESH_TOKEN: 250, Disposition.DELAY: 1000}
+"""Disposition → ms until what stood in the way has passed."""
+
 _FINAL: Final = {
     Disposition.REFUSED: (Outcome.REFUSED, Streak.REFUSAL),
     Disposition.INVALID_USER: (Outcome.INVALID_USER, Streak.REFUSAL),
@@ -121,7 +127,7 @@ _FINAL: Final = {
 
 def backoff_ms(tries: int) -> int:
     """Return the pause after the n-th earlier attempt (0, 1, …): 1 s doubling, at most 30 s."""
-    return min(1000 * 2**tries, 30_000)
+    return min(1000 << min(tries, 5), 30_000)
 
 
 def judge(
@@ -150,13 +156,11 @@ def judge(
         if kind != "f" or last:
             return _IN_DOUBT
         return Verdict(Action.KEEP, PermitFate.KEEP, delay_ms=backoff_ms(tries))
-    if reply.fate is Fate.UNSENT:
-        return Verdict(Action.REQUEUE, PermitFate.BACK, penalize=True)
     found = rule(reply.errcode)
+    if reply.fate is Fate.UNSENT or found.disposition is Disposition.BACK_OFF:
+        return Verdict(Action.REQUEUE, PermitFate.BACK, penalize=True)
     if found.disposition is Disposition.DELIVERED:
         return Verdict(Action.SETTLE, PermitFate.SPENT, Outcome.DELIVERED, streak=Streak.OK)
-    if found.disposition is Disposition.BACK_OFF:
-        return Verdict(Action.REQUEUE, PermitFate.BACK, penalize=True)
     if resumed:
         return _judge_resumed(reply.errcode, found.disposition, tries, last=last)
     return _judge_first(
@@ -171,9 +175,7 @@ def judge(
     )
 
 
-def _judge_resumed(
-    errcode: int, disposition: Disposition, tries: int, *, last: bool
-) -> Verdict:
+def _judge_resumed(errcode: int, disposition: Disposition, tries: int, *, last: bool) -> Verdict:
     """An earlier attempt with this form_id may have arrived: nothing is handed back or swapped."""
     if errcode == 41029:
         return Verdict(Action.SETTLE, PermitFate.SPENT, Outcome.DELIVERED, streak=Streak.OK)
@@ -201,34 +203,37 @@ def _judge_first(
     retry_when_busy: bool,
 ) -> Verdict:
     """The table rules; waiting is bounded by the message's attempts."""
-    match disposition:
-        case Disposition.SAME_PERMIT if kind == "f":
-            # "system error" does not say whether the message went out: as if unanswered
-            return _IN_DOUBT if last else Verdict(
-                Action.KEEP, PermitFate.KEEP, delay_ms=backoff_ms(tries)
-            )
-        case Disposition.SAME_PERMIT:
-            if last or not retry_when_busy:
-                return Verdict(Action.SETTLE, DOUBT, Outcome.FAILED)
-            return Verdict(Action.DELAY, PermitFate.BACK, delay_ms=backoff_ms(tries))
-        case Disposition.NEXT_PERMIT:
-            if errcode == 41028 and kind == "p" and young and tries == 0:
-                return Verdict(Action.DELAY, PermitFate.BACK, delay_ms=_YOUNG_MS)
-            return Verdict(Action.SWAP, fate, Outcome.NO_PERMIT, streak=Streak.REFUSAL)
-        case Disposition.OTHER_KIND if not last:
-            return Verdict(
-                Action.SWAP, fate, Outcome.FAILED, 2000, streak=Streak.TEMPLATE, skip=kind
-            )
-        case Disposition.REFRESH_TOKEN if not last:
-            return Verdict(Action.DELAY, fate, delay_ms=250, stale_token=True)
-        case Disposition.DELAY if not last:
-            return Verdict(Action.DELAY, fate, delay_ms=1000)
-        case Disposition.ABORT if not last:
-            # a false 40037 was seen on valid templates: only several in a row are believed
-            return Verdict(Action.DELAY, fate, delay_ms=2000, streak=Streak.TEMPLATE)
-        case Disposition.ABORT | Disposition.OTHER_KIND:
-            return Verdict(Action.SETTLE, fate, Outcome.FAILED, streak=Streak.TEMPLATE)
-        case Disposition.REFRESH_TOKEN | Disposition.DELAY:
-            return Verdict(Action.SETTLE, fate, Outcome.FAILED)
-    outcome, streak = _FINAL[disposition]
-    return Verdict(Action.SETTLE, fate, outcome, streak=streak)
+    if disposition is Disposition.SAME_PERMIT:
+        return _judge_busy(kind, tries, last=last, retry_when_busy=retry_when_busy)
+    if disposition is Disposition.NEXT_PERMIT:
+        if errcode == 41028 and kind == "p" and young and tries == 0:
+            return Verdict(Action.DELAY, PermitFate.BACK, delay_ms=_YOUNG_MS)
+        return Verdict(Action.SWAP, fate, Outcome.NO_PERMIT, streak=Streak.REFUSAL)
+    if disposition in _FINAL:
+        outcome, streak = _FINAL[disposition]
+        return Verdict(Action.SETTLE, fate, outcome, streak=streak)
+    streak = Streak.NONE if disposition in _PASSING else Streak.TEMPLATE
+    if last:
+        return Verdict(Action.SETTLE, fate, Outcome.FAILED, streak=streak)
+    if disposition is Disposition.OTHER_KIND:
+        return Verdict(Action.SWAP, fate, Outcome.FAILED, _TEMPLATE_MS, streak=streak, skip=kind)
+    if disposition is Disposition.ABORT:
+        # a false 40037 was seen on valid templates: only several in a row are believed
+        return Verdict(Action.DELAY, fate, delay_ms=_TEMPLATE_MS, streak=streak)
+    return Verdict(
+        Action.DELAY,
+        fate,
+        delay_ms=_PASSING[disposition],
+        stale_token=disposition is Disposition.REFRESH_TOKEN,
+    )
+
+
+def _judge_busy(kind: str, tries: int, *, last: bool, retry_when_busy: bool) -> Verdict:
+    """-1, "system error", does not say whether the message went out."""
+    if kind == "f":  # the form_id itself keeps a repeat harmless: as if unanswered
+        if last:
+            return _IN_DOUBT
+        return Verdict(Action.KEEP, PermitFate.KEEP, delay_ms=backoff_ms(tries))
+    if last or not retry_when_busy:
+        return Verdict(Action.SETTLE, DOUBT, Outcome.FAILED)
+    return Verdict(Action.DELAY, PermitFate.BACK, delay_ms=backoff_ms(tries))

