@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import redis
 import uvloop
@@ -75,12 +75,18 @@ class Lifecycle(Middleware):
         logs.close()
 
 
-def _end(why: str) -> None:
-    """End a process that could not boot; its other threads would keep it alive."""
+def _end(why: str) -> NoReturn:
+    """End a process that could not boot: a SystemExit, which Dramatiq lets through.
+
+    The loop's thread is no daemon and would keep the process from ending.
+    """
     logs.emit(BootFailed(why))
     logs.close()
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"wxbroadcast: {why}\n".encode())
-    os._exit(78)  # EX_CONFIG
+    os.write(2, f"wxbroadcast: {why}\n".encode())
+    thread = get_event_loop_thread()
+    if thread is not None:
+        thread.stop()
+    sys.exit(os.EX_CONFIG)
 
 
 class WorkBroker(RedisBroker):

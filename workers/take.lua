@@ -3,7 +3,7 @@
 -- Guarantee: broadcasts get turns (priority ring first); a claimed permit belongs to exactly one
 -- message, under a fence token that no other claim ever had; a user without a permit is recorded
 -- at once; a user who is being sent to waits without a permit (43108); before the first delivery
--- at most `canary` permits are at risk (I7). The same token again returns the first answer. If the
+-- at most `canary` permits are unjudged, template-refused or refused (I7). The same token again returns the first answer. If the
 -- worker dies just after it, recovery finds the claims under the worker's name in `flight`.
 --
 -- KEYS  1 reply    string  see reply.lua
@@ -38,10 +38,11 @@ local rows, claimed, looked = {}, 0, 0
 local last_fence = tonumber(redis.call('INCRBY', fence, max)) - max
 
 local function may_claim(id, has, want)
-  local open, canary, unjudged, errors, rate = has[5], has[6], has[7], has[8], tonumber(has[9] or 0)
-  local closed = open ~= '1'
+  local rate, closed = tonumber(has[9] or 0), has[5] ~= '1'
   if closed then
-    want = math.min(want, tonumber(canary or 0) - tonumber(unjudged or 0) - tonumber(errors or 0))
+    -- refusals hold their place too: K of them in a row pause, so no more than K are touched
+    want = math.min(want, tonumber(has[6] or 0) - tonumber(has[7] or 0) - tonumber(has[8] or 0)
+      - tonumber(has[13] or 0))
   end
   if rate > 0 then
     want = math.min(want, allowance[id] or math.max(1, math.floor(rate * horizon_ms / 1000)))
@@ -87,7 +88,7 @@ end
 local function visit(id, quantum)
   local lane = prefix .. 'lane:' .. id
   local has = redis.call('HMGET', lane, 'state', 'verdict', 'channel', 'template', 'open', 'canary',
-    'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop')
+    'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop', 'refusals')
   if has[1] ~= 'running' or has[2] ~= '' or has[12] ~= '' then return false end
   local want, closed = may_claim(id, has, quantum)
   local queue = prefix .. 'queue:' .. id

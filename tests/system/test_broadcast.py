@@ -1,0 +1,318 @@
+"""The main job, end to end: real worker units by the Procfile's command, the sandbox, a Valkey."""
+
+import dataclasses
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from producers import events
+from producers.spec import Spec
+
+TEMPLATE = "T" * 43
+
+
+def template_spec(**changes: Any) -> Spec:
+    fields = {
+        "app": "shop",
+        "channel": "template",
+        "template_id": TEMPLATE,
+        "data": "a,b,c",
+        "audience": "all",
+    }
+    return Spec.checked(**{**fields, **changes})
+
+
+def subscribe_spec(**changes: Any) -> Spec:
+    return template_spec(
+        **{"channel": "subscribe", "data": {"thing1": "签到提醒", "date2": "2026-11-24"}, **changes}
+    )
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_every_recipient_of_a_template_broadcast_ends_in_one_outcome(shop, wechat, units) -> None:
+    shop.collect_form_ids(400, each=2)
+    shop.collector.collect("shop", [{"openid": "paid", "prepayId": "wx20261124"}])
+    wechat.ask("permits", {"prepay_ids": [{"openid": "paid", "prepay_id": "wx20261124"}]})
+    members = [f"o{user}".encode() for user in range(500)] + [b"paid"]
+    shop.audiences.import_rows("shop", "vip", members)
+    for _ in range(2):
+        units.start(shop.settings, wechat)
+
+    first = shop.wait(shop.broadcasts.create(template_spec(audience="vip")).id)
+
+    assert first.state == "finished"
+    assert first.outcomes == {"delivered": 401, "no_permit": 100}
+    assert wechat.stats["accepted"] == 401
+    assert wechat.stats["duplicates"] == 0
+    assert shop.ledger() == {
+        "collected": 803, "spent": 401, "void": 0, "expired": 0, "available": 402, "held": 0,
+    }  # fmt: skip
+    message = wechat.ask("received?openid=o7")[0]
+    assert message["data"] == {
+        "keyword1": {"value": "a"}, "keyword2": {"value": "b"}, "keyword3": {"value": "c"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_every_recipient_of_a_subscribe_broadcast_ends_in_one_outcome(shop, wechat, units) -> None:
+    shop.collect_subscriptions(300, TEMPLATE)
+    shop.collector.collect("shop", [{"openid": "left", "subscriptions": {TEMPLATE: "accept"}}] * 2)
+    units.start(shop.settings, wechat)
+
+    status = shop.wait(shop.broadcasts.create(subscribe_spec(page="pages/sign/index")).id)
+
+    assert status.outcomes == {"delivered": 300, "refused": 1}  # `left` took it back at WeChat
+    assert status.errcodes == {"43101": 1}
+    assert shop.ledger() == {
+        "collected": 302, "spent": 300, "void": 2, "expired": 0, "available": 0, "held": 0,
+    }  # fmt: skip
+    settled = [row for row in units.lines("message_settled") if row["outcome"] == "delivered"]
+    assert all(int(row["msgid"]) > 2**53 for row in settled)
+
+
+def test_the_permit_that_expires_first_is_spent_first(shop, wechat, units) -> None:
+    now_ms = int(time.time() * 1000)
+    uses = [{"formId": f"d{day}", "expire": now_ms + day * 86_400_000} for day in (5, 2, 6)]
+    shop.collector.collect("shop", [{"openid": "o1", "formIds": uses}])
+    wechat.give_form_ids({"d5": "o1", "d2": "o1", "d6": "o1"})
+    units.start(shop.settings, wechat)
+
+    shop.wait(shop.broadcasts.create(template_spec()).id)
+
+    assert [row["form_id"] for row in wechat.ask("received?openid=o1")] == ["d2"]
+
+
+def test_a_dead_permit_gives_way_to_the_next_one(shop, wechat, units) -> None:
+    shop.collect_form_ids(30, each=2, given=False)
+    wechat.give_form_ids({f"f{user}x1": f"o{user}" for user in range(1, 30)})
+    wechat.give_form_ids({"f0x0": "o0"})  # one delivery opens the canary
+    units.start(shop.settings, wechat)
+
+    status = shop.wait(shop.broadcasts.create(template_spec()).id)
+
+    assert status.outcomes == {"delivered": 30}
+    assert shop.ledger()["void"] == status.errcodes.get("41028", 0)
+    assert shop.ledger()["held"] == 0
+
+
+def test_a_unit_killed_in_the_middle_costs_nobody_anything(slow_shop, wechat, units, eventually):
+    shop = slow_shop
+    shop.collect_form_ids(1500)
+    wechat.ask("config", {"latency": {"fixed_ms": 50}})
+    victim, _ = units.start(shop.settings, wechat), units.start(shop.settings, wechat)
+    broadcast = shop.broadcasts.create(template_spec()).id
+    eventually(lambda: wechat.stats["accepted"] > 300, "300 messages were accepted")
+
+    units.kill(victim)
+    status = shop.wait(broadcast)
+
+    assert status.outcomes == {"delivered": 1500}
+    assert wechat.stats["duplicates"] == 0
+    assert shop.ledger()["spent"] == 1500
+    assert shop.ledger()["held"] == 0
+
+
+def test_a_unit_told_to_stop_leaves_nothing_in_doubt(slow_shop, wechat, units, eventually) -> None:
+    shop = slow_shop
+    shop.collect_subscriptions(1200, TEMPLATE)
+    wechat.ask("config", {"latency": {"fixed_ms": 300}})
+    first = units.start(shop.settings, wechat)
+    broadcast = shop.broadcasts.create(subscribe_spec()).id
+    eventually(lambda: wechat.stats["accepted"] > 200, "200 messages were accepted")
+
+    units.start(shop.settings, wechat)
+    units.kill(first, signal.SIGTERM)
+    status = shop.wait(broadcast)
+
+    assert first.returncode == 0
+    assert units.lines("worker_stopped")[0]["in_flight"] == 0
+    assert status.outcomes == {"delivered": 1200}
+
+
+def test_a_wrong_template_aborts_after_at_most_k_permits_and_hands_them_back(shop, wechat, units):
+    shop.collect_form_ids(200)
+    wechat.ask("config", {"templates": [{"template_id": "other", "channel": "template"}]})
+    units.start(shop.settings, wechat)
+
+    status = shop.wait(shop.broadcasts.create(template_spec()).id)
+
+    assert (status.state, status.errcode) == ("aborted", 40037)
+    assert status.outcomes == {"cancelled": 200}
+    assert wechat.stats["apis"]["/cgi-bin/message/wxopen/template/send"]["requests"] <= 10
+    assert shop.ledger()["available"] == 200
+
+
+def test_a_wrong_appid_pauses_having_touched_one_permit_per_recipient(
+    shop, wechat, units, eventually
+) -> None:
+    shop.collect_form_ids(100, each=3, given=False)
+    wechat.ask("config", {"known_openids_only": True})
+    units.start(shop.settings, wechat)
+
+    broadcast = shop.broadcasts.create(template_spec()).id
+    status = eventually(
+        lambda: (s := shop.broadcasts.status(broadcast)).state == "paused" and not s.in_flight and s,
+        "the broadcast is paused",
+    )
+
+    assert status.errcode == 40003
+    assert status.outcomes == {"invalid_user": 10}
+    assert shop.ledger()["void"] == 10
+
+
+def test_a_lost_answer_is_repeated_with_the_same_form_id_and_counts_once(shop, wechat, units):
+    shop.collect_form_ids(60)
+    wechat.ask(
+        "faults", [{"api": "template/send", "action": "cut_after", "skip": 10, "count": 20}]
+    )
+    units.start(shop.settings, wechat)
+
+    status = shop.wait(shop.broadcasts.create(template_spec()).id)
+
+    assert status.outcomes == {"delivered": 60}
+    assert status.errcodes == {"41029": 20}
+    assert wechat.stats["duplicates"] == 0
+
+
+def test_a_lost_answer_to_a_subscribe_send_is_in_doubt_and_never_repeated(shop, wechat, units):
+    shop.collect_subscriptions(60, TEMPLATE)
+    wechat.ask(
+        "faults", [{"api": "subscribe/send", "action": "cut_after", "skip": 10, "count": 20}]
+    )
+    units.start(shop.settings, wechat)
+
+    status = shop.wait(shop.broadcasts.create(subscribe_spec()).id)
+
+    assert status.outcomes == {"delivered": 40, "in_doubt": 20}
+    assert wechat.stats["accepted"] == 60
+    assert shop.ledger()["spent"] == 60
+
+
+def test_a_used_up_quota_holds_everyone_back_and_burns_nothing(shop, wechat, units) -> None:
+    shop.collect_form_ids(300)
+    wechat.ask(
+        "faults",
+        [{"api": "template/send", "action": "errcode", "errcode": 45011, "skip": 100, "count": 3}],
+    )
+    for _ in range(2):
+        units.start(shop.settings, wechat)
+
+    status = shop.wait(shop.broadcasts.create(template_spec()).id, within_s=28)
+
+    assert status.outcomes == {"delivered": 300}
+    assert shop.ledger()["spent"] == 300
+    assert units.lines("limit_hit")
+    assert units.lines("limit_lifted")
+
+
+def test_a_token_revoked_in_the_middle_is_refreshed_once_by_all(
+    slow_shop, wechat, units, eventually
+) -> None:
+    shop = slow_shop
+    shop.collect_form_ids(900)
+    for _ in range(2):
+        units.start(shop.settings, wechat)
+    broadcast = shop.broadcasts.create(template_spec()).id
+    eventually(lambda: wechat.stats["accepted"] > 200, "200 messages were accepted")
+
+    wechat.ask("revoke", {})
+    status = shop.wait(broadcast)
+
+    assert status.outcomes == {"delivered": 900}
+    assert wechat.stats["apis"]["/cgi-bin/stable_token"]["requests"] == 2
+
+
+def test_pause_holds_resume_goes_on_and_cancel_counts_the_rest(
+    slow_shop, wechat, units, eventually
+) -> None:
+    shop = slow_shop
+    shop.collect_form_ids(2000)
+    for _ in range(2):
+        units.start(shop.settings, wechat)
+    broadcast = shop.broadcasts.create(template_spec()).id
+    eventually(lambda: wechat.stats["accepted"] > 150, "150 messages were accepted")
+
+    shop.broadcasts.pause(broadcast)
+    eventually(lambda: not shop.broadcasts.status(broadcast).in_flight, "nothing is in flight")
+    held = wechat.stats["accepted"]
+    assert shop.broadcasts.status(broadcast).settled == held
+
+    shop.broadcasts.resume(broadcast)
+    eventually(lambda: wechat.stats["accepted"] > held + 150, "it went on")
+    assert wechat.stats["duplicates"] == 0
+
+    shop.broadcasts.cancel(broadcast)
+    status = shop.wait(broadcast)
+    assert status.state == "cancelled"
+    assert sum(status.outcomes.values()) == status.total == 2000
+    assert status.outcomes["delivered"] == wechat.stats["accepted"]
+    assert shop.ledger()["held"] == 0
+    assert shop.ledger()["available"] == status.outcomes["cancelled"]
+
+
+def test_an_expired_broadcast_counts_the_rest_as_late(slow_shop, wechat, units) -> None:
+    from datetime import timedelta  # noqa: PLC0415
+
+    shop = slow_shop
+    shop.collect_form_ids(3000)
+    units.start(shop.settings, wechat)
+
+    spec = template_spec(expires_in=timedelta(seconds=2), rate=100)
+    status = shop.wait(shop.broadcasts.create(spec).id)
+
+    assert status.state == "finished"
+    assert status.outcomes["delivered"] + status.outcomes["late"] == 3000
+    assert status.outcomes["delivered"] == wechat.stats["accepted"]
+    assert shop.ledger()["available"] == status.outcomes["late"]
+
+
+def test_two_broadcasts_take_turns_and_never_meet_at_one_user(slow_shop, wechat, units) -> None:
+    shop = slow_shop
+    shop.collect_form_ids(150, each=2)
+    wechat.ask("config", {"latency": {"fixed_ms": 80}})
+    for _ in range(2):
+        units.start(shop.settings, wechat)
+
+    ids = [shop.broadcasts.create(template_spec(data=f"{n},b")).id for n in range(2)]
+    for broadcast in ids:
+        assert shop.wait(broadcast).outcomes == {"delivered": 150}
+
+    assert wechat.stats["by_errcode"].get("43108", 0) == 0
+    assert shop.ledger()["spent"] == 300
+
+
+def test_every_log_line_is_in_the_catalogue_and_holds_no_secret(shop, wechat, units) -> None:
+    shop.collect_form_ids(50)
+    unit = units.start(shop.settings, wechat)
+    shop.wait(shop.broadcasts.create(template_spec()).id)
+    units.kill(unit, signal.SIGTERM)
+
+    models = {model.name(): model for model in events.catalogue()}
+    head = {"event", "schema", "time", "level", "process", "dropped_lines"}
+    raw = units.logs[0].read_text()
+    assert units.lines("message_settled")
+    for line in units.lines():
+        fields = {field.name for field in dataclasses.fields(models[line["event"]])}
+        assert set(line) - head == fields, line
+    assert "shop-secret" not in raw
+    assert "access_token" not in raw
+    assert "f7x0" not in raw, "a whole permit is in the log"
+
+
+def test_a_worker_without_settings_ends_and_says_what_to_set(tmp_path) -> None:
+    import os  # noqa: PLC0415
+    import subprocess  # noqa: PLC0415
+    import sys  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    command = [str(Path(sys.executable).parent / "dramatiq"), "workers", "-p", "1", "--skip-logging"]
+    env = {"PATH": os.environ["PATH"], "WXB_APPS": '{"shop": {"appid": "wx1"}}'}
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=25, check=False
+    )
+
+    assert ended.returncode != 0
+    assert "WXB_REDIS_URL" in ended.stderr
+    assert "WXB_APPS__SHOP__SECRET" in ended.stderr
