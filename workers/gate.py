@@ -14,6 +14,7 @@ from workers.take import HORIZON_MS
 BATCH: Final = 256
 """Claims per take: about 2 ms of Redis."""
 
+_ASK_AGAIN_S: Final = 30.0
 _BATCH_S: Final = 0.2
 """A batch holds at most what all workers together send in this time."""
 
@@ -25,6 +26,7 @@ class Gate:
     Attributes:
         rate: sends per second; 0 = unlimited.
         level: WeChat's limit errors in force; above 0 one send at a time probes.
+        tight: the last grant fell short by more than a second.
         not_before: monotonic seconds before which nothing is taken.
         horizon: monotonic seconds of the app's next free slot.
         unused: slots that passed unused since the last reserve.
@@ -33,6 +35,7 @@ class Gate:
 
     rate: float
     level: int = 0
+    tight: bool = False
     not_before: float = 0.0
     horizon: float = 0.0
     unused: int = 0
@@ -42,7 +45,7 @@ class Gate:
         """Return how many claims may be taken now; 0 = none before `next_at`."""
         if now < self.next_at:
             return 0
-        if self.level:
+        if self.level or self.tight:
             return 1
         if not self.rate:
             return BATCH
@@ -83,5 +86,7 @@ class Gate:
                 self.own_next[broadcast] = (rate, slots[-1] + 1 / rate)
             elif wanted:
                 self.own_next[broadcast] = (rate, now + AHEAD_US / 1e6 + grant.wait_s)
+        # a used-up day or minute is asked for again now and then, one claim at a time
+        self.tight = grant.wait_s > 1
         if grant.wait_s and not own:
-            self.not_before = now + grant.wait_s
+            self.not_before = now + min(grant.wait_s, _ASK_AGAIN_S)
