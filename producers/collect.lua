@@ -44,17 +44,34 @@ local function add_permit(permits, kind, id, expires)
   return result
 end
 
+-- What is past goes: tombstones, and uses that nobody spent, unless their hour was trimmed already.
+local function drop_past(permits)
+  local ended = redis.call('ZRANGEBYSCORE', permits, math.max(1, trimmed * HOUR), now, 'WITHSCORES')
+  for i = 1, #ended, 2 do
+    redis.call('HINCRBY', stock, kind_of(ended[i]) .. ':' .. hour_of(tonumber(ended[i + 1])), -1)
+    count_use(ended[i], 0, 'expired')
+  end
+  redis.call('ZREMRANGEBYSCORE', permits, -now, now)
+end
+
 local function evict_oldest(permits)
   local over = redis.call('ZCOUNT', permits, string.format('(%d', now), '+inf') - cap
   if over <= 0 then return end
   local oldest = redis.call('ZRANGEBYSCORE', permits, string.format('(%d', now), '+inf',
     'WITHSCORES', 'LIMIT', 0, over)
   for i = 1, #oldest, 2 do
-    redis.call('ZREM', permits, oldest[i])
-    redis.call('HINCRBY', stock, kind_of(oldest[i]) .. ':' .. hour_of(tonumber(oldest[i + 1])), -1)
+    local expires = tonumber(oldest[i + 1])
+    redis.call('ZADD', permits, 'XX', -expires, oldest[i])
+    redis.call('HINCRBY', stock, kind_of(oldest[i]) .. ':' .. hour_of(expires), -1)
     count_use(oldest[i], 0, 'void')
   end
   evicted = evicted + over
+  -- a flood must not live on as tombstones: of those the ones that end first are forgotten
+  local tombstones = redis.call('ZCOUNT', permits, '-inf', '(0') - 10 * cap
+  if tombstones > 0 then
+    local first = redis.call('ZREVRANGEBYSCORE', permits, '(0', '-inf', 'LIMIT', 0, tombstones)
+    redis.call('ZREM', permits, unpack(first, 1, math.min(#first, 5000)))
+  end
 end
 
 -- Source ids are remembered for as long as a duplicate may plausibly come: at most 500 per user.
@@ -69,6 +86,7 @@ local function forget_old_sources(subs)
 end
 
 local function add_subscription(subs, template, verdict, source_id, at)
+  if verdict == 'correct' then return NOT_COUNTED end  -- its source may still count it
   if source_id ~= '' then
     forget_old_sources(subs)
     if redis.call('HLEN', subs) > 500 then return NOT_COUNTED end
@@ -77,13 +95,13 @@ local function add_subscription(subs, template, verdict, source_id, at)
     end
   end
   if verdict == 'reject' then
-    void_all(nil, subs, 'subscribe', template)
+    void_all(nil, subs, 'subscribe', template, at)
     return REJECTED
   end
-  if verdict == 'correct' then return NOT_COUNTED end
   if at <= tonumber(redis.call('HGET', subs, 'void:' .. template) or -1) then return VOID end
   local count = tonumber(redis.call('HGET', subs, template) or 0)
   if verdict == 'forever' then
+    if count > 0 then void_count(subs, template) end  -- counted before it was long-term
     redis.call('HSET', subs, template, -1)
     return count == -1 and KNOWN or NEW
   end
@@ -106,7 +124,7 @@ for user = 1, tonumber(ARGV[4]) do
   arg = arg + 3
   local before = last_end(permits)
   local gave, timed, counted = false, false, false
-  redis.call('ZREMRANGEBYSCORE', permits, -now, now)
+  drop_past(permits)
   for _ = 1, items do
     local kind, id, expires, verdict, source_id, at =
       ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 5]
@@ -123,10 +141,10 @@ for user = 1, tonumber(ARGV[4]) do
     gave = gave or result == NEW
     results[#results + 1] = result
   end
+  if timed then evict_oldest(permits) end
+  local after = last_end(permits)
+  move_last_end(before, after)
   if timed then
-    evict_oldest(permits)
-    local after = last_end(permits)
-    move_last_end(before, after)
     -- never lowered: tombstones end no later than the last permit ever stored
     local ttl = redis.call('PEXPIRETIME', permits)
     if after and after > ttl then redis.call('PEXPIREAT', permits, after) end

@@ -53,7 +53,8 @@ def permits(lane: int, app: str, openid: str) -> str:
 def subscriptions(lane: int, app: str, openid: str) -> str:
     """hash: template_id → count (−1 = long-term, unlimited).
 
-    Also ``void:TEMPLATE`` → epoch ms and ``seen:SOURCE_ID`` → epoch ms. 1 year after last use.
+    Also ``void:TEMPLATE``, ``voided:TEMPLATE`` and ``seen:TEMPLATE:SOURCE_ID`` → epoch ms. 1 year
+    after last use.
     """
     return f"{lane_prefix(lane)}subs:{app}:{openid}"
 
@@ -123,7 +124,7 @@ def stock(lane: int, app: str) -> str:
     """hash: available uses by expiry hour (``f:HOUR``, ``p:HOUR``) and per template (``s:ID``).
 
     ``u:HOUR`` counts the users whose last use ends in that hour. Past hours are trimmed into the
-    ledger as expired.
+    ledger as expired; ``trimmed`` is the first hour that was not yet.
     """
     return f"{lane_prefix(lane)}stock:{app}"
 

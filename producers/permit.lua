@@ -4,22 +4,27 @@
 --   permits  zset  member (f:FORM_ID, p:PREPAY_ID:n) -> expires_at_ms while available;
 --                  -expires_at_ms once held, spent or void (a tombstone: collecting it again
 --                  changes nothing)
---   subs     hash  template -> available accepts (-1 unlimited), void:TEMPLATE -> ms
+--   subs     hash  template -> available accepts (-1 unlimited); void:TEMPLATE -> accepts given until
+--                  then are void (ms); voided:TEMPLATE -> when that became known (ms)
 --   stock    hash  f:HOUR, p:HOUR, s:TEMPLATE -> available uses; u:HOUR -> users whose last use
---                  ends in that hour
+--                  ends in that hour; trimmed -> the first hour that was not trimmed yet
 --   ledger   hash  collected:K spent:K void:K expired:K -> uses
 --
 -- Guarantee: every use is in exactly one of available, held, spent, void, expired (I1); held is
--- collected minus the others. A use past its expiry leaves `available` when its hour is trimmed.
+-- collected minus the others. A use past its expiry leaves `available` when its hour is trimmed, or
+-- before that when its user is next seen by `collect`.
 -- Expects: now, stock, ledger (key names), margin (ms).
 local HOUR = 3600000
 local function hour_of(at) return string.format('%d', math.floor(at / HOUR)) end
 local function kind_of(member) return string.sub(member, 1, 1) end
 
+local trimmed = tonumber(redis.call('HGET', stock, 'trimmed') or 0)
+
+-- When a user's last use ends, among the hours that are still in the stock.
 local function last_end(permits)
   local last = redis.call('ZREVRANGE', permits, 0, 0, 'WITHSCORES')
   local at = tonumber(last[2] or 0)
-  return at > now and at or nil
+  return at >= trimmed * HOUR and at > 0 and at or nil
 end
 
 local function move_last_end(before, after)
@@ -73,7 +78,7 @@ local function hand_back(permits, subs, member, expires, since)
   if kind_of(member) == 's' then
     if expires ~= 1 then return end
     local template = string.sub(member, 3)
-    if tonumber(redis.call('HGET', subs, 'void:' .. template) or 0) >= since then
+    if tonumber(redis.call('HGET', subs, 'voided:' .. template) or 0) >= since then
       return count_use(member, expires, 'void')
     end
     redis.call('HINCRBY', subs, template, 1)
@@ -88,15 +93,22 @@ local function hand_back(permits, subs, member, expires, since)
   end
 end
 
--- Every available use of this user (of one template, for subscriptions) becomes void.
-local function void_all(permits, subs, channel, template)
+local function void_count(subs, template)
+  local count = tonumber(redis.call('HGET', subs, template) or 0)
+  redis.call('HSET', subs, template, 0)
+  if count > 0 then
+    redis.call('HINCRBY', stock, 's:' .. template, -count)
+    redis.call('HINCRBY', ledger, 'void:s', count)
+  end
+end
+
+-- Every available use of this user (of one template, for subscriptions) becomes void: what was
+-- given until `at`, as far as it is known, and what is held now and would be handed back.
+local function void_all(permits, subs, channel, template, at)
   if channel == 'subscribe' then
-    local count = tonumber(redis.call('HGET', subs, template) or 0)
-    redis.call('HSET', subs, template, 0, 'void:' .. template, now)
-    if count > 0 then
-      redis.call('HINCRBY', stock, 's:' .. template, -count)
-      redis.call('HINCRBY', ledger, 'void:s', count)
-    end
+    void_count(subs, template)
+    local last = tonumber(redis.call('HGET', subs, 'void:' .. template) or 0)
+    redis.call('HSET', subs, 'void:' .. template, math.max(last, at), 'voided:' .. template, now)
     return
   end
   local found = redis.call('ZRANGEBYSCORE', permits, string.format('(%d', now), '+inf', 'WITHSCORES')
@@ -107,5 +119,5 @@ local function void_all(permits, subs, channel, template)
     redis.call('HINCRBY', stock, kind_of(found[i]) .. ':' .. hour_of(expires), -1)
     count_use(found[i], expires, 'void')
   end
-  move_last_end(before, nil)
+  move_last_end(before, last_end(permits))
 end

@@ -48,7 +48,7 @@ class Splitter:
         app, audience, cursor, split, priority = has
         if app is None or split == "done":
             return 0
-        buckets = self._filled_buckets(lane, app, audience, int(cursor))
+        buckets = filled_buckets(self._client, lane, app, audience, int(cursor))
         ring = keys.priority_ring if priority == "1" else keys.ring
         while True:
             offered, rest = buckets[:_BUCKETS], buckets[_BUCKETS:]
@@ -70,20 +70,32 @@ class Splitter:
                 return moved
             buckets = [bucket for bucket in offered if bucket >= done] + rest
 
-    def _filled_buckets(self, lane: int, app: str, audience: str, cursor: int) -> list[int]:
-        """Return the buckets of this lane, from the cursor on, that may have members."""
-        bitmap = repeat(
-            "reading the audience's buckets",
-            lambda: self._client.execute_command(  # bytes, not text: it is a bitmap
-                "GET", keys.audience_buckets(lane, app, audience), NEVER_DECODE=True
-            ),
-        )
-        if not bitmap:
-            return []
-        return [
-            byte * 8 + bit
-            for byte in range(cursor // 8, len(bitmap))
-            if bitmap[byte]
-            for bit in range(8)
-            if bitmap[byte] & (0x80 >> bit) and byte * 8 + bit >= cursor
-        ]
+
+def filled_buckets(client: Client, lane: int, app: str, audience: str, cursor: int) -> list[int]:
+    """Return the buckets of an audience in one lane that may have members, ascending.
+
+    Args:
+        client: Redis.
+        lane: the lane.
+        app: alias of the app.
+        audience: its name.
+        cursor: the first bucket that matters.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer.
+    """
+    bitmap = repeat(
+        "reading the audience's buckets",
+        lambda: client.execute_command(  # bytes, not text: it is a bitmap
+            "GET", keys.audience_buckets(lane, app, audience), NEVER_DECODE=True
+        ),
+    )
+    if not bitmap:
+        return []
+    return [
+        byte * 8 + bit
+        for byte in range(cursor // 8, len(bitmap))
+        if bitmap[byte]
+        for bit in range(8)
+        if bitmap[byte] & (0x80 >> bit) and byte * 8 + bit >= cursor
+    ]

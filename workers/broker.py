@@ -85,7 +85,7 @@ def _end(why: str) -> NoReturn:
     os.write(2, f"wxbroadcast: {why}\n".encode())
     thread = get_event_loop_thread()
     if thread is not None:
-        thread.stop()
+        thread.stop()  # type: ignore[no-untyped-call]
     sys.exit(os.EX_CONFIG)
 
 

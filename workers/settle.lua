@@ -96,7 +96,7 @@ local function apply_fate(one, fate, openid, held)
     count_use(held.member, held.expires, 'void')
     if fate == 'void_all' then
       if one.open then
-        void_all(permits, subs, one.channel, one.template)
+        void_all(permits, subs, one.channel, one.template, now)
       else  -- a wrong appid refuses everybody: believed once somebody was delivered, or all judged
         redis.call('RPUSH', one.suspects, openid)
         redis.call('PEXPIRE', one.suspects, ttl)
@@ -110,7 +110,7 @@ end
 local function void_suspects(one)
   for _, openid in ipairs(redis.call('LRANGE', one.suspects, 0, -1)) do
     local permits, subs = permit_keys(openid)
-    void_all(permits, subs, one.channel, one.template)
+    void_all(permits, subs, one.channel, one.template, now)
   end
   redis.call('DEL', one.suspects)
 end

@@ -22,4 +22,5 @@ for i = 1, #fields, 2 do
     redis.call('HDEL', KEYS[1], fields[i])
   end
 end
+redis.call('HSET', KEYS[1], 'trimmed', hour)
 return expired
