@@ -1,0 +1,243 @@
+"""The doctor: checks a deployment, and says what to change.
+
+It changes nothing. A token is asked for only where asking is harmless: ``stable_token`` in normal
+mode gives everybody the same one; a classic token would replace the one in use, so it is not
+fetched.
+
+Sources: WeChat docs, getStableAccessToken and openApi management (quota/get).
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import aiohttp
+import orjson
+import redis
+
+from producers import keys, store
+from producers.errors import LayoutMismatchError, StoreUnavailableError
+from producers.settings import Settings
+from producers.store import Client
+from producers.words import TokenSource
+
+_TIMEOUT_S: Final = 10
+_PATHS: Final = ("/cgi-bin/message/subscribe/send",)
+_HEADROOM: Final = 0.8
+"""Share of maxmemory above which there is too little left for a burst."""
+
+
+class Health(StrEnum):
+    """What a check found."""
+
+    OK = "ok"
+    WARN = "warn"
+    """Works, and will hurt one day."""
+    BAD = "bad"
+    """Breaks a guarantee, or does not work at all."""
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: what was checked.
+        health: what was found.
+        found: the finding, short.
+        advice: what to change; '' when nothing.
+    """
+
+    name: str
+    health: Health
+    found: str
+    advice: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the check as JSON-ready fields."""
+        return {
+            "name": self.name,
+            "health": self.health,
+            "found": self.found,
+            "advice": self.advice,
+        }
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Check Redis, the layout, the workers, and each app's WeChat.
+
+    Never raises for what it finds: what does not answer is a check that is bad.
+    """
+    client = store.connect(settings)
+    try:
+        checks = list(_examine_redis(client, settings))
+    except (redis.RedisError, OSError) as error:
+        checks = [
+            Check(
+                "redis",
+                Health.BAD,
+                type(error).__name__,
+                "Redis does not answer: start it, or set WXB_REDIS_URL",
+            )
+        ]
+    finally:
+        client.close()
+        client.connection_pool.disconnect()
+    return checks + asyncio.run(_examine_apps(settings))
+
+
+def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
+    started = time.time()
+    seconds, micros = client.time()
+    offset = seconds + micros / 1e6 - (started + time.time()) / 2
+    info = client.info()
+    yield _version(info)
+    yield _setting(
+        client,
+        "appendonly",
+        lambda value: value == "yes",
+        Health.WARN,
+        "set `appendonly yes`: without it a restart forgets what was sent and what was collected",
+    )
+    yield _setting(
+        client,
+        "maxmemory-policy",
+        lambda value: value == "noeviction",
+        Health.BAD,
+        "set `maxmemory-policy noeviction`: eviction loses permits and outcomes",
+    )
+    yield _memory(info)
+    if info.get("cluster_enabled"):
+        yield Check(
+            "cluster", Health.WARN, "cluster mode", "one server or a primary with replicas for now"
+        )
+    if info.get("role") not in {"master", None}:
+        yield Check("role", Health.BAD, str(info.get("role")), "point WXB_REDIS_URL at the primary")
+    yield Check(
+        "clock offset",
+        Health.OK if abs(offset) < 5 else Health.WARN,
+        f"{offset:+.3f} s",
+        "" if abs(offset) < 5 else "nothing depends on it, but log times will puzzle you: use NTP",
+    )
+    yield _layout(client, settings)
+    yield _workers(client, seconds * 1000 + micros // 1000)
+
+
+def _version(info: dict[str, Any]) -> Check:
+    valkey = str(info.get("valkey_version", ""))
+    name, version, least = (
+        ("Valkey", valkey, (8, 0)) if valkey else ("Redis", str(info.get("redis_version")), (7, 2))
+    )
+    found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    good = found >= least
+    advice = "" if good else f"needs Redis 7.2+ or Valkey 8+; upgrade {name}"
+    return Check("version", Health.OK if good else Health.BAD, f"{name} {version}", advice)
+
+
+def _setting(client: Client, name: str, good: Any, otherwise: Health, advice: str) -> Check:
+    try:
+        value = client.config_get(name).get(name, "")
+    except redis.ResponseError:  # hosted services often forbid CONFIG
+        return Check(name, Health.SKIPPED, "CONFIG GET is not allowed", f"check yourself: {advice}")
+    if good(value):
+        return Check(name, Health.OK, str(value))
+    return Check(name, otherwise, str(value), advice)
+
+
+def _memory(info: dict[str, Any]) -> Check:
+    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    evicted = int(info.get("evicted_keys", 0))
+    if evicted:
+        return Check(
+            "memory", Health.BAD, f"{evicted} keys evicted", "permits were lost: see above"
+        )
+    if not most:
+        most = int(info.get("total_system_memory", 0))
+    share = used / most if most else 0.0
+    found = f"{used / 2**20:,.0f} MiB of {most / 2**20:,.0f} MiB"
+    if share > _HEADROOM:
+        return Check(
+            "memory", Health.WARN, found, "give Redis more memory before a large broadcast"
+        )
+    return Check("memory", Health.OK, found)
+
+
+def _layout(client: Client, settings: Settings) -> Check:
+    try:
+        store.check_layout(client, settings)
+    except (LayoutMismatchError, StoreUnavailableError) as error:
+        return Check("layout", Health.BAD, str(error), "set the value it was born with")
+    return Check("layout", Health.OK, f"{settings.lanes} lanes, {settings.buckets} buckets")
+
+
+def _workers(client: Client, now_ms: int) -> Check:
+    beats = client.zrange(keys.WORKERS, 0, -1, withscores=True)
+    alive = sum(1 for _, beat in beats if now_ms - beat < 5000)
+    if alive:
+        return Check("workers", Health.OK, f"{alive} alive")
+    return Check(
+        "workers", Health.WARN, "none alive", "start `dramatiq workers -p 1`, or `wxbroadcast up`"
+    )
+
+
+async def _examine_apps(settings: Settings) -> list[Check]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session:
+        checks: list[Check] = []
+        for alias in settings.apps:
+            checks += await _examine_app(session, settings, alias)
+        return checks
+
+
+async def _examine_app(
+    session: aiohttp.ClientSession, settings: Settings, alias: str
+) -> list[Check]:
+    app = settings.app(alias)
+    name = f"app {alias}: token"
+    if app.token_source is not TokenSource.STABLE:
+        return [Check(name, Health.SKIPPED, f"token_source is {app.token_source}")]
+    body = {
+        "grant_type": "client_credential",
+        "appid": app.appid,
+        "secret": app.secret.get_secret_value(),
+        "force_refresh": False,
+    }
+    base = settings.wechat_base(alias)
+    answer = await _post(session, f"{base}/cgi-bin/stable_token", body)
+    if isinstance(answer, str):
+        return [Check(name, Health.BAD, answer, f"is {base} reachable from here?")]
+    if "access_token" not in answer:
+        code, text = answer.get("errcode"), str(answer.get("errmsg", ""))[:120]
+        return [Check(name, Health.BAD, f"{code} {text}", "check appid, secret and IP whitelist")]
+    checks = [Check(name, Health.OK, f"{answer.get('expires_in')} s left")]
+    for path in _PATHS:
+        url = f"{base}/cgi-bin/openapi/quota/get?access_token={answer['access_token']}"
+        quota = await _post(session, url, {"cgi_path": path})
+        checks.append(_quota(f"app {alias}: quota", quota, app.daily_limit))
+    return checks
+
+
+def _quota(name: str, answer: dict[str, Any] | str, daily_limit: int) -> Check:
+    if isinstance(answer, str) or not isinstance(answer.get("quota"), dict):
+        found = answer if isinstance(answer, str) else f"{answer.get('errcode')}"
+        return Check(name, Health.WARN, f"quota/get: {found}")
+    limit, remain = int(answer["quota"]["daily_limit"]), int(answer["quota"]["remain"])
+    found = f"{remain:,} of {limit:,} left today"
+    if daily_limit == 0 or daily_limit > limit > 0:
+        return Check(name, Health.WARN, found, f"set daily_limit to {limit}: WeChat allows no more")
+    return Check(name, Health.OK if remain else Health.WARN, found)
+
+
+async def _post(
+    session: aiohttp.ClientSession, url: str, body: dict[str, Any]
+) -> dict[str, Any] | str:
+    """Return the JSON object of an answer, or what went wrong; never the URL: it holds a token."""
+    try:
+        async with session.post(url, data=orjson.dumps(body), allow_redirects=False) as response:
+            answer = orjson.loads(await response.read())
+    except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
+        return type(error).__name__
+    return answer if isinstance(answer, dict) else "not a JSON object"
