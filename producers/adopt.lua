@@ -15,7 +15,7 @@ local lane, queue, delayed, flight, tries, ring, first =
 local stock, ledger, sending = KEYS[8], KEYS[9], KEYS[10]
 local id, generation, state, drop, ttl, prefix =
   ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[9]
-local margin = 0
+local margin, lease = 0, 0  -- a resumed message that waits has no lease
 --@include permit
 --@include flight
 if tonumber(redis.call('HGET', lane, 'generation') or -1) >= generation then return { 0, 0 } end

@@ -1,7 +1,7 @@
 -- flight: the entry of a message that may be unanswered, and what happens when it stays so.
 --   flight  hash  bucket:openid -> worker fence member expires_at_ms since_ms tries resumed
 -- worker is '-' while a resumed message waits in the queue or the delayed ones.
--- Expects permit.lua's functions, now and sending (key name).
+-- Expects permit.lua's functions, now, sending (key name) and lease (ms, of one user's turn).
 local function read_flight(value)
   local worker, fence, member, expires, since, tries, resumed =
     string.match(value, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
@@ -23,13 +23,21 @@ local function write_outcome(prefix, id, item, value, ttl)
   if redis.call('HLEN', key) == 1 then redis.call('PEXPIRE', key, ttl) end
 end
 
+-- This message's turn with its user ends; not the turn of another message that came after it.
+local function end_lease(openid, held)
+  if held.worker == '-' then return end
+  if tonumber(redis.call('ZSCORE', sending, openid) or 0) == held.since + lease then
+    redis.call('ZREM', sending, openid)
+  end
+end
+
 -- Perhaps sent, and never to be known from here: in_doubt, the permit counted as spent.
 local function doubt(prefix, id, lane, flight, item, held, ttl)
   local _, openid = bucket_and_openid(item)
   write_outcome(prefix, id, item, 'in_doubt', ttl)
   count_use(held.member, held.expires, 'spent')
   redis.call('HDEL', flight, item)
-  redis.call('ZREM', sending, openid)
+  end_lease(openid, held)
   redis.call('HINCRBY', lane, 'o:in_doubt', 1)
   redis.call('HINCRBY', lane, 'done', 1)
 end

@@ -142,6 +142,23 @@ def configure(process: str, *, descriptor: int = 1, level: int = logging.INFO) -
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
+def silence() -> None:
+    """Write no line at all, of events and libraries alike: for commands at a terminal."""
+    close()
+
+    def drop(_logger: Any, _method: str, _line: dict[str, Any]) -> dict[str, Any]:
+        raise structlog.DropEvent
+
+    structlog.configure(
+        processors=[drop],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    _state_logger.clear()
+    logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+
+
 def _dumps(line: dict[str, Any], **_: Any) -> bytes:
     return orjson.dumps(line, default=str)
 

@@ -78,7 +78,9 @@ local function hand_back(permits, subs, member, expires, since)
   if kind_of(member) == 's' then
     if expires ~= 1 then return end
     local template = string.sub(member, 3)
-    if tonumber(redis.call('HGET', subs, 'voided:' .. template) or 0) >= since then
+    -- withdrawn meanwhile, or long-term by now: this one is no longer counted
+    if tonumber(redis.call('HGET', subs, 'voided:' .. template) or 0) >= since
+      or redis.call('HGET', subs, template) == '-1' then
       return count_use(member, expires, 'void')
     end
     redis.call('HINCRBY', subs, template, 1)
@@ -120,4 +122,15 @@ local function void_all(permits, subs, channel, template, at)
     count_use(found[i], expires, 'void')
   end
   move_last_end(before, last_end(permits))
+end
+
+-- Whoever was refused before the first delivery: the refusals are believed, the rest is void.
+--   suspects  list  openids
+local function void_suspects(prefix, app, id, channel, template)
+  local suspects = prefix .. 'suspects:' .. id
+  for _, openid in ipairs(redis.call('LRANGE', suspects, 0, -1)) do
+    void_all(prefix .. 'permits:' .. app .. ':' .. openid, prefix .. 'subs:' .. app .. ':' .. openid,
+      channel, template, now)
+  end
+  redis.call('DEL', suspects)
 end

@@ -8,17 +8,17 @@
 --
 -- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 ring list, 5 sending zset, 6 stock, 7 ledger
 -- ARGV  1 unused, 2 now_ms or '', 3 dead worker, 4 broadcast id, 5 lane prefix, 6 ttl_ms,
---       7 attempts, 8 wake channel, then fence tokens that are known to be alive
+--       7 attempts, 8 wake channel, 9 sending lease (ms), then fence tokens known to be alive
 -- Returns  {resumed, in doubt}
 --@include clock
 local lane, flight, queue, ring, sending, stock, ledger =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local dead, id, prefix, ttl, attempts = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
-local margin = 0
+local margin, lease = 0, tonumber(ARGV[9])
 --@include permit
 --@include flight
 local alive = {}
-for i = 9, #ARGV do alive[ARGV[i]] = true end
+for i = 10, #ARGV do alive[ARGV[i]] = true end
 local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'open', 'unjudged')
 local unjudged = has[4] ~= '1' and tonumber(has[5] or 0) or 0
 local resumed, doubted = 0, 0
@@ -37,7 +37,7 @@ for i = 1, #entries, 2 do
     else
       write_flight(flight, item, '-', held.fence, held.member, held.expires, held.since,
         held.tries + 1, '1')
-      redis.call('ZREM', sending, openid)
+      end_lease(openid, held)
       redis.call('LPUSH', queue, item)
       resumed = resumed + 1
     end

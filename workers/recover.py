@@ -10,6 +10,7 @@ from producers import keys, scripts
 from producers.broadcasts import Broadcasts
 from producers.settings import Settings
 from producers.store import Client
+from workers.take import sending_lease_ms
 
 
 class Recoverer:
@@ -59,6 +60,7 @@ class Recoverer:
                 self._ttl_ms,
                 self._settings.attempts,
                 keys.WAKE,
+                sending_lease_ms(self._settings),
                 *alive_fences,
             ],
         )

@@ -68,15 +68,15 @@ local second = math.floor(now / 1000000)
 if per_minute > 0 then
   local used, oldest = 0, second
   local fields = {}
-  for s = second - 59, second + 1 do fields[#fields + 1] = 'm:' .. us(s) end
+  for s = second - 60, second + 1 do fields[#fields + 1] = 'm:' .. us(s) end
   local counts = redis.call('HMGET', limiter, unpack(fields))
   for i = #counts, 1, -1 do
     if counts[i] then
       used = used + tonumber(counts[i])
-      oldest = second - 60 + i
+      oldest = second - 61 + i
     end
   end
-  at_most(per_minute - used, (oldest + 60) * 1000 - now_ms)
+  at_most(per_minute - used, (oldest + 61) * 1000 - now_ms)
 end
 
 -- give the slots in the order in which each group may have its next one; none that lies too far
@@ -102,8 +102,8 @@ redis.call('HSET', limiter, 'next_us', us(next_us), 'day', day, 'day_count', day
 redis.call('PEXPIRE', limiter, 2 * DAY)
 if per_minute > 0 and granted > 0 then
   redis.call('HINCRBY', limiter, 'm:' .. us(second), granted)
-  redis.call('HDEL', limiter, 'm:' .. us(second - 61), 'm:' .. us(second - 62),
-    'm:' .. us(second - 63))
+  redis.call('HDEL', limiter, 'm:' .. us(second - 62), 'm:' .. us(second - 63),
+    'm:' .. us(second - 64))
 end
 local reply = { us(now), wait_ms, level, us(next_us) }
 for _, one in ipairs(groups) do

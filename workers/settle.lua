@@ -36,9 +36,11 @@ local function broadcast(id)
   if known then return known end
   local lane = prefix .. 'lane:' .. id
   local has = redis.call('HMGET', lane, 'open', 'drop', 'template_errors', 'refusals', 'unknowns',
-    'unjudged', 'channel', 'template', 'state', 'verdict', 'priority')
+    'unjudged', 'channel', 'template', 'state', 'verdict', 'priority', 'canary')
   local one = {
     id = id, lane = lane, open = has[1] == '1', drop = has[2] or '', counts = {}, done = 0,
+    -- before the first delivery: how many this lane may put at risk, when it may any
+    limit = has[1] ~= '1' and tonumber(has[12] or 0) > 0 and tonumber(has[12]) or canary,
     template_errors = tonumber(has[3] or 0), refusals = tonumber(has[4] or 0),
     unknowns = tonumber(has[5] or 0), unjudged = tonumber(has[6] or 0), channel = has[7],
     template = has[8], running = has[9] == 'running', verdict = has[10] or '', moved = false,
@@ -74,13 +76,17 @@ local function judge(one, streak, errcode, keeps_place)
     one.open, one.template_errors, one.refusals, one.unknowns = true, 0, 0, 0
   elseif streak == 'template' then
     one.template_errors, one.moved = one.template_errors + 1, true
-    if one.template_errors >= canary then pass_verdict(one, 'abort ' .. errcode) end
+    if one.template_errors >= one.limit then pass_verdict(one, 'abort ' .. errcode) end
   elseif streak == 'refusal' and not one.open then
     one.refusals, one.moved = one.refusals + 1, true
-    if one.refusals >= canary then pass_verdict(one, 'pause ' .. errcode) end
+    if one.refusals >= one.limit then pass_verdict(one, 'pause ' .. errcode) end
   elseif streak == 'unknown' then
     one.unknowns, one.moved = one.unknowns + 1, true
     if one.unknowns >= canary then pass_verdict(one, 'pause ' .. errcode) end
+  end
+  -- a mixture that uses up all places says nothing certain: somebody must look
+  if not one.open and one.template_errors + one.refusals >= one.limit then
+    pass_verdict(one, 'pause ' .. errcode)
   end
 end
 
@@ -107,20 +113,12 @@ local function apply_fate(one, fate, openid, held)
   end
 end
 
-local function void_suspects(one)
-  for _, openid in ipairs(redis.call('LRANGE', one.suspects, 0, -1)) do
-    local permits, subs = permit_keys(openid)
-    void_all(permits, subs, one.channel, one.template, now)
-  end
-  redis.call('DEL', one.suspects)
-end
-
-local function end_flight(one, item, openid)
+local function end_flight(one, item, openid, held)
   redis.call('HDEL', one.flight, item)
-  redis.call('ZREM', sending, openid)
+  end_lease(openid, held)
 end
 
-local function finish(one, item, openid, outcome, errcode, msgid)
+local function finish(one, item, openid, held, outcome, errcode, msgid)
   local value = outcome
   if errcode ~= '0' and outcome ~= 'delivered' then value = outcome .. ' ' .. errcode end
   write_outcome(prefix, one.id, item, value, ttl)
@@ -130,15 +128,15 @@ local function finish(one, item, openid, outcome, errcode, msgid)
     redis.call('HSET', key, openid, msgid)
     redis.call('PEXPIRE', key, DAY)
   end
-  end_flight(one, item, openid)
+  end_flight(one, item, openid, held)
   count(one, 'o:' .. outcome)
   one.done = one.done + 1
   return 'done'
 end
 
 -- A message that is to wait: unless nothing of this broadcast may wait any more.
-local function wait(one, item, openid, tried, delay)
-  end_flight(one, item, openid)
+local function wait(one, item, openid, held, tried, delay)
+  end_flight(one, item, openid, held)
   if one.drop ~= '' then
     count(one, 'o:' .. one.drop)
     one.done = one.done + 1
@@ -175,11 +173,12 @@ local function settle(row)
   if action == 'keep' then
     if one.drop ~= '' then
       judge(one, streak, errcode, false)
+      one.doubted = true
       doubt(prefix, id, one.lane, one.flight, item, held, ttl)
       return 'done'
     end
     judge(one, streak, errcode, true)
-    redis.call('ZREM', sending, openid)
+    end_lease(openid, held)
     write_flight(one.flight, item, '-', token, held.member, held.expires, held.since,
       held.tries + 1, '1')
     redis.call('ZADD', one.delayed, now + delay, item)
@@ -193,16 +192,17 @@ local function settle(row)
     judge(one, '-', errcode, held.resumed == '1')
     if held.resumed == '1' then  -- an earlier attempt is unanswered: its permit stays with it
       if one.drop ~= '' then
+        one.doubted = true
         doubt(prefix, id, one.lane, one.flight, item, held, ttl)
         return 'done'
       end
-      redis.call('ZREM', sending, openid)
+      end_lease(openid, held)
       write_flight(one.flight, item, '-', token, held.member, held.expires, held.since, held.tries,
         '1')
     else
       apply_fate(one, 'back', openid, held)
-      if one.drop ~= '' then return wait(one, item, openid, 0, 0) end
-      end_flight(one, item, openid)
+      if one.drop ~= '' then return wait(one, item, openid, held, 0, 0) end
+      end_flight(one, item, openid, held)
     end
     redis.call('LPUSH', one.queue, item)
     redis.call('PEXPIRE', one.queue, ttl)
@@ -219,15 +219,15 @@ local function settle(row)
     if row_next and fate == 'back' then streak = '-' end  -- another kind may still go through
     judge(one, streak, errcode, row_next)
     if row_next then return row_next end
-    if one.drop ~= '' then return wait(one, item, openid, 0, 0) end
-    if fate == 'back' then return wait(one, item, openid, held.tries + 1, tonumber(delay)) end
-    if not one.open then return wait(one, item, openid, held.tries, PARK) end
-    return finish(one, item, openid, outcome, errcode, '-')
+    if one.drop ~= '' then return wait(one, item, openid, held, 0, 0) end
+    if fate == 'back' then return wait(one, item, openid, held, held.tries + 1, tonumber(delay)) end
+    if not one.open then return wait(one, item, openid, held, held.tries, PARK) end
+    return finish(one, item, openid, held, outcome, errcode, '-')
   end
   judge(one, streak, errcode, false)
   apply_fate(one, fate, openid, held)
-  if action == 'delay' then return wait(one, item, openid, held.tries + 1, tonumber(delay)) end
-  return finish(one, item, openid, outcome, errcode, msgid)
+  if action == 'delay' then return wait(one, item, openid, held, held.tries + 1, tonumber(delay)) end
+  return finish(one, item, openid, held, outcome, errcode, msgid)
 end
 
 local results = {}
@@ -241,11 +241,13 @@ for _, one in ipairs(order) do
   end
   local flags = {}
   local complete = false
-  if one.done > 0 then
+  if one.done > 0 or one.doubted then
     local has = redis.call('HMGET', one.lane, 'split', 'done', 'total')
     complete = has[1] == 'done' and tonumber(has[2] or 0) >= tonumber(has[3] or 0)
   end
-  if one.opened or complete and one.verdict == '' then void_suspects(one) end
+  if one.opened or complete and one.verdict == '' and one.drop == '' then
+    void_suspects(prefix, app, one.id, one.channel, one.template)
+  end
   if one.opened then flags[#flags + 1] = one.id .. ' opened' end
   if one.verdict ~= '' then flags[#flags + 1] = one.id .. ' verdict ' .. one.verdict end
   if not one.open then flags[#flags + 1] = one.id .. ' closed' end

@@ -13,7 +13,7 @@
 --       5 fence    string  last fence token
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
--- flight:ID, tries:ID, outcomes:ID:BUCKET, permits:APP:OPENID, subs:APP:OPENID (see keys.py).
+-- flight:ID, tries:ID, suspects:ID, outcomes:ID:BUCKET, permits:APP:OPENID, subs:APP:OPENID (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 max claims (1..1000),
 --       7 sending lease (ms), 8 permit margin (ms), 9 ttl of outcomes (ms),
 --       10 default allowance per 100 ms (milliseconds), then broadcast id, allowance pairs for
@@ -45,7 +45,8 @@ local function may_claim(id, has, want)
       - tonumber(has[13] or 0))
   end
   if rate > 0 then
-    want = math.min(want, allowance[id] or math.max(1, math.floor(rate * horizon_ms / 1000)))
+    allowance[id] = allowance[id] or math.max(1, math.floor(rate * horizon_ms / 1000))
+    want = math.min(want, allowance[id])
   end
   return want, closed
 end
@@ -122,27 +123,38 @@ local function visit(id, quantum)
     for i = 1, #mine do rows[#rows + 1] = mine[i] end
   end
   claimed = claimed + #mine
+  if allowance[id] then allowance[id] = allowance[id] - #mine end
   if left == 0 and has[10] == 'done' then
     local count = redis.call('HMGET', lane, 'done', 'total')
-    if tonumber(count[1] or 0) >= tonumber(count[2] or 0) then rows[#rows + 1] = 'Q ' .. id end
+    if tonumber(count[1] or 0) >= tonumber(count[2] or 0) then
+      rows[#rows + 1] = 'Q ' .. id
+      void_suspects(prefix, app, id, has[3], has[4])
+    end
   end
   return left > 0
 end
 
 for _, turns in ipairs({ first, ring }) do
-  local quiet = 0
   local length = redis.call('LLEN', turns)
+  local quantum, turn, quiet = math.ceil((max - claimed) / length), 0, 0
   while length > 0 and quiet < length and claimed < max and looked < 4 * max + 256 do
     local id = redis.call('LMOVE', turns, turns, 'LEFT', 'RIGHT')
-    local before = claimed
-    if not visit(id, math.max(1, math.ceil((max - claimed) / length))) then
+    local claimed_before, looked_before = claimed, looked
+    local stays = visit(id, math.min(quantum, max - claimed))
+    if not stays then
       redis.call('LREM', turns, 0, id)
       length = length - 1
       quiet = 0
-    elseif claimed == before then
+    elseif looked == looked_before then
       quiet = quiet + 1
     else
       quiet = 0
+    end
+    turn = turn + 1
+    if claimed >= max and stays and claimed - claimed_before < quantum then
+      redis.call('LMOVE', turns, turns, 'RIGHT', 'LEFT')  -- cut short: it is the next one's turn
+    elseif turn >= length then  -- all had a turn: what is left is shared anew
+      quantum, turn = math.max(1, math.ceil((max - claimed) / length)), 0
     end
   end
 end
