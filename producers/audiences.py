@@ -128,7 +128,8 @@ class Audiences:
             UnknownAppError: no such app.
         """
         self._settings.app(app)
-        return [ALL, *sorted(self._client.hkeys(keys.audiences(app)))]
+        names = repeat("listing audiences", lambda: self._client.hkeys(keys.audiences(app)))
+        return [ALL, *sorted(names)]
 
     def count(self, app: str, name: str) -> int:
         """Return how many members an audience has.
@@ -138,7 +139,9 @@ class Audiences:
             NotFoundError: no such audience.
         """
         self._settings.app(app)
-        if name != ALL and not self._client.hexists(keys.audiences(app), name):
+        if name != ALL and not repeat(
+            "looking up the audience", lambda: self._client.hexists(keys.audiences(app), name)
+        ):
             raise NotFoundError(
                 f"no audience {name!r} of app {app!r}; `wxbroadcast audience list` shows them, "
                 "`wxbroadcast audience import` makes one"
@@ -146,7 +149,8 @@ class Audiences:
         pipeline = self._client.pipeline(transaction=False)
         for lane in range(self._settings.lanes):
             pipeline.get(keys.audience_size(lane, app, name))
-        return sum(int(size or 0) for size in pipeline.execute())
+        sizes = repeat("counting the audience", pipeline.execute)
+        return sum(int(size or 0) for size in sizes)
 
     def _store(
         self,
@@ -177,10 +181,15 @@ def _openids(rows: Iterable[bytes], report: ImportReport) -> Iterable[tuple[int,
         if not line:
             continue
         if line[:1] in b'{"' and (found := _from_json(line)) is not None:
+            if report.rows == 0 and found.lower() == "openid":
+                continue  # a CSV header of one quoted column
             report.rows += 1
             yield number, found if _OPENID.fullmatch(found) else None
             continue
-        cells = next(csv.reader([line.decode("utf-8", "replace")]))
+        try:
+            cells = next(csv.reader([line.decode("utf-8", "replace")]))
+        except csv.Error:
+            cells = []
         if report.rows == 0 and "openid" in (names := [cell.strip().lower() for cell in cells]):
             column = names.index("openid")
             continue

@@ -122,15 +122,17 @@ class Broadcasts:
         """
         if key and not (len(key) <= 128 and key.isascii() and key.isprintable() and " " not in key):
             raise InvalidInputError(["key: 1-128 visible ASCII characters without blanks"])
-        size = repeat(
-            "counting the audience", lambda: self._audiences.count(spec.app, spec.audience)
-        )
+        size = self._audiences.count(spec.app, spec.audience)
         broadcast = self._claim_id(spec, key)
         seconds, micros = repeat("asking the time", self._client.time)
         now_ms = seconds * 1000 + micros // 1000
         for index in (keys.active(spec.app), keys.history(spec.app)):
             listed = partial(self._client.zadd, index, {broadcast: now_ms}, nx=True)
             repeat("listing the broadcast", listed)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.zremrangebyscore(keys.history(spec.app), "-inf", now_ms - self.ttl_ms)
+        pipeline.pexpire(keys.history(spec.app), self.ttl_ms)
+        repeat("trimming the history", pipeline.execute)
         fields: list[str | int] = [
             "spec",
             spec.to_json(),
@@ -385,7 +387,12 @@ class Broadcasts:
             UnknownAppError: no such app.
         """
         self._settings.app(app)
-        return list(self._client.zrevrange(keys.history(app), 0, limit - 1))
+        return list(
+            repeat(
+                "listing broadcasts",
+                lambda: self._client.zrevrange(keys.history(app), 0, limit - 1),
+            )
+        )
 
     def watch(self, broadcast: str, every: timedelta = timedelta(seconds=0.5)) -> Iterator[Status]:
         """Yield the status again and again until the broadcast has ended and is complete.

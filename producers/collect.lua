@@ -85,6 +85,7 @@ local function forget_old_sources(subs)
   end
 end
 
+-- at: when the user chose, or nil: then items count in the order in which they come.
 local function add_subscription(subs, template, verdict, source_id, at)
   if verdict == 'correct' then return NOT_COUNTED end  -- its source may still count it
   if source_id ~= '' then
@@ -95,10 +96,10 @@ local function add_subscription(subs, template, verdict, source_id, at)
     end
   end
   if verdict == 'reject' then
-    void_all(nil, subs, 'subscribe', template, at)
+    void_all(nil, subs, 'subscribe', template, at or now)
     return REJECTED
   end
-  if at <= tonumber(redis.call('HGET', subs, 'void:' .. template) or -1) then return VOID end
+  if at and at <= tonumber(redis.call('HGET', subs, 'void:' .. template) or -1) then return VOID end
   local count = tonumber(redis.call('HGET', subs, template) or 0)
   if verdict == 'forever' then
     if count > 0 then void_count(subs, template) end  -- counted before it was long-term
@@ -131,7 +132,7 @@ for user = 1, tonumber(ARGV[4]) do
     arg = arg + 6
     local result
     if kind == 's' then
-      result = add_subscription(subs, id, verdict, source_id, at == '' and now or tonumber(at))
+      result = add_subscription(subs, id, verdict, source_id, tonumber(at))
       counted = true
     else
       local ends = expires == '' and now + WEEK or math.min(tonumber(expires), now + WEEK)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from producers.words import Channel, PermitKind
+from producers.words import Channel
 
 _HOUR_MS: Final = 3_600_000
 _WEEK_MS: Final = 7 * 24 * _HOUR_MS
@@ -84,15 +84,13 @@ def _taps(
     if share < _PAID:
         prepay_id = f"wx{rng.randrange(10**34):034d}"
         _grant(crowd, "prepay_ids", openid=openid, prepay_id=prepay_id)
-        return [{PermitKind.PREPAY_ID: prepay_id}], 3
+        return [{"prepayId": prepay_id}], 3
     taps = [
         {"formId": _hex(rng), "expire": now_ms + rng.randint(2 * _HOUR_MS, _WEEK_MS - _HOUR_MS)}
         for _ in range(rng.choice((1, 1, 2, 3)))
     ]
     for tap in taps:
-        _grant(
-            crowd, "form_ids", openid=openid, form_id=tap["formId"], expires_at_ms=tap["expire"]
-        )
+        _grant(crowd, "form_ids", openid=openid, form_id=tap["formId"], expires_at_ms=tap["expire"])
     given = [*taps, ended] if rng.random() < _PAID else taps
     return [{"formIds": given}], len(taps)
 

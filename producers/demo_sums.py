@@ -101,51 +101,53 @@ def check(sums: Sums) -> tuple[Check, ...]:
     settled = sum(outcomes.values())
     most = delivered + doubted
     no_permit = outcomes.get(Outcome.NO_PERMIT, 0)
-    rows = (
-        (
-            "the broadcast finished",
-            status.state is State.FINISHED,
-            f"{status.state}{': ' + status.reason if status.reason else ''}"
-            f"{f' (errcode {status.errcode})' if status.errcode else ''}",
-        ),
-        (
+    state = ", ".join(
+        part
+        for part in (status.state, status.reason, status.errcode and f"errcode {status.errcode}")
+        if part
+    )
+    equation = (
+        f"{after.collected:,} = {after.available:,} + {after.held:,} + {after.spent:,} + "
+        f"{after.void:,} + {after.expired:,}"
+    )
+    spent = after.spent - before.spent
+    return (
+        Check("the broadcast finished", status.state is State.FINISHED, state),
+        Check(
             "outcomes = recipients",
             settled == status.total == recipients,
             f"{settled:,} outcomes, {status.total:,} split, {recipients:,} in the audience",
         ),
-        (
+        Check(
             "delivered = accepted by the sandbox",
             delivered <= seen["accepted"] <= most,
             f"{delivered:,} delivered, {doubted:,} in doubt, {seen['accepted']:,} accepted",
         ),
-        ("duplicates = 0", seen["duplicates"] == 0, f"{seen['duplicates']:,} duplicates"),
-        (
+        Check("duplicates = 0", seen["duplicates"] == 0, f"{seen['duplicates']:,} duplicates"),
+        Check(
             "no_permit = users without a usable permit",
             no_permit == crowd.users_without,
             f"{no_permit:,} no_permit, {crowd.users_without:,} users without",
         ),
-        (
+        Check(
             "collected = what the users gave",
             before.collected == before.available == crowd.uses,
-            f"{before.collected:,} collected, {before.available:,} available, "
-            f"{crowd.uses:,} given",
+            f"{before.collected:,} collected, {crowd.uses:,} given",
         ),
-        (
+        Check(
             "collected = available + held + spent + void + expired",
             after.collected == fates == crowd.uses and after.available >= 0,
-            f"{after.collected:,} = {after.available:,} + {after.held:,} + {after.spent:,} + "
-            f"{after.void:,} + {after.expired:,}",
+            equation,
         ),
-        ("held = 0", after.held == 0, f"{after.held:,} held"),
-        (
+        Check("held = 0", after.held == 0, f"{after.held:,} held"),
+        Check(
             "spent = delivered",
-            after.spent - before.spent == most,
-            f"{after.spent - before.spent:,} spent, {delivered:,} delivered, {doubted:,} in doubt",
+            spent == most,
+            f"{spent:,} spent, {delivered:,} delivered, {doubted:,} in doubt",
         ),
-        (
+        Check(
             "used by the sandbox's count = spent",
             after.spent - doubted <= used <= after.spent,
             f"{used:,} used, {after.spent:,} spent",
         ),
     )
-    return tuple(Check(*row) for row in rows)

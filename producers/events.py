@@ -181,7 +181,7 @@ class LimitHit(Event):
     app: str
     errcode: int
     rid: str
-    level: int
+    strikes: int
     wait_ms: int
 
 

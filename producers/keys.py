@@ -83,9 +83,9 @@ def tries(lane: int, broadcast: str) -> str:
 
 
 def suspects(lane: int, broadcast: str) -> str:
-    """list: openids refused before the first delivery; their other permits are void once it came.
+    """list: ``openid refused_at_ms accepts`` of those refused before the first delivery.
 
-    As the outcomes.
+    Their other permits are void once it came. As the outcomes.
     """
     return f"{lane_prefix(lane)}suspects:{broadcast}"
 

@@ -6,8 +6,10 @@ and the next line that is written says how many (``dropped_lines``), so the send
 """
 
 import atexit
+import json
 import logging
 import os
+import re
 import threading
 import traceback
 from collections import deque
@@ -24,6 +26,11 @@ from producers.events import Event
 _BUFFER: Final = 50_000
 """Lines kept for a slow reader: about six seconds at full speed."""
 
+_SECRET: Final = re.compile(
+    r"""((?:access_token|secret|appsecret|session_key)['"]?\s*[=:]\s*['"]?|://[^/@\s:]*:(?=[^/@\s]*@))[^&\s'",}@]+"""
+)
+"""What a URL or a JSON body calls a secret, and the password of a URL."""
+
 _MESSAGE: Final = 2000
 """Characters of a library's message or traceback that are kept."""
 
@@ -35,23 +42,32 @@ class _Writer:
         self._descriptor = descriptor
         self._lines: deque[bytes] = deque()
         self._dropped = 0
+        self._counting = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
-    def write(self, line: bytes) -> None:
-        """Take one line without a newline; drop it when the buffer is full."""
-        if len(self._lines) >= _BUFFER:
+    def admit(self) -> bool:
+        """Say whether there is room for a line, and count it as dropped when there is none."""
+        if len(self._lines) < _BUFFER:
+            return True
+        with self._counting:
             self._dropped += 1
-            return
+        return False
+
+    def write(self, line: bytes) -> None:
+        """Take one admitted line, without a newline."""
         self._lines.append(line)
         if not self._wake.is_set():
             self._wake.set()
 
     def take_dropped(self) -> int:
         """Return how many lines were dropped since the last call."""
-        dropped, self._dropped = self._dropped, 0
+        if not self._dropped:
+            return 0
+        with self._counting:
+            dropped, self._dropped = self._dropped, 0
         return dropped
 
     def close(self, seconds: float = 2.0) -> None:
@@ -100,9 +116,22 @@ class _LibraryHandler(logging.Handler):
         getattr(structlog.get_logger(), level if level in _LEVELS else "info")(
             events.LibraryLine.name(),
             logger=record.name,
-            message=record.getMessage()[:_MESSAGE],
-            exception=failure[-_MESSAGE:],
+            message=_redacted(_message(record)[:_MESSAGE]),
+            exception=_redacted(failure[-_MESSAGE:]),
         )
+
+
+def _redacted(text: str) -> str:
+    """Return a library's text without what follows the name of a secret in a URL or a body."""
+    return _SECRET.sub(r"\1…", text)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return a record's text; a library's mistake in formatting it loses no line."""
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  (whatever their arguments' __str__ raises)
+        return str(record.msg)
 
 
 _LEVELS: Final = frozenset({"debug", "info", "warning", "error", "critical"})
@@ -122,6 +151,8 @@ def configure(process: str, *, descriptor: int = 1, level: int = logging.INFO) -
     writer = _state["writer"] = _Writer(descriptor)
 
     def head(_logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if not writer.admit():
+            raise structlog.DropEvent
         line["level"] = method
         line["schema"] = events.SCHEMA
         line["process"] = process
@@ -146,7 +177,7 @@ def silence() -> None:
     """Write no line at all, of events and libraries alike: for commands at a terminal."""
     close()
 
-    def drop(_logger: Any, _method: str, _line: dict[str, Any]) -> dict[str, Any]:
+    def drop(_logger: Any, _method: str, _line: Any) -> Any:
         raise structlog.DropEvent
 
     structlog.configure(
@@ -160,7 +191,10 @@ def silence() -> None:
 
 
 def _dumps(line: dict[str, Any], **_: Any) -> bytes:
-    return orjson.dumps(line, default=str)
+    try:
+        return orjson.dumps(line, default=str)
+    except (TypeError, ValueError):  # a lone surrogate, or an integer beyond 64 bits
+        return json.dumps(line, default=str).encode()
 
 
 _state_logger: dict[str, Any] = {}

@@ -95,10 +95,16 @@ local function hand_back(permits, subs, member, expires, since)
   end
 end
 
-local function void_count(subs, template)
+-- At most `most` accepts of a template become void (all of them, and an unlimited one, without it).
+local function void_count(subs, template, most)
   local count = tonumber(redis.call('HGET', subs, template) or 0)
-  redis.call('HSET', subs, template, 0)
+  if count < 0 then
+    redis.call('HSET', subs, template, 0)
+    return
+  end
+  count = math.min(count, most or count)
   if count > 0 then
+    redis.call('HINCRBY', subs, template, -count)
     redis.call('HINCRBY', stock, 's:' .. template, -count)
     redis.call('HINCRBY', ledger, 'void:s', count)
   end
@@ -109,6 +115,7 @@ end
 local function void_all(permits, subs, channel, template, at)
   if channel == 'subscribe' then
     void_count(subs, template)
+    if redis.call('HEXISTS', subs, template) == 0 then redis.call('HSET', subs, template, 0) end
     local last = tonumber(redis.call('HGET', subs, 'void:' .. template) or 0)
     redis.call('HSET', subs, 'void:' .. template, math.max(last, at), 'voided:' .. template, now)
     return
@@ -125,12 +132,20 @@ local function void_all(permits, subs, channel, template, at)
 end
 
 -- Whoever was refused before the first delivery: the refusals are believed, the rest is void.
---   suspects  list  openids
+--   suspects  list  openid, when it was refused (ms), accepts of the template that it had then
+-- Accepts of a template that came after the refusal stay.
 local function void_suspects(prefix, app, id, channel, template)
   local suspects = prefix .. 'suspects:' .. id
-  for _, openid in ipairs(redis.call('LRANGE', suspects, 0, -1)) do
-    void_all(prefix .. 'permits:' .. app .. ':' .. openid, prefix .. 'subs:' .. app .. ':' .. openid,
-      channel, template, now)
+  for _, suspect in ipairs(redis.call('LRANGE', suspects, 0, -1)) do
+    local openid, at, count = string.match(suspect, '^(%S+) (%d+) (%d+)$')
+    local permits = prefix .. 'permits:' .. app .. ':' .. openid
+    local subs = prefix .. 'subs:' .. app .. ':' .. openid
+    if channel == 'subscribe' then
+      void_count(subs, template, tonumber(count))
+      redis.call('HSET', subs, 'void:' .. template, at, 'voided:' .. template, at)
+    else
+      void_all(permits, subs, channel, template, tonumber(at))
+    end
   end
   redis.call('DEL', suspects)
 end

@@ -5,16 +5,19 @@ the JSON of ``WXB_APPS``. Unknown ``WXB_`` names are refused, so that a typing e
 unnoticed. No other module reads the environment.
 """
 
+import json
 import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
+import redis.connection
 from dotenv import dotenv_values
 from pydantic import (
     AnyHttpUrl,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -33,16 +36,32 @@ _PREFIX: Final = "WXB_"
 _ALIAS: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 
 
+def _seconds(value: object) -> object:
+    """Take a number of seconds written as text, as environment variables are."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value  # ISO 8601, or wrong: pydantic says which
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta())]
+PositiveDuration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta())]
+
+
 class AppSettings(BaseModel):
     """One mini-program: who it is, and what WeChat and you allow it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     appid: str = Field(min_length=1, max_length=64, description="the mini-program's appid (wx…)")
-    secret: SecretStr = Field(description="its AppSecret")
+    secret: SecretStr = Field(min_length=1, description="its AppSecret")
     wechat_url: AnyHttpUrl | None = Field(None, description="base URL; default: WXB_WECHAT_URL")
     rate_per_second: float = Field(
-        300, ge=0, description="sends started per second by all workers together; 0 = unlimited"
+        300,
+        ge=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="sends started per second by all workers together; 0 = unlimited",
     )
     rate_per_minute: int = Field(0, ge=0, description="sends per sliding minute; 0 = unlimited")
     daily_limit: int = Field(
@@ -83,6 +102,13 @@ class AppSettings(BaseModel):
             ) from error
         return value
 
+    @field_validator("token_url")
+    @classmethod
+    def _token_url_is_one(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("https://", "http://")):
+            raise ValueError("must start with https:// or http://")
+        return value
+
     @model_validator(mode="after")
     def _token_source_is_complete(self) -> Self:
         if self.token_source is TokenSource.URL and self.token_url is None:
@@ -116,20 +142,22 @@ class Settings(BaseSettings):
         le=1_048_576,
         description="about users / 64; a multiple of lanes, fixed at birth",
     )
-    window: timedelta = Field(
+    window: PositiveDuration = Field(
         timedelta(seconds=1), description="how much of a broadcast is queued ahead of the sending"
     )
-    retention: timedelta = Field(
+    retention: Duration = Field(
         timedelta(days=14), description="how long outcomes are kept after the end of a broadcast"
     )
     canary: int = Field(10, ge=1, le=1000, description="permits at risk before the first delivery")
     in_flight: int = Field(1000, ge=1, le=20_000, description="unanswered POSTs per worker process")
-    post_timeout: timedelta = Field(
+    post_timeout: PositiveDuration = Field(
         timedelta(seconds=8), description="one POST to WeChat, connecting included; at most 8 s"
     )
-    connect_timeout: timedelta = Field(timedelta(seconds=3), description="connecting to WeChat")
-    redis_timeout: timedelta = Field(timedelta(seconds=5), description="one Redis command")
-    permit_margin: timedelta = Field(
+    connect_timeout: PositiveDuration = Field(
+        timedelta(seconds=3), description="connecting to WeChat"
+    )
+    redis_timeout: PositiveDuration = Field(timedelta(seconds=5), description="one Redis command")
+    permit_margin: Duration = Field(
         timedelta(seconds=10), description="a permit nearer to its expiry than this is not used"
     )
     attempts: int = Field(5, ge=1, le=20, description="tries per recipient before it fails")
@@ -145,6 +173,11 @@ class Settings(BaseSettings):
     def _redis_scheme(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        try:
+            redis.connection.parse_url(value.get_secret_value())
+        except ValueError:
+            # its text may hold the password
+            raise ValueError("not a Redis URL, such as redis://host:6379/0") from None
         return value
 
     @field_validator("post_timeout")
@@ -207,11 +240,28 @@ def load(env_file: str | Path = ".env") -> Settings:
     except ValidationError as error:
         faults += [_fault(item["loc"], item["msg"]) for item in error.errors()]
     except SourceError as error:
-        raise SettingsError(f"{_PREFIX}APPS: not JSON ({error.__cause__ or error})") from None
+        nested = {**from_file, **os.environ}
+        raise SettingsError(
+            "\n".join(
+                f"{name}: not JSON; lists and objects are written as JSON, such as [\"a\", \"b\"]"
+                for name in sorted(names)
+                if name.startswith(f"{_PREFIX}APPS") and _is_broken_json(nested.get(name))
+            )
+            or f"{_PREFIX}APPS: not JSON ({error.__cause__ or error})"
+        ) from None
     else:
         if not faults:
             return settings
     raise SettingsError("\n".join(faults)) from None
+
+
+def _is_broken_json(value: str | None) -> bool:
+    """Say whether a variable looks like what must be JSON and is not."""
+    try:
+        json.loads(value or "")
+    except json.JSONDecodeError:
+        return True
+    return False
 
 
 def _fault(loc: tuple[int | str, ...], message: str) -> str:

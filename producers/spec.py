@@ -116,7 +116,7 @@ class Spec:
             emphasis_keyword=emphasis_keyword,
             miniprogram_state=miniprogram_state,
             lang=lang,
-            rate=rate,
+            rate=float(rate),
             expires_in_ms=ms(expires_in),
             priority=priority,
         )

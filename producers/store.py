@@ -69,6 +69,8 @@ def check_layout(client: Client, settings: Settings) -> None:
         for field, value in mine.items():
             client.hsetnx(keys.DEPLOYMENT, field, str(value))
         born = client.hgetall(keys.DEPLOYMENT)
+    except redis.ResponseError as error:
+        raise StoreUnavailableError(f"Redis refuses WXB_REDIS_URL: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise StoreUnavailableError(
             f"Redis does not answer at WXB_REDIS_URL ({type(error).__name__}): start it, "

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
@@ -134,7 +134,8 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             unit.restarts += 1
-            self._on_end(UnitEnded(unit.name, process.pid, exit_code, unit.restarts))
+            with contextlib.suppress(OSError):  # nobody reads any more: the unit is needed still
+                self._on_end(UnitEnded(unit.name, process.pid, exit_code, unit.restarts))
             if time.monotonic() - unit.started_at > _SETTLED_S:
                 pause_s = _FIRST_PAUSE_S
             if self._stopping.wait(pause_s) or not self._spawn(unit):
@@ -185,26 +186,28 @@ def end(process: "subprocess.Popen[bytes]", patience_s: float = PATIENCE_S) -> N
 
 def group_of(leader: int) -> list[int]:
     """Return the pids of a process group, without zombies."""
-    listing = subprocess.run(  # noqa: S603 - fixed arguments
-        ["ps", "-axo", "pid=,pgid=,stat="],  # noqa: S607 - ps is where the system has it
+    return [pid for pid, group, state in _processes() if group == leader and state != "Z"]
+
+
+def _processes() -> Iterator[tuple[int, int, str]]:
+    """Yield (pid, process group, state) of every process."""
+    if Path("/proc/self/stat").exists():  # slim images have no ps
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):  # it ended meanwhile
+                    after_name = (entry / "stat").read_text().rpartition(")")[2]
+                    state, _parent, group = after_name.split()[:3]
+                    yield int(entry.name), int(group), state
+        return
+    listing = subprocess.run(
+        ["ps", "-axo", "pid=,pgid=,stat="],  # noqa: S607 - where the system has it
         capture_output=True,
         text=True,
         check=True,
-    ).stdout if not Path("/proc/self/stat").exists() else _listing()
-    rows = (row.split() for row in listing.splitlines())
-    return [int(pid) for pid, group, stat in rows if int(group) == leader and stat[0] != "Z"]
-
-
-def _listing() -> str:
-    """List all processes as ``ps -axo pid=,pgid=,stat=`` does; slim images have no ps."""
-    rows = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                text = (entry / "stat").read_text()
-                state, _, group = text.rpartition(")")[2].split()[:3]
-                rows.append(f"{entry.name} {group} {state}")
-    return "\n".join(rows)
+    )
+    for row in listing.stdout.splitlines():
+        pid, group_text, state = row.split()[:3]
+        yield int(pid), int(group_text), state[0]
 
 
 def _shell(command: str) -> list[str]:

@@ -155,7 +155,12 @@ class Lane:
         return self.run("producers", "audience_add", names, args)
 
     def adopt(
-        self, broadcast: str, generation: int = 1, state: str = "running", drop: str = "", **copy: Any
+        self,
+        broadcast: str,
+        generation: int = 1,
+        state: str = "running",
+        drop: str = "",
+        **copy: Any,
     ) -> list[int]:
         n, app = self.number, self.app
         first = {
@@ -306,7 +311,18 @@ class Lane:
             keys.stock(n, app),
             keys.ledger(n, app),
         ]
-        args = ["", self.now_ms, dead, broadcast, self.prefix, TTL, attempts, keys.WAKE, *alive]
+        args = [
+            "",
+            self.now_ms,
+            dead,
+            broadcast,
+            self.prefix,
+            TTL,
+            attempts,
+            keys.WAKE,
+            LEASE,
+            *alive,
+        ]
         return self.run("workers", "recover", names, args)
 
     def promote(self, broadcast: str, limit: int = 1000) -> int:
@@ -363,7 +379,9 @@ class Lane:
         return (copy["open"], *(int(copy.get(name, 0)) for name in numbers))
 
     def queue(self, broadcast: str) -> list[str]:
-        return [i.partition(":")[2] for i in self.client.lrange(self.key("queue", broadcast), 0, -1)]
+        return [
+            i.partition(":")[2] for i in self.client.lrange(self.key("queue", broadcast), 0, -1)
+        ]
 
     def delayed(self, broadcast: str) -> dict[str, int]:
         """Return openid → ms from now until it is due."""
@@ -388,8 +406,11 @@ class Lane:
 
     def outcomes(self, broadcast: str) -> dict[str, str]:
         found: dict[str, str] = {}
+        pipeline = self.client.pipeline(transaction=False)
         for bucket in range(BUCKETS):
-            found |= self.client.hgetall(self.key("outcomes", broadcast, bucket))
+            pipeline.hgetall(self.key("outcomes", broadcast, bucket))
+        for some in pipeline.execute():
+            found |= some
         return found
 
     def ring(self, *, first: bool = False) -> list[str]:
@@ -408,7 +429,7 @@ class Lane:
         return {
             name if name[0] == "s" else f"{name[0]}:{int(name[2:]) - hour:+d}": int(uses)
             for name, uses in stored
-            if uses != "0"
+            if uses != "0" and name != "trimmed"
         }
 
     def ledger(self) -> dict[str, int]:

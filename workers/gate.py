@@ -73,7 +73,7 @@ class Gate:
         """Return when the first broadcast with a rate of its own has a slot again."""
         horizon = HORIZON_MS / 1000
         return min(
-            (at - horizon for _, at in self.own_next.values() if at - horizon > now),
+            (at - horizon for _, at in self.own_next.values() if at - horizon > now + 1e-6 + 1e-6),
             default=math.inf,
         )
 
@@ -87,6 +87,6 @@ class Gate:
             elif wanted:
                 self.own_next[broadcast] = (rate, now + AHEAD_US / 1e6 + grant.wait_s)
         # a used-up day or minute is asked for again now and then, one claim at a time
-        self.tight = grant.wait_s > 1
+        self.tight = grant.wait_s > 1 and not own
         if grant.wait_s and not own:
             self.not_before = now + min(grant.wait_s, _ASK_AGAIN_S)

@@ -40,6 +40,8 @@ class Limiter:
     """Reserves slots for one worker; used by one thread at a time."""
 
     def __init__(self, client: Client, worker: str) -> None:
+        self._token = ""
+        self._server_ahead: float | None = None
         self._script = client.register_script(scripts.source("workers", "reserve"))
         self._worker = worker
 
@@ -80,8 +82,16 @@ class Limiter:
         for broadcast, (rate, wanted) in own.items():
             script_keys.append(keys.broadcast_limiter(alias, broadcast))
             args += (round(rate * 1000), wanted)
+        again, self._token = token == self._token, token
         answer = self._script(keys=script_keys, args=args)
-        return _grant(answer, 1 + len(own), time.monotonic())
+        given_at = time.monotonic()
+        if not again:
+            self._server_ahead = int(answer[0]) / 1e6 - given_at
+        elif (
+            self._server_ahead is not None
+        ):  # perhaps an old answer: its moments stay where they were
+            given_at = int(answer[0]) / 1e6 - self._server_ahead
+        return _grant(answer, 1 + len(own), given_at)
 
 
 class Penalty:
@@ -104,7 +114,7 @@ class Penalty:
 
 
 def _grant(answer: list[str | int], groups: int, now: float) -> Grant:
-    """Turn an answer in server microseconds into this host's monotonic seconds."""
+    """Turn an answer in server microseconds into monotonic seconds; it was given at `now`."""
     now_us, wait_ms, level, horizon_us = (int(value) for value in answer[:4])
     counts = [int(count) for count in answer[4 : 4 + groups]]
     slots, place = [], 4 + groups

@@ -35,7 +35,7 @@ class Peers:
         self._worker = worker
         self._seen: dict[str, _Peer] = {}
         self._last = 0.0
-        self._bury: tuple[str, float] = ("", 0)
+        self._dead: dict[str, float] = {}
         self._server_ahead = 0.0
 
     def server_time(self) -> float:
@@ -63,11 +63,11 @@ class Peers:
         now = time.monotonic() if now is None else now
         if now - self._last > _GAP_S:
             self._seen.clear()
-        name, beat_ms = self._bury
-        answer = await self._script(
-            keys=[keys.WORKERS], args=["", "", self._worker, name, f"{beat_ms:.0f}"]
-        )
-        self._bury, self._last = ("", 0), now
+        args = ["", "", self._worker]
+        for name, beat_ms in self._dead.items():
+            args += (name, f"{beat_ms:.0f}")
+        answer = await self._script(keys=[keys.WORKERS], args=args)
+        self._dead, self._last = {}, now
         self._server_ahead = int(answer[0]) / 1000 - time.monotonic()
         rows = dict(zip(answer[1::2], map(float, answer[2::2]), strict=True))
         rows.pop(self._worker, None)
@@ -87,7 +87,7 @@ class Peers:
         """Remove a dead peer with the next beat, unless it has beaten meanwhile."""
         seen = self._seen.get(peer)
         if seen:
-            self._bury = (peer, seen.beat_ms)
+            self._dead[peer] = seen.beat_ms
 
     async def leave(self) -> None:
         """Say that this worker is gone, with nothing in its hands."""

@@ -168,7 +168,12 @@ class Pump:
         while True:
             try:
                 grant = self._limiter.reserve(
-                    app, self._settings.app(app), len(plain), rates, unused, token
+                    app,
+                    self._settings.app(app),
+                    len(plain),
+                    rates,
+                    unused,
+                    token,
                 )
                 break
             except (*LOST, redis.ResponseError) as error:

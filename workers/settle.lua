@@ -104,7 +104,8 @@ local function apply_fate(one, fate, openid, held)
       if one.open then
         void_all(permits, subs, one.channel, one.template, now)
       else  -- a wrong appid refuses everybody: believed once somebody was delivered, or all judged
-        redis.call('RPUSH', one.suspects, openid)
+        local count = math.max(0, tonumber(redis.call('HGET', subs, one.template) or 0))
+        redis.call('RPUSH', one.suspects, string.format('%s %d %d', openid, now, count))
         redis.call('PEXPIRE', one.suspects, ttl)
       end
     end
@@ -151,12 +152,12 @@ local function wait(one, item, openid, held, tried, delay)
   return 'later'
 end
 
-local function swap(one, item, openid, held, skip)
+local function swap(one, item, openid, tries, skip)
   local permits, subs = permit_keys(openid)
   local member, expires = claim(permits, subs, one.channel, one.template, skip)
   if not member then return end
   local token = redis.call('INCR', fence)
-  write_flight(one.flight, item, worker, token, member, expires, now, held.tries, '0')
+  write_flight(one.flight, item, worker, token, member, expires, now, tries, '0')
   redis.call('ZADD', sending, now + lease, openid)
   return string.format('next %s %d %d', member, expires, token)
 end
@@ -215,7 +216,7 @@ local function settle(row)
   if action == 'swap' then
     apply_fate(one, fate, openid, held)
     local row_next = one.drop == '' and (one.open or fate == 'back')
-      and swap(one, item, openid, held, skip)
+      and swap(one, item, openid, fate == 'back' and held.tries + 1 or held.tries, skip)
     if row_next and fate == 'back' then streak = '-' end  -- another kind may still go through
     judge(one, streak, errcode, row_next)
     if row_next then return row_next end

@@ -24,6 +24,7 @@ from producers.settings import Settings, ms
 from producers.store import Client
 from producers.words import PermitKind
 from workers.claim import Claim
+from workers.errcodes import PermitFate
 from workers.hands import Hands
 from workers.take import sending_lease_ms
 from workers.verdict import Action, Reply, Verdict
@@ -133,8 +134,9 @@ class Settler:
             batch = [line.answers.popleft() for _ in range(min(MOST, len(line.answers)))]
             if not line.answers:
                 line.filled.clear()
+            started = time.monotonic()  # a swapped permit is claimed no earlier than this
             results = await self._settle(app, lane, batch)
-            self._conclude(app, lane, batch, results)
+            self._conclude(app, lane, batch, results, started)
 
     async def _settle(self, app: str, lane: int, batch: list[Answer]) -> list[str]:
         script_keys = [
@@ -165,9 +167,10 @@ class Settler:
             else:
                 return results
 
-    def _conclude(self, app: str, lane: int, batch: list[Answer], results: list[str]) -> None:
+    def _conclude(
+        self, app: str, lane: int, batch: list[Answer], results: list[str], claimed_at: float
+    ) -> None:
         out_of_hand = 0
-        now = time.monotonic()
         for answer, result in zip(batch, results, strict=False):
             if result.startswith("next "):
                 _, member, expires, fence = result.split(" ")
@@ -181,9 +184,9 @@ class Settler:
                         member,
                         int(expires),
                         fence,
-                        old.tries,
+                        old.tries + (answer.verdict.fate == PermitFate.BACK),
                         resumed=False,
-                        claimed_at=now,
+                        claimed_at=claimed_at,
                     )
                 )
             else:

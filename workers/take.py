@@ -40,6 +40,7 @@ class Taker:
     """Takes batches for one worker; used by one thread at a time."""
 
     def __init__(self, client: Client, settings: Settings, worker: str, ttl_ms: int) -> None:
+        self._last = ("", 0.0)
         self._script = client.register_script(scripts.source("workers", "take"))
         self._worker = worker
         self._fixed = [sending_lease_ms(settings), ms(settings.permit_margin), ttl_ms, HORIZON_MS]
@@ -58,7 +59,9 @@ class Taker:
             redis.ConnectionError, redis.TimeoutError: the answer was lost; ask again with the
                 same token.
         """
-        claimed_at = time.monotonic()
+        if token != self._last[0]:
+            self._last = (token, time.monotonic())
+        claimed_at = self._last[1]  # not later than the claim, also when a reply was lost
         args: list[str | int] = [
             token,
             "",

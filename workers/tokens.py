@@ -47,6 +47,7 @@ FORCE_AFTER: Final = 3
 
 _FORCE_EVERY_S: Final = 31
 _RETRY_S: Final = 2.0
+_TRY_AGAIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,14 @@ class Token:
         expires_at: epoch seconds, by the Redis server's clock.
         fetched_at: epoch seconds of the fetch that gave or confirmed it, by the same clock.
         life_s: its life when fetched.
+        confirmed: it was asked for because WeChat refused it, and WeChat gave it again.
     """
 
     value: str
     expires_at: float
     fetched_at: float
     life_s: int
+    confirmed: bool = False
 
     def __repr__(self) -> str:
         return f"Token(…, expires_at={self.expires_at:.0f})"
@@ -100,6 +103,7 @@ class TokenKeeper:
         self._cipher = Fernet(base64.urlsafe_b64encode(digest.digest()))
         self._token: Token | None = None
         self._refused = ""
+        self._refused_at = 0.0
         self._strikes = 0
         self._forced_at = 0.0
         self._lock = asyncio.Lock()
@@ -114,9 +118,16 @@ class TokenKeeper:
         return token
 
     def refuse(self, value: str) -> None:
-        """WeChat refused this token: unless a newer one is here, nothing is sent with it."""
-        if self._token is not None and self._token.value == value:
-            self._refused = value
+        """WeChat refused this token: unless a newer one is here, nothing is sent with it.
+
+        Refusals that come just after it was confirmed belong to sends that started before.
+        """
+        token = self._token
+        if token is None or token.value != value or value == self._refused:
+            return
+        if token.confirmed and self._now() - token.fetched_at < CONFIRMED_S:
+            return
+        self._refused, self._refused_at = value, self._now()
 
     def accept(self, value: str) -> None:
         """WeChat took this token: earlier refusals were passing ones."""
@@ -133,7 +144,10 @@ class TokenKeeper:
             if not self._due() or time.monotonic() < self._not_before:
                 return
             if self._app.token_source is TokenSource.REDIS:
-                return  # somebody else's duty; _read_shared will see it
+                # somebody else's duty; good tokens are refused now and then, so try it again
+                if self._now() - self._refused_at > _TRY_AGAIN_S:
+                    self._refused = ""
+                return
             lock = keys.token_lock(self._alias)
             if not await self._client.set(lock, self._worker, nx=True, px=LOCK_MS):
                 return
@@ -207,10 +221,10 @@ class TokenKeeper:
             )
         if forced:
             self._forced_at = time.monotonic()
-        answer = await self._fetch(forced=forced)
-        life = int(answer["expires_in"])
+        value, life = await self._fetch(forced=forced)
         now = self._now()
-        fresh = Token(str(answer["access_token"]), now + life, now, life)
+        confirmed = token is not None and token.value == value == self._refused
+        fresh = Token(value, now + life, now, life, confirmed)
         sealed = self._cipher.encrypt(
             orjson.dumps(
                 {
@@ -218,6 +232,7 @@ class TokenKeeper:
                     "expires_at": fresh.expires_at,
                     "fetched_at": fresh.fetched_at,
                     "life_s": fresh.life_s,
+                    "confirmed": fresh.confirmed,
                 }
             )
         )
@@ -228,8 +243,8 @@ class TokenKeeper:
             logs.emit(TokenRefreshed(self._alias, self._app.token_source, forced, life))
         self._token, self._refused = fresh, ""
 
-    async def _fetch(self, *, forced: bool) -> dict[str, Any]:
-        """Ask the token service.
+    async def _fetch(self, *, forced: bool) -> tuple[str, int]:
+        """Ask the token service; returns the token and its life in seconds.
 
         Raises:
             TokenError: it gave no token.
@@ -260,8 +275,21 @@ class TokenKeeper:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             # the error's text may hold the URL, and with it the secret
             raise TokenError(0, type(error).__name__) from None
-        if "access_token" not in answer:
-            code = int(answer.get("errcode") or 0)
-            raise TokenError(code, str(answer.get("errmsg", "no access_token"))[:200])
-        answer.setdefault("expires_in", 7200)
-        return answer
+        return _token_in(answer)
+
+
+def _token_in(answer: dict[str, Any]) -> tuple[str, int]:
+    """Return the token of an answer and its life; ``expires_in`` may be digits in a string.
+
+    Raises:
+        TokenError: there is none.
+    """
+    value = answer.get("access_token")
+    code = answer.get("errcode")
+    if not isinstance(value, str) or not value:
+        known = code if isinstance(code, int) else 0
+        raise TokenError(known, str(answer.get("errmsg", "no access_token"))[:200])
+    life = answer.get("expires_in", 7200)
+    if isinstance(life, bool) or not isinstance(life, int | str) or not str(life).isdigit():
+        raise TokenError(0, "expires_in is not a number of seconds")
+    return value, int(life)

@@ -112,8 +112,8 @@ _YOUNG_MS: Final = 10 * 60 * 1000
 _TEMPLATE_MS: Final = 2000
 """Before a message that was refused for everybody's sake is tried again."""
 
-_PASSING: Final = {Disposition.REFRESH_TOKEN: 250, Disposition.DELAY: 1000}
-"""Disposition → ms until what stood in the way has passed."""
+_PASSING: Final = frozenset({Disposition.REFRESH_TOKEN, Disposition.DELAY})
+"""What stood in the way has passed a little later."""
 
 _FINAL: Final = {
     Disposition.REFUSED: (Outcome.REFUSED, Streak.REFUSAL),
@@ -188,7 +188,8 @@ def _judge_resumed(errcode: int, disposition: Disposition, tries: int, *, last: 
             stale_token=disposition is Disposition.REFRESH_TOKEN,
         )
     streak = Streak.TEMPLATE if disposition is Disposition.ABORT else Streak.NONE
-    return Verdict(Action.SETTLE, DOUBT, Outcome.IN_DOUBT, streak=streak)
+    stale = disposition is Disposition.REFRESH_TOKEN
+    return Verdict(Action.SETTLE, DOUBT, Outcome.IN_DOUBT, streak=streak, stale_token=stale)
 
 
 def _judge_first(
@@ -213,19 +214,15 @@ def _judge_first(
         outcome, streak = _FINAL[disposition]
         return Verdict(Action.SETTLE, fate, outcome, streak=streak)
     streak = Streak.NONE if disposition in _PASSING else Streak.TEMPLATE
+    stale = disposition is Disposition.REFRESH_TOKEN
     if last:
-        return Verdict(Action.SETTLE, fate, Outcome.FAILED, streak=streak)
+        return Verdict(Action.SETTLE, fate, Outcome.FAILED, streak=streak, stale_token=stale)
     if disposition is Disposition.OTHER_KIND:
         return Verdict(Action.SWAP, fate, Outcome.FAILED, _TEMPLATE_MS, streak=streak, skip=kind)
     if disposition is Disposition.ABORT:
         # a false 40037 was seen on valid templates: only several in a row are believed
         return Verdict(Action.DELAY, fate, delay_ms=_TEMPLATE_MS, streak=streak)
-    return Verdict(
-        Action.DELAY,
-        fate,
-        delay_ms=_PASSING[disposition],
-        stale_token=disposition is Disposition.REFRESH_TOKEN,
-    )
+    return Verdict(Action.DELAY, fate, delay_ms=backoff_ms(tries), stale_token=stale)
 
 
 def _judge_busy(kind: str, tries: int, *, last: bool, retry_when_busy: bool) -> Verdict:

@@ -162,7 +162,9 @@ def parse(status: int, raw: bytes) -> Reply:
     try:
         answer = orjson.loads(raw)
         errcode = int(answer.get("errcode") or 0)
-    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError):
+        if abs(errcode) >= 2**63:
+            raise ValueError("no errcode")  # noqa: TRY301
+    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError, OverflowError):
         return Reply(Fate.UNANSWERED, errmsg="not JSON")
     if errcode == 0:
         return Reply(Fate.ANSWERED, msgid=_msgid(answer.get("msgid")))

@@ -1,0 +1,53 @@
+"""The command line: ``wxbroadcast``. One module per group of commands.
+
+A command imports what it needs when it runs, so that ``--help`` answers at once.
+"""
+
+import typer
+
+from producers.cli import audience, broadcast, collect, demo, events, lifecycle, sandbox, up
+
+_EPILOG = """
+Exit codes: 0 fine; 1 the data is wrong (every item refused, a sum of the demo); 2 wrong usage,
+input or settings; 3 the broadcast was aborted or cancelled (--wait); 4 Redis does not answer;
+130 Ctrl-C.
+
+With --json the last line on stdout is one JSON object, also for an error:
+{"error": "…", "faults": ["…"]}; only an unknown or missing option is answered on stderr alone.
+Sentences for people, progress and log lines go to stderr.
+
+Settings come from WXB_ variables and from .env in this directory.
+"""
+
+app = typer.Typer(
+    name="wxbroadcast",
+    help="Broadcast WeChat mini-program messages: permits collected, spent once, never wasted.",
+    epilog=_EPILOG.replace("\n\n", "\0").replace("\n", " ").replace("\0", "\n\n").strip(),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_SETUP = "Try it"
+_WORK = "Permits and audiences"
+_BROADCASTS = "Broadcasts"
+
+app.command(rich_help_panel=_SETUP)(demo.demo)
+app.command(rich_help_panel=_SETUP)(up.up)
+app.command(rich_help_panel=_SETUP)(sandbox.sandbox)
+app.command(rich_help_panel=_WORK)(collect.collect)
+app.add_typer(audience.app, rich_help_panel=_WORK)
+app.command(rich_help_panel=_BROADCASTS)(broadcast.broadcast)
+app.command(rich_help_panel=_BROADCASTS)(lifecycle.status)
+app.command("list", rich_help_panel=_BROADCASTS)(lifecycle.list_)
+app.command(rich_help_panel=_BROADCASTS)(lifecycle.pause)
+app.command(rich_help_panel=_BROADCASTS)(lifecycle.resume)
+app.command(rich_help_panel=_BROADCASTS)(lifecycle.cancel)
+app.command(rich_help_panel="Logs")(events.events)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the distribution."""
+    app()

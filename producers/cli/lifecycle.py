@@ -1,0 +1,86 @@
+"""``wxbroadcast status, list, pause, resume, cancel``: broadcasts seen and moved."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from producers.cli.options import App, AsJson, BroadcastId
+from producers.cli.session import Session, opened, print_json, print_table, table
+
+
+def status(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
+    """Show what a broadcast is doing."""
+    with opened(as_json=as_json) as session:
+        from producers.broadcasts import Broadcasts
+        from producers.cli.statuses import as_table
+
+        found = Broadcasts(session.client, session.settings).status(broadcast_id)
+        if as_json:
+            print_json(found.as_dict())
+        else:
+            print_table(as_table(found))
+
+
+def list_(
+    app: App,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest broadcasts of an app."""
+    with opened(as_json=as_json) as session:
+        from producers.broadcasts import Broadcasts
+        from producers.cli.statuses import in_words
+        from producers.errors import NotFoundError
+
+        broadcasts = Broadcasts(session.client, session.settings)
+        found = []
+        for broadcast_id in broadcasts.latest(app, limit):
+            try:
+                found.append(broadcasts.status(broadcast_id))
+            except NotFoundError:
+                continue  # its retention is over, its place in the list not yet
+        if as_json:
+            print_json({"broadcasts": [one.as_dict() for one in found]})
+            return
+        rows = table("broadcast", "created", "channel", "audience", "state", ">settled", "outcomes")
+        for one in found:
+            created = datetime.fromtimestamp(one.created_at_ms / 1000).astimezone()
+            rows.add_row(
+                one.id,
+                created.isoformat(" ", "seconds"),
+                one.channel,
+                one.audience,
+                one.state.value,
+                f"{one.settled:,}/{max(one.expected, one.total):,}",
+                in_words(one),
+            )
+        print_table(rows)
+
+
+def pause(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
+    """Stop sending a broadcast; what is in flight is settled."""
+    with opened(as_json=as_json) as session:
+        _move(session, "pause", broadcast_id, as_json=as_json)
+
+
+def resume(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
+    """Go on sending a paused broadcast where it stopped."""
+    with opened(as_json=as_json) as session:
+        _move(session, "resume", broadcast_id, as_json=as_json)
+
+
+def cancel(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
+    """End a broadcast; whoever was not sent to is `cancelled`, and keeps the permit."""
+    with opened(as_json=as_json) as session:
+        _move(session, "cancel", broadcast_id, as_json=as_json)
+
+
+def _move(session: Session, move: str, broadcast_id: str, *, as_json: bool) -> None:
+    from producers.broadcasts import Broadcasts
+
+    state = getattr(Broadcasts(session.client, session.settings), move)(broadcast_id)
+    if as_json:
+        print_json({"id": broadcast_id, "state": state})
+    else:
+        typer.echo(state.value)

@@ -1,0 +1,44 @@
+"""Options that several commands share, and the durations that people write."""
+
+import re
+from datetime import timedelta
+from typing import Annotated, Final
+
+import typer
+
+from producers.errors import InvalidInputError
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object as the last line on stdout.")
+]
+App = Annotated[str, typer.Option("--app", "-a", help="Alias of the app, a key of WXB_APPS.")]
+File = Annotated[str, typer.Argument(metavar="FILE", help="Path of the file, or - for stdin.")]
+BroadcastId = Annotated[
+    str, typer.Argument(metavar="ID", help="Id of the broadcast, as `broadcast` printed it.")
+]
+
+_SHORT: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_UNIT: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_ISO: Final = re.compile(
+    r"P(?=.)(?:(?P<days>\d+)D)?"
+    r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?"
+)
+
+
+def duration(text: str) -> timedelta:
+    """Read ``90s``, ``30m``, ``2h``, ``1d``, or ISO 8601 (``PT2H30M``).
+
+    Raises:
+        InvalidInputError: it is none of these.
+    """
+    text = text.strip()
+    try:
+        if short := _SHORT.fullmatch(text):
+            return timedelta(**{_UNIT[short[2]]: float(short[1])})
+        if iso := _ISO.fullmatch(text.upper()):
+            return timedelta(
+                **{unit: float(number) for unit, number in iso.groupdict().items() if number}
+            )
+    except OverflowError:
+        pass  # longer than anything lives
+    raise InvalidInputError([f"{text!r} is no duration: 90s, 30m, 2h, 1d or ISO 8601 (PT2H30M)"])

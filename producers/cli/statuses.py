@@ -1,0 +1,103 @@
+"""How the status of a broadcast looks: as a table, in one line, and while it is waited for."""
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from producers.cli.progress import Progress
+from producers.cli.session import table
+
+if TYPE_CHECKING:
+    from producers.broadcasts import Broadcasts, Status
+
+_EVERY_S: Final = 0.5
+_PATIENCE_S: Final = 60.0
+"""A wait outlives a Redis that is away for so long: it restarts, and the broadcast goes on."""
+
+
+def seconds_of(status: "Status") -> float:
+    """Return how long a broadcast took; 0 while it has not ended."""
+    return max(0, status.ended_at_ms - status.created_at_ms) / 1000
+
+
+def in_words(status: "Status") -> str:
+    """Return the outcomes in one line."""
+    return ", ".join(f"{count:,} {outcome}" for outcome, count in status.outcomes.items())
+
+
+def why(status: "Status") -> str:
+    """Return why a broadcast is in its state, '' when nobody said."""
+    code = f"errcode {status.errcode}" if status.errcode else ""
+    return ", ".join(part for part in (status.reason, code) if part)
+
+
+def as_table(status: "Status") -> Any:
+    """Return a broadcast as a table."""
+    expected = max(status.expected, status.total)
+    rows = table("broadcast", status.id)
+    rows.add_row("app, channel", f"{status.app}, {status.channel}")
+    rows.add_row("template_id", status.template_id)
+    rows.add_row("audience", f"{status.audience} ({status.expected:,} when created)")
+    rows.add_row("state", " - ".join(part for part in (status.state.value, why(status)) if part))
+    if seconds_of(status):
+        rows.add_row("took", f"{seconds_of(status):,.1f} s")
+    rows.add_section()
+    rows.add_row("settled", f"{status.settled:,} of {expected:,}")
+    for outcome, count in status.outcomes.items():
+        rows.add_row(f"  {outcome}", f"{count:,}")
+    for errcode, count in sorted(status.errcodes.items()):
+        rows.add_row(f"  answers {errcode}", f"{count:,}")
+    if status.queued or status.delayed or status.in_flight:
+        rows.add_row(
+            "now",
+            f"{status.queued:,} queued, {status.delayed:,} delayed, {status.in_flight:,} in flight",
+        )
+    return rows
+
+
+def show(bar: Progress, status: "Status") -> None:
+    """Show a status as progress."""
+    bar.update(
+        status.settled,
+        in_words(status),
+        total=max(status.expected, status.total, 1),
+        last=status.complete,
+    )
+
+
+def wait_for_end(broadcasts: "Broadcasts", broadcast: str) -> "Status":
+    """Show a broadcast's progress until it has ended.
+
+    A pause is said and waited through: the operator may resume.
+
+    Raises:
+        NotFoundError: no such broadcast.
+        StoreUnavailableError: Redis was away for a minute.
+    """
+    from producers.errors import StoreUnavailableError
+    from producers.words import ENDED, State
+
+    state = State.RUNNING
+    seen_at = time.monotonic()
+    with Progress(f"broadcast {broadcast}", None) as bar:
+        while True:
+            try:
+                status = broadcasts.status(broadcast)
+            except StoreUnavailableError:
+                if time.monotonic() - seen_at > _PATIENCE_S:
+                    raise
+                bar.note("Redis does not answer; waiting for it")
+                continue
+            seen_at = time.monotonic()
+            if status.state is not state:
+                state = status.state
+                if state is State.PAUSED:
+                    bar.note(
+                        f"paused: {why(status) or 'asked for'}; waiting for "
+                        f"`wxbroadcast resume {broadcast}` (or cancel)"
+                    )
+                elif state is State.RUNNING:
+                    bar.note("resumed")
+            show(bar, status)
+            if state in ENDED and status.complete:
+                return status
+            time.sleep(_EVERY_S)

@@ -1,0 +1,96 @@
+"""``wxbroadcast up``: the Procfile on one machine."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from producers.cli.session import guarded, say
+
+_DATA_DIR = Path(".wxbroadcast")
+
+
+def up(
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=N", help="Units of a line, e.g. worker=2; 0 leaves it out."),
+    ] = None,
+    procfile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another Procfile than wxbroadcast's own.")
+    ] = None,
+    data_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the embedded Valkey keeps its data.")
+    ] = _DATA_DIR,
+) -> None:
+    """Run the Procfile here, until Ctrl-C or SIGTERM.
+
+    Units that end are started again; their log lines go to stdout as they are. Variables come
+    from the environment and .env. Without WXB_REDIS_URL an embedded Valkey runs too, with its data
+    in .wxbroadcast/, and its address is printed for other commands.
+    """
+    with guarded(as_json=False):
+        from producers import logs
+        from producers.cli.interrupts import Interrupted, Interrupts
+
+        counts = _counts(scale or [])
+        logs.configure("up", descriptor=1)
+        with Interrupts() as interrupts:
+            try:
+                with _running(counts, procfile, data_dir):
+                    while True:
+                        interrupts.wait(60)
+            except Interrupted as interrupted:
+                if interrupted.exit_code == 130:
+                    raise typer.Exit(130) from None
+
+
+@contextmanager
+def _running(counts: dict[str, int], procfile: Path | None, data_dir: Path) -> Iterator[None]:
+    """Run the units, and what they need."""
+    import sys
+
+    from dotenv import dotenv_values
+
+    from producers import embedded
+    from producers import procfile as procfiles
+    from producers.errors import InvalidInputError
+    from producers.supervisor import Supervisor
+
+    commands = procfiles.read(procfile)
+    unknown = [name for name in counts if name not in commands]
+    if unknown:
+        lines = ", ".join(commands)
+        raise InvalidInputError(
+            [f"scale: no line {name!r} (there are {lines})" for name in unknown]
+        )
+    from_file = {name: text for name, text in dotenv_values(".env").items() if text is not None}
+    env = {**from_file, **os.environ}
+    bin_dir = str(Path(sys.executable).parent)
+    env["PATH"] = os.pathsep.join((bin_dir, env.get("PATH", os.defpath)))
+    with ExitStack() as stack:
+        if not env.get("WXB_REDIS_URL"):
+            env["WXB_REDIS_URL"] = stack.enter_context(embedded.valkey(data_dir))
+            say(f"embedded Valkey, data in {data_dir}/; for other commands:")
+            say(f"  export WXB_REDIS_URL={env['WXB_REDIS_URL']}")
+        supervisor = Supervisor(env, Path.cwd())
+        stack.callback(supervisor.stop)
+        for name, command in commands.items():
+            for number in range(counts.get(name, 1)):
+                supervisor.start(f"{name}.{number + 1}", command)
+        yield
+
+
+def _counts(scale: list[str]) -> dict[str, int]:
+    """Read ``worker=2,web=1`` and the like."""
+    from producers.errors import InvalidInputError
+
+    counts = {}
+    for part in ",".join(scale).split(",") if scale else []:
+        name, _, number = part.partition("=")
+        if not name or not number.isdecimal():
+            raise InvalidInputError([f"scale {part!r}: write NAME=N, for instance worker=2"])
+        counts[name.strip()] = int(number)
+    return counts

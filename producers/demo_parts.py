@@ -1,0 +1,166 @@
+"""The parts of a demo: the sandbox and the workers as processes, with settings of their own."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import orjson
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from producers import procfile, supervisor
+from producers.broadcasts import Status
+from producers.errors import WxbroadcastError
+from producers.events import UnitEnded
+from producers.sandbox_client import SandboxClient
+from producers.settings import Settings
+from producers.supervisor import Supervisor
+from producers.words import Channel
+
+APP: Final = "demo"
+START_S: Final = 30.0
+"""Longest start of the sandbox, or of the workers: imports on a busy machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the demo does.
+
+    Attributes:
+        recipients: users in the audience.
+        rate: sends per second; 0 is unlimited.
+        channel: which WeChat API.
+        units: worker units.
+        lanes: lanes in Redis.
+        latency_ms: how long the sandbox takes to answer.
+        logs: where the units' log lines are kept; None: gone with the rest.
+    """
+
+    recipients: int = 2000
+    rate: float = 300
+    channel: Channel = Channel.TEMPLATE
+    units: int = 2
+    lanes: int = 1
+    latency_ms: float = 20
+    logs: Path | None = None
+
+
+class DemoError(WxbroadcastError):
+    """A part of the demo did not start, or nothing moved any more; the message has its log."""
+
+
+class Watcher(Protocol):
+    """Who follows a demo."""
+
+    def say(self, sentence: str) -> None:
+        """Hear what happens now."""
+
+    def show(self, status: Status) -> None:
+        """See how far the broadcast is."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait, at most so long; raise to end the demo. Called at least every second or so."""
+
+
+class _Isolated(Settings):
+    """Settings that no variable of the shell can reach: the demo needs no configuration."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def _fields(plan: Plan, redis_url: str, wechat_url: str) -> dict[str, Any]:
+    return {
+        "redis_url": redis_url,
+        "wechat_url": wechat_url,
+        "apps": {
+            APP: {
+                "appid": "wx00000000000000de",
+                "secret": "demo",
+                "rate_per_second": plan.rate,
+                "daily_limit": 0,
+            }
+        },
+        "lanes": plan.lanes,
+        "buckets": -(-16384 // plan.lanes) * plan.lanes,
+    }
+
+
+def settings_of(plan: Plan, redis_url: str, wechat_url: str) -> Settings:
+    """Return the settings of a demo; nothing of the shell's is in them."""
+    return _Isolated(**_fields(plan, redis_url, wechat_url))
+
+
+def _environment(fields: dict[str, Any] | None = None) -> dict[str, str]:
+    """Return the shell's environment with WXB_ variables of our own only."""
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("WXB_")}
+    bin_dir = str(Path(sys.executable).parent)
+    clean["PATH"] = os.pathsep.join((bin_dir, clean.get("PATH", os.defpath)))
+    for name, value in (fields or {}).items():
+        text = value if isinstance(value, str) else orjson.dumps(value).decode()
+        clean[f"WXB_{name.upper()}"] = text
+    return clean
+
+
+@contextlib.contextmanager
+def sandbox(plan: Plan, folder: Path, watcher: Watcher) -> Iterator[SandboxClient]:
+    """Run the sandbox as a process, and wait until it listens.
+
+    Raises:
+        DemoError: it did not start, or a call to it failed within the context.
+    """
+    told = folder / "sandbox.log"
+    command = [sys.executable, "-m", "producers.cli", "sandbox", "--port", "0"]
+    command += ["--latency-ms", str(plan.latency_ms), "--permits", "given"]
+    with told.open("wb") as output:
+        process = supervisor.spawn(command, _environment(), folder, output)
+    try:
+        deadline = time.monotonic() + START_S
+        while b"\n" not in (text := told.read_bytes()):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise DemoError(f"the sandbox did not start: {text.decode(errors='replace')}")
+            watcher.wait(0.02)
+        with contextlib.closing(SandboxClient(orjson.loads(text.splitlines()[0])["url"])) as client:
+            yield client
+    except OSError as error:
+        raise DemoError(f"the sandbox does not answer any more ({error})") from error
+    finally:
+        supervisor.end(process)
+
+
+@contextlib.contextmanager
+def workers(plan: Plan, folder: Path, settings: Settings, watcher: Watcher) -> Iterator[Supervisor]:
+    """Run worker units by the Procfile's own command; log lines go where `log_of` says."""
+    command = procfile.read()["worker"]
+    fields = _fields(
+        plan, settings.redis_url.get_secret_value(), str(settings.wechat_url).rstrip("/")
+    )
+
+    def told(end: UnitEnded) -> None:
+        watcher.say(f"{end.unit} ended ({end.exit_code}); it starts again")
+
+    with log_of(plan, folder).open("ab") as output:
+        units = Supervisor(_environment(fields), folder, output, told)
+        try:
+            for number in range(plan.units):
+                units.start(f"worker.{number + 1}", command)
+            yield units
+        finally:
+            units.stop()
+
+
+def log_of(plan: Plan, folder: Path) -> Path:
+    """Return the file of the workers' log lines."""
+    return plan.logs or folder / "workers.log"

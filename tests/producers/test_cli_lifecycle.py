@@ -1,0 +1,57 @@
+"""``wxbroadcast status, list, pause, resume, cancel``."""
+
+from cli_runs import run
+
+from producers.settings import Settings
+
+ALL = ("broadcast", "-a", "shop", "--channel", "template", "--template-id", "T1")
+
+
+def create(settings: Settings) -> str:
+    """Create a broadcast that no worker sends."""
+    run(settings, "audience", "import", "-a", "shop", "vips", "-", stdin="oA\noB\n")
+    return run(settings, *ALL, "--audience", "vips", "--data", "a").out.strip()
+
+
+def test_a_status_is_a_table_or_json(settings: Settings) -> None:
+    broadcast = create(settings)
+    shown = run(settings, "status", broadcast)
+    assert shown.code == 0
+    rows = [" ".join(row.split()) for row in shown.out.splitlines()]
+    assert f"broadcast {broadcast}" in rows
+    assert "settled 0 of 2" in rows
+    found = run(settings, "status", broadcast, "--json").json
+    assert found["id"] == broadcast
+    assert (found["state"], found["expected"], found["queued"]) == ("running", 2, 2)
+
+
+def test_moves_print_the_new_state(settings: Settings) -> None:
+    broadcast = create(settings)
+    assert run(settings, "pause", broadcast).out == "paused\n"
+    assert run(settings, "resume", broadcast, "--json").json["state"] == "running"
+    assert run(settings, "cancel", broadcast).out == "cancelled\n"
+
+
+def test_an_illegal_move_says_the_state(settings: Settings) -> None:
+    broadcast = create(settings)
+    run(settings, "cancel", broadcast)
+    ran = run(settings, "resume", broadcast, "--json")
+    assert ran.code == 2
+    assert ran.json["error"] == f"cannot resume broadcast {broadcast}: it is cancelled"
+
+
+def test_an_unknown_broadcast_is_wrong_input(settings: Settings) -> None:
+    for command in ("status", "pause", "resume", "cancel"):
+        ran = run(settings, command, "nothing")
+        assert ran.code == 2
+        assert "no broadcast nothing" in ran.err
+
+
+def test_the_newest_broadcasts_are_listed(settings: Settings) -> None:
+    first, second = create(settings), create(settings)
+    listed = run(settings, "list", "-a", "shop", "--json").json["broadcasts"]
+    assert {one["id"] for one in listed} == {first, second}
+    assert len(run(settings, "list", "-a", "shop", "--limit", 1, "--json").json["broadcasts"]) == 1
+    table = run(settings, "list", "-a", "shop").out
+    assert first in table
+    assert second in table

@@ -1,0 +1,93 @@
+"""The command line as a whole: help, exit codes, settings, the catalogue of events."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cli_runs import command, run
+from typer.testing import CliRunner
+
+from producers.cli import app
+from producers.events import catalogue
+from producers.settings import Settings
+
+COMMANDS = (
+    "audience",
+    "broadcast",
+    "cancel",
+    "collect",
+    "demo",
+    "events",
+    "list",
+    "pause",
+    "resume",
+    "sandbox",
+    "status",
+    "up",
+)
+
+
+def test_help_answers_at_once_and_names_every_command() -> None:
+    fastest_s = 9.0
+    for _ in range(5):  # the machine may be busy with other tests
+        started = time.monotonic()
+        done = subprocess.run(command("--help"), capture_output=True, text=True, check=True)
+        fastest_s = min(fastest_s, time.monotonic() - started)
+    assert fastest_s < 0.5
+    assert all(name in done.stdout for name in COMMANDS)
+    assert "Exit codes" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    assert "--json" in result.stdout or name in {"audience", "sandbox", "up"}
+
+
+def test_a_wrong_option_is_wrong_usage() -> None:
+    assert CliRunner().invoke(app, ["status", "--nonsense"]).exit_code == 2
+
+
+def test_missing_settings_are_named_without_a_traceback(tmp_path: Path) -> None:
+    env = {name: text for name, text in os.environ.items() if not name.startswith("WXB_")}
+    done = subprocess.run(
+        command("status", "x", "--json"),
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "WXB_REDIS_URL" in done.stderr
+    assert "WXB_APPS" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(json.loads(done.stdout)["faults"]) == 2
+
+
+def test_a_deployment_of_other_lanes_is_refused(settings: Settings) -> None:
+    run(settings, "audience", "list", "-a", "shop")
+    ran = run(settings.model_copy(update={"lanes": 2}), "audience", "list", "-a", "shop")
+    assert ran.code == 2
+    assert "WXB_LANES" in ran.err
+
+
+def test_the_catalogue_of_events_is_a_markdown_table() -> None:
+    result = CliRunner().invoke(app, ["events"])
+    rows = result.stdout.splitlines()
+    assert rows[1] == "|---|---|---|---|"
+    assert [row.split("`")[1] for row in rows[2:]] == [model.name() for model in catalogue()]
+
+
+def test_the_schema_of_events_is_json() -> None:
+    result = CliRunner().invoke(app, ["events", "--schema"])
+    schema = json.loads(result.stdout)
+    assert len(schema["oneOf"]) == len(list(catalogue()))
+    one_line = CliRunner().invoke(app, ["events", "--schema", "--json"]).stdout
+    assert json.loads(one_line.splitlines()[-1]) == schema
+    described = CliRunner().invoke(app, ["events", "--json"]).stdout
+    assert len(json.loads(described.splitlines()[-1])["events"]) == len(schema["oneOf"])

@@ -1,0 +1,146 @@
+"""The supervisor, the Procfile and the embedded Valkey."""
+
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from producers import embedded, procfile
+from producers.errors import SettingsError
+from producers.events import UnitEnded
+from producers.supervisor import Supervisor, group_of
+
+Eventually = Callable[..., Any]
+SLEEPER = "sleep 1000 & sleep 1000"
+
+
+@pytest.fixture
+def ends() -> list[UnitEnded]:
+    return []
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, ends: list[UnitEnded]) -> Iterator[Supervisor]:
+    units = Supervisor(os.environ, tmp_path, on_end=ends.append)
+    yield units
+    units.stop(1)
+
+
+def test_a_unit_that_ends_starts_again(
+    supervisor: Supervisor, ends: list[UnitEnded], eventually: Eventually
+) -> None:
+    supervisor.start("a.1", "sleep 1000")
+    [first] = supervisor.pids("a.1")
+    supervisor.kill("a.1")
+    second = eventually(lambda: supervisor.pids("a.1"), "the unit runs again")
+    assert second != [first]
+    assert ends == [UnitEnded("a.1", first, -9, 1)]
+    assert supervisor.restarts("a.1") == 1
+
+
+def test_what_a_dead_unit_leaves_behind_is_killed(
+    supervisor: Supervisor, eventually: Eventually
+) -> None:
+    supervisor.start("a.1", SLEEPER)
+    leader, *_ = first = eventually(
+        lambda: len(pids := supervisor.pids("a.1")) == 3 and pids, "the unit has three processes"
+    )
+    os.kill(leader, signal.SIGKILL)
+    eventually(lambda: supervisor.restarts("a.1"), "the unit ended")
+    eventually(lambda: not group_of(leader), "nobody of the old group is left")
+    assert not set(first) & set(supervisor.pids("a.1"))
+
+
+def test_a_unit_that_keeps_ending_waits_longer_each_time(
+    supervisor: Supervisor, ends: list[UnitEnded], tmp_path: Path, eventually: Eventually
+) -> None:
+    supervisor.start("a.1", f"date +%s.%N >> {tmp_path}/starts; exit 3")
+    eventually(lambda: len(ends) >= 4, "it ended four times")
+    at = [float(line) for line in (tmp_path / "starts").read_text().split()[:4]]
+    pauses = [later - before for before, later in itertools.pairwise(at)]
+    assert pauses[0] >= 0.1
+    assert pauses[1] >= 0.2
+    assert pauses[2] >= 0.4
+    assert {end.exit_code for end in ends} == {3}
+
+
+def test_stopping_is_gentle_first(supervisor: Supervisor, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    supervisor.start(
+        "a.1", f"trap 'touch {done}; exit 0' TERM; touch {tmp_path}/up; sleep 9 & wait"
+    )
+    deadline = time.monotonic() + 5
+    while not (tmp_path / "up").exists():
+        assert time.monotonic() < deadline, "the unit never came up"
+    supervisor.stop(5)
+    assert done.exists()
+    assert supervisor.pids("a.1") == []
+    assert supervisor.restarts("a.1") == 0
+
+
+def test_stopping_does_not_wait_for_ever(supervisor: Supervisor, eventually: Eventually) -> None:
+    supervisor.start("a.1", "trap '' TERM; sleep 1000")
+    leader, *_ = eventually(
+        lambda: len(pids := supervisor.pids("a.1")) == 2 and pids, "the unit is up"
+    )
+    started = time.monotonic()
+    supervisor.stop(0.3)
+    assert time.monotonic() - started < 5
+    eventually(lambda: not group_of(leader), "nobody is left")
+
+
+def test_a_name_is_given_once(supervisor: Supervisor) -> None:
+    supervisor.start("a.1", "sleep 1000")
+    with pytest.raises(ValueError, match=r"a\.1"):
+        supervisor.start("a.1", "sleep 1000")
+
+
+def test_a_command_is_the_units_first_process(supervisor: Supervisor) -> None:
+    supervisor.start("a.1", "sleep 1000")
+    [pid] = supervisor.pids("a.1")
+    deadline = time.monotonic() + 5
+    while b"sleep" not in (line := Path(f"/proc/{pid}/cmdline").read_bytes()).split(b"\0")[0]:
+        assert time.monotonic() < deadline, f"it is still {line!r}"
+
+
+def test_this_systems_procfile_has_a_worker_of_one_process() -> None:
+    assert "-p 1" in procfile.read()["worker"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("", "name: command"), ("# nothing\n", "name: command"), ("a: x\na: y\n", "twice")],
+)
+def test_a_procfile_that_says_nothing_is_refused(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "Procfile").write_text(text)
+    with pytest.raises(SettingsError, match=named):
+        procfile.read(tmp_path / "Procfile")
+
+
+def test_a_procfile_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot read"):
+        procfile.read(tmp_path / "Procfile")
+
+
+def test_the_embedded_valkey_keeps_its_data(tmp_path: Path) -> None:
+    for expected in (None, b"1"):
+        with embedded.valkey(tmp_path / "data") as url:
+            client = redis.Redis.from_url(url)
+            assert client.get("seen") == expected
+            client.set("seen", 1)
+            client.close()
+
+
+def test_one_embedded_valkey_per_directory(tmp_path: Path) -> None:
+    with (
+        embedded.valkey(tmp_path),
+        pytest.raises(SettingsError, match="in use"),
+        embedded.valkey(tmp_path),
+    ):
+        pass

@@ -1,0 +1,247 @@
+"""collect.lua, step by step: what becomes of each item, and of the stock and the ledger."""
+
+import pytest
+from lane_driver import HOUR, WEEK, Lane, accept, form, prepay, reject, row, subscription
+
+from producers.scripts import new_token
+
+DAY = 24 * HOUR
+
+
+def test_form_ids_are_stored_once_by_expiry_with_stock_and_ledger(lane: Lane) -> None:
+    soon, later = lane.now_ms + HOUR + 5, lane.now_ms + 3 * HOUR
+    steps = [
+        ([form("A", soon)], [1, 0], {"f:+1": 1, "u:+1": 1}, 1),
+        ([form("B", later)], [1, 0], {"f:+1": 1, "f:+3": 1, "u:+3": 1}, 2),
+        ([form("A", soon), form("B")], [0, 0, 0], {"f:+1": 1, "f:+3": 1, "u:+3": 1}, 2),
+        ([form("C", soon)], [1, 0], {"f:+1": 2, "f:+3": 1, "u:+3": 1}, 3),
+    ]
+    for items, answer, stock, collected in steps:
+        assert lane.give("anna", *items) == answer
+        assert lane.stock() == stock
+        assert lane.ledger() == {"collected:f": collected}
+        lane.check_ledger()
+    assert lane.uses("anna") == {"f:A": soon, "f:C": soon, "f:B": later}
+
+
+def test_a_prepay_id_is_three_uses_and_one_item(lane: Lane) -> None:
+    ends = lane.now_ms + 2 * HOUR
+    assert lane.give("anna", prepay("wx1", ends), prepay("wx1", ends)) == [1, 0, 0]
+    assert lane.uses("anna") == {"p:wx1:1": ends, "p:wx1:2": ends, "p:wx1:3": ends}
+    assert lane.stock() == {"p:+2": 3, "u:+2": 1}
+    assert lane.ledger() == {"collected:p": 3}
+
+
+def test_an_expiry_beyond_seven_days_is_clamped(lane: Lane) -> None:
+    answer = lane.give("anna", form("far", lane.now_ms + 30 * DAY), form("none"))
+    assert answer == [1, 1, 0]
+    assert lane.uses("anna") == {"f:far": lane.now_ms + WEEK, "f:none": lane.now_ms + WEEK}
+    assert lane.stock() == {"f:+168": 2, "u:+168": 1}
+
+
+def test_what_has_expired_is_refused_and_leaves_nothing(lane: Lane) -> None:
+    at = lane.now_ms
+    assert lane.give("anna", form("A", at), form("B", at - 1), prepay("P", at)) == [-1, -1, -1, 0]
+    assert lane.uses("anna") == {}
+    assert lane.stock() == {}
+    assert lane.ledger() == {}
+    assert lane.client.get(lane.key("audience_size", "shop", "all")) is None
+
+
+@pytest.mark.parametrize("fate", ["held", "spent", "void"])
+def test_a_permit_that_was_used_does_not_come_back(lane: Lane, fate: str) -> None:
+    ends = lane.now_ms + HOUR
+    lane.give("anna", form("A", ends))
+    lane.start("b1", "anna")
+    claim = lane.take_one()
+    if fate != "held":
+        lane.settle(row(claim, "settle", fate, "failed", errcode=1))
+    before = lane.ledger()
+    assert lane.give("anna", form("A", ends), form("A")) == [0, 0, 0]
+    assert lane.uses("anna") == {"f:A": -ends}
+    assert lane.stock() == {}
+    assert lane.ledger() == before
+    lane.check_ledger("b1")
+
+
+def test_the_same_token_returns_the_first_answer_and_stores_nothing_twice(lane: Lane) -> None:
+    token = new_token()
+    first = lane.collect({"anna": [accept(), form("A")]}, token=token)
+    again = lane.collect({"anna": [accept(), form("A")]}, token=token)
+    assert first == again == [1, 1, 0]
+    assert lane.subs("anna")["T"] == "1"
+    assert lane.ledger() == {"collected:s": 1, "collected:f": 1}
+
+
+def test_another_callers_token_is_no_repeat(lane: Lane) -> None:
+    token = new_token()
+    lane.collect({"anna": [accept()]}, token=token, caller="phone")
+    lane.collect({"anna": [accept()]}, token=token, caller="other")
+    assert lane.subs("anna")["T"] == "2"
+
+
+def test_a_user_keeps_the_newest_uses_up_to_the_cap(lane: Lane) -> None:
+    at = [lane.now_ms + hours * HOUR for hours in range(6)]
+    steps = [
+        ([form("A", at[1]), form("B", at[2])], [1, 1, 0], {"f:A", "f:B"}),
+        ([form("C", at[3])], [1, 1], {"f:B", "f:C"}),
+        ([form("D", at[4]), form("E", at[5])], [1, 1, 2], {"f:D", "f:E"}),
+    ]
+    for items, answer, kept in steps:
+        assert lane.give("anna", *items, cap=2) == answer
+        assert {member for member, score in lane.uses("anna").items() if score > 0} == kept
+        lane.check_ledger()
+    assert lane.stock() == {"f:+4": 1, "f:+5": 1, "u:+5": 1}
+    assert lane.ledger() == {"collected:f": 5, "void:f": 3}
+
+
+def test_held_uses_do_not_count_to_the_cap(lane: Lane) -> None:
+    lane.give("anna", form("A", lane.now_ms + HOUR), form("B", lane.now_ms + 2 * HOUR), cap=2)
+    lane.start("b1", "anna")
+    assert lane.take_one().member == "f:A"
+    assert lane.give("anna", form("C", lane.now_ms + 3 * HOUR), cap=2) == [1, 0]
+    assert lane.stock() == {"f:+2": 1, "f:+3": 1, "u:+3": 1}
+
+
+def test_past_uses_leave_the_user_and_have_expired_once(lane: Lane) -> None:
+    lane.give("anna", form("A", lane.now_ms + 5))
+    lane.now_ms += 5
+    lane.give("anna", form("B", lane.now_ms + 2 * HOUR))
+    assert set(lane.uses("anna")) == {"f:B"}
+    lane.check_ledger()
+    lane.now_ms += HOUR
+    lane.trim()
+    assert lane.stock() == {"f:+1": 1, "u:+1": 1}
+    assert lane.ledger() == {"collected:f": 2, "expired:f": 1}
+
+
+def test_accepts_count_one_each_up_to_the_cap(lane: Lane) -> None:
+    steps = [
+        ([accept()], [1, 0], "1"),
+        ([accept(), accept()], [1, 1, 0], "3"),
+        ([accept(), accept()], [0, 0, 2], "3"),
+    ]
+    for items, answer, count in steps:
+        assert lane.give("anna", *items, cap=3) == answer
+        assert lane.subs("anna") == {"T": count}
+        assert lane.stock() == {"s:T": int(count)}
+        assert lane.ledger() == {"collected:s": int(count)}
+
+
+def test_an_accept_with_a_source_counts_once_per_template(lane: Lane) -> None:
+    answer = lane.give(
+        "anna",
+        accept("T", source="e1"),
+        accept("T", source="e1"),
+        accept("U", source="e1"),
+        accept("T", source="e2"),
+    )
+    assert answer == [1, 0, 1, 1, 0]
+    assert {name: lane.subs("anna")[name] for name in "TU"} == {"T": "2", "U": "1"}
+    assert lane.ledger() == {"collected:s": 3}
+
+
+def test_a_reject_voids_every_accept_of_its_template_only(lane: Lane) -> None:
+    lane.give("anna", accept("T"), accept("T"), accept("U"))
+    lane.now_ms += 1
+    assert lane.give("anna", reject("T")) == [-4, 0]
+    now = str(lane.now_ms)
+    assert lane.subs("anna") == {"T": "0", "void:T": now, "voided:T": now, "U": "1"}
+    assert lane.stock() == {"s:U": 1}
+    assert lane.ledger() == {"collected:s": 3, "void:s": 2}
+    lane.check_ledger()
+
+
+def test_an_accept_older_than_a_void_is_void_and_a_newer_one_counts(lane: Lane) -> None:
+    lane.give("anna", reject())
+    rejected_at = lane.now_ms
+    lane.now_ms += 1000
+    assert lane.give("anna", accept(at=rejected_at - 5)) == [-2, 0]
+    assert lane.give("anna", accept(at=rejected_at)) == [-2, 0]
+    assert lane.give("anna", accept(at=rejected_at + 1)) == [1, 0]
+    assert lane.give("anna", accept()) == [1, 0]
+    assert lane.subs("anna")["T"] == "2"
+    lane.check_ledger()
+
+
+def test_an_accept_given_after_a_reject_counts_though_both_arrive_late(lane: Lane) -> None:
+    """A phone that was offline uploads both at once: what the user chose last holds."""
+    chosen = lane.now_ms - 10 * 60_000
+    assert lane.give("anna", reject(at=chosen), accept(at=chosen + 5000)) == [-4, 1, 0]
+    assert lane.subs("anna")["T"] == "1"
+
+
+def test_a_source_that_may_not_count_corrects_only(lane: Lane) -> None:
+    lane.give("anna", accept())
+    assert lane.give("anna", subscription("correct")) == [-3, 0]
+    assert lane.subs("anna") == {"T": "1"}
+    assert lane.ledger() == {"collected:s": 1}
+
+
+def test_an_accept_that_did_not_count_leaves_its_source_to_the_one_that_does(lane: Lane) -> None:
+    assert lane.give("anna", subscription("correct", source="e1")) == [-3, 0]
+    assert lane.give("anna", accept(source="e1")) == [1, 0]
+    assert lane.subs("anna")["T"] == "1"
+
+
+def test_a_long_term_accept_is_unlimited_and_counted_nowhere(lane: Lane) -> None:
+    assert lane.give("anna", subscription("forever")) == [1, 0]
+    assert lane.give("anna", subscription("forever"), accept()) == [0, 0, 0]
+    assert lane.subs("anna") == {"T": "-1"}
+    assert lane.stock() == {}
+    assert lane.ledger() == {}
+    lane.now_ms += 1
+    assert lane.give("anna", reject()) == [-4, 0]
+    assert lane.subs("anna")["T"] == "0"
+    assert lane.ledger() == {}
+
+
+def test_a_long_term_accept_over_counted_ones_keeps_the_ledger_balanced(lane: Lane) -> None:
+    """The operator lists the template as long-term only after the first accepts came in."""
+    lane.give("anna", accept(), accept())
+    lane.give("anna", subscription("forever"))
+    assert lane.subs("anna")["T"] == "-1"
+    assert lane.stock() == {}
+    lane.check_ledger()
+
+
+def test_the_audience_all_is_every_openid_that_ever_gave_a_permit(lane: Lane) -> None:
+    lane.collect({"anna": [form("A")], "bert": [accept()], "carl": [reject()]})
+    lane.give("anna", form("B"))
+    assert lane.client.get(lane.key("audience_size", "shop", "all")) == "2"
+    found = {
+        member
+        for bucket in range(8)
+        for member in lane.client.smembers(lane.key("audience", "shop", "all", bucket))
+    }
+    assert found == {"anna", "bert"}
+    buckets = lane.key("audience_buckets", "shop", "all")
+    assert lane.client.getbit(buckets, lane.bucket("anna")) == 1
+    assert lane.client.getbit(buckets, lane.bucket("bert")) == 1
+    assert lane.client.bitcount(buckets) == len({lane.bucket("anna"), lane.bucket("bert")})
+
+
+def test_a_users_permits_live_until_the_last_of_them_ends(lane: Lane) -> None:
+    last = lane.now_ms + 5 * HOUR
+    lane.give("anna", form("A", last))
+    lane.give("anna", form("B", lane.now_ms + HOUR))
+    assert lane.client.pexpiretime(lane.key("permits", "shop", "anna")) == last
+    lane.give("anna", accept())
+    year = lane.now_ms + 365 * DAY
+    assert lane.client.pexpiretime(lane.key("subscriptions", "shop", "anna")) == year
+
+
+def test_a_permit_evicted_by_the_cap_does_not_come_back(lane: Lane) -> None:
+    lane.give("anna", form("A", lane.now_ms + HOUR), form("B", lane.now_ms + 2 * HOUR), cap=1)
+    assert lane.give("anna", form("A", lane.now_ms + HOUR), cap=2) == [0, 0]
+    assert lane.ledger() == {"collected:f": 2, "void:f": 1}
+
+
+def test_sources_are_remembered_for_a_week_and_at_most_five_hundred(lane: Lane) -> None:
+    lane.give("anna", *(accept(f"T{n}", source="e") for n in range(250)))
+    assert len(lane.subs("anna")) == 500
+    lane.give("anna", accept("T0", source="e1"))
+    assert lane.give("anna", accept("T0", source="e2")) == [-3, 0]
+    lane.now_ms += WEEK + 1
+    assert lane.give("anna", accept("T0", source="e2")) == [1, 0]
+    assert len(lane.subs("anna")) == 251

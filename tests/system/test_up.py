@@ -1,0 +1,187 @@
+"""``wxbroadcast up``: the Procfile on one machine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producers.supervisor import group_of
+
+Eventually = Callable[..., Any]
+pytestmark = pytest.mark.timeout(120)
+APPS = '{"shop": {"appid": "wx01", "secret": "s"}}'
+
+
+class Up:
+    """An `up` as a process, and the log lines that it passed on."""
+
+    def __init__(self, folder: Path, *options: object, **env: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "producers.cli", "up", *map(str, options)],
+            cwd=folder,
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self.said: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, lines))
+            for stream, lines in (
+                (self.process.stdout, self.lines),
+                (self.process.stderr, self.said),
+            )
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @staticmethod
+    def _read(stream: Any, lines: list[str]) -> None:
+        lines.extend(iter(stream.readline, ""))
+        stream.close()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log lines of one event."""
+        lines = [json.loads(line) for line in list(self.lines) if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
+
+    def ready(self) -> bool:
+        """Whether Dramatiq calls a worker ready."""
+        return any("ready" in line["message"] for line in self.events("library_line"))
+
+    def worker_pids(self) -> list[int]:
+        """The worker processes, by what they logged."""
+        return [int(line["worker"].split(":")[1]) for line in self.events("worker_started")]
+
+    def url(self) -> str:
+        """The embedded Valkey's address, as it was told."""
+        told = [line for line in list(self.said) if "WXB_REDIS_URL=" in line]
+        return told[0].partition("=")[2].strip() if told else ""
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(30)
+        for reader in self._readers:
+            reader.join()
+        return code
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    """Start `up` in a folder with settings in .env; end it with the test."""
+    (tmp_path / ".env").write_text(f"WXB_APPS='{APPS}'\n")
+    running: list[Up] = []
+
+    def begin(*options: object, **env: str) -> Up:
+        running.append(Up(tmp_path, *options, **env))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.end()
+
+
+def test_it_runs_until_sigterm_and_ends_gracefully(
+    start: Callable[..., Up], tmp_path: Path, eventually: Eventually
+) -> None:
+    up = start("--scale", "worker=2")
+    eventually(lambda: len(up.events("worker_started")) == 2, "both workers started")
+    pids = up.worker_pids()
+    assert up.end() == 0
+    assert len(up.events("worker_stopped")) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert {path.name for path in tmp_path.iterdir()} == {".env", ".wxbroadcast"}
+
+
+def test_ctrl_c_ends_it_too(start: Callable[..., Up], eventually: Eventually) -> None:
+    up = start()
+    eventually(lambda: up.events("worker_started"), "the worker started")
+    assert up.end(signal.SIGINT) == 130
+    assert len(up.events("worker_stopped")) == 1
+
+
+def test_a_killed_unit_is_logged_and_starts_again(
+    start: Callable[..., Up], eventually: Eventually
+) -> None:
+    up = start()
+    eventually(up.ready, "the worker started")  # Dramatiq sees its child from then on
+    [child] = up.worker_pids()
+    os.kill(child, signal.SIGKILL)
+    eventually(lambda: len(up.events("worker_started")) == 2, "the worker started again")
+    [ended] = up.events("unit_ended")
+    assert (ended["unit"], ended["restarts"], ended["process"]) == ("worker.1", 1, "up")
+    assert group_of(ended["pid"]) == []
+
+
+def test_the_embedded_valkey_keeps_its_data(
+    start: Callable[..., Up], tmp_path: Path, eventually: Eventually
+) -> None:
+    def cli(url: str, *args: str, text: str = "") -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "producers.cli", *args],
+            env={**os.environ, "WXB_REDIS_URL": url},
+            cwd=tmp_path,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    first = start("--scale", "worker=0")
+    url = eventually(first.url, "the address is told")
+    cli(url, "audience", "import", "-a", "shop", "vips", "-", text="oA\noB\n")
+    assert first.end() == 0
+    second = start("--scale", "worker=0")
+    url = eventually(second.url, "the address is told")
+    assert cli(url, "audience", "count", "-a", "shop", "vips") == "2\n"
+
+
+def test_a_second_one_in_the_same_directory_is_refused(
+    start: Callable[..., Up], eventually: Eventually
+) -> None:
+    first = start("--scale", "worker=0")
+    eventually(first.url, "the first one is up")
+    second = start("--scale", "worker=0")
+    assert second.process.wait(20) == 2
+    second.end()
+    assert "in use" in "".join(second.said)
+
+
+def test_a_redis_that_is_configured_is_used(
+    start: Callable[..., Up], tmp_path: Path, client: Any, valkey_url: str, eventually: Eventually
+) -> None:
+    up = start(WXB_REDIS_URL=valkey_url, WXB_BUCKETS="256")
+    eventually(lambda: client.zcard("wxb:workers") == 1, "the worker beats there")
+    assert up.end() == 0
+    assert not (tmp_path / ".wxbroadcast").exists()
+
+
+def test_another_procfile_passes_its_lines_through(
+    start: Callable[..., Up], tmp_path: Path, eventually: Eventually
+) -> None:
+    (tmp_path / "Mine").write_text(
+        'clock: echo "{\\"event\\": \\"$GREETING\\"}"; exec sleep 1000\nother: exec sleep 1000\n'
+    )
+    up = start("--procfile", "Mine", "--scale", "clock=3,other=0", GREETING="tick")
+    eventually(lambda: len(up.events("tick")) == 3, "three clocks ticked")
+    assert up.end() == 0
+
+
+@pytest.mark.parametrize("scale", ["worker", "worker=-1", "nobody=2"])
+def test_a_wrong_scale_is_wrong_input(start: Callable[..., Up], scale: str) -> None:
+    up = start("--scale", scale)
+    assert up.process.wait(20) == 2
+    up.end()
+    assert "scale" in "".join(up.said)

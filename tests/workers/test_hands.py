@@ -1,0 +1,129 @@
+"""What a worker has in its hands: counted, bounded, and waking whoever waits."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from workers.hands import Hands
+
+
+@pytest.fixture
+def in_thread() -> Iterator[Callable[[Callable[[], object]], threading.Thread]]:
+    """Give a starter of threads that are joined at the end."""
+    threads: list[threading.Thread] = []
+
+    def start(work: Callable[[], object]) -> threading.Thread:
+        thread = threading.Thread(target=work, daemon=True)
+        threads.append(thread)
+        thread.start()
+        return thread
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive(), "a thread was never woken"
+
+
+def waits(hands: Hands) -> Callable[[], bool]:
+    """Return a check whether somebody sleeps on these hands."""
+    return lambda: bool(hands._changed._waiters)  # type: ignore[attr-defined]
+
+
+def test_room_is_what_is_not_held() -> None:
+    hands = Hands(10)
+    assert (hands.held, hands.room) == (0, 10)
+    hands.take(7)
+    assert (hands.held, hands.room) == (7, 3)
+    hands.drop(2)
+    assert (hands.held, hands.room) == (5, 5)
+
+
+def test_more_than_fits_leaves_no_room_but_stays_counted() -> None:
+    hands = Hands(10)
+    hands.take(12)
+    assert (hands.held, hands.room) == (12, 0)
+    hands.drop(12)
+    assert (hands.held, hands.room) == (0, 10)
+
+
+def test_many_threads_lose_no_count() -> None:
+    hands = Hands(10)
+
+    def take_and_drop() -> None:
+        for _ in range(500):
+            hands.take(3)
+            hands.drop(1)
+            hands.drop(2)
+
+    threads = [threading.Thread(target=take_and_drop) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert hands.held == 0
+
+
+def test_whoever_waits_for_room_is_woken_by_it(
+    in_thread: Callable[..., threading.Thread], eventually: Callable[..., object]
+) -> None:
+    hands = Hands(2)
+    hands.take(2)
+    waiting = in_thread(lambda: hands.wait(60))
+    eventually(waits(hands), "the thread waits")
+    hands.drop(1)
+    waiting.join(5)
+    assert not waiting.is_alive()
+
+
+def test_a_drop_that_makes_no_difference_wakes_nobody() -> None:
+    hands = Hands(10)
+    hands.take(5)
+    hands.drop(1)
+    assert not hands._woken
+
+
+def test_a_wake_before_the_wait_is_not_lost() -> None:
+    hands = Hands(1)
+    hands.wake()
+    started = time.monotonic()
+    hands.wait(60)
+    assert time.monotonic() - started < 30
+
+
+def test_a_wake_counts_once() -> None:
+    hands = Hands(1)
+    hands.wake()
+    hands.wake()
+    hands.wait(60)
+    hands.wait(0.001)  # would be forever if it were woken by what is over
+
+
+def test_closing_wakes_and_says_so(
+    in_thread: Callable[..., threading.Thread], eventually: Callable[..., object]
+) -> None:
+    hands = Hands(1)
+    waiting = in_thread(lambda: hands.wait(60))
+    eventually(waits(hands), "the thread waits")
+    assert not hands.closing
+    hands.close()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert hands.closing
+
+
+def test_waiting_until_empty_says_whether_that_came_true(
+    in_thread: Callable[..., threading.Thread], eventually: Callable[..., object]
+) -> None:
+    hands = Hands(10)
+    assert hands.wait_empty(0)
+    hands.take(3)
+    assert not hands.wait_empty(0)
+    answers: list[bool] = []
+    in_thread(lambda: answers.append(hands.wait_empty(60)))
+    eventually(waits(hands), "the thread waits")
+    hands.drop(2)
+    assert answers == []
+    hands.drop(1)
+    assert eventually(lambda: answers, "the wait ended") == [True]

@@ -1,0 +1,276 @@
+"""The broker as Dramatiq loads it, and a runtime as a worker boots and drains it."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from dramatiq.brokers.redis import _RedisConsumer
+from send_path import APP, OUTSIDE_TOKEN, Stall
+
+import workers
+from producers import jobs, keys
+from producers.jobs import Jobs
+from producers.settings import Settings
+from workers.broker import Lifecycle, SendConsumer, UvloopAsyncIO, WorkBroker
+from workers.runtime import Runtime
+
+IMPORTING = """
+import json, sys, threading
+seen = []
+def watch(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen"):
+        seen.append(event)
+    if event == "open" and str(args[0]).endswith(".env"):
+        seen.append("reads .env")
+sys.addaudithook(watch)
+import workers
+print(json.dumps({
+    "seen": seen,
+    "threads": [thread.name for thread in threading.enumerate()],
+    "runtime": workers.broker.runtime is None,
+}))
+"""
+
+BOOTING = """
+from workers import broker
+broker.emit_before("worker_boot", None)
+print("it booted")
+"""
+
+
+def in_fresh_process(code: str, folder: Path, **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run code in a Python of its own, where nothing is set but what is given."""
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(root), **env},
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+
+
+# -- declared -----------------------------------------------------------------------------------
+
+
+def test_every_actor_that_producers_name_is_declared() -> None:
+    assert workers.broker.get_declared_actors() == set(jobs.ACTORS)
+    for name in jobs.ACTORS:
+        actor = workers.broker.get_actor(name)
+        assert (actor.actor_name, actor.queue_name) == (name, name)
+
+
+def test_there_is_a_queue_for_each_and_no_delay_queue() -> None:
+    assert workers.broker.get_declared_queues() == set(jobs.ACTORS)
+    assert workers.broker.get_declared_delay_queues() == set()
+
+
+def test_the_loop_stands_before_what_needs_it() -> None:
+    assert [type(one) for one in workers.broker.middleware] == [UvloopAsyncIO, Lifecycle]
+
+
+def test_the_stock_queues_have_no_maintenance() -> None:
+    assert workers.broker.maintenance_chance == 0
+    assert workers.broker.namespace == keys.DRAMATIQ_NAMESPACE
+
+
+def test_without_a_runtime_an_actor_does_nothing() -> None:
+    assert workers.broker.runtime is None
+    workers.send([])
+    workers.split("no-such-broadcast")
+
+
+def test_importing_opens_no_connection_and_reads_no_settings(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("WXB_NONSENSE=1\n")
+    done = in_fresh_process(IMPORTING, tmp_path, WXB_ALSO_NONSENSE="1")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said == {"seen": [], "threads": ["MainThread"], "runtime": True}
+
+
+def test_a_worker_without_settings_ends_and_says_what_to_set(tmp_path: Path) -> None:
+    done = in_fresh_process(BOOTING, tmp_path)
+    assert done.returncode == os.EX_CONFIG
+    (line,) = [json.loads(text) for text in done.stdout.splitlines()]
+    assert line["event"] == "boot_failed"
+    assert "WXB_REDIS_URL" in line["error"]
+    assert "WXB_APPS" in line["error"]
+    assert done.stderr.startswith("wxbroadcast: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_whose_redis_is_away_ends_and_names_the_setting(tmp_path: Path) -> None:
+    apps = json.dumps({"shop": {"appid": "wx1", "secret": "shop-secret"}})
+    url = "redis://:redis-password@127.0.0.1:1/0"
+    done = in_fresh_process(BOOTING, tmp_path, WXB_REDIS_URL=url, WXB_APPS=apps)
+    assert done.returncode == os.EX_CONFIG
+    (line,) = [json.loads(text) for text in done.stdout.splitlines()]
+    assert "WXB_REDIS_URL" in line["error"]
+    for secret in ("redis-password", "shop-secret"):
+        assert secret not in done.stdout + done.stderr
+
+
+# -- booted -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Give a loop that runs on a thread, as Dramatiq's does."""
+    running = asyncio.new_event_loop()
+    thread = threading.Thread(target=running.run_forever, daemon=True)
+    thread.start()
+    yield running
+    running.call_soon_threadsafe(running.stop)
+    thread.join(5)
+    running.close()
+
+
+@pytest.fixture
+def boot(
+    client: "redis.Redis",
+    make_settings: Callable[..., Settings],
+    loop: asyncio.AbstractEventLoop,
+) -> Iterator[Callable[[], WorkBroker]]:
+    """Give a starter of a broker with a runtime, whose token lies in Redis."""
+    client.set(OUTSIDE_TOKEN, "outside-token-1", ex=3600)
+    brokers: list[WorkBroker] = []
+
+    def started() -> WorkBroker:
+        broker = WorkBroker()
+        # a POST to nobody would be sent back; no test here posts
+        settings = make_settings(app=APP, wechat_url="http://127.0.0.1:9", canary=1000)
+        broker.open(Runtime(settings, loop))
+        brokers.append(broker)
+        return broker
+
+    yield started
+    for broker in brokers:
+        runtime = broker.runtime
+        assert runtime
+        if not runtime.hands.closing:
+            runtime.stop()
+        runtime._keeping.join(5)
+        runtime._listening.join(5)
+        runtime.redis.connection_pool.disconnect()
+        broker.client.connection_pool.disconnect()
+        left = runtime._async.connection_pool.disconnect()
+        asyncio.run_coroutine_threadsafe(left, loop).result(5)
+
+
+def next_batch(consumer: Any) -> Any:
+    """Return the next message of a consumer, as Dramatiq's thread asks for it."""
+    for _ in range(20):
+        message = next(consumer)
+        if message is not None:
+            return message
+    pytest.fail("the consumer gave nothing")
+
+
+def runtime_of(broker: WorkBroker) -> Runtime:
+    assert broker.runtime
+    return broker.runtime
+
+
+def test_send_has_our_consumer_and_split_the_stock_one(boot: Callable[[], WorkBroker]) -> None:
+    broker = boot()
+    assert isinstance(broker.consume(jobs.SEND), SendConsumer)
+    stock = broker.consume(jobs.SPLIT)
+    assert isinstance(stock, _RedisConsumer)
+    stock.close()
+
+
+def test_a_split_that_producers_ask_for_reaches_the_worker(
+    boot: Callable[[], WorkBroker], client: "redis.Redis"
+) -> None:
+    broker = boot()
+    Jobs(client).split("b1")
+    consumer = broker.consume(jobs.SPLIT, timeout=10)
+    message = next_batch(consumer)
+    assert (message.actor_name, message.args) == (jobs.SPLIT, ("b1",))
+    consumer.ack(message)
+    consumer.close()
+
+
+@pytest.mark.parametrize("how", ["requeue", "nack"])
+def test_a_batch_that_no_actor_call_took_goes_back_to_its_queue(
+    boot: Callable[[], WorkBroker],
+    client: "redis.Redis",
+    eventually: Callable[..., Any],
+    how: str,
+) -> None:
+    broker = boot()
+    runtime = runtime_of(broker)
+    stall = Stall(client, runtime.settings)
+    stall.form_ids(5)
+    broadcast = stall.broadcast()
+    queued = set(stall.queue(broadcast)) or {f"o{user}" for user in range(5)}
+    consumer = broker.consume(jobs.SEND)
+    message = next_batch(consumer)
+    assert (message.queue_name, message.actor_name) == (jobs.SEND, jobs.SEND)
+    assert {claim.openid for claim, _ in message.args[0]} == queued
+    runtime.hands.close()  # shutdown begins; else it would be taken again at once
+    if how == "requeue":
+        consumer.requeue([message])
+    else:
+        consumer.nack(message)
+    eventually(lambda: runtime.hands.held == 0, "the batch is out of hand")
+    assert set(stall.queue(broadcast)) == queued
+    assert stall.flight(broadcast) == {}
+    assert stall.ledger() == {"collected": 5, "available": 5}
+    runtime.stop()
+
+
+def test_a_stopped_worker_leaves_nothing_behind(
+    boot: Callable[[], WorkBroker], client: "redis.Redis"
+) -> None:
+    broker = boot()
+    runtime = runtime_of(broker)
+    stall = Stall(client, runtime.settings)
+    stall.form_ids(5)
+    broadcast = stall.broadcast()
+    assert client.zrange(keys.WORKERS, 0, -1) == [runtime.worker]
+    message = next_batch(broker.consume(jobs.SEND))
+    far = [(claim.at(claim.slot_at + 60, ends=True), sent) for claim, sent in message.args[0]]
+    runtime.send(far)
+    runtime.stop()
+    assert runtime.hands.held == 0
+    assert stall.flight(broadcast) == {}
+    assert sorted(stall.queue(broadcast)) == [f"o{user}" for user in range(5)]
+    assert stall.ledger() == {"collected": 5, "available": 5}
+    assert client.zcard(keys.WORKERS) == 0
+    assert broker.consume(jobs.SEND).__next__() is None
+
+
+def test_a_stopped_worker_closes_every_connection_that_it_opened(
+    boot: Callable[[], WorkBroker], client: "redis.Redis", eventually: Callable[..., Any]
+) -> None:
+    before = {entry["id"] for entry in client.client_list()}
+    runtime = runtime_of(boot())
+    next(SendConsumer(runtime))
+    opened = {entry["id"] for entry in client.client_list()} - before
+    assert len(opened) >= 3
+    runtime.stop()
+    runtime._keeping.join(5)
+    runtime._listening.join(5)
+    eventually(
+        lambda: not opened & {entry["id"] for entry in client.client_list()},
+        "its connections are closed",
+        within_s=3,
+    )
+
+
+def test_a_worker_has_a_new_id_at_every_start(
+    boot: Callable[[], WorkBroker],
+) -> None:
+    first, second = runtime_of(boot()), runtime_of(boot())
+    assert first.worker != second.worker
