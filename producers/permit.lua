@@ -110,14 +110,20 @@ local function void_count(subs, template, most)
   end
 end
 
+-- Accepts given until `at` are void, and those held since before `known_at` will not come back.
+local function mark_void(subs, template, at, known_at)
+  local last = redis.call('HMGET', subs, 'void:' .. template, 'voided:' .. template)
+  redis.call('HSET', subs, 'void:' .. template, math.max(at, tonumber(last[1] or 0)),
+    'voided:' .. template, math.max(known_at, tonumber(last[2] or 0)))
+end
+
 -- Every available use of this user (of one template, for subscriptions) becomes void: what was
 -- given until `at`, as far as it is known, and what is held now and would be handed back.
 local function void_all(permits, subs, channel, template, at)
   if channel == 'subscribe' then
     void_count(subs, template)
     if redis.call('HEXISTS', subs, template) == 0 then redis.call('HSET', subs, template, 0) end
-    local last = tonumber(redis.call('HGET', subs, 'void:' .. template) or 0)
-    redis.call('HSET', subs, 'void:' .. template, math.max(last, at), 'voided:' .. template, now)
+    mark_void(subs, template, at, now)
     return
   end
   local found = redis.call('ZRANGEBYSCORE', permits, string.format('(%d', now), '+inf', 'WITHSCORES')
@@ -142,7 +148,7 @@ local function void_suspects(prefix, app, id, channel, template)
     local subs = prefix .. 'subs:' .. app .. ':' .. openid
     if channel == 'subscribe' then
       void_count(subs, template, tonumber(count))
-      redis.call('HSET', subs, 'void:' .. template, at, 'voided:' .. template, at)
+      mark_void(subs, template, tonumber(at), tonumber(at))
     else
       void_all(permits, subs, channel, template, tonumber(at))
     end

@@ -37,18 +37,21 @@ for i = 11, #ARGV, 2 do allowance[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local rows, claimed, looked = {}, 0, 0
 local last_fence = tonumber(redis.call('INCRBY', fence, max)) - max
 
+-- How many claims a broadcast may have in this turn, and how many of them may be fresh: before the
+-- first delivery unjudged, template-refused and refused ones hold their place (K refusals in a row
+-- pause), while a resumed message has its place already.
 local function may_claim(id, has, want)
   local rate, closed = tonumber(has[9] or 0), has[5] ~= '1'
-  if closed then
-    -- refusals hold their place too: K of them in a row pause, so no more than K are touched
-    want = math.min(want, tonumber(has[6] or 0) - tonumber(has[7] or 0) - tonumber(has[8] or 0)
-      - tonumber(has[13] or 0))
-  end
   if rate > 0 then
     allowance[id] = allowance[id] or math.max(1, math.floor(rate * horizon_ms / 1000))
     want = math.min(want, allowance[id])
   end
-  return want, closed
+  local fresh = want
+  if closed then
+    fresh = math.min(want, tonumber(has[6] or 0) - tonumber(has[7] or 0) - tonumber(has[8] or 0)
+      - tonumber(has[13] or 0))
+  end
+  return want, fresh, closed
 end
 
 -- One message: returns the row of its claim, or nothing.
@@ -91,24 +94,31 @@ local function visit(id, quantum)
   local has = redis.call('HMGET', lane, 'state', 'verdict', 'channel', 'template', 'open', 'canary',
     'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop', 'refusals')
   if has[1] ~= 'running' or has[2] ~= '' or has[12] ~= '' then return false end
-  local want, closed = may_claim(id, has, quantum)
+  local want, fresh, closed = may_claim(id, has, quantum)
   local queue = prefix .. 'queue:' .. id
   local keys = { delayed = prefix .. 'delayed:' .. id, flight = prefix .. 'flight:' .. id,
                  tries = prefix .. 'tries:' .. id }
   keys.tried = want > 0 and redis.call('EXISTS', keys.tries) == 1
   local tally = { no_permit = 0, delayed = 0, fresh = 0 }
-  local mine = {}
+  local mine, passed = {}, {}
   local budget = 4 * math.max(want, 0) + 64  -- pops, so that a script stays short
+  if fresh <= 0 and redis.call('EXISTS', keys.flight) == 0 then budget = 0 end
   while #mine < want and budget > 0 do
     local items = redis.call('LPOP', queue, math.min(want - #mine, budget))
     if not items then break end
     budget = budget - #items
-    looked = looked + #items
     for _, item in ipairs(items) do
-      local row = claim_for(item, id, has[3], has[4], keys, tally)
-      if row then mine[#mine + 1] = row end
+      if tally.fresh < fresh or redis.call('HEXISTS', keys.flight, item) == 1 then
+        looked = looked + 1
+        local row = claim_for(item, id, has[3], has[4], keys, tally)
+        if row then mine[#mine + 1] = row end
+      else
+        passed[#passed + 1] = item
+      end
     end
   end
+  for i = #passed, 1, -1 do redis.call('LPUSH', queue, passed[i]) end
+  if #passed > 0 then redis.call('PEXPIRE', queue, ttl) end
   if tally.no_permit > 0 then
     redis.call('HINCRBY', lane, 'o:no_permit', tally.no_permit)
     redis.call('HINCRBY', lane, 'done', tally.no_permit)

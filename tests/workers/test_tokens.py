@@ -374,6 +374,20 @@ async def test_the_lock_of_a_process_that_died_ends(office: Office, client: "red
     assert client.get(keys.token_lock("shop")) is None
 
 
+async def test_a_lock_that_another_process_took_meanwhile_is_left_to_it(
+    office: Office, client: "redis.Redis"
+) -> None:
+    """A fetch that outlived its lock must not let a third process in beside the second."""
+    keeper = await office.keeper()
+    office.fail(FaultAction.DELAY, ms=200)
+    fetching = asyncio.create_task(keeper.tick())
+    await soon(lambda: office.fetches() == 1, "the token is asked for")
+    client.set(keys.token_lock("shop"), "another", px=15_000)
+    await fetching
+    assert keeper.ready
+    assert client.get(keys.token_lock("shop")) == "another"
+
+
 # -- renewing -----------------------------------------------------------------------------------
 
 
