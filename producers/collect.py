@@ -31,7 +31,10 @@ _KIND: Final = {PermitKind.FORM_ID: "f", PermitKind.PREPAY_ID: "p", PermitKind.S
 _REFUSED: Final = {
     -1: Refusal(Reason.EXPIRED, "the permit had already expired"),
     -2: Refusal(Reason.VOID_SINCE, "the user withdrew the subscription after this accept"),
-    -3: Refusal(Reason.NOT_COUNTED, "not counted: subscription_source counts another source, or 500 ids are remembered"),
+    -3: Refusal(
+        Reason.NOT_COUNTED,
+        "not counted: subscription_source counts another source, or 500 ids are remembered",
+    ),
     -4: Refusal(Reason.USER_REJECT, "the user rejected the subscription; earlier accepts are void"),
 }
 

@@ -174,7 +174,9 @@ class Settings(BaseSettings):
         if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
         try:
-            redis.connection.parse_url(value.get_secret_value())
+            redis.connection.parse_url(  # type: ignore[no-untyped-call]
+                value.get_secret_value()
+            )
         except ValueError:
             # its text may hold the password
             raise ValueError("not a Redis URL, such as redis://host:6379/0") from None
@@ -243,7 +245,7 @@ def load(env_file: str | Path = ".env") -> Settings:
         nested = {**from_file, **os.environ}
         raise SettingsError(
             "\n".join(
-                f"{name}: not JSON; lists and objects are written as JSON, such as [\"a\", \"b\"]"
+                f'{name}: not JSON; lists and objects are written as JSON, such as ["a", "b"]'
                 for name in sorted(names)
                 if name.startswith(f"{_PREFIX}APPS") and _is_broken_json(nested.get(name))
             )

@@ -38,7 +38,7 @@ def connect(settings: Settings, connections: int = 64) -> Client:
         decode_responses=True,
         retry=Retry(NoBackoff(), 0),  # scripts carry tokens; their callers repeat them
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)
 
 
 def connect_async(settings: Settings, connections: int = 64) -> Client:
@@ -54,7 +54,7 @@ def connect_async(settings: Settings, connections: int = 64) -> Client:
         decode_responses=True,
         retry=AsyncRetry(NoBackoff(), 0),
     )
-    return redis.asyncio.Redis(connection_pool=pool)
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def check_layout(client: Client, settings: Settings) -> None:

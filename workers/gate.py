@@ -73,7 +73,7 @@ class Gate:
         """Return when the first broadcast with a rate of its own has a slot again."""
         horizon = HORIZON_MS / 1000
         return min(
-            (at - horizon for _, at in self.own_next.values() if at - horizon > now + 1e-6 + 1e-6),
+            (at - horizon for _, at in self.own_next.values() if at - horizon > now + 1e-6),
             default=math.inf,
         )
 

@@ -40,6 +40,7 @@ class Limiter:
     """Reserves slots for one worker; used by one thread at a time."""
 
     def __init__(self, client: Client, worker: str) -> None:
+        self._client = client
         self._token = ""
         self._server_ahead: float | None = None
         self._script = client.register_script(scripts.source("workers", "reserve"))
@@ -85,12 +86,13 @@ class Limiter:
         again, self._token = token == self._token, token
         answer = self._script(keys=script_keys, args=args)
         given_at = time.monotonic()
-        if not again:
-            self._server_ahead = int(answer[0]) / 1e6 - given_at
-        elif (
-            self._server_ahead is not None
-        ):  # perhaps an old answer: its moments stay where they were
+        if again:  # perhaps an old answer: its moments stay where they were
+            if self._server_ahead is None:
+                seconds, micros = self._client.time()
+                self._server_ahead = seconds + micros / 1e6 - time.monotonic()
             given_at = int(answer[0]) / 1e6 - self._server_ahead
+        else:
+            self._server_ahead = int(answer[0]) / 1e6 - given_at
         return _grant(answer, 1 + len(own), given_at)
 
 

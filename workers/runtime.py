@@ -17,13 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import redis
 
 from producers import keys, logs, store
 from producers.broadcasts import Broadcasts
-from producers.errors import StoreUnavailableError, WxbroadcastError
+from producers.errors import WxbroadcastError
 from producers.events import (
     CanaryOpened,
     DutyFailed,
@@ -232,9 +233,8 @@ class Runtime:
             started = time.monotonic()
             try:
                 for peer, silent_ms in await self._peers.beat():
-                    await asyncio.to_thread(self._recover, peer, silent_ms)
-                    self._peers.bury(peer)
-            except (redis.RedisError, StoreUnavailableError) as error:
+                    self._do(("recover", peer), partial(self._recover, peer, silent_ms))
+            except redis.RedisError as error:
                 logs.emit(StoreUnreachable("beating", type(error).__name__, 1))
             await asyncio.sleep(max(0.0, BEAT_S - (time.monotonic() - started)))
 
@@ -246,6 +246,7 @@ class Runtime:
                     resumed, doubted = self._recoverer.recover(app, broadcast, lane, peer)
                     if resumed or doubted:
                         logs.emit(MessagesRecovered(broadcast, lane, peer, resumed, doubted))
+        self._peers.bury(peer)  # all that it held is back: should this fail, it is tried again
 
     async def _keep_token(self, alias: str) -> None:
         keeper = self._tokens[alias]
@@ -276,13 +277,20 @@ class Runtime:
         self._pool.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(2)
+        self._keeping.join(2)
+        self._listening.join(2)
+        self.redis.close()
         left = max(0, self.hands.held)
         logs.emit(WorkerStopped(self.worker, left, round(time.monotonic() - started, 3)))
 
     async def _close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = set(self._tasks)
+        for _ in range(10):  # a cancellation may be swallowed where a reply comes in with it
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=0.1)
+            if not running:
+                break
         await self._settler.close()
         await self._wechat.close()
         if self.hands.held <= 0:

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import redis
+
 from producers import logs
-from producers.events import LimitHit, LimitLifted, UnknownErrcode
+from producers.events import LimitHit, LimitLifted, StoreUnreachable, UnknownErrcode
 from producers.settings import Settings
 from workers.claim import Claim
 from workers.errcodes import BACK_OFF_MS, Disposition, PermitFate, rule
@@ -130,6 +132,13 @@ class Sender:
             retry_when_busy=app.retry_when_busy,
         )
         self._settler.put(Answer(claim, reply, verdict))
+        try:
+            await self._tell(claim, reply, verdict, access_token)
+        except redis.RedisError as error:  # the message is settled all the same
+            logs.emit(StoreUnreachable("telling of an answer", type(error).__name__, 1))
+
+    async def _tell(self, claim: Claim, reply: Reply, verdict: Verdict, access_token: str) -> None:
+        """Let all know what an answer says beyond its own message."""
         gate = self._gates[claim.app]
         if verdict.stale_token:
             self._tokens[claim.app].refuse(access_token)

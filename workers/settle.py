@@ -18,7 +18,7 @@ from typing import Final
 import redis
 
 from producers import keys, logs, scripts
-from producers.events import MessageSettled, StoreUnreachable
+from producers.events import DutyFailed, MessageSettled, StoreUnreachable
 from producers.retry import LOST, pause_s
 from producers.settings import Settings, ms
 from producers.store import Client
@@ -136,7 +136,10 @@ class Settler:
                 line.filled.clear()
             started = time.monotonic()  # a swapped permit is claimed no earlier than this
             results = await self._settle(app, lane, batch)
-            self._conclude(app, lane, batch, results, started)
+            try:
+                self._conclude(app, lane, batch, results, started)
+            except Exception as error:  # noqa: BLE001  (the lane must go on; it is settled already)
+                logs.emit(DutyFailed("conclude", lane, f"{type(error).__name__}: {error}"))
 
     async def _settle(self, app: str, lane: int, batch: list[Answer]) -> list[str]:
         script_keys = [

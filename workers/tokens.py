@@ -21,12 +21,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import aiohttp
 import orjson
 from cryptography.fernet import Fernet, InvalidToken
 
-from producers import keys, logs
+from producers import keys, logs, scripts
 from producers.events import TokenRefreshed, TokenRefreshFailed
 from producers.settings import AppSettings, Settings
 from producers.store import Client
@@ -98,6 +99,7 @@ class TokenKeeper:
         self._alias = alias
         self._app: AppSettings = settings.app(alias)
         self._worker = worker
+        self._release = client.register_script(scripts.source("workers", "release"))
         secret = self._app.secret.get_secret_value()
         digest = hashlib.sha256(f"wxbroadcast token\0{self._app.appid}\0{secret}".encode())
         self._cipher = Fernet(base64.urlsafe_b64encode(digest.digest()))
@@ -163,7 +165,7 @@ class TokenKeeper:
                     )
                 )
             finally:
-                await self._client.delete(lock)
+                await self._release(keys=[lock], args=[self._worker])
 
     def _due(self) -> bool:
         token = self._token
@@ -266,8 +268,14 @@ class TokenKeeper:
             elif app.token_source is TokenSource.CLASSIC:
                 answer = await self._wechat.call(
                     "GET",
-                    f"{base}/cgi-bin/token?grant_type=client_credential"
-                    f"&appid={app.appid}&secret={secret}",
+                    f"{base}/cgi-bin/token?"
+                    + urlencode(
+                        {
+                            "grant_type": "client_credential",
+                            "appid": app.appid,
+                            "secret": secret,
+                        }
+                    ),
                 )
             else:
                 url = app.token_url.get_secret_value() if app.token_url else ""

@@ -82,6 +82,7 @@ class WeChat:
             ),
             timeout=aiohttp.ClientTimeout(
                 total=settings.post_timeout.total_seconds(),
+                connect=settings.connect_timeout.total_seconds(),  # names and the pool too
                 sock_connect=settings.connect_timeout.total_seconds(),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -169,7 +169,7 @@ class Shop:
         return form_ids
 
     def collect_subscriptions(self, users: int, template: str, *, given: bool = True) -> None:
-        """Collect one accept of each of users o0 …"""
+        """Collect one accept of each of users o0 … on."""
         self.collector.collect(
             "shop",
             ({"openid": f"o{u}", "subscriptions": {template: "accept"}} for u in range(users)),

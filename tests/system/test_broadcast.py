@@ -97,7 +97,9 @@ def test_a_dead_permit_gives_way_to_the_next_one(shop, wechat, units) -> None:
     assert shop.ledger()["held"] == 0
 
 
-def test_a_unit_killed_in_the_middle_costs_nobody_anything(slow_shop, wechat, units, eventually):
+def test_a_unit_killed_in_the_middle_costs_nobody_anything(
+    slow_shop, wechat, units, eventually
+) -> None:
     shop = slow_shop
     shop.collect_form_ids(1500)
     wechat.ask("config", {"latency": {"fixed_ms": 50}})
@@ -131,7 +133,9 @@ def test_a_unit_told_to_stop_leaves_nothing_in_doubt(slow_shop, wechat, units, e
     assert status.outcomes == {"delivered": 1200}
 
 
-def test_a_wrong_template_aborts_after_at_most_k_permits_and_hands_them_back(shop, wechat, units):
+def test_a_wrong_template_aborts_after_at_most_k_permits_and_hands_them_back(
+    shop, wechat, units
+) -> None:
     shop.collect_form_ids(200)
     wechat.ask("config", {"templates": [{"template_id": "other", "channel": "template"}]})
     units.start(shop.settings, wechat)
@@ -153,7 +157,9 @@ def test_a_wrong_appid_pauses_having_touched_one_permit_per_recipient(
 
     broadcast = shop.broadcasts.create(template_spec()).id
     status = eventually(
-        lambda: (s := shop.broadcasts.status(broadcast)).state == "paused" and not s.in_flight and s,
+        lambda: (
+            (s := shop.broadcasts.status(broadcast)).state == "paused" and not s.in_flight and s
+        ),
         "the broadcast is paused",
     )
 
@@ -162,11 +168,11 @@ def test_a_wrong_appid_pauses_having_touched_one_permit_per_recipient(
     assert shop.ledger()["void"] == 10
 
 
-def test_a_lost_answer_is_repeated_with_the_same_form_id_and_counts_once(shop, wechat, units):
+def test_a_lost_answer_is_repeated_with_the_same_form_id_and_counts_once(
+    shop, wechat, units
+) -> None:
     shop.collect_form_ids(60)
-    wechat.ask(
-        "faults", [{"api": "template/send", "action": "cut_after", "skip": 10, "count": 20}]
-    )
+    wechat.ask("faults", [{"api": "template/send", "action": "cut_after", "skip": 10, "count": 20}])
     units.start(shop.settings, wechat)
 
     status = shop.wait(shop.broadcasts.create(template_spec()).id)
@@ -176,7 +182,9 @@ def test_a_lost_answer_is_repeated_with_the_same_form_id_and_counts_once(shop, w
     assert wechat.stats["duplicates"] == 0
 
 
-def test_a_lost_answer_to_a_subscribe_send_is_in_doubt_and_never_repeated(shop, wechat, units):
+def test_a_lost_answer_to_a_subscribe_send_is_in_doubt_and_never_repeated(
+    shop, wechat, units
+) -> None:
     shop.collect_subscriptions(60, TEMPLATE)
     wechat.ask(
         "faults", [{"api": "subscribe/send", "action": "cut_after", "skip": 10, "count": 20}]
@@ -307,7 +315,13 @@ def test_a_worker_without_settings_ends_and_says_what_to_set(tmp_path) -> None:
     import sys  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
-    command = [str(Path(sys.executable).parent / "dramatiq"), "workers", "-p", "1", "--skip-logging"]
+    command = [
+        str(Path(sys.executable).parent / "dramatiq"),
+        "workers",
+        "-p",
+        "1",
+        "--skip-logging",
+    ]
     env = {"PATH": os.environ["PATH"], "WXB_APPS": '{"shop": {"appid": "wx1"}}'}
     ended = subprocess.run(
         command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=25, check=False
