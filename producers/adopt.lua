@@ -2,7 +2,7 @@
 --
 -- Guarantee: an older or equal generation changes nothing, so it can be repeated at will.
 -- What is queued or delayed of a broadcast that drops (cancelled, aborted, late) is counted and
--- dropped at once; a resumed message among it was perhaps sent, and becomes in_doubt.
+-- dropped at once; a resumed message among it, or one set aside, was perhaps sent: in_doubt.
 --
 -- KEYS  1 lane hash, 2 queue list, 3 delayed zset, 4 flight hash, 5 tries hash, 6 ring list,
 --       7 priority ring list, 8 stock hash, 9 ledger hash, 10 sending zset
@@ -33,13 +33,14 @@ if drop ~= '' then
   local entries = redis.call('HGETALL', flight)
   for i = 1, #entries, 2 do
     local held = read_flight(entries[i + 1])
-    if held.worker == '-' then
-      doubt(prefix, id, lane, flight, entries[i], held, ttl)
-      doubted = doubted + 1
+    if held.worker == '-' or held.worker == 'aside' then
+      doubt(prefix, redis.call('HGET', lane, 'app'), id, lane, flight, entries[i], held, ttl)
+      if held.worker == '-' then doubted = doubted + 1 end
     end
   end
   dropped = redis.call('LLEN', queue) + redis.call('ZCARD', delayed) - doubted
   redis.call('DEL', queue, delayed, tries)
+  redis.call('HSET', lane, 'aside', 0)
   if dropped > 0 then
     redis.call('HINCRBY', lane, 'o:' .. drop, dropped)
     redis.call('HINCRBY', lane, 'done', dropped)

@@ -34,6 +34,9 @@ from producers.words import ENDED, Outcome, State
 _UNLIMITED_WINDOW: Final = 10_000
 """Messages queued ahead per second of window when no rate is set."""
 
+RESTORED: Final = "redis may be an old backup"
+"""Reason of a pause after Redis came back from a gap of more than ten minutes."""
+
 _KEY_TTL: Final = timedelta(days=7)
 _SMALL: Final = 10_000
 """An audience up to so many is split by its creator at once; larger ones by a worker."""
@@ -59,7 +62,8 @@ class Status:
         settled: recipients that have an outcome.
         outcomes: outcome → recipients, without zeros.
         errcodes: WeChat's errcode → answers, without 0.
-        queued, delayed, in_flight: messages now.
+        queued, delayed, in_flight: messages now; a resumed one counts as queued or delayed too.
+        aside: messages that outlived their workers too often and wait for an operator.
         reason, errcode: why it was paused or aborted, or '' and 0.
         created_at_ms, ended_at_ms: server epoch ms; 0 while not ended.
         complete: every recipient has its outcome, and nothing more will change.
@@ -79,6 +83,7 @@ class Status:
     queued: int
     delayed: int
     in_flight: int
+    aside: int
     reason: str
     errcode: int
     created_at_ms: int
@@ -203,8 +208,18 @@ class Broadcasts:
         """
         return self.move(broadcast, "pause", reason, errcode)
 
-    def resume(self, broadcast: str) -> State:
-        """Go on sending a paused broadcast; raises as `pause`."""
+    def resume(self, broadcast: str, *, after_restore: bool = False) -> State:
+        """Go on sending a paused broadcast; raises as `pause`.
+
+        Args:
+            broadcast: its id.
+            after_restore: needed when it was paused because Redis may have been restored from an
+                old backup: whoever was sent to since then may be sent to again.
+        """
+        if self._home(broadcast).get("reason") == RESTORED and not after_restore:
+            raise IllegalMoveError(
+                broadcast, f"paused ({RESTORED}); look, then resume --after-restore", "resume"
+            )
         state = self.move(broadcast, "resume")
         self._ask_for_split(broadcast)
         return state
@@ -281,6 +296,10 @@ class Broadcasts:
             0,
             "done",
             0,
+            "error_window",
+            settings.error_window,
+            "error_share",
+            settings.error_budget,
             "open",
             0,
             "canary",
@@ -347,6 +366,7 @@ class Broadcasts:
                 elif field.startswith("e:"):
                     errcodes[field[2:]] = errcodes.get(field[2:], 0) + int(count)
         total = sum(int(copy.get("total", 0)) for copy in copies)
+        aside = sum(int(copy.get("aside", 0)) for copy in copies)
         settled = sum(int(copy.get("done", 0)) for copy in copies)
         split = all(copy.get("split") == "done" for copy in copies)
         order = {outcome: place for place, outcome in enumerate(Outcome)}
@@ -364,7 +384,8 @@ class Broadcasts:
             errcodes=errcodes,
             queued=sum(answers[1::4]),
             delayed=sum(answers[2::4]),
-            in_flight=sum(answers[3::4]),
+            in_flight=sum(answers[3::4]) - aside,
+            aside=aside,
             reason=home.get("reason", ""),
             errcode=int(home.get("errcode") or 0),
             created_at_ms=int(home["created_at_ms"]),

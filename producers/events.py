@@ -101,6 +101,33 @@ class MessagesRecovered(Event):
     dead_worker: str
     resumed: int
     in_doubt: int
+    set_aside: int
+
+
+@dataclass(frozen=True)
+class ServerChanged(Event):
+    """Redis is another server, or was restarted: what it may have forgotten is in doubt."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    server: str
+    silent_ms: int
+    broadcasts: int
+    paused: bool
+
+
+@dataclass(frozen=True)
+class ReceiptSettled(Event):
+    """WeChat's sent event said what became of a message."""
+
+    app: str
+    broadcast: str
+    openid: str
+    template_id: str
+    msgid: str
+    errcode: int
+    status: str
+    result: str
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 -- flight: the entry of a message that may be unanswered, and what happens when it stays so.
 --   flight  hash  bucket:openid -> worker fence member expires_at_ms since_ms tries resumed
--- worker is '-' while a resumed message waits in the queue or the delayed ones.
+-- worker is '-' while a resumed message waits in the queue or the delayed ones, and 'aside' when it
+-- was set aside, having outlived its workers too often: it waits for an operator.
+--   doubts    hash  bucket:openid -> since_ms until_ms member, of each in_doubt recipient
+--   receipts  hash  template msgid -> errcode at_ms, of one user: they came before the answer
 -- Expects permit.lua's functions, now, sending (key name) and lease (ms, of one user's turn).
 local function read_flight(value)
   local worker, fence, member, expires, since, tries, resumed =
@@ -25,19 +28,50 @@ end
 
 -- This message's turn with its user ends; not the turn of another message that came after it.
 local function end_lease(openid, held)
-  if held.worker == '-' then return end
+  if held.worker == '-' or held.worker == 'aside' then return end
   if tonumber(redis.call('ZSCORE', sending, openid) or 0) == held.since + lease then
     redis.call('ZREM', sending, openid)
   end
 end
 
--- Perhaps sent, and never to be known from here: in_doubt, the permit counted as spent.
-local function doubt(prefix, id, lane, flight, item, held, ttl)
+local CLOCKS = 5000  -- WeChat's clock and ours may differ by so many ms
+
+-- A receipt of this user and template that came within the attempt's time: its errcode, or nothing.
+local function early_receipt(prefix, app, openid, member, since)
+  if kind_of(member) ~= 's' then return end
+  local receipts = prefix .. 'receipts:' .. app .. ':' .. openid
+  local found = redis.call('HGETALL', receipts)
+  for i = 1, #found, 2 do
+    local errcode, at = string.match(found[i + 1], '^(%S+) (%S+)$')
+    local template = string.match(found[i], '^(%S+) ')
+    at = tonumber(at)
+    if template == string.sub(member, 3) and at >= since - CLOCKS and at <= now + CLOCKS then
+      redis.call('HDEL', receipts, found[i])
+      return errcode
+    end
+  end
+end
+
+-- What an unanswered message ends as: in_doubt, listed with its time, unless its receipt is here.
+local function doubtful_outcome(prefix, app, id, item, held, ttl)
   local _, openid = bucket_and_openid(item)
-  write_outcome(prefix, id, item, 'in_doubt', ttl)
+  local errcode = early_receipt(prefix, app, openid, held.member, held.since)
+  if errcode == '0' then return 'delivered' end
+  if errcode then return 'failed' end
+  local doubts = prefix .. 'doubts:' .. id
+  redis.call('HSET', doubts, item, string.format('%d %d %s', held.since, now, held.member))
+  redis.call('PEXPIRE', doubts, ttl)
+  return 'in_doubt'
+end
+
+-- Perhaps sent, and never to be known from here: in_doubt, the permit counted as spent.
+local function doubt(prefix, app, id, lane, flight, item, held, ttl)
+  local _, openid = bucket_and_openid(item)
+  local outcome = doubtful_outcome(prefix, app, id, item, held, ttl)
+  write_outcome(prefix, id, item, outcome, ttl)
   count_use(held.member, held.expires, 'spent')
   redis.call('HDEL', flight, item)
   end_lease(openid, held)
-  redis.call('HINCRBY', lane, 'o:in_doubt', 1)
+  redis.call('HINCRBY', lane, 'o:' .. outcome, 1)
   redis.call('HINCRBY', lane, 'done', 1)
 end

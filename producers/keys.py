@@ -6,7 +6,8 @@ Scripts that find their keys on the way (which broadcast is next, which openid) 
 the lane's prefix by the same names as here.
 
 Keys without a TTL, all others have one: `deployment`, `fence`, `audience`, `audience_buckets`,
-`audience_size`, `audiences`, `ledger`, `stock`, `active`, `ring`, `workers`, and Dramatiq's own.
+`audience_size`, `audiences`, `ledger`, `stock`, `active`, `ring`,
+`workers`, `server`, and Dramatiq's own.
 """
 
 import zlib
@@ -19,6 +20,9 @@ DEPLOYMENT: Final = "wxb:deployment"
 
 WORKERS: Final = "wxb:workers"
 """zset: worker id → its last beat (server epoch ms). Owner: the beat; the dead are removed."""
+
+SERVER: Final = "wxb:server"
+"""string: run_id of the Redis server that the deployment last ran on; never expires."""
 
 WAKE: Final = "wxb:wake"
 """pub/sub channel: ``wake`` (there is work), ``stop ID`` and ``go ID`` (a broadcast moved)."""
@@ -72,7 +76,8 @@ def delayed(lane: int, broadcast: str) -> str:
 def flight(lane: int, broadcast: str) -> str:
     """hash: ``bucket:openid`` → ``worker fence member expires_at_ms since_ms tries resumed``.
 
-    Exists only while a POST may be unanswered. The worker is ``-`` while a resumed one waits.
+    Exists only while a POST may be unanswered. The worker is ``-`` while a resumed one waits, and
+    ``aside`` when it was set aside.
     """
     return f"{lane_prefix(lane)}flight:{broadcast}"
 
@@ -88,6 +93,16 @@ def suspects(lane: int, broadcast: str) -> str:
     Their other permits are void once it came. As the outcomes.
     """
     return f"{lane_prefix(lane)}suspects:{broadcast}"
+
+
+def doubts(lane: int, broadcast: str) -> str:
+    """hash: ``bucket:openid`` → ``since_ms until_ms member`` of each recipient in doubt."""
+    return f"{lane_prefix(lane)}doubts:{broadcast}"
+
+
+def receipts(lane: int, app: str, openid: str) -> str:
+    """hash: ``template msgid`` → ``errcode at_ms`` of receipts that came first; one day."""
+    return f"{lane_prefix(lane)}receipts:{app}:{openid}"
 
 
 def outcomes(lane: int, broadcast: str, bucket: int) -> str:

@@ -89,9 +89,9 @@ class Producer:
         """Stop sending; see `Broadcasts.pause`."""
         return self._broadcasts.pause(broadcast)
 
-    def resume(self, broadcast: str) -> State:
+    def resume(self, broadcast: str, *, after_restore: bool = False) -> State:
         """Go on sending; see `Broadcasts.resume`."""
-        return self._broadcasts.resume(broadcast)
+        return self._broadcasts.resume(broadcast, after_restore=after_restore)
 
     def cancel(self, broadcast: str) -> State:
         """End a broadcast; see `Broadcasts.cancel`."""
@@ -151,9 +151,9 @@ class AsyncProducer:
         """As `Producer.pause`."""
         return await self._run(self._producer.pause, broadcast)
 
-    async def resume(self, broadcast: str) -> State:
+    async def resume(self, broadcast: str, *, after_restore: bool = False) -> State:
         """As `Producer.resume`."""
-        return await self._run(self._producer.resume, broadcast)
+        return await self._run(self._producer.resume, broadcast, after_restore=after_restore)
 
     async def cancel(self, broadcast: str) -> State:
         """As `Producer.cancel`."""

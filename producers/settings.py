@@ -161,6 +161,12 @@ class Settings(BaseSettings):
         timedelta(seconds=10), description="a permit nearer to its expiry than this is not used"
     )
     attempts: int = Field(5, ge=1, le=20, description="tries per recipient before it fails")
+    error_budget: float = Field(
+        0.5, ge=0, le=1, description="share of errors among the last answers that pauses"
+    )
+    error_window: int = Field(
+        200, ge=0, description="how many answers that looks at, per lane; 0 = no budget"
+    )
     log_sample: float = Field(
         1.0,
         ge=0,

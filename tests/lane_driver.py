@@ -323,7 +323,22 @@ class Lane:
             LEASE,
             *alive,
         ]
-        return self.run("workers", "recover", names, args)
+        return self.run("workers", "recover", names, args)[:2]
+
+    def aside(self, broadcast: str, what: str) -> int:
+        n, app = self.number, self.app
+        ring = keys.priority_ring if self.copy(broadcast)["priority"] == "1" else keys.ring
+        names = [
+            keys.lane_broadcast(n, broadcast),
+            keys.flight(n, broadcast),
+            keys.queue(n, broadcast),
+            ring(n, app),
+            keys.sending(n, app),
+            keys.stock(n, app),
+            keys.ledger(n, app),
+        ]
+        args = ["", self.now_ms, broadcast, self.prefix, app, TTL, keys.WAKE, what]
+        return self.run("producers", "aside", names, args)
 
     def promote(self, broadcast: str, limit: int = 1000) -> int:
         n, app = self.number, self.app

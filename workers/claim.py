@@ -15,6 +15,7 @@ class Claim:
         fence: token under which alone it can be settled.
         tries: earlier attempts.
         resumed: an earlier attempt with this very permit may have arrived.
+        unsure: Redis may have forgotten such an attempt: it was restarted meanwhile.
         claimed_at: monotonic seconds, not later than the claim.
         slot_at: monotonic seconds at which the send may start.
         slot_ends: whether an unused slot is void (it is not when no rate is set).
@@ -32,6 +33,7 @@ class Claim:
     claimed_at: float
     slot_at: float = 0.0
     slot_ends: bool = False
+    unsure: bool = False
 
     @property
     def openid(self) -> str:
@@ -69,4 +71,5 @@ def parse_row(row: str, app: str, lane: int, broadcast: str, claimed_at: float) 
         int(tries),
         resumed == "1",
         claimed_at,
+        unsure=resumed == "2",
     )

@@ -21,6 +21,12 @@ LEASE_MS: Final = 3000
 _PROMOTED: Final = 1000
 """Delayed messages promoted by one script run."""
 
+_REASONS: Final = {
+    "abort": "WeChat refuses this message for everybody",
+    "pause": "refusals in a row: check the appid, the audience and the template",
+}
+_OVER_BUDGET: Final = "over the error budget: too many of the last answers failed"
+
 _ORPHAN_MS: Final = 3_600_000
 """An id that was listed and whose home never came is forgotten after an hour."""
 
@@ -105,10 +111,7 @@ class Keeper:
     def obey(self, broadcast: str, verdict: str) -> None:
         """Bring a lane's verdict (``abort 40037``, ``pause 43101``) to the whole broadcast."""
         move, _, errcode = verdict.partition(" ")
-        reason = {
-            "abort": "WeChat refuses this message for everybody",
-            "pause": "refusals in a row: check the appid, the audience and the template",
-        }[move]
+        reason = _REASONS[move] if int(errcode) else _OVER_BUDGET
         try:
             self._broadcasts.move(broadcast, move, reason, int(errcode))
         except (IllegalMoveError, NotFoundError):

@@ -2,14 +2,14 @@
 --
 -- Guarantee: a form_id message goes back to the front of the queue, *resumed*, with its permit
 -- held; a prepay_id or subscription one, perhaps sent, becomes in_doubt and is never repeated. A
--- message that has been tried `attempts` times is in_doubt too, so that one that kills its worker
--- ends. Run again it finds nothing: the entries no longer carry the dead worker's name. A worker
+-- message that has been tried `attempts` times is set aside, so that one that kills its worker again
+-- and again ends: it keeps its permit and waits for an operator (aside.lua). Run again it finds nothing: the entries no longer carry the dead worker's name. A worker
 -- runs it for itself with the fence tokens it knows, to return what a lost reply left behind.
 --
 -- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 ring list, 5 sending zset, 6 stock, 7 ledger
 -- ARGV  1 unused, 2 now_ms or '', 3 dead worker, 4 broadcast id, 5 lane prefix, 6 ttl_ms,
 --       7 attempts, 8 wake channel, 9 sending lease (ms), then fence tokens known to be alive
--- Returns  {resumed, in doubt}
+-- Returns  {resumed, in doubt, set aside}
 --@include clock
 local lane, flight, queue, ring, sending, stock, ledger =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -21,28 +21,37 @@ local alive = {}
 for i = 10, #ARGV do alive[ARGV[i]] = true end
 local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'open', 'unjudged')
 local unjudged = has[4] ~= '1' and tonumber(has[5] or 0) or 0
-local resumed, doubted = 0, 0
+local app = redis.call('HGET', lane, 'app')
+local resumed, doubted, aside = 0, 0, 0
 local entries = redis.call('HGETALL', flight)
 for i = 1, #entries, 2 do
   local item, held = entries[i], read_flight(entries[i + 1])
   if held.worker == dead and not alive[held.fence] then
     local _, openid = bucket_and_openid(item)
-    if kind_of(held.member) ~= 'f' or held.tries + 1 >= attempts or has[2] ~= '' then
-      doubt(prefix, id, lane, flight, item, held, ttl)
+    local frees_place = true
+    if kind_of(held.member) ~= 'f' or has[2] ~= '' then
+      doubt(prefix, app, id, lane, flight, item, held, ttl)
       doubted = doubted + 1
-      if unjudged > 0 then  -- an in_doubt one frees its place in the canary
-        redis.call('HINCRBY', lane, 'unjudged', -1)
-        unjudged = unjudged - 1
-      end
+    elseif held.tries + 1 >= attempts then
+      write_flight(flight, item, 'aside', held.fence, held.member, held.expires, held.since,
+        held.tries + 1, '1')
+      end_lease(openid, held)
+      aside = aside + 1
     else
       write_flight(flight, item, '-', held.fence, held.member, held.expires, held.since,
         held.tries + 1, '1')
       end_lease(openid, held)
       redis.call('LPUSH', queue, item)
       resumed = resumed + 1
+      frees_place = false
+    end
+    if frees_place and unjudged > 0 then
+      redis.call('HINCRBY', lane, 'unjudged', -1)
+      unjudged = unjudged - 1
     end
   end
 end
+if aside > 0 then redis.call('HINCRBY', lane, 'aside', aside) end
 if resumed > 0 then
   redis.call('PEXPIRE', queue, ttl)
   if has[1] == 'running' and has[3] == '' and not redis.call('LPOS', ring, id) then
@@ -50,4 +59,4 @@ if resumed > 0 then
   end
   redis.call('PUBLISH', ARGV[8], 'wake')
 end
-return { resumed, doubted }
+return { resumed, doubted, aside }

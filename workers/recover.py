@@ -24,7 +24,7 @@ class Recoverer:
 
     def recover(
         self, app: str, broadcast: str, lane: int, dead: str, alive_fences: Iterable[str] = ()
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int, int]:
         """Take back one dead worker's messages of one broadcast in one lane.
 
         Args:
@@ -35,13 +35,13 @@ class Recoverer:
             alive_fences: fence tokens that are not to be touched.
 
         Returns:
-            Messages that were resumed, and those now in doubt.
+            Messages that were resumed, those now in doubt, and those set aside.
 
         Raises:
             redis.ConnectionError, redis.TimeoutError: repeat it; it finds what is left.
         """
         priority = self._client.hget(keys.lane_broadcast(lane, broadcast), "priority") == "1"
-        resumed, doubted = self._script(
+        resumed, doubted, aside = self._script(
             keys=[
                 keys.lane_broadcast(lane, broadcast),
                 keys.flight(lane, broadcast),
@@ -64,4 +64,4 @@ class Recoverer:
                 *alive_fences,
             ],
         )
-        return int(resumed), int(doubted)
+        return int(resumed), int(doubted), int(aside)

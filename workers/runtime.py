@@ -39,6 +39,7 @@ from producers.retry import LOST
 from producers.settings import Settings
 from producers.split import Splitter
 from workers.claim import Claim
+from workers.epoch import Epochs
 from workers.gate import Gate
 from workers.hands import Hands
 from workers.keeper import Keeper
@@ -85,7 +86,11 @@ class Runtime:
         self._closing = threading.Event()
         self._tasks: list[asyncio.Task[None]] = []
         asyncio.run_coroutine_threadsafe(self._open(), loop).result(30)
-        taker = Taker(self.redis, settings, self.worker, self.broadcasts.ttl_ms)
+        self._epochs = Epochs(self.redis, settings, self.broadcasts)
+        self._epochs.begin()
+        self._taking = store.connect(settings, connections=2)
+        self._epochs.guard(self._taking)
+        taker = Taker(self._taking, settings, self.worker, self.broadcasts.ttl_ms)
         self.pump = Pump(
             settings,
             taker,
@@ -203,7 +208,12 @@ class Runtime:
 
     def _keep(self) -> None:
         while not self._closing.wait(1.0):
-            self._keeper.run_once()
+            try:
+                self._epochs.begin()
+            except (redis.RedisError, WxbroadcastError) as error:
+                logs.emit(DutyFailed("epoch", -1, type(error).__name__))
+            else:
+                self._keeper.run_once()
 
     def _listen(self) -> None:
         """Turn wake-ups into wakes; the pump's own poll is what nobody can lose."""
@@ -243,9 +253,9 @@ class Runtime:
         for app in self.settings.apps:
             for broadcast in self.redis.zrange(keys.active(app), 0, -1):
                 for lane in range(self.settings.lanes):
-                    resumed, doubted = self._recoverer.recover(app, broadcast, lane, peer)
-                    if resumed or doubted:
-                        logs.emit(MessagesRecovered(broadcast, lane, peer, resumed, doubted))
+                    found = self._recoverer.recover(app, broadcast, lane, peer)
+                    if any(found):
+                        logs.emit(MessagesRecovered(broadcast, lane, peer, *found))
         self._peers.bury(peer)  # all that it held is back: should this fail, it is tried again
 
     async def _keep_token(self, alias: str) -> None:
@@ -279,6 +289,7 @@ class Runtime:
             asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(2)
         self._keeping.join(2)
         self._listening.join(2)
+        self._taking.close()
         self.redis.close()
         left = max(0, self.hands.held)
         logs.emit(WorkerStopped(self.worker, left, round(time.monotonic() - started, 3)))

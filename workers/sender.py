@@ -130,6 +130,7 @@ class Sender:
             attempts=self._settings.attempts,
             permit_age_ms=age_ms,
             retry_when_busy=app.retry_when_busy,
+            unsure=claim.unsure,
         )
         self._settler.put(Answer(claim, reply, verdict))
         try:

@@ -9,7 +9,7 @@
 --
 -- KEYS  1 reply string, 2 sending zset, 3 fence string, 4 stock hash, 5 ledger hash
 -- Found on the way, with the lane's hash tag: lane:ID, flight:ID, delayed:ID, queue:ID, tries:ID,
--- suspects:ID, outcomes:ID:BUCKET, msgids:ID:BUCKET, permits:APP:OPENID, subs:APP:OPENID (see keys.py).
+-- suspects:ID, doubts:ID, receipts:APP:OPENID, outcomes:ID:BUCKET, msgids:ID:BUCKET, permits:APP:OPENID, subs:APP:OPENID (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 sending lease (ms),
 --       7 permit margin (ms), 8 ttl of outcomes (ms), 9 canary K, then one row per answer:
 --       "id item fence action fate outcome errcode delay_ms streak skip msgid"
@@ -36,7 +36,8 @@ local function broadcast(id)
   if known then return known end
   local lane = prefix .. 'lane:' .. id
   local has = redis.call('HMGET', lane, 'open', 'drop', 'template_errors', 'refusals', 'unknowns',
-    'unjudged', 'channel', 'template', 'state', 'verdict', 'priority', 'canary')
+    'unjudged', 'channel', 'template', 'state', 'verdict', 'priority', 'canary',
+    'error_window', 'error_share', 'recent', 'recent_errors')
   local one = {
     id = id, lane = lane, open = has[1] == '1', drop = has[2] or '', counts = {}, done = 0,
     -- before the first delivery: how many this lane may put at risk, when it may any
@@ -44,6 +45,8 @@ local function broadcast(id)
     template_errors = tonumber(has[3] or 0), refusals = tonumber(has[4] or 0),
     unknowns = tonumber(has[5] or 0), unjudged = tonumber(has[6] or 0), channel = has[7],
     template = has[8], running = has[9] == 'running', verdict = has[10] or '', moved = false,
+    window = tonumber(has[13] or 0), share = tonumber(has[14] or 1),
+    recent = tonumber(has[15] or 0), recent_errors = tonumber(has[16] or 0),
     ring = prefix .. (has[11] == '1' and 'first:' or 'ring:') .. app,
     flight = prefix .. 'flight:' .. id, delayed = prefix .. 'delayed:' .. id,
     queue = prefix .. 'queue:' .. id, tries = prefix .. 'tries:' .. id,
@@ -119,7 +122,28 @@ local function end_flight(one, item, openid, held)
   end_lease(openid, held)
 end
 
+-- The last answers of a broadcast: more than its share of errors among them pause it.
+local BUDGETED = { failed = true, bad_data = true, in_doubt = true }
+local function spend_budget(one, outcome)
+  if one.window == 0 then return end
+  one.recent = one.recent + 1
+  if BUDGETED[outcome] then one.recent_errors = one.recent_errors + 1 end
+  if one.recent >= one.window then
+    if one.recent_errors > one.share * one.recent then pass_verdict(one, 'pause 0') end
+    one.recent, one.recent_errors = 0, 0
+  end
+end
+
 local function finish(one, item, openid, held, outcome, errcode, msgid)
+  if outcome == 'in_doubt' then
+    outcome = doubtful_outcome(prefix, app, one.id, item, held, ttl)
+  elseif outcome == 'delivered' and msgid ~= '-' then
+    -- its receipt may have come first, and say that it failed after all
+    local early = redis.call('HGET', prefix .. 'receipts:' .. app .. ':' .. openid,
+      one.template .. ' ' .. msgid)
+    if early and string.sub(early, 1, 2) ~= '0 ' then outcome = 'failed' end
+  end
+  spend_budget(one, outcome)
   local value = outcome
   if errcode ~= '0' and outcome ~= 'delivered' then value = outcome .. ' ' .. errcode end
   write_outcome(prefix, one.id, item, value, ttl)
@@ -175,7 +199,7 @@ local function settle(row)
     if one.drop ~= '' then
       judge(one, streak, errcode, false)
       one.doubted = true
-      doubt(prefix, id, one.lane, one.flight, item, held, ttl)
+      doubt(prefix, app, id, one.lane, one.flight, item, held, ttl)
       return 'done'
     end
     judge(one, streak, errcode, true)
@@ -194,7 +218,7 @@ local function settle(row)
     if held.resumed == '1' then  -- an earlier attempt is unanswered: its permit stays with it
       if one.drop ~= '' then
         one.doubted = true
-        doubt(prefix, id, one.lane, one.flight, item, held, ttl)
+        doubt(prefix, app, id, one.lane, one.flight, item, held, ttl)
         return 'done'
       end
       end_lease(openid, held)
@@ -236,7 +260,12 @@ end
 local results = {}
 for i = 10, #ARGV do results[#results + 1] = settle(ARGV[i]) end
 for _, one in ipairs(order) do
-  if one.done > 0 then one.counts['done'] = one.done end
+  if one.done > 0 then
+    one.counts['done'] = one.done
+    if one.window > 0 then
+      redis.call('HSET', one.lane, 'recent', one.recent, 'recent_errors', one.recent_errors)
+    end
+  end
   for field, n in pairs(one.counts) do redis.call('HINCRBY', one.lane, field, n) end
   if one.moved then
     redis.call('HSET', one.lane, 'open', one.open and 1 or 0, 'unjudged', one.unjudged,

@@ -20,7 +20,8 @@
 --       broadcasts with a rate of their own (how many may be claimed now)
 -- Returns  rows of strings: "B id low closed" opens a broadcast's rows (low: 1 when its queue wants
 --       a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
---       resumed" per claim; "Q id" says that the lane is complete
+--       resumed" per claim (resumed: 0 no, 1 an earlier attempt with this permit may have arrived,
+--       2 no, but Redis may have forgotten one: it was restarted while the broadcast ran); "Q id" says that the lane is complete
 --@include reply
 --@include clock
 local first, ring, sending, fence, stock, ledger =
@@ -79,7 +80,7 @@ local function claim_for(item, id, channel, template, keys, tally)
       return
     end
     tried = keys.tried and tonumber(redis.call('HGET', keys.tries, item) or 0) or 0
-    resumed = '0'
+    resumed = keys.unsure and '2' or '0'
     tally.fresh = tally.fresh + 1
   end
   last_fence = last_fence + 1
@@ -92,12 +93,14 @@ end
 local function visit(id, quantum)
   local lane = prefix .. 'lane:' .. id
   local has = redis.call('HMGET', lane, 'state', 'verdict', 'channel', 'template', 'open', 'canary',
-    'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop', 'refusals')
+    'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop', 'refusals',
+    'unsure')
   if has[1] ~= 'running' or has[2] ~= '' or has[12] ~= '' then return false end
   local want, fresh, closed = may_claim(id, has, quantum)
   local queue = prefix .. 'queue:' .. id
   local keys = { delayed = prefix .. 'delayed:' .. id, flight = prefix .. 'flight:' .. id,
                  tries = prefix .. 'tries:' .. id }
+  keys.unsure = has[14] == '1'
   keys.tried = want > 0 and redis.call('EXISTS', keys.tries) == 1
   local tally = { no_permit = 0, delayed = 0, fresh = 0 }
   local mine, passed = {}, {}

@@ -139,6 +139,7 @@ def judge(
     attempts: int,
     permit_age_ms: int,
     retry_when_busy: bool,
+    unsure: bool = False,
 ) -> Verdict:
     """Return the verdict on one attempt.
 
@@ -150,6 +151,8 @@ def judge(
         attempts: how many a message has in all.
         permit_age_ms: since the permit was collected, as far as its expiry tells.
         retry_when_busy: repeat a prepay_id or subscription send that was answered with -1.
+        unsure: Redis was restarted while the broadcast ran, and may have forgotten an attempt: a
+            used form_id may be that one's, so the next permit is left alone.
     """
     last = tries + 1 >= attempts
     if reply.fate is Fate.UNANSWERED:
@@ -161,6 +164,8 @@ def judge(
         return Verdict(Action.REQUEUE, PermitFate.BACK, penalize=True)
     if found.disposition is Disposition.DELIVERED:
         return Verdict(Action.SETTLE, PermitFate.SPENT, Outcome.DELIVERED, streak=Streak.OK)
+    if unsure and reply.errcode == 41029 and kind == "f":
+        return _IN_DOUBT
     if resumed:
         return _judge_resumed(reply.errcode, found.disposition, tries, last=last)
     return _judge_first(

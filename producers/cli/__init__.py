@@ -5,10 +5,11 @@ A command imports what it needs when it runs, so that ``--help`` answers at once
 
 import typer
 
-from producers.cli import audience, broadcast, collect, demo, events, lifecycle, sandbox, up
+from producers.cli import audience, broadcast, care, collect, demo, events, lifecycle, sandbox, up
 
 _EPILOG = """
-Exit codes: 0 fine; 1 the data is wrong (every item refused, a sum of the demo); 2 wrong usage,
+Exit codes: 0 fine; 1 the data is wrong (every item refused, a sum of the demo or
+the audit, a bad check of the doctor); 2 wrong usage,
 input or settings; 3 the broadcast was aborted or cancelled (--wait); 4 Redis does not answer;
 130 Ctrl-C.
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 _SETUP = "Try it"
 _WORK = "Permits and audiences"
 _BROADCASTS = "Broadcasts"
+_CARE = "Looking after it"
 
 app.command(rich_help_panel=_SETUP)(demo.demo)
 app.command(rich_help_panel=_SETUP)(up.up)
@@ -45,7 +47,11 @@ app.command("list", rich_help_panel=_BROADCASTS)(lifecycle.list_)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.pause)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.resume)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.cancel)
-app.command(rich_help_panel="Logs")(events.events)
+app.command(rich_help_panel=_BROADCASTS)(care.doubts)
+app.command(rich_help_panel=_BROADCASTS)(care.aside)
+app.command(rich_help_panel=_CARE)(care.audit)
+app.command(rich_help_panel=_CARE)(care.doctor)
+app.command(rich_help_panel=_CARE)(events.events)
 
 
 def main() -> None:

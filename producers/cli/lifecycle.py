@@ -64,10 +64,19 @@ def pause(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
         _move(session, "pause", broadcast_id, as_json=as_json)
 
 
-def resume(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
+def resume(
+    broadcast_id: BroadcastId,
+    after_restore: Annotated[
+        bool,
+        typer.Option(
+            "--after-restore", help="Redis came back from an old backup, and you have looked."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Go on sending a paused broadcast where it stopped."""
     with opened(as_json=as_json) as session:
-        _move(session, "resume", broadcast_id, as_json=as_json)
+        _move(session, "resume", broadcast_id, as_json=as_json, after_restore=after_restore)
 
 
 def cancel(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
@@ -76,10 +85,12 @@ def cancel(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
         _move(session, "cancel", broadcast_id, as_json=as_json)
 
 
-def _move(session: Session, move: str, broadcast_id: str, *, as_json: bool) -> None:
+def _move(
+    session: Session, move: str, broadcast_id: str, *, as_json: bool, **options: bool
+) -> None:
     from producers.broadcasts import Broadcasts
 
-    state = getattr(Broadcasts(session.client, session.settings), move)(broadcast_id)
+    state = getattr(Broadcasts(session.client, session.settings), move)(broadcast_id, **options)
     if as_json:
         print_json({"id": broadcast_id, "state": state})
     else:

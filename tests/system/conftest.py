@@ -17,6 +17,7 @@ import redis
 from producers.audiences import Audiences
 from producers.broadcasts import Broadcasts, Status
 from producers.collect import Collector
+from producers.ledger import totals
 from producers.settings import Settings
 from producers.words import ENDED
 
@@ -185,19 +186,8 @@ class Shop:
             )
 
     def ledger(self) -> dict[str, int]:
-        """Return collected, spent, void, expired and available uses, and held as the rest."""
-        from producers import keys  # noqa: PLC0415
-
-        sums = {"collected": 0, "spent": 0, "void": 0, "expired": 0, "available": 0}
-        for lane in range(self.settings.lanes):
-            for field, uses in self.client.hgetall(keys.ledger(lane, "shop")).items():
-                sums[field.split(":")[0]] += int(uses)
-            for field, uses in self.client.hgetall(keys.stock(lane, "shop")).items():
-                if field[0] != "u":
-                    sums["available"] += int(uses)
-        rest = sums["spent"] + sums["void"] + sums["expired"] + sums["available"]
-        sums["held"] = sums["collected"] - rest
-        return sums
+        """Return collected, spent, void, expired, available and held uses."""
+        return totals(self.client, self.settings, "shop").total.as_dict()
 
     def wait(self, broadcast: str, within_s: float = 25) -> Status:
         """Wait until a broadcast has ended and everyone has an outcome."""

@@ -275,6 +275,7 @@ def known_keys(worker: Worker, ids: list[str]) -> Iterator[str]:
                 keys.flight,
                 keys.tries,
                 keys.suspects,
+                keys.doubts,
             )
             yield from (build(lane, broadcast) for build in per_broadcast)
     for openid in OPENIDS:

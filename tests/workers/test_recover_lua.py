@@ -70,14 +70,16 @@ def test_a_worker_returns_what_it_does_not_know_of(lane: Lane) -> None:
     assert lane.queue("b1") == [lost.openid]
 
 
-def test_a_message_that_kills_its_workers_ends_in_doubt(lane: Lane) -> None:
+def test_a_message_that_kills_its_workers_is_set_aside_with_its_permit(lane: Lane) -> None:
     in_flight(lane, anna=form("A"))
     for tries in range(1, 5):
         assert lane.recover("b1", f"w{tries}") == [1, 0]
         assert lane.take_one(f"w{tries + 1}").tries == tries
-    assert lane.recover("b1", "w5") == [0, 1]
-    assert lane.outcomes("b1") == {"anna": "in_doubt"}
-    assert lane.ledger() == {"collected:f": 1, "spent:f": 1}
+    assert lane.recover("b1", "w5") == [0, 0]
+    assert lane.flight("b1")["anna"][0] == "aside"
+    assert (lane.copy("b1")["aside"], lane.outcomes("b1")) == ("1", {})
+    assert lane.recover("b1", "aside-hunter") == [0, 0]
+    assert lane.ledger() == {"collected:f": 1}
 
 
 @pytest.mark.parametrize("drop", ["cancelled", "late"])
