@@ -1,6 +1,7 @@
 """What every test may use: a real Valkey of the run's own, settings on a clean database."""
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,10 +21,17 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("project")
 
 
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:
     """Give the URL of a Valkey that belongs to this run alone."""
-    server = ValkeyServer(appendonly="no")
+    # by process id: two runs at once must not find the same free port, and flush each other
+    port = next(p for p in range(20_000 + os.getpid() % 20_000, 60_000) if _is_free(p))
+    server = ValkeyServer(port=port, appendonly="no")
     server.start()
     try:
         yield server.connection_url
