@@ -11,7 +11,6 @@ from producers.collect import Collector
 from producers.spec import Spec
 from workers.take import Taker
 
-
 pytestmark = pytest.mark.parametrize("lanes", [1, 4])
 
 
