@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from producers import embedded, keys, ledger, store
 from producers.audiences import Audiences
-from producers.broadcasts import Broadcasts, Status
+from producers.broadcasts import Broadcasts
 from producers.collect import Collector
 from producers.crowd import Crowd, invent
 from producers.demo_parts import (
@@ -32,6 +32,7 @@ from producers.demo_sums import Check, Sums, check
 from producers.sandbox_client import SandboxClient
 from producers.settings import Settings
 from producers.spec import Spec
+from producers.status import Status
 from producers.words import ENDED, Channel, State
 
 __all__ = ["DemoError", "Plan", "Result", "Watcher", "run"]

@@ -13,11 +13,11 @@ import orjson
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from producers import procfile, supervisor
-from producers.broadcasts import Status
 from producers.errors import WxbroadcastError
 from producers.events import UnitEnded
 from producers.sandbox_client import SandboxClient
 from producers.settings import Settings
+from producers.status import Status
 from producers.supervisor import Supervisor
 from producers.words import Channel
 

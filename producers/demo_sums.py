@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from producers.broadcasts import Status
 from producers.crowd import Crowd
 from producers.ledger import Ledger
+from producers.status import Status
 from producers.words import Channel, Outcome, State
 
 

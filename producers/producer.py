@@ -11,10 +11,11 @@ from typing import Any, ParamSpec, Self, TypeVar
 from producers import settings as settings_module
 from producers import store
 from producers.audiences import Audiences, ImportReport
-from producers.broadcasts import Broadcasts, Created, Status
+from producers.broadcasts import Broadcasts, Created
 from producers.collect import Collector, Report
 from producers.settings import Settings
 from producers.spec import Spec
+from producers.status import Status
 from producers.words import State
 
 P = ParamSpec("P")

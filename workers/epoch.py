@@ -20,9 +20,10 @@ from typing import Any, Final
 import redis
 
 from producers import keys, logs
-from producers.broadcasts import RESTORED, Broadcasts
+from producers.broadcasts import Broadcasts
 from producers.errors import IllegalMoveError, NotFoundError
 from producers.events import ServerChanged
+from producers.lifecycle import RESTORED
 from producers.settings import Settings
 from producers.store import Client
 from producers.words import State

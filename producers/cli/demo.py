@@ -9,10 +9,10 @@ from producers.cli.options import AsJson
 from producers.cli.session import Code, fail, guarded, print_json, print_table, table
 
 if TYPE_CHECKING:
-    from producers.broadcasts import Status
     from producers.cli.interrupts import Interrupts
     from producers.cli.progress import Progress
     from producers.demo import Result
+    from producers.status import Status
 
 
 def demo(

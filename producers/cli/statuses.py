@@ -7,7 +7,8 @@ from producers.cli.progress import Progress
 from producers.cli.session import table
 
 if TYPE_CHECKING:
-    from producers.broadcasts import Broadcasts, Status
+    from producers.broadcasts import Broadcasts
+from producers.status import Status
 
 _EVERY_S: Final = 0.5
 _PATIENCE_S: Final = 60.0

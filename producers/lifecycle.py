@@ -1,0 +1,199 @@
+"""The lifecycle of a broadcast: its moves, brought from its home to every lane.
+
+Home and lanes. A broadcast's spec, state and generation stand at its home; each lane has a copy of
+the state and its own counts. A move changes the home first, then every lane adopts the newer
+generation; whoever makes the move does both, and the keeper repeats the second until all agree.
+So a process that dies in between delays a move by a second and loses nothing.
+"""
+
+from typing import Final
+
+from producers import keys, logs, scripts
+from producers.errors import IllegalMoveError, NotFoundError
+from producers.events import BroadcastMoved
+from producers.jobs import Jobs
+from producers.retry import LOST, repeat
+from producers.settings import Settings
+from producers.spec import Spec
+from producers.status import Register
+from producers.store import Client
+from producers.words import ENDED, State
+
+_UNLIMITED_WINDOW: Final = 10_000
+"""Messages queued ahead per second of window when no rate is set."""
+
+RESTORED: Final = "redis may be an old backup"
+"""Reason of a pause after Redis came back from a gap of more than ten minutes."""
+
+
+class Lifecycle(Register):
+    """Moves broadcasts through their states. Safe to share between threads."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        super().__init__(client, settings)
+        self._jobs = Jobs(client)
+        self._move = client.register_script(scripts.source("producers", "move"))
+        self._adopt = client.register_script(scripts.source("producers", "adopt"))
+
+    def pause(self, broadcast: str, reason: str = "asked for", errcode: int = 0) -> State:
+        """Stop sending; what is in flight is settled. `resume` goes on where it stopped.
+
+        Raises:
+            NotFoundError, IllegalMoveError, StoreUnavailableError.
+        """
+        return self.move(broadcast, "pause", reason, errcode)
+
+    def resume(self, broadcast: str, *, after_restore: bool = False) -> State:
+        """Go on sending a paused broadcast; raises as `pause`.
+
+        Args:
+            broadcast: its id.
+            after_restore: needed when it was paused because Redis may have been restored from an
+                old backup: whoever was sent to since then may be sent to again.
+        """
+        if self._home(broadcast).get("reason") == RESTORED and not after_restore:
+            raise IllegalMoveError(
+                broadcast, f"paused ({RESTORED}); look, then resume --after-restore", "resume"
+            )
+        state = self.move(broadcast, "resume")
+        self._ask_for_split(broadcast)
+        return state
+
+    def cancel(self, broadcast: str) -> State:
+        """End a broadcast; whoever was not sent to is `cancelled`. Raises as `pause`."""
+        state = self.move(broadcast, "cancel", "asked for")
+        self._ask_for_split(broadcast)  # counts what was never split
+        return state
+
+    def move(self, broadcast: str, move: str, reason: str = "", errcode: int = 0) -> State:
+        """Make one move of a broadcast (see move.lua) and bring it to every lane.
+
+        Raises:
+            NotFoundError: no such broadcast.
+            IllegalMoveError: its state does not allow the move; it says the state.
+            StoreUnavailableError: Redis did not answer; the move may have been made.
+        """
+        token = scripts.new_token()
+        total = self.status(broadcast).total if move == "finish" else ""
+        moved, state, generation = repeat(
+            f"moving the broadcast ({move})",
+            lambda: self._move(
+                keys=[keys.home(self.home_lane(broadcast), broadcast)],
+                args=[token, "", move, reason, errcode or "", total, self.ttl_ms],
+            ),
+        )
+        if moved == -1:
+            raise NotFoundError(f"no broadcast {broadcast}")
+        if moved == 0:
+            raise IllegalMoveError(broadcast, state, move)
+        app = self.adopt(broadcast)
+        logs.emit(BroadcastMoved(app, broadcast, move, state, generation, reason, errcode))
+        return State(state)
+
+    def adopt(self, broadcast: str) -> str:
+        """Bring the home's generation to every lane; repeating it changes nothing.
+
+        Returns:
+            The broadcast's app.
+
+        Raises:
+            NotFoundError: no such broadcast.
+            StoreUnavailableError: Redis did not answer.
+        """
+        home = self._home(broadcast)
+        spec = Spec.from_json(home["spec"])
+        for lane in range(self._settings.lanes):
+            self._adopt_in(lane, broadcast, home, spec)
+        return spec.app
+
+    def _adopt_in(self, lane: int, broadcast: str, home: dict[str, str], spec: Spec) -> None:
+        app, settings = spec.app, self._settings
+        first_copy: list[str | int | float] = [
+            "app",
+            app,
+            "channel",
+            spec.channel,
+            "template",
+            spec.template_id,
+            "audience",
+            spec.audience,
+            "priority",
+            int(spec.priority),
+            "rate",
+            spec.rate,
+            "window",
+            self._window(spec),
+            "cursor",
+            0,
+            "split",
+            "",
+            "total",
+            0,
+            "done",
+            0,
+            "error_window",
+            settings.error_window,
+            "error_share",
+            settings.error_budget,
+            "open",
+            0,
+            "canary",
+            settings.canary if lane == int(home["canary_lane"]) else 0,
+        ]
+        script_keys = [
+            keys.lane_broadcast(lane, broadcast),
+            keys.queue(lane, broadcast),
+            keys.delayed(lane, broadcast),
+            keys.flight(lane, broadcast),
+            keys.tries(lane, broadcast),
+            keys.ring(lane, app),
+            keys.priority_ring(lane, app),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+            keys.sending(lane, app),
+        ]
+        args = [
+            "",
+            "",
+            broadcast,
+            home["generation"],
+            home["state"],
+            home.get("drop", ""),
+            self.ttl_ms,
+            keys.WAKE,
+            keys.lane_prefix(lane),
+            *first_copy,
+        ]
+        repeat("adopting a move", lambda: self._adopt(keys=script_keys, args=args))
+
+    def _window(self, spec: Spec) -> int:
+        """Return how many messages a lane queues ahead: about one second of sending."""
+        seconds = self._settings.window.total_seconds()
+        rates = [rate for rate in (spec.rate, self._settings.app(spec.app).rate_per_second) if rate]
+        rate = min(rates, default=_UNLIMITED_WINDOW)
+        return max(100, round(rate * seconds / self._settings.lanes))
+
+    def finish(self, broadcast: str) -> bool:
+        """Finish a broadcast whose recipients all have an outcome; else do nothing.
+
+        Returns:
+            Whether it has ended and nothing more will change.
+
+        Raises:
+            NotFoundError: no such broadcast.
+        """
+        status = self.status(broadcast)
+        if not status.complete:
+            return False
+        if status.state not in ENDED:
+            try:
+                self.move(broadcast, "finish")
+            except IllegalMoveError:  # somebody was faster
+                return self.status(broadcast).state in ENDED
+        return True
+
+    def _ask_for_split(self, broadcast: str) -> None:
+        try:
+            self._jobs.split(broadcast)
+        except LOST:
+            return  # an edge: the keeper splits within a second
