@@ -90,7 +90,7 @@ local function add_subscription(subs, template, verdict, source_id, at)
   if verdict == 'correct' then return NOT_COUNTED end  -- its source may still count it
   if source_id ~= '' then
     forget_old_sources(subs)
-    if redis.call('HLEN', subs) > 500 then return NOT_COUNTED end
+    if redis.call('HLEN', subs) > 500 and verdict ~= 'reject' then return NOT_COUNTED end
     if redis.call('HSETNX', subs, 'seen:' .. template .. ':' .. source_id, now) == 0 then
       return KNOWN
     end

@@ -220,7 +220,7 @@ def broadcast_limiter(app: str, broadcast: str) -> str:
 
 
 def limiter_reply(app: str, worker: str) -> str:
-    """string: token and packed answer of this worker's last reserve; 1 minute."""
+    """string: token and packed answer of this worker's last reserve; 10 minutes."""
     return f"{app_prefix(app)}reply:reserve:{worker}"
 
 

@@ -8,7 +8,7 @@ local has = redis.call('HMGET', KEYS[1], 'state', 'verdict', 'drop')
 if has[1] ~= 'running' or has[2] ~= '' or has[3] ~= '' then return 0 end
 local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[4])
 if #due > 0 then
-  redis.call('LPUSH', KEYS[3], unpack(due))
+  for i = #due, 1, -1 do redis.call('LPUSH', KEYS[3], due[i]) end  -- the first due comes first
   redis.call('ZREM', KEYS[2], unpack(due))
   redis.call('PEXPIRE', KEYS[3], ARGV[5])
 end

@@ -178,7 +178,7 @@ end
 
 local function swap(one, item, openid, tries, skip)
   local permits, subs = permit_keys(openid)
-  local member, expires = claim(permits, subs, one.channel, one.template, skip)
+  local member, expires = claim(permits, subs, one.channel, one.template, skip == '-' and '' or skip)
   if not member then return end
   local token = redis.call('INCR', fence)
   write_flight(one.flight, item, worker, token, member, expires, now, tries, '0')

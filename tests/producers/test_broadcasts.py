@@ -126,6 +126,7 @@ def test_its_status_tells_what_it_is_doing(broadcasts: Broadcasts, client: Any) 
         "queued": 50,
         "delayed": 0,
         "in_flight": 0,
+        "aside": 0,
         "reason": "",
         "errcode": 0,
         "ended_at_ms": 0,

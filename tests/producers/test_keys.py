@@ -127,12 +127,16 @@ def without_ttl() -> set[str]:
 
 
 def test_the_list_of_keys_without_a_ttl_names_keys() -> None:
-    assert without_ttl() <= {*BUILDERS, "deployment", "workers"}
+    assert without_ttl() <= {*BUILDERS, "deployment", "server", "workers"}
 
 
 def names_of(key: str) -> Iterator[str]:
     """Yield the functions that could have built a key."""
-    constants = {keys.DEPLOYMENT: "deployment", keys.WORKERS: "workers"}
+    constants = {
+        keys.DEPLOYMENT: "deployment",
+        keys.SERVER: "server",
+        keys.WORKERS: "workers",
+    }
     if key in constants:
         yield constants[key]
     if key.startswith(keys.DRAMATIQ_NAMESPACE):

@@ -15,10 +15,11 @@ import pytest
 import redis
 
 from producers.audiences import Audiences
-from producers.broadcasts import Broadcasts, Status
+from producers.broadcasts import Broadcasts
 from producers.collect import Collector
 from producers.ledger import totals
 from producers.settings import Settings
+from producers.status import Status
 from producers.words import ENDED
 
 ROOT = Path(__file__).resolve().parents[2]
