@@ -141,9 +141,19 @@ def sandbox(plan: Plan, folder: Path, watcher: Watcher) -> Iterator[SandboxClien
 
 
 @contextlib.contextmanager
-def workers(plan: Plan, folder: Path, settings: Settings, watcher: Watcher) -> Iterator[Supervisor]:
-    """Run worker units by the Procfile's own command; log lines go where `log_of` says."""
-    command = procfile.read()["worker"]
+def workers(
+    plan: Plan, folder: Path, settings: Settings, watcher: Watcher, options: str = ""
+) -> Iterator[Supervisor]:
+    """Run worker units by the Procfile's own command; log lines go where `log_of` says.
+
+    Args:
+        plan: how many, and their settings.
+        folder: their working directory.
+        settings: where Redis and the sandbox are.
+        watcher: told of units that end.
+        options: more options of that command.
+    """
+    command = f"{procfile.read()['worker']} {options}".rstrip()
     fields = _fields(
         plan, settings.redis_url.get_secret_value(), str(settings.wechat_url).rstrip("/")
     )

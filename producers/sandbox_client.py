@@ -29,6 +29,10 @@ class SandboxClient:
         """
         return self._call("GET", question, None)
 
+    def lines(self, question: str) -> list[Any]:
+        """Return an NDJSON answer, for instance ``counts``, line by line; raises as `get`."""
+        return [orjson.loads(line) for line in self._text("GET", question, None).splitlines()]
+
     def post(self, order: str, document: object) -> Any:
         """Give an order, for instance ``permits``; raises as `get`."""
         return self._call("POST", order, orjson.dumps(document))
@@ -38,6 +42,9 @@ class SandboxClient:
         self._connection.close()
 
     def _call(self, method: str, name: str, body: bytes | None) -> Any:
+        return orjson.loads(self._text(method, name, body))
+
+    def _text(self, method: str, name: str, body: bytes | None) -> bytes:
         try:
             self._connection.request(method, f"/_sandbox/{name}", body)
             response = self._connection.getresponse()
@@ -46,4 +53,4 @@ class SandboxClient:
             raise OSError(f"the sandbox did not answer {name}: {type(error).__name__}") from error
         if response.status != 200:
             raise OSError(f"the sandbox refused {name}: {text[:500].decode(errors='replace')}")
-        return orjson.loads(text)
+        return text

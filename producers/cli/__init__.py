@@ -5,7 +5,18 @@ A command imports what it needs when it runs, so that ``--help`` answers at once
 
 import typer
 
-from producers.cli import audience, broadcast, care, collect, demo, events, lifecycle, sandbox, up
+from producers.cli import (
+    audience,
+    broadcast,
+    care,
+    chaos,
+    collect,
+    demo,
+    events,
+    lifecycle,
+    sandbox,
+    up,
+)
 
 _EPILOG = """
 Exit codes: 0 fine; 1 the data is wrong (every item refused, a sum of the demo or
@@ -38,6 +49,7 @@ _CARE = "Looking after it"
 
 app.command(rich_help_panel=_SETUP)(demo.demo)
 app.command(rich_help_panel=_SETUP)(up.up)
+app.command(rich_help_panel=_SETUP)(chaos.chaos)
 app.command(rich_help_panel=_SETUP)(sandbox.sandbox)
 app.command(rich_help_panel=_WORK)(collect.collect)
 app.add_typer(audience.app, rich_help_panel=_WORK)

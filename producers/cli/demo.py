@@ -48,10 +48,10 @@ def demo(
 
         if channel not in set(Channel):
             raise InvalidInputError([f"channel {channel!r}: take template or subscribe"])
-        plan = Plan(recipients, rate, Channel(channel), units, lanes, latency_ms, _kept(logs))
+        plan = Plan(recipients, rate, Channel(channel), units, lanes, latency_ms, kept(logs))
         try:
             with Interrupts() as interrupts, Progress("demo", recipients) as bar:
-                result = run(plan, _Watcher(bar, interrupts))
+                result = run(plan, ShownWatcher("demo", bar, interrupts))
         except Interrupted as interrupted:
             fail("interrupted; all is stopped", interrupted.exit_code, as_json=as_json)
         except DemoError as error:
@@ -69,26 +69,30 @@ def demo(
             raise typer.Exit(Code.WRONG)
 
 
-class _Watcher:
-    """Shows a demo on stderr, and lets signals end it."""
+class ShownWatcher:
+    """Shows a run on stderr, and lets signals end it."""
 
-    def __init__(self, bar: "Progress", interrupts: "Interrupts") -> None:
+    def __init__(self, name: str, bar: "Progress", interrupts: "Interrupts") -> None:
+        self._name = name
         self._bar = bar
         self._interrupts = interrupts
 
     def say(self, sentence: str) -> None:
-        self._bar.note(f"demo: {sentence}")
+        """Say what happens now, on a line that stays."""
+        self._bar.note(f"{self._name}: {sentence}")
 
     def show(self, status: "Status") -> None:
+        """Show how far the broadcast is."""
         from producers.cli.statuses import show
 
         show(self._bar, status)
 
     def wait(self, seconds: float) -> None:
+        """Wait; a signal ends it."""
         self._interrupts.wait(seconds)
 
 
-def _kept(logs: Path | None) -> Path | None:
+def kept(logs: Path | None) -> Path | None:
     """Return where logs are kept, absolute and writable."""
     from producers.errors import InvalidInputError
 
