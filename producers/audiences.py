@@ -16,7 +16,7 @@ import orjson
 
 from producers import keys, scripts
 from producers.errors import InvalidInputError, NotFoundError
-from producers.retry import repeat
+from producers.retry import repeat, repeat_all
 from producers.settings import Settings
 from producers.store import Client
 
@@ -146,10 +146,12 @@ class Audiences:
                 f"no audience {name!r} of app {app!r}; `wxbroadcast audience list` shows them, "
                 "`wxbroadcast audience import` makes one"
             )
-        pipeline = self._client.pipeline(transaction=False)
-        for lane in range(self._settings.lanes):
-            pipeline.get(keys.audience_size(lane, app, name))
-        sizes = repeat("counting the audience", pipeline.execute)
+
+        def fill(pipeline: Any) -> None:
+            for lane in range(self._settings.lanes):
+                pipeline.get(keys.audience_size(lane, app, name))
+
+        sizes = repeat_all("counting the audience", self._client, fill)
         return sum(int(size or 0) for size in sizes)
 
     def _store(

@@ -20,7 +20,7 @@ from producers import keys, ledger, scripts
 from producers.broadcasts import Broadcasts
 from producers.errors import NotFoundError
 from producers.ledger import Ledger
-from producers.retry import repeat
+from producers.retry import repeat, repeat_all
 from producers.settings import Settings
 from producers.split import filled_buckets
 from producers.store import Client
@@ -186,15 +186,17 @@ class Auditor:
 
     def _recount(self, lane: int, app: str, buckets: list[int], trimmed: int) -> Counter[str]:
         """Recount some buckets: one trip to Redis, one atomic look each."""
-        pipeline = self._client.pipeline(transaction=False)
-        for bucket in buckets:
-            self._users(
-                keys=[keys.audience(lane, app, "all", bucket)],
-                args=[keys.lane_prefix(lane), app, trimmed],
-                client=pipeline,
-            )
+
+        def fill(pipeline: Any) -> None:
+            for bucket in buckets:
+                self._users(
+                    keys=[keys.audience(lane, app, "all", bucket)],
+                    args=[keys.lane_prefix(lane), app, trimmed],
+                    client=pipeline,
+                )
+
         found: Counter[str] = Counter()
-        for rows in repeat("recounting permits", pipeline.execute):
+        for rows in repeat_all("recounting permits", self._client, fill):
             found.update(dict(zip(rows[0::2], map(int, rows[1::2]), strict=True)))
         return found
 
@@ -267,10 +269,11 @@ class Auditor:
         for lane in range(self._settings.lanes):
             buckets = filled_buckets(self._client, lane, spec.app, spec.audience, 0)
             for start in range(0, len(buckets), _BUCKETS):
-                pipeline = self._client.pipeline(transaction=False)
-                for bucket in buckets[start : start + _BUCKETS]:
-                    pipeline.hvals(keys.outcomes(lane, broadcast, bucket))
-                for values in repeat("recounting outcomes", pipeline.execute):
+                some = [
+                    keys.outcomes(lane, broadcast, bucket)
+                    for bucket in buckets[start : start + _BUCKETS]
+                ]
+                for values in repeat_all("recounting outcomes", self._client, partial(_read, some)):
                     written.update(Outcome(value.partition(" ")[0]) for value in values)
         return written
 
@@ -280,6 +283,12 @@ class Auditor:
     ) -> None:
         if found != counted:
             audit.findings.append(Finding(where, what, found, counted, allowed))
+
+
+def _read(outcomes: list[str], pipeline: Any) -> None:
+    """Ask for the outcomes under these keys."""
+    for key in outcomes:
+        pipeline.hvals(key)
 
 
 def _stock_name(what: str) -> str:

@@ -9,14 +9,14 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from producers import keys, logs, scripts
 from producers.audiences import Audiences
 from producers.errors import IdempotencyConflictError, InvalidInputError
 from producers.events import BroadcastCreated
 from producers.lifecycle import Lifecycle
-from producers.retry import repeat
+from producers.retry import repeat, repeat_all
 from producers.settings import Settings, ms
 from producers.spec import Spec
 from producers.split import Splitter
@@ -72,10 +72,12 @@ class Broadcasts(Lifecycle):
         for index in (keys.active(spec.app), keys.history(spec.app)):
             listed = partial(self._client.zadd, index, {broadcast: now_ms}, nx=True)
             repeat("listing the broadcast", listed)
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.zremrangebyscore(keys.history(spec.app), "-inf", now_ms - self.ttl_ms)
-        pipeline.pexpire(keys.history(spec.app), self.ttl_ms)
-        repeat("trimming the history", pipeline.execute)
+
+        def trim(pipeline: Any) -> None:
+            pipeline.zremrangebyscore(keys.history(spec.app), "-inf", now_ms - self.ttl_ms)
+            pipeline.pexpire(keys.history(spec.app), self.ttl_ms)
+
+        repeat_all("trimming the history", self._client, trim)
         fields: list[str | int] = [
             "spec",
             spec.to_json(),

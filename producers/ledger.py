@@ -7,10 +7,11 @@ sent the sums of several lanes belong to slightly different moments.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Final, Self
+from functools import partial
+from typing import Any, Final, Self
 
 from producers import keys
-from producers.retry import repeat
+from producers.retry import repeat_all
 from producers.settings import Settings
 from producers.store import Client
 from producers.words import PermitKind
@@ -86,10 +87,8 @@ def totals(client: Client, settings: Settings, app: str) -> Ledger:
     settings.app(app)
     kinds = {kind: Uses() for kind in PermitKind}
     for lane in range(settings.lanes):
-        step = client.pipeline(transaction=True)
-        step.hgetall(keys.stock(lane, app))
-        step.hgetall(keys.ledger(lane, app))
-        stock, ledger = repeat("reading the ledger", step.execute)
+        fill = partial(_ask, [keys.stock(lane, app), keys.ledger(lane, app)])
+        stock, ledger = repeat_all("reading the ledger", client, fill, atomic=True)
         for field, uses in stock.items():
             if kind := _KIND.get(field[0]):  # u:HOUR counts users, not uses
                 kinds[kind] = kinds[kind].plus(available=int(uses))
@@ -97,3 +96,8 @@ def totals(client: Client, settings: Settings, app: str) -> Ledger:
             fate, _, letter = field.partition(":")
             kinds[_KIND[letter]] = kinds[_KIND[letter]].plus(**{fate: int(uses)})
     return Ledger(kinds)
+
+
+def _ask(hashes: list[str], pipeline: Any) -> None:
+    for key in hashes:
+        pipeline.hgetall(key)

@@ -6,13 +6,14 @@ second time.
 
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import redis
 
 from producers import logs
 from producers.errors import StoreUnavailableError
 from producers.events import StoreUnreachable
+from producers.store import Client
 
 Answer = TypeVar("Answer")
 
@@ -50,3 +51,29 @@ def repeat(during: str, call: Callable[[], Answer]) -> Answer:
                 ) from error
             time.sleep(pause_s(attempt))
     raise AssertionError  # pragma: no cover
+
+
+def repeat_all(
+    during: str, client: Client, fill: Callable[[Any], None], *, atomic: bool = False
+) -> list[Any]:
+    """Run several commands in one trip, until Redis answers; as `repeat`.
+
+    A pipeline forgets its commands when it fails, so each attempt fills a new one.
+
+    Args:
+        during: what is being done, for the log.
+        client: Redis.
+        fill: puts the commands into the pipeline that it is given.
+        atomic: as one transaction.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer any attempt.
+    """
+
+    def call() -> list[Any]:
+        pipeline = client.pipeline(transaction=atomic)
+        fill(pipeline)
+        answers: list[Any] = pipeline.execute()
+        return answers
+
+    return repeat(during, call)

@@ -8,7 +8,7 @@ from typing import Any
 
 from producers import keys
 from producers.errors import NotFoundError
-from producers.retry import repeat
+from producers.retry import repeat, repeat_all
 from producers.settings import Settings, ms
 from producers.spec import MAX_LIFE, Spec
 from producers.store import Client
@@ -76,13 +76,15 @@ class Register:
         home = self._home(broadcast)
         spec = Spec.from_json(home["spec"])
         lanes = range(self._settings.lanes)
-        pipeline = self._client.pipeline(transaction=False)
-        for lane in lanes:
-            pipeline.hgetall(keys.lane_broadcast(lane, broadcast))
-            pipeline.llen(keys.queue(lane, broadcast))
-            pipeline.zcard(keys.delayed(lane, broadcast))
-            pipeline.hlen(keys.flight(lane, broadcast))
-        answers = repeat("reading the broadcast", pipeline.execute)
+
+        def fill(pipeline: Any) -> None:
+            for lane in lanes:
+                pipeline.hgetall(keys.lane_broadcast(lane, broadcast))
+                pipeline.llen(keys.queue(lane, broadcast))
+                pipeline.zcard(keys.delayed(lane, broadcast))
+                pipeline.hlen(keys.flight(lane, broadcast))
+
+        answers = repeat_all("reading the broadcast", self._client, fill)
         copies: list[dict[str, str]] = answers[0::4]
         outcomes: dict[str, int] = {}
         errcodes: dict[str, int] = {}

@@ -7,6 +7,7 @@ actor call is a batch whose permits are already claimed and whose slots are rese
 Making the broker opens nothing; the runtime is opened at worker boot and closed at shutdown.
 """
 
+import asyncio
 import os
 import sys
 import time
@@ -22,10 +23,14 @@ from dramatiq.message import Message
 from dramatiq.middleware import AsyncIO, Middleware
 
 from producers import keys, logs, settings
-from producers.errors import WxbroadcastError
-from producers.events import BootFailed
+from producers.errors import StoreUnavailableError, WxbroadcastError
+from producers.events import BootFailed, StoreUnreachable
 from producers.jobs import SEND
+from producers.retry import LOST, pause_s
 from workers.runtime import Runtime
+
+_BOOT_S: Final = 10.0
+"""How long a boot waits for Redis; then the unit ends, to be started anew from outside."""
 
 _IDLE_S: Final = 0.5
 """How often a consumer looks whether Dramatiq wants it to stop."""
@@ -59,7 +64,7 @@ class Lifecycle(Middleware):
             loaded = settings.load()
             loop = get_event_loop_thread()
             assert loop is not None  # noqa: S101  (UvloopAsyncIO stands before this)
-            self._broker.open(Runtime(loaded, loop.loop))
+            self._broker.open(_open_runtime(loaded, loop.loop))
         except WxbroadcastError as error:
             _end(str(error))
         except Exception as error:  # noqa: BLE001  (whatever it was, this process cannot work)
@@ -73,6 +78,21 @@ class Lifecycle(Middleware):
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
         """Write the last lines."""
         logs.close()
+
+
+def _open_runtime(loaded: settings.Settings, loop: asyncio.AbstractEventLoop) -> Runtime:
+    """Open a runtime, waiting a while for a Redis that is away just now."""
+    deadline = time.monotonic() + _BOOT_S
+    attempt = 0
+    while True:
+        try:
+            return Runtime(loaded, loop)
+        except (StoreUnavailableError, *LOST) as error:
+            if time.monotonic() > deadline:
+                raise
+            attempt += 1
+            logs.emit(StoreUnreachable("booting", type(error).__name__, attempt))
+            time.sleep(pause_s(attempt))
 
 
 def _end(why: str) -> NoReturn:

@@ -1,8 +1,8 @@
 """Peers: who lives. A beat a second from the event loop, so a wedged loop counts as dead.
 
-A worker calls a peer dead only after it has itself beaten for a whole lease, second by second, and
-seen that peer's beat stand still throughout. After a pause of Redis everybody's beats stood still,
-its own too, so nobody is buried alive.
+A worker calls a peer dead only after it has itself beaten for a whole lease and seen that peer's
+beat stand still all the while; time in which its own beats did not come does not count. After a
+pause of Redis everybody's beats stood still, its own too, so nobody is buried alive.
 """
 
 import time
@@ -17,7 +17,7 @@ LEASE_S: Final = 8.0
 
 BEAT_S: Final = 1.0
 _GAP_S: Final = 3.0
-"""A pause between two of its own beats after which it starts watching anew."""
+"""A longer pause between two of its own beats does not count as silence of the others."""
 
 
 @dataclass(slots=True)
@@ -44,8 +44,8 @@ class Peers:
 
     @property
     def alive(self) -> int:
-        """How many workers there are, this one included."""
-        return max(1, len(self._seen) + 1)
+        """How many workers there are, this one included; 0 until it has beaten once."""
+        return len(self._seen) + 1 if self._last else 0
 
     async def beat(self, now: float | None = None) -> list[tuple[str, int]]:
         """Beat once.
@@ -57,16 +57,18 @@ class Peers:
             The peers that are dead: (worker, ms of silence).
 
         Raises:
-            redis.RedisError: Redis did not answer; the next beat starts watching anew if that
-                takes long.
+            redis.RedisError: Redis did not answer.
         """
         now = time.monotonic() if now is None else now
-        if now - self._last > _GAP_S:
-            self._seen.clear()
         args = ["", "", self._worker]
         for name, beat_ms in self._dead.items():
             args += (name, f"{beat_ms:.0f}")
         answer = await self._script(keys=[keys.WORKERS], args=args)
+        gap = now - self._last
+        if gap > _GAP_S:
+            # nobody could beat meanwhile: a peer's silence counts only while this one's beats came
+            for watched in self._seen.values():
+                watched.still_since += gap
         self._dead, self._last = {}, now
         self._server_ahead = int(answer[0]) / 1000 - time.monotonic()
         rows = dict(zip(answer[1::2], map(float, answer[2::2]), strict=True))

@@ -43,7 +43,7 @@ class Pump:
         gates: app → what is known of its limits.
         tokens: app → its token keeper; nothing is taken while there is no good token.
         hands: what is in hand.
-        workers: how many workers there are.
+        workers: how many workers there are; 0 while this one is not known as alive.
         hand_back: returns claims that got no slot, from any thread.
         on_low: called with (broadcast, lane) when a queue wants a split.
         on_complete: called with (broadcast) when a lane has settled everyone.
@@ -75,6 +75,8 @@ class Pump:
         self._on_low = on_low
         self._on_complete = on_complete
         self._turns = [(app, lane) for lane in range(settings.lanes) for app in settings.apps]
+        self.unknown = False
+        """Whether a take is under way whose claims are not known yet."""
         self._specs: OrderedDict[str, tuple[Spec, Envelope]] = OrderedDict()
 
     def next_batch(self, seconds: float) -> Batch | None:
@@ -108,18 +110,23 @@ class Pump:
             app, lane = turn
             now = time.monotonic()
             gate = self._gates[app]
-            most = min(gate.most(now, self._workers()), self._hands.room)
+            workers = self._workers()
+            if not workers:
+                return None  # nobody would know whose the claims are
+            most = min(gate.most(now, workers), self._hands.room)
             if most <= 0 or self._tokens[app].ready is None:
                 continue
             taken = self._take(app, lane, most, gate.allowances(now))
             if taken is None:
                 return None
+            if taken.claims:
+                self._hands.take(len(taken.claims))
+            self.unknown = False
             for broadcast in taken.low:
                 self._on_low(broadcast, lane)
             for broadcast in taken.complete:
                 self._on_complete(broadcast)
             if taken.claims:
-                self._hands.take(len(taken.claims))
                 batch = self._reserve(app, taken.claims)
                 if batch:
                     return batch
@@ -140,6 +147,7 @@ class Pump:
         """Take, asking again with the same token until Redis answers or the worker stops."""
         token = scripts.new_token()
         attempt = 0
+        self.unknown = True
         while not self._hands.closing or attempt:
             try:
                 return self._taker.take(app, lane, most, allowances, token)
@@ -150,6 +158,7 @@ class Pump:
                 if self._hands.closing and attempt > 3:
                     return None  # recovery finds what it may have claimed
                 time.sleep(pause_s(attempt))
+        self.unknown = False  # it was never asked
         return None
 
     def _reserve(self, app: str, claims: list[Claim]) -> Batch:

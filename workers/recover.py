@@ -4,13 +4,17 @@ See recover.lua for what it guarantees. If the recovering worker dies before it,
 in the middle, the rest is still under the dead one's name.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from producers import keys, scripts
 from producers.broadcasts import Broadcasts
 from producers.settings import Settings
 from producers.store import Client
 from workers.take import sending_lease_ms
+
+ORPHAN_S: Final = 12
+"""An entry of an unknown worker is left alone so long: past a claim's life and its POST."""
 
 
 class Recoverer:
@@ -21,6 +25,33 @@ class Recoverer:
         self._settings = settings
         self._ttl_ms = broadcasts.ttl_ms
         self._script = client.register_script(scripts.source("workers", "recover"))
+
+    def places(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (app, broadcast, lane) of everything that may be in flight."""
+        for app in self._settings.apps:
+            for broadcast in self._client.zrange(keys.active(app), 0, -1):
+                for lane in range(self._settings.lanes):
+                    yield app, broadcast, lane
+
+    def orphaned(self, broadcast: str, lane: int) -> set[str]:
+        """Return workers that hold something old and that nobody knows as alive.
+
+        A worker that was killed before its first beat came through, or that left while a lost
+        reply had claimed something for it, is in no list of workers; its entries are.
+        """
+        entries = self._client.hvals(keys.flight(lane, broadcast))
+        if not entries:
+            return set()
+        seconds, _ = self._client.time()
+        old_ms = (seconds - ORPHAN_S) * 1000
+        holders = {
+            fields[0]
+            for fields in (entry.split(" ") for entry in entries)
+            if int(fields[4]) < old_ms and fields[0] not in {"-", "aside"}
+        }
+        if not holders:
+            return set()
+        return holders - set(self._client.zrange(keys.WORKERS, 0, -1))
 
     def recover(
         self, app: str, broadcast: str, lane: int, dead: str, alive_fences: Iterable[str] = ()

@@ -53,6 +53,8 @@ from workers.take import Taker
 from workers.tokens import TokenKeeper
 from workers.wechat import WeChat
 
+ORPHANS_EVERY_S: Final = 3.0
+
 DRAIN_S: Final = 8.7
 """SIGTERM to the end: 10 s, of which Dramatiq notices within one."""
 
@@ -75,6 +77,8 @@ class Runtime:
         self.redis = store.connect(settings)
         store.check_layout(self.redis, settings)
         self.broadcasts = Broadcasts(self.redis, settings)
+        self._epochs = Epochs(self.redis, settings, self.broadcasts)
+        self._epochs.begin()
         self.splitter = Splitter(self.redis, settings)
         self.hands = Hands(settings.in_flight)
         self.gates = {alias: Gate(app.rate_per_second) for alias, app in settings.apps.items()}
@@ -84,10 +88,9 @@ class Runtime:
         self._duties: set[tuple[str, ...]] = set()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="duty")
         self._closing = threading.Event()
+        self._orphans_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         asyncio.run_coroutine_threadsafe(self._open(), loop).result(30)
-        self._epochs = Epochs(self.redis, settings, self.broadcasts)
-        self._epochs.begin()
         self._taking = store.connect(settings, connections=2)
         self._epochs.guard(self._taking)
         taker = Taker(self._taking, settings, self.worker, self.broadcasts.ttl_ms)
@@ -210,10 +213,10 @@ class Runtime:
         while not self._closing.wait(1.0):
             try:
                 self._epochs.begin()
-            except (redis.RedisError, WxbroadcastError) as error:
-                logs.emit(DutyFailed("epoch", -1, type(error).__name__))
-            else:
                 self._keeper.run_once()
+                self._recover_orphans()
+            except (redis.RedisError, WxbroadcastError) as error:
+                logs.emit(DutyFailed("keep", -1, type(error).__name__))
 
     def _listen(self) -> None:
         """Turn wake-ups into wakes; the pump's own poll is what nobody can lose."""
@@ -250,13 +253,23 @@ class Runtime:
 
     def _recover(self, peer: str, silent_ms: int) -> None:
         logs.emit(WorkerBuried(self.worker, peer, silent_ms))
-        for app in self.settings.apps:
-            for broadcast in self.redis.zrange(keys.active(app), 0, -1):
-                for lane in range(self.settings.lanes):
-                    found = self._recoverer.recover(app, broadcast, lane, peer)
-                    if any(found):
-                        logs.emit(MessagesRecovered(broadcast, lane, peer, *found))
+        for app, broadcast, lane in self._recoverer.places():
+            self._recover_in(app, broadcast, lane, peer)
         self._peers.bury(peer)  # all that it held is back: should this fail, it is tried again
+
+    def _recover_orphans(self) -> None:
+        """Level-triggered, every few seconds: entries of workers that nobody knows as alive."""
+        if time.monotonic() < self._orphans_at:
+            return
+        self._orphans_at = time.monotonic() + ORPHANS_EVERY_S
+        for app, broadcast, lane in self._recoverer.places():
+            for dead in self._recoverer.orphaned(broadcast, lane):
+                self._recover_in(app, broadcast, lane, dead)
+
+    def _recover_in(self, app: str, broadcast: str, lane: int, dead: str) -> None:
+        found = self._recoverer.recover(app, broadcast, lane, dead)
+        if any(found):
+            logs.emit(MessagesRecovered(broadcast, lane, dead, *found))
 
     async def _keep_token(self, alias: str) -> None:
         keeper = self._tokens[alias]
@@ -278,7 +291,9 @@ class Runtime:
         logs.emit(WorkerStopping(self.worker, self.hands.held))
         self.hands.close()
         self.loop.call_soon_threadsafe(self._sender.drain)
-        while self.hands.held > 0 and time.monotonic() - started < DRAIN_S:
+        # a take whose reply was lost is asked again: what it claimed must be known, or buried
+        while self._busy and time.monotonic() - started < DRAIN_S:
+            time.sleep(0.02)
             self.hands.wait_empty(0.1)
             swapped = [self.hands.swapped.popleft() for _ in range(len(self.hands.swapped))]
             if swapped:
@@ -294,6 +309,11 @@ class Runtime:
         left = max(0, self.hands.held)
         logs.emit(WorkerStopped(self.worker, left, round(time.monotonic() - started, 3)))
 
+    @property
+    def _busy(self) -> bool:
+        """Whether claims are in hand, or may lie under this worker's name."""
+        return self.hands.held > 0 or self.pump.unknown
+
     async def _close(self) -> None:
         running = set(self._tasks)
         for _ in range(10):  # a cancellation may be swallowed where a reply comes in with it
@@ -304,7 +324,7 @@ class Runtime:
                 break
         await self._settler.close()
         await self._wechat.close()
-        if self.hands.held <= 0:
+        if not self._busy:
             with contextlib.suppress(redis.RedisError):
                 await self._peers.leave()
         await self._async.aclose()
