@@ -38,8 +38,7 @@ def test_a_unit_that_ends_starts_again(
     supervisor.start("a.1", "sleep 1000")
     [first] = supervisor.pids("a.1")
     supervisor.kill("a.1")
-    second = eventually(lambda: supervisor.pids("a.1"), "the unit runs again")
-    assert second != [first]
+    eventually(lambda: (pids := supervisor.pids("a.1")) and pids != [first], "the unit runs again")
     assert ends == [UnitEnded("a.1", first, -9, 1)]
     assert supervisor.restarts("a.1") == 1
 
