@@ -109,7 +109,11 @@ class Register:
             total=total,
             expected=int(home["audience_size"]),
             settled=settled,
-            outcomes=dict(sorted(outcomes.items(), key=lambda pair: order[Outcome(pair[0])])),
+            outcomes={
+                outcome: outcomes[outcome]
+                for outcome in sorted(outcomes, key=lambda name: order[Outcome(name)])
+                if outcomes[outcome]
+            },
             errcodes=errcodes,
             queued=sum(answers[1::4]),
             delayed=sum(answers[2::4]),

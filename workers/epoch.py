@@ -1,8 +1,8 @@
 """Epochs: what a restarted Redis may have forgotten is treated as in doubt (I3).
 
-Every connection over which a worker takes messages first compares the server's ``run_id`` with the
-one that the deployment last ran on. When they differ (a restart, a failover, a restored backup) the
-connection is refused, nothing is taken, and a new epoch begins: each running broadcast is marked in
+Every connection over which a worker takes, settles or beats first compares the server's ``run_id``
+with the one that the deployment last ran on. When they differ (a restart, a failover, a restored
+backup) the connection is refused, nothing is done, and a new epoch begins: each running broadcast is marked in
 every lane, so that from then on a form_id that WeChat calls used (41029) on a first attempt means
 "perhaps this very broadcast", in doubt, rather than "take the next permit"; and fence tokens jump
 ahead of all that may have been given out. After a silence of more than ten minutes (an old backup)
@@ -50,7 +50,11 @@ class Epochs:
 
         Its connections raise `ServerChangedError` otherwise, until `begin` has run.
         """
-        client.connection_pool.connection_kwargs["redis_connect_func"] = self._check
+        client.connection_pool.connection_kwargs["redis_connect_func"] = _check
+
+    def guard_async(self, client: Client) -> None:
+        """As `guard`, for an event loop's client: even a beat would hide how long all were away."""
+        client.connection_pool.connection_kwargs["redis_connect_func"] = _check_async
 
     def begin(self) -> None:
         """Begin a new epoch if the server is another one than the deployment last ran on.
@@ -89,16 +93,28 @@ class Epochs:
         except (IllegalMoveError, NotFoundError):
             return
 
-    @staticmethod
-    def _check(connection: Any) -> None:
-        """Redis-py calls this on each new connection, before any command goes over it."""
-        connection.on_connect()
-        connection.send_command("INFO", "server", check_health=False)
-        info = connection.read_response()
-        connection.send_command("GET", keys.SERVER, check_health=False)
-        last = connection.read_response()
-        run_id = next(
-            (line.partition(":")[2] for line in info.splitlines() if line.startswith("run_id:")), ""
-        )
-        if last != run_id:
-            raise ServerChangedError(f"another server run ({run_id[:12]})")
+
+def _check(connection: Any) -> None:
+    """Redis-py calls this on each new connection, before any command goes over it."""
+    connection.on_connect()
+    connection.send_command("INFO", "server", check_health=False)
+    info = connection.read_response()
+    connection.send_command("GET", keys.SERVER, check_health=False)
+    _compare(info, connection.read_response())
+
+
+async def _check_async(connection: Any) -> None:
+    """As `_check`, for connections of an event loop."""
+    await connection.on_connect()
+    await connection.send_command("INFO", "server", check_health=False)
+    info = await connection.read_response()
+    await connection.send_command("GET", keys.SERVER, check_health=False)
+    _compare(info, await connection.read_response())
+
+
+def _compare(info: str, last: str | None) -> None:
+    """Raise unless the server is the one that the deployment last ran on."""
+    lines = (line.partition(":") for line in info.splitlines())
+    run_id = next((value for name, _, value in lines if name == "run_id"), "")
+    if last != run_id:
+        raise ServerChangedError(f"another server run ({run_id[:12]})")

@@ -118,6 +118,7 @@ class Runtime:
     async def _open(self) -> None:
         settings = self.settings
         self._async = store.connect_async(settings)
+        self._epochs.guard_async(self._async)
         self._wechat = WeChat(settings)
         self._peers = Peers(self._async, self.worker)
         with contextlib.suppress(*LOST):
