@@ -2,8 +2,8 @@
 
 Every connection over which a worker takes, settles or beats first compares the server's ``run_id``
 with the one that the deployment last ran on. When they differ (a restart, a failover, a restored
-backup) the connection is refused, nothing is done, and a new epoch begins: each running broadcast is
-marked in every lane, so that from then on a form_id that WeChat calls used (41029) on a first
+backup) the connection is refused, nothing is done, and a new epoch begins: each running broadcast
+is marked in every lane, so that from then on a form_id that WeChat calls used (41029) on a first
 attempt means "perhaps this very broadcast", in doubt, rather than "take the next permit"; and fence
 tokens jump ahead of all that may have been given out. After a silence of more than ten minutes (an
 old backup) running broadcasts are paused and wait for ``resume --after-restore``.
