@@ -45,7 +45,7 @@ async def wechat(open_wechat: Opener) -> WeChat:
 def cases() -> dict[str, dict[str, Any]]:
     """Real samples by id, where they are at hand."""
     beside = Path(__file__).parents[4] / "shared" / "wechat-cases.json"
-    path = Path(os.environ.get("WXB_WECHAT_CASES", beside))
+    path = Path(os.environ.get("WECHAT_CASES", beside))
     if not path.exists():
-        pytest.skip("no samples: set WXB_WECHAT_CASES")
+        pytest.skip("no samples: set WECHAT_CASES")
     return {case["id"]: case for case in json.loads(path.read_text())["cases"]}
