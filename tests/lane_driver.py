@@ -297,7 +297,6 @@ class Lane:
         broadcast: str,
         dead: str,
         *,
-        alive: tuple[int | str, ...] = (),
         attempts: int = 5,
     ) -> list[int]:
         n, app = self.number, self.app
@@ -321,7 +320,6 @@ class Lane:
             attempts,
             keys.WAKE,
             LEASE,
-            *alive,
         ]
         return self.run("workers", "recover", names, args)[:2]
 

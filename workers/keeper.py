@@ -117,11 +117,6 @@ class Keeper:
         except (IllegalMoveError, NotFoundError):
             return  # somebody was faster, or the operator was
 
-    def promote_now(self, app: str, broadcast: str, lane: int) -> None:
-        """Promote what is due, for tests and for edges."""
-        priority = self._client.hget(keys.lane_broadcast(lane, broadcast), "priority") == "1"
-        self._promote_due(app, broadcast, lane, priority)
-
     def _promote_due(self, app: str, broadcast: str, lane: int, priority: bool) -> None:
         self._promote(
             keys=[

@@ -3,12 +3,12 @@
 -- Guarantee: a form_id message goes back to the front of the queue, *resumed*, with its permit
 -- held; a prepay_id or subscription one, perhaps sent, becomes in_doubt and is never repeated. A
 -- message that has been tried `attempts` times is set aside, so that one that kills its worker again
--- and again ends: it keeps its permit and waits for an operator (aside.lua). Run again it finds nothing: the entries no longer carry the dead worker's name. A worker
--- runs it for itself with the fence tokens it knows, to return what a lost reply left behind.
+-- and again ends: it keeps its permit and waits for an operator (aside.lua). Run again it finds
+-- nothing: the entries no longer carry the dead worker's name.
 --
 -- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 ring list, 5 sending zset, 6 stock, 7 ledger
 -- ARGV  1 unused, 2 now_ms or '', 3 dead worker, 4 broadcast id, 5 lane prefix, 6 ttl_ms,
---       7 attempts, 8 wake channel, 9 sending lease (ms), then fence tokens known to be alive
+--       7 attempts, 8 wake channel, 9 sending lease (ms)
 -- Returns  {resumed, in doubt, set aside}
 --@include clock
 local lane, flight, queue, ring, sending, stock, ledger =
@@ -17,8 +17,6 @@ local dead, id, prefix, ttl, attempts = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonu
 local margin, lease = 0, tonumber(ARGV[9])
 --@include permit
 --@include flight
-local alive = {}
-for i = 10, #ARGV do alive[ARGV[i]] = true end
 local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'open', 'unjudged')
 local unjudged = has[4] ~= '1' and tonumber(has[5] or 0) or 0
 local app = redis.call('HGET', lane, 'app')
@@ -26,7 +24,7 @@ local resumed, doubted, aside = 0, 0, 0
 local entries = redis.call('HGETALL', flight)
 for i = 1, #entries, 2 do
   local item, held = entries[i], read_flight(entries[i + 1])
-  if held.worker == dead and not alive[held.fence] then
+  if held.worker == dead then
     local _, openid = bucket_and_openid(item)
     local frees_place = true
     if kind_of(held.member) ~= 'f' or has[2] ~= '' then

@@ -4,7 +4,7 @@ See recover.lua for what it guarantees. If the recovering worker dies before it,
 in the middle, the rest is still under the dead one's name.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from producers import keys, scripts
@@ -53,9 +53,7 @@ class Recoverer:
             return set()
         return holders - set(self._client.zrange(keys.WORKERS, 0, -1))
 
-    def recover(
-        self, app: str, broadcast: str, lane: int, dead: str, alive_fences: Iterable[str] = ()
-    ) -> tuple[int, int, int]:
+    def recover(self, app: str, broadcast: str, lane: int, dead: str) -> tuple[int, int, int]:
         """Take back one dead worker's messages of one broadcast in one lane.
 
         Args:
@@ -63,7 +61,6 @@ class Recoverer:
             broadcast: where to look.
             lane: in which lane.
             dead: the worker.
-            alive_fences: fence tokens that are not to be touched.
 
         Returns:
             Messages that were resumed, those now in doubt, and those set aside.
@@ -92,7 +89,6 @@ class Recoverer:
                 self._settings.attempts,
                 keys.WAKE,
                 sending_lease_ms(self._settings),
-                *alive_fences,
             ],
         )
         return int(resumed), int(doubted), int(aside)

@@ -61,15 +61,6 @@ def test_the_living_keep_what_they_have(lane: Lane) -> None:
     assert lane.deliver(bert, "w2").results == ["done"]
 
 
-def test_a_worker_returns_what_it_does_not_know_of(lane: Lane) -> None:
-    lane.collect({"anna": [form("A")], "bert": [form("B")]})
-    lane.start("b1", "anna", "bert")
-    known, lost = lane.take("w1").claims
-    assert lane.recover("b1", "w1", alive=(known.fence,)) == [1, 0]
-    assert lane.flight("b1")[known.openid][0] == "w1"
-    assert lane.queue("b1") == [lost.openid]
-
-
 def test_a_message_that_kills_its_workers_is_set_aside_with_its_permit(lane: Lane) -> None:
     in_flight(lane, anna=form("A"))
     for tries in range(1, 5):
