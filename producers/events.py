@@ -105,6 +105,19 @@ class MessagesRecovered(Event):
 
 
 @dataclass(frozen=True)
+class ClaimsForgotten(Event):
+    """A worker found claims under its name and not in its hands, and gave them back."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    worker: str
+    broadcast: str
+    lane: int
+    unsent: int
+    unsure: int
+
+
+@dataclass(frozen=True)
 class ServerChanged(Event):
     """Redis is another server, or was restarted: what it may have forgotten is in doubt."""
 
@@ -275,6 +288,99 @@ class PermitsCollected(Event):
 
 
 @dataclass(frozen=True)
+class LoginAnswered(Event):
+    """WeChat said whose login code it was, or that it does not take it (``errcode``)."""
+
+    app: str
+    openid: str
+    errcode: int
+    rid: str
+
+
+@dataclass(frozen=True)
+class LoginFailed(Event):
+    """WeChat gave no verdict on a login code: busy, away, or it refuses this app's settings."""
+
+    LEVEL: ClassVar[Level] = "error"
+
+    app: str
+    errcode: int
+    rid: str
+    error: str
+
+
+@dataclass(frozen=True)
+class PushActed(Event):
+    """What users chose, pushed by WeChat, had its effect; a sent event is a `receipt_settled`.
+
+    Of its ``items``: ``given`` counted as accepts, ``known`` were counted before, ``withdrawn``
+    made earlier accepts void, and the others changed nothing.
+    """
+
+    app: str
+    push: str
+    openid: str
+    created_at_ms: int
+    items: int
+    given: int
+    known: int
+    withdrawn: int
+
+
+@dataclass(frozen=True)
+class PushDropped(Event):
+    """A genuine push that nothing here acts on: another event, a user's message, a probe."""
+
+    app: str
+    push: str
+
+
+@dataclass(frozen=True)
+class PushRefused(Event):
+    """A push, or a URL check, was turned away: forged, malformed, or no room for it."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    app: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PushFailed(Event):
+    """Acting on a stored push failed in a way that would repeat itself; it was removed."""
+
+    LEVEL: ClassVar[Level] = "error"
+
+    app: str
+    push: str
+    openid: str
+    error: str
+
+
+@dataclass(frozen=True)
+class UserForgotten(Event):
+    """A user was forgotten everywhere; the line does not say who."""
+
+    app: str
+    lane: int
+    uses: int
+    audiences: int
+    outcomes: int
+    dropped: int
+    in_doubt: int
+    in_hands: int
+
+
+@dataclass(frozen=True)
+class AudienceDeleted(Event):
+    """An audience was deleted."""
+
+    app: str
+    audience: str
+    members: int
+
+
+@dataclass(frozen=True)
 class UnitEnded(Event):
     """A unit of the Procfile ended and is started again."""
 
@@ -284,6 +390,80 @@ class UnitEnded(Event):
     pid: int
     exit_code: int
     restarts: int
+
+
+@dataclass(frozen=True)
+class RequestAnswered(Event):
+    """The HTTP service answered a request: which key did what. ``key`` is the key's id, or ''.
+
+    ``route`` is the path as the OpenAPI document has it, '' when there is none; a collector
+    ticket's ``key`` is ``ticket``. ``latency_ms`` counts from the request's head to the answer.
+    """
+
+    request_id: str
+    method: str
+    route: str
+    status: int
+    key: str
+    app: str
+    remote: str
+    bytes_in: int
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class RequestFailed(Event):
+    """The HTTP service answered 500: an error that nobody foresaw."""
+
+    LEVEL: ClassVar[Level] = "error"
+
+    request_id: str
+    route: str
+    error: str
+    trace: str
+
+
+@dataclass(frozen=True)
+class WebStarted(Event):
+    """A process of the HTTP service listens."""
+
+    host: str
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class WebStopping(Event):
+    """A process of the HTTP service takes no more requests and finishes what runs."""
+
+    requests: int
+
+
+@dataclass(frozen=True)
+class WebStopped(Event):
+    """A process of the HTTP service has ended (``requests``: what was cut off)."""
+
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ApiKeyCreated(Event):
+    """An API key was made. Never the key itself."""
+
+    key: str
+    key_name: str
+    apps: str
+    scopes: str
+    rate: int
+
+
+@dataclass(frozen=True)
+class ApiKeyRevoked(Event):
+    """An API key was revoked; services refuse it within two seconds."""
+
+    key: str
+    key_name: str
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,9 @@ class Epochs:
         self._client = client
         self._settings = settings
         self._broadcasts = broadcasts
+        self._server = ""
+        self.changed_at_ms = 0
+        """When this process saw the server change (server epoch ms); 0 while it has not."""
 
     def guard(self, client: Client) -> None:
         """Let a client connect only to the server of the current epoch.
@@ -63,6 +66,9 @@ class Epochs:
             redis.RedisError, StoreUnavailableError: Redis did not answer; call it again.
         """
         server = self._client.info("server")["run_id"]
+        if self._server not in {"", server}:
+            self.changed_at_ms = self._now_ms()
+        self._server = server
         last = self._client.get(keys.SERVER)
         if last == server:
             return
@@ -71,9 +77,8 @@ class Epochs:
         self._client.set(keys.SERVER, server)
 
     def _mark(self, server: str) -> None:
-        seconds, micros = self._client.time()
         beats = self._client.zrange(keys.WORKERS, -1, -1, withscores=True)
-        silent_ms = seconds * 1000 + micros // 1000 - int(beats[0][1]) if beats else GAP_MS + 1
+        silent_ms = self._now_ms() - int(beats[0][1]) if beats else GAP_MS + 1
         marked = 0
         for lane in range(self._settings.lanes):
             self._client.incrby(keys.fence(lane), _FENCES)
@@ -85,6 +90,10 @@ class Epochs:
                 if silent_ms > GAP_MS:
                     self._pause(broadcast)
         logs.emit(ServerChanged(server[:12], silent_ms, marked, silent_ms > GAP_MS))
+
+    def _now_ms(self) -> int:
+        seconds, micros = self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
 
     def _pause(self, broadcast: str) -> None:
         try:

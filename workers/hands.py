@@ -6,16 +6,17 @@ there is room or work.
 
 import threading
 from collections import deque
+from collections.abc import Collection
 
 from workers.claim import Claim
 
 
 class Hands:
-    """A bounded count of claims, and the swapped ones that wait for a slot."""
+    """The claims in hand, a bounded number, and the swapped ones that wait for a slot."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held = 0
+        self._claims: set[tuple[int, str]] = set()
         self._woken = False
         self._changed = threading.Condition()
         self.swapped: deque[Claim] = deque()
@@ -24,26 +25,31 @@ class Hands:
     @property
     def held(self) -> int:
         """Claims in hand."""
-        return self._held
+        return len(self._claims)
 
     @property
     def room(self) -> int:
         """Claims that may still be taken."""
-        return max(0, self._most - self._held)
+        return max(0, self._most - len(self._claims))
 
-    def take(self, claims: int) -> None:
-        """Count claims in."""
+    def take(self, claims: Collection[Claim]) -> None:
+        """Take claims in hand."""
         with self._changed:
-            self._held += claims
+            self._claims.update((claim.lane, claim.fence) for claim in claims)
 
-    def drop(self, claims: int) -> None:
-        """Count settled claims out, and wake whoever waits for room."""
+    def drop(self, claims: Collection[Claim]) -> None:
+        """Let go of settled claims, and wake whoever waits for room."""
         with self._changed:
-            was_full = self._held >= self._most
-            self._held -= claims
-            if was_full or self._held == 0:
+            was_full = len(self._claims) >= self._most
+            self._claims.difference_update((claim.lane, claim.fence) for claim in claims)
+            if was_full or not self._claims:
                 self._woken = True
                 self._changed.notify_all()
+
+    def fences(self, lane: int) -> list[str]:
+        """Return the fence tokens of the claims of a lane."""
+        with self._changed:
+            return [fence for of_lane, fence in self._claims if of_lane == lane]
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -66,4 +72,4 @@ class Hands:
     def wait_empty(self, seconds: float) -> bool:
         """Wait until nothing is in hand; returns whether that came true in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._held <= 0, seconds)
+            return self._changed.wait_for(lambda: not self._claims, seconds)

@@ -120,7 +120,7 @@ class Pump:
             if taken is None:
                 return None
             if taken.claims:
-                self._hands.take(len(taken.claims))
+                self._hands.take(taken.claims)
             self.unknown = False
             for broadcast in taken.low:
                 self._on_low(broadcast, lane)

@@ -2,19 +2,58 @@
 
 See recover.lua for what it guarantees. If the recovering worker dies before it, another recovers;
 in the middle, the rest is still under the dead one's name.
+
+Two kinds of entries no peer would ever be buried for are found by looking at what is in flight:
+*orphans*, whose worker nobody knows as alive (it was killed before its first beat came through, or
+a restarted Redis forgot the beat), and *forgotten* ones, which lie under a living worker's name and
+not in its hands (the reply of its take was lost for so long that the token no longer answers, or a
+restarted Redis forgot that they were settled).
 """
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple
 
 from producers import keys, scripts
 from producers.broadcasts import Broadcasts
 from producers.settings import Settings
 from producers.store import Client
+from workers.claim import Claim
 from workers.take import sending_lease_ms
 
-ORPHAN_S: Final = 12
-"""An entry of an unknown worker is left alone so long: past a claim's life and its POST."""
+ORPHAN_MS: Final = 9000
+"""An entry of an unknown worker is left alone so long: as a silent peer, a lease and a beat."""
+
+FORGOTTEN_MS: Final = 15_000
+"""An entry that is not in hand is left alone so long: no take or swap that is only late to be
+known may still be posted then, for a claim's life is 3 s."""
+
+
+class Entry(NamedTuple):
+    """One message in flight; see flight.lua."""
+
+    item: str
+    worker: str
+    fence: str
+    member: str
+    expires_at_ms: int
+    since_ms: int
+    tries: int
+    resumed: bool
+
+    def claim(self, app: str, lane: int, broadcast: str) -> Claim:
+        """Return it as the claim that its worker would have in hand."""
+        return Claim(
+            app,
+            lane,
+            broadcast,
+            self.item,
+            self.member,
+            self.expires_at_ms,
+            self.fence,
+            self.tries,
+            self.resumed,
+            claimed_at=0.0,
+        )
 
 
 class Recoverer:
@@ -33,21 +72,17 @@ class Recoverer:
                 for lane in range(self._settings.lanes):
                     yield app, broadcast, lane
 
-    def orphaned(self, broadcast: str, lane: int) -> set[str]:
-        """Return workers that hold something old and that nobody knows as alive.
+    def entries(self, broadcast: str, lane: int) -> list[Entry]:
+        """Return what is in flight; never more than all workers together may hold."""
+        rows = self._client.hgetall(keys.flight(lane, broadcast))
+        return [_entry(item, row.split(" ")) for item, row in rows.items()]
 
-        A worker that was killed before its first beat came through, or that left while a lost
-        reply had claimed something for it, is in no list of workers; its entries are.
-        """
-        entries = self._client.hvals(keys.flight(lane, broadcast))
-        if not entries:
-            return set()
-        seconds, _ = self._client.time()
-        old_ms = (seconds - ORPHAN_S) * 1000
+    def orphans(self, entries: Collection[Entry], now_ms: int) -> set[str]:
+        """Return workers that hold something old and that nobody knows as alive."""
         holders = {
-            fields[0]
-            for fields in (entry.split(" ") for entry in entries)
-            if int(fields[4]) < old_ms and fields[0] not in {"-", "aside"}
+            entry.worker
+            for entry in entries
+            if entry.since_ms < now_ms - ORPHAN_MS and entry.worker not in {"-", "aside"}
         }
         if not holders:
             return set()
@@ -92,3 +127,29 @@ class Recoverer:
             ],
         )
         return int(resumed), int(doubted), int(aside)
+
+
+def forgotten(
+    entries: Collection[Entry], worker: str, in_hand: Collection[str], now_ms: int
+) -> list[Entry]:
+    """Return what lies under a worker's name and not in its hands.
+
+    Args:
+        entries: as read *before* ``in_hand``: what is settled in between is stale, and harmless.
+        worker: the worker itself; no other knows what is in its hands.
+        in_hand: the fence tokens in its hands, of the same lane.
+        now_ms: by the server's clock.
+    """
+    return [
+        entry
+        for entry in entries
+        if entry.worker == worker
+        and entry.since_ms < now_ms - FORGOTTEN_MS
+        and entry.fence not in in_hand
+    ]
+
+
+def _entry(item: str, row: list[str]) -> Entry:
+    worker, fence, member, expires, since, tries, resumed = row
+    # resumed 2: Redis may have forgotten an attempt; what it means for the permit is judged there
+    return Entry(item, worker, fence, member, int(expires), int(since), int(tries), resumed == "1")

@@ -27,6 +27,7 @@ from producers.broadcasts import Broadcasts
 from producers.errors import WxbroadcastError
 from producers.events import (
     CanaryOpened,
+    ClaimsForgotten,
     DutyFailed,
     MessagesRecovered,
     StoreUnreachable,
@@ -39,21 +40,25 @@ from producers.retry import LOST
 from producers.settings import Settings
 from producers.split import Splitter
 from workers.claim import Claim
-from workers.epoch import Epochs
+from workers.epoch import Epochs, ServerChangedError
 from workers.gate import Gate
 from workers.hands import Hands
 from workers.keeper import Keeper
 from workers.limiter import Limiter, Penalty
 from workers.peers import BEAT_S, Peers
 from workers.pump import Batch, Pump
-from workers.recover import Recoverer
+from workers.recover import Entry, Recoverer, forgotten
 from workers.sender import Sender
 from workers.settle import Settler
 from workers.take import Taker
 from workers.tokens import TokenKeeper
 from workers.wechat import WeChat
 
-ORPHANS_EVERY_S: Final = 3.0
+LOOK_EVERY_S: Final = 2.0
+"""How often a worker looks at what is in flight."""
+
+_BEAT_AGAIN_S: Final = 0.25
+"""A beat that failed is tried again sooner: its silence puts off the burial of others."""
 
 DRAIN_S: Final = 8.7
 """SIGTERM to the end: 10 s, of which Dramatiq notices within one."""
@@ -88,7 +93,7 @@ class Runtime:
         self._duties: set[tuple[str, ...]] = set()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="duty")
         self._closing = threading.Event()
-        self._orphans_at = 0.0
+        self._look_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         asyncio.run_coroutine_threadsafe(self._open(), loop).result(30)
         self._taking = store.connect(settings, connections=2)
@@ -215,7 +220,7 @@ class Runtime:
             try:
                 self._epochs.begin()
                 self._keeper.run_once()
-                self._recover_orphans()
+                self._look_at_flights()
             except (redis.RedisError, WxbroadcastError) as error:
                 logs.emit(DutyFailed("keep", -1, type(error).__name__))
 
@@ -248,9 +253,13 @@ class Runtime:
             try:
                 for peer, silent_ms in await self._peers.beat():
                     self._do(("recover", peer), partial(self._recover, peer, silent_ms))
+                again_s = BEAT_S
             except redis.RedisError as error:
                 logs.emit(StoreUnreachable("beating", type(error).__name__, 1))
-            await asyncio.sleep(max(0.0, BEAT_S - (time.monotonic() - started)))
+                again_s = _BEAT_AGAIN_S
+                if isinstance(error, ServerChangedError):
+                    self._do(("epoch",), self._epochs.begin)
+            await asyncio.sleep(max(0.0, again_s - (time.monotonic() - started)))
 
     def _recover(self, peer: str, silent_ms: int) -> None:
         logs.emit(WorkerBuried(self.worker, peer, silent_ms))
@@ -258,14 +267,36 @@ class Runtime:
             self._recover_in(app, broadcast, lane, peer)
         self._peers.bury(peer)  # all that it held is back: should this fail, it is tried again
 
-    def _recover_orphans(self) -> None:
-        """Level-triggered, every few seconds: entries of workers that nobody knows as alive."""
-        if time.monotonic() < self._orphans_at:
+    def _look_at_flights(self) -> None:
+        """Level-triggered, every few seconds: orphans, and what this worker has forgotten."""
+        if time.monotonic() < self._look_at:
             return
-        self._orphans_at = time.monotonic() + ORPHANS_EVERY_S
+        self._look_at = time.monotonic() + LOOK_EVERY_S
         for app, broadcast, lane in self._recoverer.places():
-            for dead in self._recoverer.orphaned(broadcast, lane):
+            entries = self._recoverer.entries(broadcast, lane)
+            if not entries:
+                continue
+            now_ms = round(self._peers.server_time() * 1000)
+            for dead in self._recoverer.orphans(entries, now_ms):
                 self._recover_in(app, broadcast, lane, dead)
+            if not self.pump.unknown:
+                lost = forgotten(entries, self.worker, set(self.hands.fences(lane)), now_ms)
+                self._return(lost, app, broadcast, lane)
+
+    def _return(self, lost: list[Entry], app: str, broadcast: str, lane: int) -> None:
+        """Give back what lies under this worker's name and not in its hands.
+
+        It was never posted: whatever was posted is in hand until it is settled. Only a Redis that
+        was restarted may have forgotten a settle.
+        """
+        if not lost:
+            return
+        changed_ms = self._epochs.changed_at_ms
+        unsent = [e.claim(app, lane, broadcast) for e in lost if e.since_ms > changed_ms]
+        unsure = [e.claim(app, lane, broadcast) for e in lost if e.since_ms <= changed_ms]
+        logs.emit(ClaimsForgotten(self.worker, broadcast, lane, len(unsent), len(unsure)))
+        self._hand_back(unsent)
+        self.loop.call_soon_threadsafe(self._sender.give_up, unsure)
 
     def _recover_in(self, app: str, broadcast: str, lane: int, dead: str) -> None:
         found = self._recoverer.recover(app, broadcast, lane, dead)

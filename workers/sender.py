@@ -101,6 +101,12 @@ class Sender:
         for claim in claims:
             self._settler.put(Answer(claim, None, _UNSENT))
 
+    def give_up(self, claims: list[Claim]) -> None:
+        """Settle claims that may have been posted, by whom nobody remembers, as unanswered."""
+        for claim in claims:
+            reply = Reply(Fate.UNANSWERED, errmsg="forgotten")
+            self._settler.put(Answer(claim, reply, self._judged(claim, reply)))
+
     def drain(self) -> None:
         """Start nothing more; what waits for its slot is handed back."""
         self._draining = True
@@ -125,23 +131,25 @@ class Sender:
 
     async def _send(self, claim: Claim, envelope: Envelope, access_token: str) -> None:
         reply = await self._wechat.send(claim.app, access_token, envelope, claim)
-        app = self._settings.app(claim.app)
+        verdict = self._judged(claim, reply)
+        self._settler.put(Answer(claim, reply, verdict))
+        try:
+            await self._tell(claim, reply, verdict, access_token)
+        except redis.RedisError as error:  # the message is settled all the same
+            logs.emit(StoreUnreachable("telling of an answer", type(error).__name__, 1))
+
+    def _judged(self, claim: Claim, reply: Reply) -> Verdict:
         age_ms = round(self._server_time() * 1000) - (claim.expires_at_ms - _WEEK_MS)
-        verdict = judge(
+        return judge(
             reply,
             kind=claim.kind,
             resumed=claim.resumed,
             tries=claim.tries,
             attempts=self._settings.attempts,
             permit_age_ms=age_ms,
-            retry_when_busy=app.retry_when_busy,
+            retry_when_busy=self._settings.app(claim.app).retry_when_busy,
             unsure=claim.unsure,
         )
-        self._settler.put(Answer(claim, reply, verdict))
-        try:
-            await self._tell(claim, reply, verdict, access_token)
-        except redis.RedisError as error:  # the message is settled all the same
-            logs.emit(StoreUnreachable("telling of an answer", type(error).__name__, 1))
 
     async def _tell(self, claim: Claim, reply: Reply, verdict: Verdict, access_token: str) -> None:
         """Let all know what an answer says beyond its own message."""

@@ -173,12 +173,13 @@ class Settler:
     def _conclude(
         self, app: str, lane: int, batch: list[Answer], results: list[str], claimed_at: float
     ) -> None:
-        out_of_hand = 0
+        out_of_hand: list[Claim] = []
+        swapped: list[Claim] = []
         for answer, result in zip(batch, results, strict=False):
             if result.startswith("next "):
                 _, member, expires, fence = result.split(" ")
                 old = answer.claim
-                self._hands.swapped.append(
+                swapped.append(
                     Claim(
                         app,
                         lane,
@@ -192,13 +193,13 @@ class Settler:
                         claimed_at=claimed_at,
                     )
                 )
-            else:
-                out_of_hand += 1
+            out_of_hand.append(answer.claim)
             self._log(answer, result)
-        if self._hands.swapped:
+        if swapped:
+            self._hands.take(swapped)
+            self._hands.swapped.extend(swapped)
             self._hands.wake()
-        if out_of_hand:
-            self._hands.drop(out_of_hand)
+        self._hands.drop(out_of_hand)
         for flag in results[len(batch) :]:
             broadcast, _, what = flag.partition(" ")
             self._on_flag(app, broadcast, lane, what)

@@ -105,7 +105,7 @@ class WeChat:
                 reply = parse(response.status, raw)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             reply = Reply(Fate.UNSENT, errmsg=type(error).__name__)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  (whatever broke, it may have been posted)
             reply = Reply(Fate.UNANSWERED, errmsg=type(error).__name__)
         latency_ms = round((time.monotonic() - started) * 1000, 3)
         return Reply(reply.fate, reply.errcode, reply.errmsg, reply.rid, reply.msgid, latency_ms)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from workers.claim import Claim
 from workers.hands import Hands
 
 
@@ -26,6 +27,14 @@ def in_thread() -> Iterator[Callable[[Callable[[], object]], threading.Thread]]:
         assert not thread.is_alive(), "a thread was never woken"
 
 
+def claims(count: int, first: int = 0, lane: int = 0) -> list[Claim]:
+    """Claims whose fence tokens count up from ``first``."""
+    return [
+        Claim("shop", lane, "b1", f"1:o{n}", f"f:{n}", 1, f"{first + n}", 0, False, 0.0)
+        for n in range(count)
+    ]
+
+
 def waits(hands: Hands) -> Callable[[], bool]:
     """Return a check whether somebody sleeps on these hands."""
     return lambda: bool(hands._changed._waiters)  # type: ignore[attr-defined]
@@ -34,17 +43,17 @@ def waits(hands: Hands) -> Callable[[], bool]:
 def test_room_is_what_is_not_held() -> None:
     hands = Hands(10)
     assert (hands.held, hands.room) == (0, 10)
-    hands.take(7)
+    hands.take(claims(7))
     assert (hands.held, hands.room) == (7, 3)
-    hands.drop(2)
+    hands.drop(claims(2))
     assert (hands.held, hands.room) == (5, 5)
 
 
 def test_more_than_fits_leaves_no_room_but_stays_counted() -> None:
     hands = Hands(10)
-    hands.take(12)
+    hands.take(claims(12))
     assert (hands.held, hands.room) == (12, 0)
-    hands.drop(12)
+    hands.drop(claims(12))
     assert (hands.held, hands.room) == (0, 10)
 
 
@@ -52,10 +61,11 @@ def test_many_threads_lose_no_count() -> None:
     hands = Hands(10)
 
     def take_and_drop() -> None:
+        mine = claims(3, first=threading.get_ident() * 10)
         for _ in range(500):
-            hands.take(3)
-            hands.drop(1)
-            hands.drop(2)
+            hands.take(mine)
+            hands.drop(mine[:1])
+            hands.drop(mine[1:])
 
     threads = [threading.Thread(target=take_and_drop) for _ in range(8)]
     for thread in threads:
@@ -69,18 +79,18 @@ def test_whoever_waits_for_room_is_woken_by_it(
     in_thread: Callable[..., threading.Thread], eventually: Callable[..., object]
 ) -> None:
     hands = Hands(2)
-    hands.take(2)
+    hands.take(claims(2))
     waiting = in_thread(lambda: hands.wait(60))
     eventually(waits(hands), "the thread waits")
-    hands.drop(1)
+    hands.drop(claims(1))
     waiting.join(5)
     assert not waiting.is_alive()
 
 
 def test_a_drop_that_makes_no_difference_wakes_nobody() -> None:
     hands = Hands(10)
-    hands.take(5)
-    hands.drop(1)
+    hands.take(claims(5))
+    hands.drop(claims(1))
     assert not hands._woken
 
 
@@ -118,12 +128,28 @@ def test_waiting_until_empty_says_whether_that_came_true(
 ) -> None:
     hands = Hands(10)
     assert hands.wait_empty(0)
-    hands.take(3)
+    hands.take(claims(3))
     assert not hands.wait_empty(0)
     answers: list[bool] = []
     in_thread(lambda: answers.append(hands.wait_empty(60)))
     eventually(waits(hands), "the thread waits")
-    hands.drop(2)
+    hands.drop(claims(2))
     assert answers == []
-    hands.drop(1)
+    hands.drop(claims(3))
     assert eventually(lambda: answers, "the wait ended") == [True]
+
+
+def test_what_is_in_hand_is_known_by_lane_and_fence() -> None:
+    hands = Hands(10)
+    hands.take(claims(3))
+    hands.take(claims(2, first=7, lane=1))
+    hands.drop(claims(1))
+    assert sorted(hands.fences(0)) == ["1", "2"]
+    assert sorted(hands.fences(1)) == ["7", "8"]
+
+
+def test_dropping_what_is_not_in_hand_changes_nothing() -> None:
+    hands = Hands(10)
+    hands.take(claims(3))
+    hands.drop(claims(2, first=50))
+    assert hands.held == 3

@@ -103,7 +103,7 @@ class Worker:
             self.hands,
             lambda *flag: self.flags.append(flag[-1]),
         )
-        self.hands.take(len(answers))
+        self.hands.take([claim for claim, _ in answers])
         for claim, verdict in answers:
             reply = Reply(Fate.ANSWERED, 0 if verdict is DELIVERED else 41028, msgid="12")
             settler.put(Answer(claim, reply, verdict))
@@ -111,7 +111,7 @@ class Worker:
         while self.hands.held > len(self.hands.swapped):
             assert time.monotonic() < deadline, "not every answer was settled"
             await asyncio.sleep(0.002)
-        self.hands.drop(len(self.hands.swapped))
+        self.hands.drop([*self.hands.swapped])
         self.swapped = [*self.hands.swapped]
         self.hands.swapped.clear()
         await settler.close()
@@ -276,6 +276,8 @@ def known_keys(worker: Worker, ids: list[str]) -> Iterator[str]:
                 keys.tries,
                 keys.suspects,
                 keys.doubts,
+                keys.recipients,
+                keys.pace,
             )
             yield from (build(lane, broadcast) for build in per_broadcast)
     for openid in OPENIDS:

@@ -16,7 +16,7 @@ from dramatiq.brokers.redis import _RedisConsumer
 from send_path import APP, OUTSIDE_TOKEN, Stall
 
 import workers
-from producers import jobs, keys
+from producers import jobs, keys, scripts
 from producers.jobs import Jobs
 from producers.settings import Settings
 from workers.broker import Lifecycle, SendConsumer, UvloopAsyncIO, WorkBroker
@@ -228,6 +228,66 @@ def test_a_batch_that_no_actor_call_took_goes_back_to_its_queue(
     assert set(stall.queue(broadcast)) == queued
     assert stall.flight(broadcast) == {}
     assert stall.ledger() == {"collected": 5, "available": 5}
+    runtime.stop()
+
+
+def forget(runtime: Runtime, client: "redis.Redis", broadcast: str) -> None:
+    """Claim under the worker's name what its hands know nothing of, 20 s ago."""
+    taken = runtime.pump._taker.take("shop", 0, 5, {}, scripts.new_token())
+    assert len(taken.claims) == 5
+    flight = keys.flight(0, broadcast)
+    for item, entry in client.hgetall(flight).items():
+        parts = entry.split(" ")
+        parts[4] = str(int(parts[4]) - 20_000)
+        client.hset(flight, item, " ".join(parts))
+
+
+def test_what_lies_under_its_name_and_not_in_its_hands_is_handed_back(
+    boot: Callable[[], WorkBroker], client: "redis.Redis", eventually: Callable[..., Any]
+) -> None:
+    runtime = runtime_of(boot())
+    stall = Stall(client, runtime.settings)
+    stall.form_ids(5)
+    broadcast = stall.broadcast()
+    forget(runtime, client, broadcast)
+    eventually(lambda: stall.flight(broadcast) == {}, "the claims are handed back")
+    assert sorted(stall.queue(broadcast)) == [f"o{user}" for user in range(5)]
+    assert stall.ledger() == {"collected": 5, "available": 5}
+    runtime.stop()
+
+
+def test_after_a_restart_of_redis_what_it_forgot_may_have_been_sent(
+    boot: Callable[[], WorkBroker], client: "redis.Redis", eventually: Callable[..., Any]
+) -> None:
+    runtime = runtime_of(boot())
+    stall = Stall(client, runtime.settings)
+    stall.form_ids(5)
+    broadcast = stall.broadcast()
+    runtime._epochs.changed_at_ms = round(runtime._peers.server_time() * 1000)
+    forget(runtime, client, broadcast)
+    eventually(
+        lambda: {entry[0] for entry in stall.flight(broadcast).values()} == {"-"},
+        "they wait to be sent again with the same permit",
+    )
+    assert {entry[6] for entry in stall.flight(broadcast).values()} == {"1"}
+    assert stall.ledger() == {"collected": 5}
+    runtime.stop()
+
+
+def test_a_claim_in_hand_is_left_alone_however_old(
+    boot: Callable[[], WorkBroker], client: "redis.Redis"
+) -> None:
+    runtime = runtime_of(boot())
+    stall = Stall(client, runtime.settings)
+    stall.form_ids(5)
+    broadcast = stall.broadcast()
+    forget(runtime, client, broadcast)
+    entries = runtime._recoverer.entries(broadcast, 0)
+    runtime.hands.take([entry.claim("shop", 0, broadcast) for entry in entries])
+    runtime._look_at = 0.0
+    runtime._look_at_flights()
+    assert len(stall.flight(broadcast)) == 5
+    runtime.hands.drop([entry.claim("shop", 0, broadcast) for entry in entries])
     runtime.stop()
 
 

@@ -61,7 +61,7 @@ class Desk:
 
     def take(self, most: int = 500) -> list[Claim]:
         claims = self._taker.take("shop", 0, most, {}, scripts.new_token()).claims
-        self.hands.take(len(claims))
+        self.hands.take(claims)
         return claims
 
     def put(self, claim: Claim, verdict: Verdict, reply: Reply | None = OK) -> None:
@@ -305,7 +305,7 @@ async def test_the_same_answer_twice_counts_once(desk: Opener) -> None:
     (claim,) = it.take()
     it.put(claim, DELIVERED)
     await it.settled()
-    it.hands.take(1)
+    it.hands.take([claim])
     it.put(claim, IN_DOUBT)
     await it.settled()
     assert it.stall.outcomes(broadcast) == {"o0": "delivered"}
