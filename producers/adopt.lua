@@ -1,4 +1,4 @@
--- adopt: a lane takes over a newer generation of a broadcast: its state, its canary, its end.
+-- adopt: a lane takes over a newer generation of a broadcast: its state, its rate, its end.
 --
 -- Guarantee: an older or equal generation changes nothing, so it can be repeated at will.
 -- What is queued or delayed of a broadcast that drops (cancelled, aborted, late) is counted and
@@ -7,7 +7,8 @@
 -- KEYS  1 lane hash, 2 queue list, 3 delayed zset, 4 flight hash, 5 tries hash, 6 ring list,
 --       7 priority ring list, 8 stock hash, 9 ledger hash, 10 sending zset
 -- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 generation, 5 state, 6 drop outcome or '',
---       7 ttl_ms, 8 wake channel, 9 lane prefix, then field, value … for a lane that has no copy
+--       7 ttl_ms, 8 wake channel, 9 lane prefix, 10 rate (per second), 11 window, then field, value …
+--       for a lane that has no copy
 -- Returns  {1 adopted or 0 known already, messages dropped}
 --@include clock
 local lane, queue, delayed, flight, tries, ring, first =
@@ -20,10 +21,14 @@ local margin, lease = 0, 0  -- a resumed message that waits has no lease
 --@include flight
 if tonumber(redis.call('HGET', lane, 'generation') or -1) >= generation then return { 0, 0 } end
 if redis.call('EXISTS', lane) == 0 then
-  for i = 10, #ARGV, 2 do redis.call('HSET', lane, ARGV[i], ARGV[i + 1]) end
+  for i = 12, #ARGV, 2 do redis.call('HSET', lane, ARGV[i], ARGV[i + 1]) end
 end
-redis.call('HSET', lane, 'generation', generation, 'state', state, 'drop', drop, 'verdict', '',
-  'template_errors', 0, 'refusals', 0, 'unknowns', 0)
+local was = redis.call('HMGET', lane, 'state', 'drop', 'verdict')
+if was[1] ~= state or was[2] ~= drop or was[3] ~= '' then  -- not merely a new rate
+  redis.call('HSET', lane, 'state', state, 'drop', drop, 'verdict', '', 'template_errors', 0,
+    'refusals', 0, 'unknowns', 0)
+end
+redis.call('HSET', lane, 'generation', generation, 'rate', ARGV[10], 'window', ARGV[11])
 redis.call('PEXPIRE', lane, ttl)
 local mine = redis.call('HGET', lane, 'priority') == '1' and first or ring
 redis.call('LREM', mine, 0, id)

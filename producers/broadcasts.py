@@ -18,7 +18,7 @@ from producers.events import BroadcastCreated
 from producers.lifecycle import Lifecycle
 from producers.retry import repeat, repeat_all
 from producers.settings import Settings, ms
-from producers.spec import Spec
+from producers.spec import MAX_LIFE, Spec
 from producers.split import Splitter
 from producers.store import Client
 from producers.words import State
@@ -34,6 +34,16 @@ class Created:
 
     id: str
     known: bool
+
+
+def check_key(key: str) -> None:
+    """Say whether it may be an idempotency key, or '' for none.
+
+    Raises:
+        InvalidInputError: it may not.
+    """
+    if key and not (len(key) <= 128 and key.isascii() and key.isprintable() and " " not in key):
+        raise InvalidInputError(["key: 1-128 visible ASCII characters without blanks"])
 
 
 class Broadcasts(Lifecycle):
@@ -63,19 +73,40 @@ class Broadcasts(Lifecycle):
             IdempotencyConflictError: the key was used with other content.
             StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
         """
-        if key and not (len(key) <= 128 and key.isascii() and key.isprintable() and " " not in key):
-            raise InvalidInputError(["key: 1-128 visible ASCII characters without blanks"])
+        check_key(key)
         size = self._audiences.count(spec.app, spec.audience)
         broadcast = self._claim_id(spec, key)
+        created = self._store(broadcast, spec, size)
+        if size <= _SMALL:
+            for lane in range(self._settings.lanes):
+                self._splitter.fill(broadcast, lane)
+        else:
+            self._ask_for_split(broadcast)
+        return Created(broadcast, known=not created)
+
+    def open_carrier(self, carrier: str, spec: Spec) -> None:
+        """Store what carries single messages (see `producers.messages`), unless it is there.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer; the same call goes on.
+        """
+        self._store(carrier, spec, 0)
+
+    def _store(self, broadcast: str, spec: Spec, size: int) -> bool:
+        """List a broadcast, write it at its home and bring it to the lanes; say if it is new."""
         seconds, micros = repeat("asking the time", self._client.time)
         now_ms = seconds * 1000 + micros // 1000
         for index in (keys.active(spec.app), keys.history(spec.app)):
             listed = partial(self._client.zadd, index, {broadcast: now_ms}, nx=True)
             repeat("listing the broadcast", listed)
 
+        # as long as any outcome may live, so that forgetting a user finds it: the first outcome is
+        # written up to a whole life after this
+        listed_ms = self.ttl_ms + ms(MAX_LIFE)
+
         def trim(pipeline: Any) -> None:
-            pipeline.zremrangebyscore(keys.history(spec.app), "-inf", now_ms - self.ttl_ms)
-            pipeline.pexpire(keys.history(spec.app), self.ttl_ms)
+            pipeline.zremrangebyscore(keys.history(spec.app), "-inf", now_ms - listed_ms)
+            pipeline.pexpire(keys.history(spec.app), listed_ms)
 
         repeat_all("trimming the history", self._client, trim)
         fields: list[str | int] = [
@@ -102,18 +133,13 @@ class Broadcasts(Lifecycle):
             ),
         )
         self.adopt(broadcast)
-        if size <= _SMALL:
-            for lane in range(self._settings.lanes):
-                self._splitter.fill(broadcast, lane)
-        else:
-            self._ask_for_split(broadcast)
         if created:
             logs.emit(
                 BroadcastCreated(
                     spec.app, broadcast, spec.channel, spec.template_id, spec.audience, size
                 )
             )
-        return Created(broadcast, known=not created)
+        return bool(created)
 
     def _claim_id(self, spec: Spec, key: str) -> str:
         """Return a new id, or the one that the key claimed before."""

@@ -79,24 +79,50 @@ local function forget_old_sources(subs)
   if redis.call('HLEN', subs) <= 500 then return end
   local fields = redis.call('HGETALL', subs)
   for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 5) == 'seen:' and tonumber(fields[i + 1]) < now - WEEK then
+    if string.sub(fields[i], 1, 5) == 'seen:'
+      and tonumber(string.match(fields[i + 1], '^%d+')) < now - WEEK then
       redis.call('HDEL', subs, fields[i])
     end
   end
 end
 
+-- A rejection of `at` may come late: accepts that are known to be given after it stay, as far as
+-- they are unspent (those given first are taken to be spent first).
+local function void_until(subs, template, at)
+  local since = math.max(at, tonumber(redis.call('HGET', subs, 'void:' .. template) or 0))
+  local start, later = 'seen:' .. template .. ':', 0
+  local fields = redis.call('HGETALL', subs)
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, #start) == start then
+      local given = tonumber(string.match(fields[i + 1], ' (%d+)$') or 0)
+      if given > since then later = later + 1 end
+    end
+  end
+  local count = tonumber(redis.call('HGET', subs, template) or 0)
+  if later == 0 then
+    void_count(subs, template)
+  elseif count > later then
+    void_count(subs, template, count - later)
+  end
+  mark_void(subs, template, at, now)
+end
+
 -- at: when the user chose, or nil: then items count in the order in which they come.
 local function add_subscription(subs, template, verdict, source_id, at)
+  if at then at = math.min(at, now) end  -- a clock that is ahead would void what is yet to come
   if verdict == 'correct' then return NOT_COUNTED end  -- its source may still count it
   if source_id ~= '' then
     forget_old_sources(subs)
     if redis.call('HLEN', subs) > 500 and verdict ~= 'reject' then return NOT_COUNTED end
-    if redis.call('HSETNX', subs, 'seen:' .. template .. ':' .. source_id, now) == 0 then
+    local seen = string.format('%d', now)
+    if verdict ~= 'reject' then seen = string.format('%s %d', seen, at or now) end
+    if redis.call('HSETNX', subs, 'seen:' .. template .. ':' .. source_id, seen) == 0 then
       return KNOWN
     end
   end
   if verdict == 'reject' then
-    void_all(nil, subs, 'subscribe', template, at or now)
+    redis.call('HSETNX', subs, template, 0)  -- void_all writes nothing for whoever has nothing
+    if at then void_until(subs, template, at) else void_all(nil, subs, 'subscribe', template, now) end
     return REJECTED
   end
   if at and at <= tonumber(redis.call('HGET', subs, 'void:' .. template) or -1) then return VOID end

@@ -7,9 +7,20 @@
     ├── LayoutMismatchError      lanes or buckets differ from those the deployment was born with
     ├── InvalidInputError        what the caller gave is wrong; ``faults`` lists each one
     │   └── UnknownAppError      no such app in the settings
+    ├── ForgedError              a callback that WeChat did not sign
     ├── NotFoundError            no such broadcast or audience
     ├── IdempotencyConflictError the key was used before with other content
     ├── IllegalMoveError         the broadcast's state does not allow this move
+    ├── TooManyMessagesError     one user was posted too many messages of one template today
+    ├── DoorError                the mini-program's door stays shut; the phone is told no more
+    │   ├── TicketError          the ticket is no good: the phone logs in again
+    │   │   ├── ExpiredTicketError
+    │   │   ├── ForgedTicketError
+    │   │   └── ForeignTicketError   a genuine one, of another app
+    │   ├── ForeignOpenidError   the upload names another user than the ticket
+    │   ├── CodeRefusedError     WeChat does not take the login code: a new wx.login
+    │   ├── FloodError           too often; ``wait_ms`` says when again
+    │   └── LoginUnavailableError    no verdict on the code; ``wait_ms`` says when again
     └── StoreUnavailableError    Redis did not answer in time, within the bounded retries
 
 Producers raise them to their callers, who show ``str(error)``: it says what to do. Nothing is
@@ -43,6 +54,18 @@ class InvalidInputError(WxbroadcastError):
         self.faults = tuple(faults)
 
 
+class ForgedError(WxbroadcastError):
+    """A callback that WeChat did not sign, or not for this app; answer 403 and not the reason.
+
+    Attributes:
+        reason: one fixed word, for the log.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not a push of WeChat: {reason}")
+        self.reason = reason
+
+
 class UnknownAppError(InvalidInputError):
     """No app of that alias stands in the settings."""
 
@@ -61,16 +84,26 @@ class IdempotencyConflictError(WxbroadcastError):
 
     Attributes:
         key: the key.
-        broadcast_id: the broadcast that the key created.
+        broadcast_id: the broadcast, or the message, that the key created.
     """
 
     def __init__(self, key: str, broadcast_id: str) -> None:
         super().__init__(
-            f"key {key!r} already created broadcast {broadcast_id} with other content; "
-            "use another key for another broadcast"
+            f"key {key!r} already created {broadcast_id} with other content; "
+            "use another key for other content"
         )
         self.key = key
         self.broadcast_id = broadcast_id
+
+
+class TooManyMessagesError(WxbroadcastError):
+    """One user was posted as many messages of one template today as there may be."""
+
+    def __init__(self, template_id: str, most: int) -> None:
+        super().__init__(
+            f"this user was posted {most} messages of template {template_id} today; "
+            "no more until tomorrow"
+        )
 
 
 class IllegalMoveError(WxbroadcastError):
@@ -87,6 +120,72 @@ class IllegalMoveError(WxbroadcastError):
         self.broadcast_id = broadcast_id
         self.state = state
         self.move = move
+
+
+class DoorError(WxbroadcastError):
+    """The mini-program's door stays shut for this call."""
+
+
+class TicketError(DoorError):
+    """The ticket is no good; the text is the same for every reason."""
+
+    def __init__(self) -> None:
+        super().__init__("the ticket is not valid here: log in again")
+
+
+class ExpiredTicketError(TicketError):
+    """It was good once."""
+
+
+class ForgedTicketError(TicketError):
+    """Nobody here signed it, or the app's secret has changed since."""
+
+
+class ForeignTicketError(TicketError):
+    """It is genuine, and of another app."""
+
+
+class ForeignOpenidError(DoorError):
+    """An upload names another user than the ticket."""
+
+    def __init__(self) -> None:
+        super().__init__("openid is not the ticket's: leave it out")
+
+
+class CodeRefusedError(DoorError):
+    """WeChat does not take the login code.
+
+    Attributes:
+        errcode: WeChat's; 0: the code has not the shape of one.
+    """
+
+    def __init__(self, errcode: int) -> None:
+        super().__init__(f"the login code was refused (errcode {errcode}): call wx.login again")
+        self.errcode = errcode
+
+
+class FloodError(DoorError):
+    """One call too many.
+
+    Attributes:
+        wait_ms: until there is room again.
+    """
+
+    def __init__(self, wait_ms: int) -> None:
+        super().__init__(f"too many calls: wait {wait_ms} ms")
+        self.wait_ms = wait_ms
+
+
+class LoginUnavailableError(DoorError):
+    """There is no verdict on the login code.
+
+    Attributes:
+        wait_ms: when to try again, with a new code.
+    """
+
+    def __init__(self, wait_ms: int) -> None:
+        super().__init__(f"no login now: try again in {wait_ms} ms, with a new code")
+        self.wait_ms = wait_ms
 
 
 class StoreUnavailableError(WxbroadcastError):

@@ -8,6 +8,7 @@ changes its type within one ``schema``. No line holds a token, a secret or a who
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import TypeAdapter
@@ -26,10 +27,15 @@ class Event:
     @classmethod
     def name(cls) -> str:
         """Return the event's name: the class name in snake_case."""
-        return _SNAKE.sub("_", cls.__name__).lower()
+        return _snake(cls.__name__)
 
 
 _SNAKE: Final = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+@cache
+def _snake(name: str) -> str:
+    return _SNAKE.sub("_", name).lower()
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class BroadcastCreated(Event):
 
 @dataclass(frozen=True)
 class BroadcastMoved(Event):
-    """A broadcast changed its state: start, pause, resume, cancel, abort, expire or finish."""
+    """A broadcast changed: start, pause, resume, cancel, abort, expire, finish, or its rate."""
 
     app: str
     broadcast: str
@@ -79,6 +85,26 @@ class BroadcastMoved(Event):
     generation: int
     reason: str
     errcode: int
+
+
+@dataclass(frozen=True)
+class AppRateChanged(Event):
+    """Somebody set how many sends per second an app may start (0 = unlimited)."""
+
+    app: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class MessagePosted(Event):
+    """A single message waits for its turn; ``broadcast`` is its carrier."""
+
+    app: str
+    broadcast: str
+    openid: str
+    channel: str
+    template_id: str
 
 
 @dataclass(frozen=True)

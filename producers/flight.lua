@@ -4,6 +4,7 @@
 -- was set aside, having outlived its workers too often: it waits for an operator.
 --   doubts    hash  bucket:openid -> since_ms until_ms member, of each in_doubt recipient
 --   receipts  hash  template msgid -> errcode at_ms, of one user: they came before the answer
+--   leaving   hash  broadcast item -> the name that a forgotten recipient's outcome is written under
 -- Expects permit.lua's functions, now, sending (key name) and lease (ms, of one user's turn).
 local function read_flight(value)
   local worker, fence, member, expires, since, tries, resumed =
@@ -17,13 +18,35 @@ local function write_flight(flight, item, worker, fence, member, expires, since,
     worker, fence, member, expires, since, tries, resumed))
 end
 
+-- A carrier's id begins with m: it carries single messages, each with a payload of its own.
+local function is_carrier(id) return string.byte(id) == 109 end
+
 local function bucket_and_openid(item) return string.match(item, '^(%d+):(.*)$') end
 
+-- The name that says nothing, of a recipient who was forgotten while this message was in somebody's
+-- hands (unname.lua); nothing for all others.
+local anybody_leaves
+local function left_as(prefix, id, item)
+  if anybody_leaves == nil then
+    anybody_leaves = redis.call('EXISTS', prefix .. 'leaving') == 1
+  end
+  return anybody_leaves and redis.call('HGET', prefix .. 'leaving', id .. ' ' .. item) or nil
+end
+
+-- Returns the name under which it was written.
 local function write_outcome(prefix, id, item, value, ttl)
   local bucket, openid = bucket_and_openid(item)
   local key = prefix .. 'outcomes:' .. id .. ':' .. bucket
-  redis.call('HSET', key, openid, value)
+  local name = left_as(prefix, id, item)
+  if name then
+    redis.call('HDEL', prefix .. 'leaving', id .. ' ' .. item)
+    redis.call('HDEL', prefix .. 'doubts:' .. id, item)
+    redis.call('HDEL', prefix .. 'tries:' .. id, item)
+  end
+  redis.call('HSET', key, name or openid, value)
+  if is_carrier(id) then redis.call('HDEL', prefix .. 'mail:' .. id, item) end
   if redis.call('HLEN', key) == 1 then redis.call('PEXPIRE', key, ttl) end
+  return name or openid
 end
 
 -- This message's turn with its user ends; not the turn of another message that came after it.

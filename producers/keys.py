@@ -7,7 +7,7 @@ the lane's prefix by the same names as here.
 
 Keys without a TTL, all others have one: `deployment`, `fence`, `audience`, `audience_buckets`,
 `audience_size`, `audiences`, `ledger`, `stock`, `active`, `ring`,
-`workers`, `server`, and Dramatiq's own.
+`workers`, `server`, `api_keys`, and Dramatiq's own.
 """
 
 import zlib
@@ -23,6 +23,9 @@ WORKERS: Final = "wxb:workers"
 
 SERVER: Final = "wxb:server"
 """string: run_id of the Redis server that the deployment last ran on; never expires."""
+
+API_KEYS: Final = "wxb:{keys}:all"
+"""hash: id of an API key → JSON: digest, name, apps, scopes, rate, created. Revoking removes it."""
 
 WAKE: Final = "wxb:wake"
 """pub/sub channel: ``wake`` (there is work), ``stop ID`` and ``go ID`` (a broadcast moved)."""
@@ -41,6 +44,11 @@ def lane_of(name: str, lanes: int) -> int:
     return zlib.crc32(name.encode()) % lanes
 
 
+def is_carrier(broadcast: str) -> bool:
+    """Say whether a broadcast carries single messages (`producers.messages`), by its id."""
+    return broadcast.startswith("m")
+
+
 def lane_prefix(lane: int) -> str:
     """Return what every key of a lane starts with, hash tag included."""
     return f"{PREFIX}:{{{lane}}}:"
@@ -57,8 +65,8 @@ def permits(lane: int, app: str, openid: str) -> str:
 def subscriptions(lane: int, app: str, openid: str) -> str:
     """hash: template_id → count (−1 = long-term, unlimited).
 
-    Also ``void:TEMPLATE``, ``voided:TEMPLATE`` and ``seen:TEMPLATE:SOURCE_ID`` → epoch ms. 1 year
-    after last use.
+    Also ``void:TEMPLATE``, ``voided:TEMPLATE`` and ``seen:TEMPLATE:SOURCE_ID`` → epoch ms (of an
+    accept: when it came, a blank, when it was given). 1 year after last use.
     """
     return f"{lane_prefix(lane)}subs:{app}:{openid}"
 
@@ -113,6 +121,40 @@ def outcomes(lane: int, broadcast: str, bucket: int) -> str:
 def msgids(lane: int, broadcast: str, bucket: int) -> str:
     """hash: openid → msgid of the accepted send; one day, for receipts."""
     return f"{lane_prefix(lane)}msgids:{broadcast}:{bucket}"
+
+
+def recipients(lane: int, broadcast: str) -> str:
+    """bitmap: bit b is set when bucket b gave a broadcast recipients; as its last outcome.
+
+    So its outcomes are found whatever becomes of the audience.
+    """
+    return f"{lane_prefix(lane)}recipients:{broadcast}"
+
+
+def leaving(lane: int) -> str:
+    """hash: ``broadcast bucket:openid`` → the name that its outcome is to be written under.
+
+    Of the forgotten, while a message of theirs is in a worker's hands. 8 days after the last.
+    """
+    return f"{lane_prefix(lane)}leaving"
+
+
+def mail(lane: int, carrier: str) -> str:
+    """hash: ``bucket:openid`` → ``deadline_ms payload`` of each message without an outcome.
+
+    As the outcomes; see `producers.messages`.
+    """
+    return f"{lane_prefix(lane)}mail:{carrier}"
+
+
+def posted(lane: int, app: str, key: str) -> str:
+    """string: ``carrier digest`` of the message that a key posted; 1 day (own token: 10 min)."""
+    return f"{lane_prefix(lane)}posted:{app}:{key}"
+
+
+def pace(lane: int, broadcast: str) -> str:
+    """list: ``at_ms settled answered`` of each of the last seconds; one minute. Owner: keeper."""
+    return f"{lane_prefix(lane)}pace:{broadcast}"
 
 
 def lane_broadcast(lane: int, broadcast: str) -> str:
@@ -179,6 +221,21 @@ def audience_size(lane: int, app: str, name: str) -> str:
     return f"{lane_prefix(lane)}size:{app}:{name}"
 
 
+def upload_flood(lane: int, app: str, openid: str) -> str:
+    """string: until when (ms) the uploads of a user fill their limit; until then. Owner: flood."""
+    return f"{lane_prefix(lane)}flood:upload:{app}:{openid}"
+
+
+def login_flood(lane: int, app: str, caller: str) -> str:
+    """string: as `upload_flood`, of the logins of an address; the caller is its digest."""
+    return f"{lane_prefix(lane)}flood:login:{app}:{caller}"
+
+
+def refused_code_flood(lane: int, app: str, caller: str) -> str:
+    """string: as `login_flood`, of the login codes of it that WeChat refused."""
+    return f"{lane_prefix(lane)}flood:code:{app}:{caller}"
+
+
 def home(lane: int, broadcast: str) -> str:
     """hash: a broadcast: spec, state, generation, times, reason. At its home lane; 22 days."""
     return f"{lane_prefix(lane)}home:{broadcast}"
@@ -210,7 +267,10 @@ def idempotency(app: str, key: str) -> str:
 
 
 def limiter(app: str) -> str:
-    """hash: next_us, blocked_until_ms, level, day and minute counts; 2 days after last use."""
+    """hash: next_us, blocked_until_ms, level, day and minute counts; rate when set live.
+
+    2 days after last use; for good while it holds a rate.
+    """
     return f"{app_prefix(app)}limiter"
 
 
@@ -224,6 +284,29 @@ def limiter_reply(app: str, worker: str) -> str:
     return f"{app_prefix(app)}reply:reserve:{worker}"
 
 
+def inbox(app: str) -> str:
+    """list: ``arrived_ms push`` of WeChat's pushes that wait to be acted on, the oldest left.
+
+    7 days after the last one came.
+    """
+    return f"{app_prefix(app)}inbox"
+
+
+def inbox_lease(app: str) -> str:
+    """string: who acts on the app's inbox; a lease of 10 s."""
+    return f"{app_prefix(app)}inbox:lease"
+
+
+def inbox_counts(app: str) -> str:
+    """hash: pushes so far by what they were (``stored``, ``dropped``, ``full``); 30 days."""
+    return f"{app_prefix(app)}inbox:counts"
+
+
+def push_seen(app: str, signature: str) -> str:
+    """string: digest of the body that came with this signature; twice `callback_max_age`."""
+    return f"{app_prefix(app)}push:{signature}"
+
+
 def token(app: str) -> str:
     """string: the access token, encrypted, with its expiry; until it expires."""
     return f"{app_prefix(app)}token"
@@ -232,3 +315,21 @@ def token(app: str) -> str:
 def token_lock(app: str) -> str:
     """string: the worker that is refreshing the token; a lease of 15 s."""
     return f"{app_prefix(app)}token:lock"
+
+
+def web_answer(app: str, key: str) -> str:
+    """string: who answers a request with this Idempotency-Key, or the answer; a lease, then 24 h.
+
+    The key is a digest of route, API key and Idempotency-Key.
+    """
+    return f"{app_prefix(app)}answer:{key}"
+
+
+def key_limit(key: str) -> str:
+    """string: GCRA's theoretical arrival time (µs) of an API key's requests; until it is past."""
+    return f"{PREFIX}:{{keys}}:limit:{key}"
+
+
+def key_limit_reply(caller: str) -> str:
+    """string: token and packed answer of this caller's last lease of requests; 10 minutes."""
+    return f"{PREFIX}:{{keys}}:reply:{caller}"

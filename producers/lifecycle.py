@@ -9,12 +9,12 @@ So a process that dies in between delays a move by a second and loses nothing.
 from typing import Final
 
 from producers import keys, logs, scripts
-from producers.errors import IllegalMoveError, NotFoundError
+from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
 from producers.events import BroadcastMoved
 from producers.jobs import Jobs
 from producers.retry import LOST, repeat
 from producers.settings import Settings
-from producers.spec import Spec
+from producers.spec import Spec, rate_faults
 from producers.status import Register
 from producers.store import Client
 from producers.words import ENDED, State
@@ -65,7 +65,34 @@ class Lifecycle(Register):
         self._ask_for_split(broadcast)  # counts what was never split
         return state
 
-    def move(self, broadcast: str, move: str, reason: str = "", errcode: int = 0) -> State:
+    def rate(self, broadcast: str) -> float:
+        """Return how many sends per second a broadcast may have; 0 = the app's rate alone.
+
+        Raises:
+            NotFoundError, StoreUnavailableError.
+        """
+        home = self._home(broadcast)
+        return float(home.get("rate", Spec.from_json(home["spec"]).rate))
+
+    def set_rate(self, broadcast: str, rate: float) -> State:
+        """Change how fast a broadcast is sent; workers follow within a second.
+
+        Args:
+            broadcast: its id.
+            rate: sends per second within the app's rate; 0 = the app's alone.
+
+        Raises:
+            InvalidInputError: it is no rate.
+            NotFoundError, IllegalMoveError (it has ended), StoreUnavailableError.
+        """
+        faults = rate_faults(rate)
+        if faults:
+            raise InvalidInputError(faults)
+        return self.move(broadcast, "rate", f"{rate:g} per second", rate=rate)
+
+    def move(
+        self, broadcast: str, move: str, reason: str = "", errcode: int = 0, rate: float = 0
+    ) -> State:
         """Make one move of a broadcast (see move.lua) and bring it to every lane.
 
         Raises:
@@ -79,7 +106,7 @@ class Lifecycle(Register):
             f"moving the broadcast ({move})",
             lambda: self._move(
                 keys=[keys.home(self.home_lane(broadcast), broadcast)],
-                args=[token, "", move, reason, errcode or "", total, self.ttl_ms],
+                args=[token, "", move, reason, errcode or "", total, self.ttl_ms, rate],
             ),
         )
         if moved == -1:
@@ -108,6 +135,7 @@ class Lifecycle(Register):
 
     def _adopt_in(self, lane: int, broadcast: str, home: dict[str, str], spec: Spec) -> None:
         app, settings = spec.app, self._settings
+        rate, carries = float(home.get("rate", spec.rate)), keys.is_carrier(broadcast)
         first_copy: list[str | int | float] = [
             "app",
             app,
@@ -119,14 +147,10 @@ class Lifecycle(Register):
             spec.audience,
             "priority",
             int(spec.priority),
-            "rate",
-            spec.rate,
-            "window",
-            self._window(spec),
             "cursor",
             0,
             "split",
-            "",
+            "mail" if carries else "",
             "total",
             0,
             "done",
@@ -136,7 +160,7 @@ class Lifecycle(Register):
             "error_share",
             settings.error_budget,
             "open",
-            0,
+            int(carries),
             "canary",
             settings.canary if lane == int(home["canary_lane"]) else 0,
         ]
@@ -162,14 +186,16 @@ class Lifecycle(Register):
             self.ttl_ms,
             keys.WAKE,
             keys.lane_prefix(lane),
+            rate,
+            self._window(app, rate),
             *first_copy,
         ]
         repeat("adopting a move", lambda: self._adopt(keys=script_keys, args=args))
 
-    def _window(self, spec: Spec) -> int:
+    def _window(self, app: str, own_rate: float) -> int:
         """Return how many messages a lane queues ahead: about one second of sending."""
         seconds = self._settings.window.total_seconds()
-        rates = [rate for rate in (spec.rate, self._settings.app(spec.app).rate_per_second) if rate]
+        rates = [rate for rate in (own_rate, self._settings.app(app).rate_per_second) if rate]
         rate = min(rates, default=_UNLIMITED_WINDOW)
         return max(100, round(rate * seconds / self._settings.lanes))
 

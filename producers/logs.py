@@ -23,6 +23,8 @@ import structlog
 from producers import events
 from producers.events import Event
 
+Fields = MutableMapping[str, Any]
+
 _BUFFER: Final = 50_000
 """Lines kept for a slow reader: about six seconds at full speed."""
 
@@ -116,12 +118,12 @@ class _LibraryHandler(logging.Handler):
         getattr(structlog.get_logger(), level if level in _LEVELS else "info")(
             events.LibraryLine.name(),
             logger=record.name,
-            message=_redacted(_message(record)[:_MESSAGE]),
-            exception=_redacted(failure[-_MESSAGE:]),
+            message=redacted(_message(record)[:_MESSAGE]),
+            exception=redacted(failure[-_MESSAGE:]),
         )
 
 
-def _redacted(text: str) -> str:
+def redacted(text: str) -> str:
     """Return a library's text without what follows the name of a secret in a URL or a body."""
     return _SECRET.sub(r"\1…", text)
 
@@ -148,11 +150,15 @@ def configure(process: str, *, descriptor: int = 1, level: int = logging.INFO) -
         level: the lowest level of library lines that is written.
     """
     close()
+    _state_logger.clear()
     writer = _state["writer"] = _Writer(descriptor)
 
-    def head(_logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    def head(_logger: Any, method: str, line: Fields) -> Fields:
         if not writer.admit():
             raise structlog.DropEvent
+        return complete(method, line)
+
+    def complete(method: str, line: Fields) -> Fields:
         line["level"] = method
         line["schema"] = events.SCHEMA
         line["process"] = process
@@ -162,13 +168,18 @@ def configure(process: str, *, descriptor: int = 1, level: int = logging.INFO) -
             line["dropped_lines"] = dropped
         return line
 
+    def write(event: Event) -> None:  # what structlog would do, without its machinery
+        if writer.admit():
+            line = complete(event.LEVEL, {**vars(event), "event": event.name()})
+            writer.write(_dumps(line))
+
+    _state_logger["write"] = write
     structlog.configure(
         processors=[head, structlog.processors.JSONRenderer(serializer=_dumps)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=lambda *_: _Lines(writer),
         cache_logger_on_first_use=False,
     )
-    _state_logger.clear()
     logging.basicConfig(handlers=[_LibraryHandler()], level=level, force=True)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
@@ -190,7 +201,7 @@ def silence() -> None:
     logging.basicConfig(handlers=[logging.NullHandler()], force=True)
 
 
-def _dumps(line: dict[str, Any], **_: Any) -> bytes:
+def _dumps(line: Fields, **_: Any) -> bytes:
     try:
         return orjson.dumps(line, default=str)
     except (TypeError, ValueError):  # a lone surrogate, or an integer beyond 64 bits
@@ -198,12 +209,28 @@ def _dumps(line: dict[str, Any], **_: Any) -> bytes:
 
 
 _state_logger: dict[str, Any] = {}
+_foreign: Final = logging.getLogger("wxbroadcast")
 
 
 def emit(event: Event) -> None:
-    """Write one event of the catalogue; before `configure`, structlog's own default applies."""
+    """Write one event of the catalogue.
+
+    In a program of somebody else's that configured neither this module nor structlog, it is a
+    record of the standard logger ``wxbroadcast``, its message the line's fields as JSON: nothing is
+    printed that the program did not ask for.
+    """
+    write = _state_logger.get("write")
+    if write is not None:
+        write(event)
+        return
     logger = _state_logger.get("logger")
     if logger is None:
+        if not structlog.is_configured():
+            level = logging.getLevelNamesMapping()[event.LEVEL.upper()]
+            if _foreign.isEnabledFor(level):
+                line = {"event": event.name(), **vars(event), "schema": events.SCHEMA}
+                _foreign.log(level, "%s", _dumps(line).decode("utf-8", "replace"))
+            return
         logger = _state_logger["logger"] = structlog.get_logger().bind()
     getattr(logger, event.LEVEL)(event.name(), **vars(event))
 

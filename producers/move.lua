@@ -1,11 +1,11 @@
 -- move: one step of a broadcast's state at its home, with a new generation.
 --
--- Guarantee: exactly the moves of the table below; the same token again returns the first answer.
+-- Guarantee: exactly the moves of the table below (a new rate leaves the state and its reason); the same token again returns the first answer.
 -- If the process dies just after it, the lanes are behind; the keeper brings the newer generation.
 --
 -- KEYS  1 home  hash  the broadcast: state, generation, reason, errcode, drop, times
 -- ARGV  1 token, 2 now_ms or '', 3 move, 4 reason or '', 5 errcode or '', 6 total (finish) or '',
---       7 ttl_ms from its end (an ending move)
+--       7 ttl_ms from its end (an ending move), 8 the new rate, sends per second (rate)
 -- Returns  {1 moved, 0 illegal or -1 unknown broadcast, state now, generation now}
 --@include clock
 local LEGAL = {
@@ -18,6 +18,7 @@ local LEGAL = {
              ends = true },
   expire = { from = { scheduled = true, running = true, paused = true }, to = 'running',
              drop = 'late' },
+  rate   = { from = { scheduled = true, running = true, paused = true } },
   finish = { from = { running = true, paused = true }, to = 'finished', ends = true },
 }
 local has = redis.call('HMGET', KEYS[1], 'state', 'generation', 'move_token', 'drop')
@@ -29,12 +30,17 @@ if not rule.from[state] or (ARGV[3] == 'expire' and has[4] == 'late') then
   return { 0, state, generation }
 end
 -- a paused one finishes only when nothing is left of it; the caller has just seen that
-redis.call('HSET', KEYS[1], 'state', rule.to, 'generation', generation + 1, 'move_token', ARGV[1],
-  'reason', ARGV[4], 'errcode', ARGV[5], ARGV[3] .. '_at_ms', now)
+redis.call('HSET', KEYS[1], 'generation', generation + 1, 'move_token', ARGV[1],
+  ARGV[3] .. '_at_ms', now)
+if rule.to then
+  redis.call('HSET', KEYS[1], 'state', rule.to, 'reason', ARGV[4], 'errcode', ARGV[5])
+else
+  redis.call('HSET', KEYS[1], 'rate', ARGV[8])
+end
 if rule.drop then redis.call('HSET', KEYS[1], 'drop', rule.drop) end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[6]) end
 if rule.ends then
   redis.call('HSET', KEYS[1], 'ended_at_ms', now)
   redis.call('PEXPIRE', KEYS[1], ARGV[7])
 end
-return { 1, rule.to, generation + 1 }
+return { 1, rule.to or state, generation + 1 }

@@ -78,8 +78,9 @@ local function hand_back(permits, subs, member, expires, since)
   if kind_of(member) == 's' then
     if expires ~= 1 then return end
     local template = string.sub(member, 3)
-    -- withdrawn meanwhile, or long-term by now: this one is no longer counted
-    if tonumber(redis.call('HGET', subs, 'voided:' .. template) or 0) >= since
+    -- withdrawn meanwhile, or long-term by now, or its user forgotten: it is no longer counted
+    if redis.call('HEXISTS', subs, template) == 0
+      or tonumber(redis.call('HGET', subs, 'voided:' .. template) or 0) >= since
       or redis.call('HGET', subs, template) == '-1' then
       return count_use(member, expires, 'void')
     end
@@ -87,6 +88,8 @@ local function hand_back(permits, subs, member, expires, since)
     redis.call('HINCRBY', stock, 's:' .. template, 1)
   elseif expires <= now then
     count_use(member, expires, 'expired')
+  elseif tonumber(redis.call('ZSCORE', permits, member) or 0) >= 0 then
+    count_use(member, expires, 'void')  -- no tombstone: its user was forgotten (and may be back)
   else
     local before = last_end(permits)
     redis.call('ZADD', permits, expires, member)
@@ -121,6 +124,7 @@ end
 -- given until `at`, as far as it is known, and what is held now and would be handed back.
 local function void_all(permits, subs, channel, template, at)
   if channel == 'subscribe' then
+    if redis.call('EXISTS', subs) == 0 then return end  -- forgotten while one was in flight
     void_count(subs, template)
     if redis.call('HEXISTS', subs, template) == 0 then redis.call('HSET', subs, template, 0) end
     mark_void(subs, template, at, now)
@@ -146,7 +150,9 @@ local function void_suspects(prefix, app, id, channel, template)
     local openid, at, count = string.match(suspect, '^(%S+) (%d+) (%d+)$')
     local permits = prefix .. 'permits:' .. app .. ':' .. openid
     local subs = prefix .. 'subs:' .. app .. ':' .. openid
-    if channel == 'subscribe' then
+    if channel == 'subscribe' and redis.call('EXISTS', subs) == 0 then
+      -- forgotten meanwhile
+    elseif channel == 'subscribe' then
       void_count(subs, template, tonumber(count))
       mark_void(subs, template, tonumber(at), tonumber(at))
     else

@@ -7,7 +7,8 @@ unnoticed. No other module reads the environment.
 
 import json
 import os
-from datetime import timedelta
+import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
@@ -81,8 +82,20 @@ class AppSettings(BaseModel):
     long_term_templates: tuple[str, ...] = Field(
         (), description="template ids of long-term subscriptions: one accept, many messages"
     )
+    subscribe_templates: tuple[str, ...] = Field(
+        (), description="template ids that phones may report; empty: any (set it in production)"
+    )
     subscription_source: Literal["phone", "events"] = Field(
         "phone", description="whose accepts count: the phone's results or WeChat's events"
+    )
+    callback_token: SecretStr | None = Field(
+        None, description="the Token of the console's message push; unset: no callbacks"
+    )
+    callback_aes_key: SecretStr | None = Field(
+        None, description="its EncodingAESKey, 43 characters; set: only encrypted pushes count"
+    )
+    callback_plain: bool = Field(
+        False, description="take plain pushes too though callback_aes_key is set"
     )
     permits_per_user: int = Field(
         100, ge=1, le=1000, description="stored uses per user; the newest are kept"
@@ -109,6 +122,26 @@ class AppSettings(BaseModel):
             raise ValueError("must start with https:// or http://")
         return value
 
+    @field_validator("callback_token")
+    @classmethod
+    def _callback_token_is_one(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.fullmatch(r"[\x21-\x7e]{3,64}", value.get_secret_value()):
+            raise ValueError("must be 3 to 64 visible ASCII characters, as in the console")
+        return value
+
+    @field_validator("callback_aes_key")
+    @classmethod
+    def _callback_key_is_one(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.fullmatch(r"[A-Za-z0-9+/]{43}", value.get_secret_value()):
+            raise ValueError("must be the 43 characters of the console's EncodingAESKey")
+        return value
+
+    @model_validator(mode="after")
+    def _callback_is_complete(self) -> Self:
+        if self.callback_aes_key and not self.callback_token:
+            raise ValueError("callback_aes_key is set: set callback_token too")
+        return self
+
     @model_validator(mode="after")
     def _token_source_is_complete(self) -> Self:
         if self.token_source is TokenSource.URL and self.token_url is None:
@@ -116,6 +149,11 @@ class AppSettings(BaseModel):
         if self.token_source is TokenSource.REDIS and not self.token_key:
             raise ValueError("token_source is redis: set token_key too")
         return self
+
+    def day_offset_ms(self) -> int:
+        """Return what to add to epoch ms so that the app's day starts at a multiple of 24 h."""
+        offset = datetime.now(ZoneInfo(self.day_zone)).utcoffset() or timedelta()
+        return round((offset - timedelta(hours=self.day_starts_at_hour)).total_seconds() * 1000)
 
 
 class Settings(BaseSettings):
@@ -167,11 +205,61 @@ class Settings(BaseSettings):
     error_window: int = Field(
         200, ge=0, description="how many answers that looks at, per lane; 0 = no budget"
     )
+    ticket_life: PositiveDuration = Field(
+        timedelta(hours=2), description="how long a mini-program's login lasts; 1 minute to 1 day"
+    )
+    uploads_per_minute: int = Field(
+        60, ge=1, le=60_000, description="calls of one user through the mini-program's door"
+    )
+    logins_per_minute: int = Field(
+        600,
+        ge=1,
+        le=60_000,
+        description="logins of one address; thousands of phones may share a carrier's",
+    )
+    refused_codes_per_minute: int = Field(
+        60, ge=1, le=60_000, description="login codes of one address that WeChat refused"
+    )
+    callback_max_age: Duration = Field(
+        timedelta(minutes=5),
+        description="how far a push's timestamp may be from Redis's clock; 0 = any",
+    )
+    callback_inbox: int = Field(
+        100_000, ge=1, le=1_000_000, description="pushes of one app that may wait to be acted on"
+    )
     log_sample: float = Field(
         1.0,
         ge=0,
         le=1,
         description="share of per-send lines that is written; lifecycle lines all are",
+    )
+    web_host: str = Field("127.0.0.1", min_length=1, description="address the service listens on")
+    web_port: int = Field(8080, ge=0, le=65535, description="its port; 0 = a free one")
+    web_processes: int = Field(1, ge=1, le=64, description="processes behind that port")
+    web_proxies: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="trusted proxies before it, which append to X-Forwarded-For; 0 = none",
+    )
+    web_body_limit: int = Field(
+        1_048_576, ge=1024, le=67_108_864, description="bytes of one JSON body"
+    )
+    web_stream_limit: int = Field(
+        1_073_741_824, ge=1024, description="bytes of one streamed import"
+    )
+    web_requests: int = Field(
+        512, ge=1, le=10_000, description="requests at work per process; more get 503"
+    )
+    web_connections: int = Field(4096, ge=1, description="open connections per process")
+    web_timeout: PositiveDuration = Field(
+        timedelta(seconds=15), description="one request, its body read; streamed ones take longer"
+    )
+    web_read_timeout: PositiveDuration = Field(
+        timedelta(seconds=10), description="reading one body, or 64 KiB of a streamed one"
+    )
+    web_keepalive: PositiveDuration = Field(
+        timedelta(seconds=75), description="an idle connection, longer than your balancer's"
     )
 
     @field_validator("redis_url")
@@ -193,6 +281,13 @@ class Settings(BaseSettings):
     def _post_timeout_fits_the_lease(cls, value: timedelta) -> timedelta:
         if not timedelta(milliseconds=100) <= value <= timedelta(seconds=8):
             raise ValueError("must lie between 0.1 and 8 seconds (a worker's lease is 8 s)")
+        return value
+
+    @field_validator("ticket_life")
+    @classmethod
+    def _ticket_life_is_short(cls, value: timedelta) -> timedelta:
+        if not timedelta(minutes=1) <= value <= timedelta(days=1):
+            raise ValueError("must lie between 60 seconds and 1 day (tickets cannot be revoked)")
         return value
 
     @model_validator(mode="after")
@@ -246,7 +341,7 @@ def load(env_file: str | Path = ".env") -> Settings:
     try:
         settings = Settings(_env_file=env_file)
     except ValidationError as error:
-        faults += [_fault(item["loc"], item["msg"]) for item in error.errors()]
+        faults += faults_of(error)
     except SourceError as error:
         nested = {**from_file, **os.environ}
         raise SettingsError(
@@ -261,6 +356,11 @@ def load(env_file: str | Path = ".env") -> Settings:
         if not faults:
             return settings
     raise SettingsError("\n".join(faults)) from None
+
+
+def faults_of(error: ValidationError) -> list[str]:
+    """Return one sentence for each fault of settings: the variable, and what it wants."""
+    return [_fault(item["loc"], item["msg"]) for item in error.errors()]
 
 
 def _is_broken_json(value: str | None) -> bool:

@@ -23,6 +23,9 @@ LANGS: Final = ("zh_CN", "en_US", "zh_HK", "zh_TW")
 """lang, subscribeMessage.send."""
 
 
+_PAYLOAD: Final = ("data", "page", "emphasis_keyword", "miniprogram_state", "lang")
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """One message to one audience.
@@ -131,6 +134,14 @@ class Spec:
         stored: dict[str, Any] = orjson.loads(text)
         return replace(cls(**stored), channel=Channel(stored["channel"]))
 
+    def payload(self) -> str:
+        """Return what a single message does not share with the others of its carrier."""
+        return orjson.dumps({name: getattr(self, name) for name in _PAYLOAD}).decode()
+
+    def with_payload(self, payload: str) -> Self:
+        """Return a carrier's spec with a single message's own content."""
+        return replace(self, **orjson.loads(payload))
+
     def digest(self) -> str:
         """Return what tells this content from another under the same idempotency key."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:32]
@@ -156,6 +167,13 @@ def _emphasis(channel: Channel, keyword: str, data: Mapping[str, str]) -> tuple[
         return "", list(error.faults)
 
 
+def rate_faults(rate: float) -> list[str]:
+    """Return what is wrong with a rate of sends per second."""
+    if not (0 <= rate <= 1_000_000):
+        return [f"rate {rate}: sends per second, 0 (no limit of its own) to 1,000,000"]
+    return []
+
+
 def _choices(state: str, lang: str, rate: float, expires_in: timedelta) -> list[str]:
     """Return the faults of what has few or bounded values."""
     faults = []
@@ -163,8 +181,7 @@ def _choices(state: str, lang: str, rate: float, expires_in: timedelta) -> list[
         faults.append(f"state {state!r}: take one of {', '.join(STATES)}")
     if lang not in LANGS:
         faults.append(f"lang {lang!r}: take one of {', '.join(LANGS)}")
-    if not 0 <= rate <= 1_000_000:
-        faults.append(f"rate {rate}: sends per second, 0 (the app's rate) or more")
+    faults += rate_faults(rate)
     if not timedelta(seconds=1) <= expires_in <= MAX_LIFE:
         faults.append("expires_in: between 1 second and 7 days")
     return faults

@@ -8,17 +8,20 @@
 -- KEYS  1 lane    hash  the lane's copy of the broadcast
 --       2 queue   list  bucket:openid
 --       3 ring    list  the running broadcasts (the priority ring, for a priority one)
+--       (found by KEYS 1: recipients:ID, bitmap, the buckets that had members)
 --       then the audience's buckets, sets, in ascending order from the cursor on
 -- ARGV  1 broadcast id, 2 expected cursor (next bucket), 3 1 when these are the last buckets,
 --       4 wake channel, then the bucket number of each set
 -- Returns  {status, cursor, pushed or counted, queue length}; status 1 did a step, 0 the cursor
 --       is elsewhere, -1 not running, 2 all split, 3 the window is full
 local lane, queue, ring = KEYS[1], KEYS[2], KEYS[3]
+local recipients = string.gsub(lane, ':lane:', ':recipients:', 1)
 local id, expected, last, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local has = redis.call('HMGET', lane, 'state', 'drop', 'cursor', 'split', 'window', 'verdict')
 local cursor, drop = has[3], has[2]
 local queued = redis.call('LLEN', queue)
-if has[4] == 'done' then return { 2, cursor, 0, queued } end
+local carries = has[4] == 'mail' and (not drop or drop == '')  -- filled by post.lua
+if has[4] == 'done' or carries then return { 2, cursor, 0, queued } end
 if cursor ~= expected then return { 0, cursor, 0, queued } end
 local counting = drop and drop ~= ''
 if not counting and (has[1] ~= 'running' or has[6] and has[6] ~= '') then
@@ -39,6 +42,7 @@ for key = 4, #KEYS do
     for from = 1, members, 5000 do
       redis.call('RPUSH', queue, unpack(openids, from, math.min(from + 4999, members)))
     end
+    if members > 0 then redis.call('SETBIT', recipients, bucket, 1) end
     moved = moved + members
   end
   cursor = bucket + 1
@@ -57,6 +61,8 @@ if counting then
   end
 elseif moved > 0 then
   redis.call('PEXPIRE', queue, 2592000000)
+  -- a week longer than this copy, for its first outcome may be written at the end of its life
+  redis.call('PEXPIRE', recipients, math.max(redis.call('PTTL', lane), 0) + 604800000)
   if not redis.call('LPOS', ring, id) then redis.call('RPUSH', ring, id) end
   if queued == 0 then redis.call('PUBLISH', channel, 'wake') end
 end

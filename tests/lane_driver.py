@@ -169,8 +169,6 @@ class Lane:
             "template": "T",
             "audience": "all",
             "priority": 0,
-            "rate": 0,
-            "window": 100,
             "cursor": 0,
             "split": "",
             "total": 0,
@@ -178,6 +176,7 @@ class Lane:
             "open": 0,
             "canary": self.canary,
         } | copy
+        rate, window = first.pop("rate", 0), first.pop("window", 100)
         names = [
             keys.lane_broadcast(n, broadcast),
             keys.queue(n, broadcast),
@@ -191,6 +190,7 @@ class Lane:
             keys.sending(n, app),
         ]
         args = ["", self.now_ms, broadcast, generation, state, drop, TTL, keys.WAKE, self.prefix]
+        args += [rate, window]
         for pair in first.items():
             args += pair
         return self.run("producers", "adopt", names, args)
@@ -474,7 +474,7 @@ def read_take(rows: list[str]) -> Taken:
     for text in rows:
         first, *rest = text.split(" ")
         if first == "B":
-            broadcast, low, closed = rest
+            broadcast, low, closed, _rate = rest
             if low == "1":
                 taken.low.append(broadcast)
             if closed == "1":
@@ -482,7 +482,7 @@ def read_take(rows: list[str]) -> Taken:
         elif first == "Q":
             taken.complete += rest
         else:
-            member, expires, fence, tries, resumed = rest
+            member, expires, fence, tries, resumed, *_payload = rest
             taken.claims.append(
                 Claimed(
                     broadcast, first, member, int(expires), int(fence), int(tries), resumed == "1"

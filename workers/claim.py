@@ -1,10 +1,13 @@
-"""A claim: one message in a worker's hands, with its permit, its fence token and its slot."""
+"""A claim: one message in a worker's hands, with its permit, its fence token and its slot.
 
-from dataclasses import dataclass, replace
+A named tuple, as is all that is made for each message: several times cheaper than a frozen
+dataclass.
+"""
+
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What take.lua or a swap gave.
 
     Attributes:
@@ -16,6 +19,8 @@ class Claim:
         tries: earlier attempts.
         resumed: an earlier attempt with this very permit may have arrived.
         unsure: Redis may have forgotten such an attempt: it was restarted meanwhile.
+        rate: sends per second that its broadcast may have; 0 = the app's alone.
+        payload: of a single message (`Spec.payload`); '' when the broadcast's own is sent.
         claimed_at: monotonic seconds, not later than the claim.
         slot_at: monotonic seconds at which the send may start.
         slot_ends: whether an unused slot is void (it is not when no rate is set).
@@ -34,6 +39,8 @@ class Claim:
     slot_at: float = 0.0
     slot_ends: bool = False
     unsure: bool = False
+    rate: float = 0.0
+    payload: str = ""
 
     @property
     def openid(self) -> str:
@@ -54,12 +61,14 @@ class Claim:
 
     def at(self, slot_at: float, *, ends: bool) -> "Claim":
         """Return the claim with its slot."""
-        return replace(self, slot_at=slot_at, slot_ends=ends)
+        return self._replace(slot_at=slot_at, slot_ends=ends)
 
 
-def parse_row(row: str, app: str, lane: int, broadcast: str, claimed_at: float) -> Claim:
-    """Read one claim row of take.lua: ``item member expires_at_ms fence tries resumed``."""
-    item, member, expires, fence, tries, resumed = row.split(" ")
+def parse_row(
+    row: str, app: str, lane: int, broadcast: str, rate: float, claimed_at: float
+) -> Claim:
+    """Read one claim row of take.lua: ``item member expires_at_ms fence tries resumed payload``."""
+    item, member, expires, fence, tries, resumed, payload = row.split(" ", 6)
     return Claim(
         app,
         lane,
@@ -72,4 +81,6 @@ def parse_row(row: str, app: str, lane: int, broadcast: str, claimed_at: float) 
         resumed == "1",
         claimed_at,
         unsure=resumed == "2",
+        rate=rate,
+        payload=payload,
     )

@@ -73,13 +73,19 @@ class Gate:
         """Return when the first broadcast with a rate of its own has a slot again."""
         horizon = HORIZON_MS / 1000
         return min(
-            (at - horizon for _, at in self.own_next.values() if at - horizon > now + 1e-6),
+            (at - horizon for _, at in list(self.own_next.values()) if at - horizon > now + 1e-6),
             default=math.inf,
         )
+
+    def set_rate(self, rate: float) -> None:
+        """The app's rate was changed: ask anew at once."""
+        if rate != self.rate:
+            self.rate, self.horizon = rate, 0.0
 
     def learn(self, grant: Grant, own: dict[str, tuple[float, int]], now: float) -> None:
         """Take in what a reserve answered."""
         self.level = grant.level
+        self.rate = grant.rate
         self.horizon = grant.horizon
         for (broadcast, (rate, wanted)), slots in zip(own.items(), grant.slots[1:], strict=True):
             if slots:

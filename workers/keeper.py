@@ -15,7 +15,7 @@ from producers.events import DutyFailed, PermitsExpired
 from producers.settings import Settings
 from producers.split import Splitter
 from producers.store import Client
-from producers.words import ENDED
+from producers.words import ENDED, State
 
 LEASE_MS: Final = 3000
 _PROMOTED: Final = 1000
@@ -43,6 +43,7 @@ class Keeper:
         self._splitter = Splitter(client, settings)
         self._promote = client.register_script(scripts.source("workers", "promote"))
         self._trim = client.register_script(scripts.source("workers", "trim"))
+        self._pace = client.register_script(scripts.source("producers", "pace"))
         self._worker = worker
 
     def run_once(self) -> None:
@@ -100,6 +101,8 @@ class Keeper:
             self.obey(broadcast, verdict)
         self._promote_due(app, broadcast, lane, priority == "1")
         self._splitter.fill(broadcast, lane)
+        if state == State.RUNNING:
+            self._pace(keys=[lane_key, keys.pace(lane, broadcast)], args=["", ""])
         if lane != home_lane:
             return
         if state not in ENDED and drop != "late" and int(expires_at_ms) <= self._now_ms():

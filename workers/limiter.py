@@ -7,8 +7,6 @@ most the slots of one batch (they pass unused), never the limit.
 
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from producers import keys, scripts
 from producers.settings import AppSettings
@@ -28,12 +26,14 @@ class Grant:
         wait_s: until more may be granted; 0 when all was granted.
         level: how many limit errors of WeChat are in force, 0 = none.
         horizon: monotonic seconds of the app's next free slot.
+        rate: sends per second in force; 0 = unlimited.
     """
 
     slots: list[list[float]]
     wait_s: float
     level: int
     horizon: float
+    rate: float
 
 
 class Limiter:
@@ -117,16 +117,15 @@ class Penalty:
 
 def _grant(answer: list[str | int], groups: int, now: float) -> Grant:
     """Turn an answer in server microseconds into monotonic seconds; it was given at `now`."""
-    now_us, wait_ms, level, horizon_us = (int(value) for value in answer[:4])
-    counts = [int(count) for count in answer[4 : 4 + groups]]
-    slots, place = [], 4 + groups
+    now_us, wait_ms, level, horizon_us, rate = (int(value) for value in answer[:5])
+    counts = [int(count) for count in answer[5 : 5 + groups]]
+    slots, place = [], 5 + groups
     for count in counts:
         slots.append([now + (int(slot) - now_us) / 1e6 for slot in answer[place : place + count]])
         place += count
-    return Grant(slots, wait_ms / 1000, level, now + (horizon_us - now_us) / 1e6)
+    return Grant(slots, wait_ms / 1000, level, now + (horizon_us - now_us) / 1e6, rate / 1000)
 
 
 def day_offset_ms(app: AppSettings) -> int:
     """Return what to add to epoch ms so that the app's day starts at a multiple of 24 h."""
-    offset = datetime.now(ZoneInfo(app.day_zone)).utcoffset() or timedelta()
-    return round((offset - timedelta(hours=app.day_starts_at_hour)).total_seconds() * 1000)
+    return app.day_offset_ms()

@@ -194,12 +194,11 @@ class Pump:
                 time.sleep(pause_s(attempt))
         now = time.monotonic()
         gate.learn(grant, rates, now)
-        limited = bool(self._settings.app(app).rate_per_second)
         batch: Batch = []
         without: list[Claim] = []
         for pairs, slots in zip([plain, *own.values()], grant.slots, strict=True):
             for (claim, envelope, rate), slot in zip(pairs, slots, strict=False):
-                batch.append((claim.at(slot, ends=limited or rate > 0), envelope))
+                batch.append((claim.at(slot, ends=grant.rate > 0 or rate > 0), envelope))
             without += [claim for claim, _, _ in pairs[len(slots) :]]
         if without:
             self._hand_back(without)
@@ -214,7 +213,9 @@ class Pump:
             except (NotFoundError, StoreUnavailableError):
                 unknown.append(claim)
             else:
-                ready.append((claim, envelope, spec.rate))
+                if claim.payload:
+                    envelope = Envelope.of(spec.with_payload(claim.payload))
+                ready.append((claim, envelope, claim.rate))
         if unknown:
             self._hand_back(unknown)
         return ready

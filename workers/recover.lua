@@ -27,7 +27,7 @@ for i = 1, #entries, 2 do
   if held.worker == dead then
     local _, openid = bucket_and_openid(item)
     local frees_place = true
-    if kind_of(held.member) ~= 'f' or has[2] ~= '' then
+    if kind_of(held.member) ~= 'f' or has[2] ~= '' or left_as(prefix, id, item) then
       doubt(prefix, app, id, lane, flight, item, held, ttl)
       doubted = doubted + 1
     elseif held.tries + 1 >= attempts then

@@ -4,20 +4,22 @@
 -- theoretical arrival time never lies in the past), so no window holds more than its share (I4); a
 -- broadcast's own rate nests under the app's; minute and day counts hold together with them. Less
 -- than was asked for is granted when the next slots lie too far ahead, when the minute or the day is
--- used up, or while WeChat's limit error holds everyone back. Being limited costs no retry: the answer says when to come again.
+-- used up, or while WeChat's limit error holds everyone back. Being limited costs no retry: the
+-- answer says when to come again. A rate that was set while running goes before the settings' one,
+-- and a changed rate holds from the next slot on: none of the old spacing is waited for.
 --
 -- All arithmetic is in whole microseconds since the epoch (below 2^53, so exact in a double).
 --
--- KEYS  1 reply string, 2 limiter hash: next_us, blocked_until_ms, level, day, day_count and
---       m:SECOND counts; then a limiter hash (next_us) per broadcast with a rate of its own
+-- KEYS  1 reply string, 2 limiter hash: next_us, blocked_until_ms, level, day, day_count, rate (set
+--       while running) and m:SECOND counts; then a limiter hash (next_us) per broadcast with a rate of its own
 -- ARGV  1 token, 2 now_us or '', 3 rate per 1000 s (0 unlimited), 4 per minute (0), 5 per day (0),
 --       6 day offset (ms to add to the epoch so that a day starts at a multiple of 24 h),
 --       7 slots returned unused, 8 how far ahead a slot may lie (us), 9 sends wanted without a rate
 --       of their own,
 --       then per further key: rate per 1000 s, sends wanted
--- Returns  {now_us, wait_ms (0 all granted), level, horizon_us (app), slots of the plain sends …,
---       then per further key: its slots …, each in us since the epoch}, preceded by the number
---       granted per group: {now_us, wait_ms, level, horizon_us, granted0, granted1 …, slots …}
+-- Returns  {now_us, wait_ms (0 all granted), level, horizon_us (app), rate (per 1000 s, in force),
+--       granted0, granted1 …, slots of the plain sends …, then per further key: its slots …}; slots
+--       and horizon in us since the epoch
 --@include reply
 local now
 if ARGV[2] ~= '' then now = tonumber(ARGV[2]) else
@@ -26,21 +28,28 @@ if ARGV[2] ~= '' then now = tonumber(ARGV[2]) else
 end
 local limiter = KEYS[2]
 local rate, per_minute, per_day = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local has = redis.call('HMGET', limiter, 'next_us', 'blocked_until_ms', 'level', 'day', 'day_count')
-local next_us = tonumber(has[1] or 0)
+local has = redis.call('HMGET', limiter, 'next_us', 'blocked_until_ms', 'level', 'day', 'day_count',
+  'rate')
+rate = tonumber(has[6] or rate)
 local level = tonumber(has[3] or 0)
 local function us(value) return string.format('%.0f', value) end
 
+local in_force = rate
 -- while WeChat's limit errors last, one probe at a time, at most ten a second
 local probing = level > 0
 if probing and (rate == 0 or rate > 10000) then rate = 10000 end
 local spacing = rate > 0 and 1000000000 / rate or 0
+local horizon = now + tonumber(ARGV[8])
+-- under one rate the next slot never lies further ahead than this
+local next_us = math.min(tonumber(has[1] or 0), horizon + spacing)
 
 local groups, wanted = {}, 0
 local function group(key, own_rate, want)
   local next_own = key and tonumber(redis.call('HGET', key, 'next_us') or 0) or 0
-  groups[#groups + 1] = { key = key, want = want, slots = {},
-    spacing = own_rate > 0 and 1000000000 / own_rate or 0, at = math.max(now, next_own) }
+  local own_spacing = own_rate > 0 and 1000000000 / own_rate or 0
+  local nearest = math.min(next_own, horizon + own_spacing)
+  groups[#groups + 1] = { key = key, want = want, slots = {}, spacing = own_spacing,
+    at = math.max(now, nearest), moved = nearest < next_own }
   wanted = wanted + want
 end
 group(nil, 0, tonumber(ARGV[9]))
@@ -81,7 +90,7 @@ end
 
 -- give the slots in the order in which each group may have its next one; none that lies too far
 -- ahead, for its sender would hold a permit all the while
-local granted, horizon = 0, now + tonumber(ARGV[8])
+local granted = 0
 while granted < may do
   local best
   for _, one in ipairs(groups) do
@@ -99,16 +108,16 @@ while granted < may do
 end
 
 redis.call('HSET', limiter, 'next_us', us(next_us), 'day', day, 'day_count', day_count + granted)
-redis.call('PEXPIRE', limiter, 2 * DAY)
+if not has[6] then redis.call('PEXPIRE', limiter, 2 * DAY) end
 if per_minute > 0 and granted > 0 then
   redis.call('HINCRBY', limiter, 'm:' .. us(second), granted)
   redis.call('HDEL', limiter, 'm:' .. us(second - 62), 'm:' .. us(second - 63),
     'm:' .. us(second - 64))
 end
-local reply = { us(now), wait_ms, level, us(next_us) }
+local reply = { us(now), wait_ms, level, us(next_us), in_force }
 for _, one in ipairs(groups) do
   reply[#reply + 1] = #one.slots
-  if one.key and #one.slots > 0 then
+  if one.key and (#one.slots > 0 or one.moved) then
     redis.call('HSET', one.key, 'next_us', us(one.at))
     redis.call('PEXPIRE', one.key, 3600000)
   end

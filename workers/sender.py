@@ -9,13 +9,14 @@ the POST, recovery cannot tell and resumes as if it had been sent; the three-sta
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import redis
 
 from producers import logs
-from producers.events import LimitHit, LimitLifted, StoreUnreachable, UnknownErrcode
+from producers.events import DutyFailed, LimitHit, LimitLifted, StoreUnreachable, UnknownErrcode
 from producers.settings import Settings
 from workers.claim import Claim
 from workers.errcodes import BACK_OFF_MS, Disposition, PermitFate, rule
@@ -24,7 +25,7 @@ from workers.limiter import Penalty
 from workers.settle import Answer, Settler
 from workers.take import CLAIM_LIFE_S
 from workers.tokens import TokenKeeper
-from workers.verdict import Action, Fate, Reply, Verdict, judge
+from workers.verdict import DELIVERED, Action, Fate, Reply, Verdict, judge
 from workers.wechat import Envelope, WeChat
 
 SLOT_LIFE_S: Final = 0.01
@@ -74,7 +75,9 @@ class Sender:
         self._settler = settler
         self._stopped = stopped
         self._server_time = server_time
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._ready: deque[tuple[Claim, Envelope, str]] = deque()
+        self._idle: list[asyncio.Future[None]] = []
+        self._posters: list[asyncio.Task[None]] = []
         self._waiting: dict[tuple[int, str], tuple[asyncio.TimerHandle, Claim]] = {}
         self._draining = False
 
@@ -115,6 +118,11 @@ class Sender:
             handle.cancel()
             self._settler.put(Answer(claim, None, _UNSENT))
 
+    def close(self) -> None:
+        """Stop; what is being posted is left to recovery."""
+        for poster in self._posters:
+            poster.cancel()
+
     def _begin(self, claim: Claim, envelope: Envelope) -> None:
         now = time.monotonic()
         token = self._tokens[claim.app].ready
@@ -125,20 +133,41 @@ class Sender:
             self._gates[claim.app].unused += 1
             self._settler.put(Answer(claim, None, _UNSENT))
             return
-        task = asyncio.get_running_loop().create_task(self._send(claim, envelope, token.value))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._ready.append((claim, envelope, token.value))
+        if self._idle:
+            self._idle.pop().set_result(None)
+        else:  # as many as there are sends at once, and they stay
+            self._posters.append(asyncio.get_running_loop().create_task(self._post_on()))
+
+    async def _post_on(self) -> None:
+        """Post one claim after another; cheaper than a task for each."""
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._ready:
+                claim, envelope, access_token = self._ready.popleft()
+                try:
+                    await self._send(claim, envelope, access_token)
+                except Exception as error:  # noqa: BLE001  (the others must go on)
+                    logs.emit(DutyFailed("send", claim.lane, f"{type(error).__name__}: {error}"))
+            called = loop.create_future()
+            self._idle.append(called)
+            await called
 
     async def _send(self, claim: Claim, envelope: Envelope, access_token: str) -> None:
         reply = await self._wechat.send(claim.app, access_token, envelope, claim)
         verdict = self._judged(claim, reply)
         self._settler.put(Answer(claim, reply, verdict))
+        if verdict is DELIVERED and not self._gates[claim.app].level:
+            self._tokens[claim.app].accept(access_token)
+            return
         try:
             await self._tell(claim, reply, verdict, access_token)
         except redis.RedisError as error:  # the message is settled all the same
             logs.emit(StoreUnreachable("telling of an answer", type(error).__name__, 1))
 
     def _judged(self, claim: Claim, reply: Reply) -> Verdict:
+        if reply.fate is Fate.ANSWERED and reply.errcode == 0:
+            return DELIVERED
         age_ms = round(self._server_time() * 1000) - (claim.expires_at_ms - _WEEK_MS)
         return judge(
             reply,

@@ -59,7 +59,9 @@ end
 
 local function count(one, field) one.counts[field] = (one.counts[field] or 0) + 1 end
 
+-- Single messages have nothing in common but their template: none stops the others.
 local function pass_verdict(one, verdict)
+  if is_carrier(one.id) then return end
   if one.verdict == '' and one.drop == '' then
     one.verdict = verdict
     redis.call('HSET', one.lane, 'verdict', verdict)
@@ -106,7 +108,8 @@ local function apply_fate(one, fate, openid, held)
     if fate == 'void_all' then
       if one.open then
         void_all(permits, subs, one.channel, one.template, now)
-      else  -- a wrong appid refuses everybody: believed once somebody was delivered, or all judged
+      elseif redis.call('EXISTS', permits, subs) > 0 then  -- not forgotten meanwhile
+        -- a wrong appid refuses everybody: believed once somebody was delivered, or all judged
         local count = math.max(0, tonumber(redis.call('HGET', subs, one.template) or 0))
         redis.call('RPUSH', one.suspects, string.format('%s %d %d', openid, now, count))
         redis.call('PEXPIRE', one.suspects, ttl)
@@ -146,8 +149,8 @@ local function finish(one, item, openid, held, outcome, errcode, msgid)
   spend_budget(one, outcome)
   local value = outcome
   if errcode ~= '0' and outcome ~= 'delivered' then value = outcome .. ' ' .. errcode end
-  write_outcome(prefix, one.id, item, value, ttl)
-  if msgid ~= '-' then
+  local name = write_outcome(prefix, one.id, item, value, ttl)
+  if msgid ~= '-' and name == openid then
     local bucket = bucket_and_openid(item)
     local key = prefix .. 'msgids:' .. one.id .. ':' .. bucket
     redis.call('HSET', key, openid, msgid)
@@ -196,7 +199,7 @@ local function settle(row)
   if not held or held.worker ~= worker or held.fence ~= token then return 'stale' end
 
   if action == 'keep' then
-    if one.drop ~= '' then
+    if one.drop ~= '' or left_as(prefix, id, item) then
       judge(one, streak, errcode, false)
       one.doubted = true
       doubt(prefix, app, id, one.lane, one.flight, item, held, ttl)
@@ -216,7 +219,7 @@ local function settle(row)
   if action == 'requeue' then
     judge(one, '-', errcode, held.resumed == '1')
     if held.resumed == '1' then  -- an earlier attempt is unanswered: its permit stays with it
-      if one.drop ~= '' then
+      if one.drop ~= '' or left_as(prefix, id, item) then
         one.doubted = true
         doubt(prefix, app, id, one.lane, one.flight, item, held, ttl)
         return 'done'

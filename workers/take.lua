@@ -4,7 +4,8 @@
 -- message, under a fence token that no other claim ever had; a user without a permit is recorded
 -- at once; a user who is being sent to waits without a permit (43108); before the first delivery
 -- at most `canary` permits are unjudged, template-refused or refused (I7). The same token again returns the first answer. If the
--- worker dies just after it, recovery finds the claims under the worker's name in `flight`.
+-- worker dies just after it, recovery finds the claims under the worker's name in `flight`. A single
+-- message that nobody was sent in time for is late, unless it was perhaps sent.
 --
 -- KEYS  1 reply    string  see reply.lua
 --       2 first    list    ids, the priority ring
@@ -13,14 +14,14 @@
 --       5 fence    string  last fence token
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
--- flight:ID, tries:ID, suspects:ID, outcomes:ID:BUCKET, permits:APP:OPENID, subs:APP:OPENID (see keys.py).
+-- flight:ID, tries:ID, mail:ID, suspects:ID, outcomes:ID:BUCKET, permits:APP:OPENID, subs:APP:OPENID (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 max claims (1..1000),
 --       7 sending lease (ms), 8 permit margin (ms), 9 ttl of outcomes (ms),
 --       10 default allowance per 100 ms (milliseconds), then broadcast id, allowance pairs for
 --       broadcasts with a rate of their own (how many may be claimed now)
--- Returns  rows of strings: "B id low closed" opens a broadcast's rows (low: 1 when its queue wants
---       a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
---       resumed" per claim (resumed: 0 no, 1 an earlier attempt with this permit may have arrived,
+-- Returns  rows of strings: "B id low closed rate" opens a broadcast's rows (low: 1 when its queue
+--       wants a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
+--       resumed payload" per claim (payload: of a single message, else empty; resumed: 0 no, 1 an earlier attempt with this permit may have arrived,
 --       2 no, but Redis may have forgotten one: it was restarted while the broadcast ran); "Q id" says that the lane is complete
 --@include reply
 --@include clock
@@ -66,11 +67,21 @@ local function claim_for(item, id, channel, template, keys, tally)
     return
   end
   local member, expires, tried, resumed
+  local payload = ''
+  if keys.mail then
+    local deadline
+    deadline, payload = string.match(redis.call('HGET', keys.mail, item) or '', '^(%d+) (.*)$')
+    keys.late = tonumber(deadline or 0) <= now
+  end
   local waiting = redis.call('HGET', keys.flight, item)
   if waiting then
     local held = read_flight(waiting)
     if held.worker ~= '-' then return end  -- in flight: it is not a waiting message
     member, expires, tried, resumed = held.member, held.expires, held.tries, '1'
+  elseif keys.late then
+    write_outcome(prefix, id, item, 'late', ttl)
+    tally.late = tally.late + 1
+    return
   else
     member, expires = claim(prefix .. 'permits:' .. app .. ':' .. openid,
       prefix .. 'subs:' .. app .. ':' .. openid, channel, template, '')
@@ -86,7 +97,8 @@ local function claim_for(item, id, channel, template, keys, tally)
   last_fence = last_fence + 1
   write_flight(keys.flight, item, worker, last_fence, member, expires, now, tried, resumed)
   redis.call('ZADD', sending, now + lease, openid)
-  return string.format('%s %s %d %d %d %s', item, member, expires, last_fence, tried, resumed)
+  return string.format('%s %s %d %d %d %s %s', item, member, expires, last_fence, tried, resumed,
+    payload)
 end
 
 -- One broadcast's turn. Returns false when it leaves the ring.
@@ -102,7 +114,8 @@ local function visit(id, quantum)
                  tries = prefix .. 'tries:' .. id }
   keys.unsure = has[14] == '1'
   keys.tried = want > 0 and redis.call('EXISTS', keys.tries) == 1
-  local tally = { no_permit = 0, delayed = 0, fresh = 0 }
+  keys.mail = is_carrier(id) and prefix .. 'mail:' .. id or nil
+  local tally = { no_permit = 0, late = 0, delayed = 0, fresh = 0 }
   local mine, passed = {}, {}
   local budget = 4 * math.max(want, 0) + 64  -- pops, so that a script stays short
   if fresh <= 0 and redis.call('EXISTS', keys.flight) == 0 then budget = 0 end
@@ -122,17 +135,19 @@ local function visit(id, quantum)
   end
   for i = #passed, 1, -1 do redis.call('LPUSH', queue, passed[i]) end
   if #passed > 0 then redis.call('PEXPIRE', queue, ttl) end
-  if tally.no_permit > 0 then
-    redis.call('HINCRBY', lane, 'o:no_permit', tally.no_permit)
-    redis.call('HINCRBY', lane, 'done', tally.no_permit)
+  for _, outcome in ipairs({ 'no_permit', 'late' }) do
+    if tally[outcome] > 0 then
+      redis.call('HINCRBY', lane, 'o:' .. outcome, tally[outcome])
+      redis.call('HINCRBY', lane, 'done', tally[outcome])
+    end
   end
   if closed and tally.fresh > 0 then redis.call('HINCRBY', lane, 'unjudged', tally.fresh) end
   if tally.delayed > 0 then redis.call('PEXPIRE', keys.delayed, ttl) end
   if #mine > 0 then redis.call('PEXPIRE', keys.flight, ttl) end
   local left = redis.call('LLEN', queue)
-  local low = has[10] ~= 'done' and left < tonumber(has[11]) / 2
+  local low = has[10] ~= 'done' and not keys.mail and left < tonumber(has[11]) / 2
   if #mine > 0 or low then
-    rows[#rows + 1] = string.format('B %s %d %d', id, low and 1 or 0, closed and 1 or 0)
+    rows[#rows + 1] = string.format('B %s %d %d %s', id, low and 1 or 0, closed and 1 or 0, has[9] or 0)
     for i = 1, #mine do rows[#rows + 1] = mine[i] end
   end
   claimed = claimed + #mine

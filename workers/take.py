@@ -86,10 +86,11 @@ class Taker:
             args=args,
         )
         taken = Taken()
-        broadcast = ""
+        broadcast, rate = "", 0.0
         for row in rows:
             if row.startswith("B "):
-                _, broadcast, low, closed = row.split(" ")
+                _, broadcast, low, closed, own_rate = row.split(" ")
+                rate = float(own_rate)
                 if low == "1":
                     taken.low.append(broadcast)
                 if closed == "1":
@@ -97,7 +98,7 @@ class Taker:
             elif row.startswith("Q "):
                 taken.complete.append(row[2:])
             else:
-                taken.claims.append(parse_row(row, app, lane, broadcast, claimed_at))
+                taken.claims.append(parse_row(row, app, lane, broadcast, rate, claimed_at))
         return taken
 
 

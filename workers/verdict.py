@@ -1,6 +1,6 @@
 """The verdict on one attempt: what a reply means for the message and for its permit.
 
-Pure functions over frozen values; `errcodes` is the table for a first attempt, this is the
+Pure functions over tuples; `errcodes` is the table for a first attempt, this is the
 three-state truth above it. A send is delivered, not delivered, or in doubt (posted, answer lost).
 
 * A form_id is WeChat's own idempotency key: a lost answer is repeated with the *same* form_id,
@@ -10,9 +10,8 @@ three-state truth above it. A send is delivered, not delivered, or in doubt (pos
 * A permit with an unanswered attempt is never handed back and never swapped.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from producers.words import Outcome
 from workers.errcodes import Disposition, PermitFate, rule
@@ -29,8 +28,7 @@ class Fate(StrEnum):
     """Surely not sent: no connection came up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What came back from one POST.
 
     Attributes:
@@ -78,8 +76,7 @@ class Streak(StrEnum):
     NONE = "-"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """One row for settle.lua.
 
     Attributes:
@@ -101,6 +98,9 @@ class Verdict:
     penalize: bool = False
     stale_token: bool = False
 
+
+DELIVERED: Final = Verdict(Action.SETTLE, PermitFate.SPENT, Outcome.DELIVERED, streak=Streak.OK)
+"""On every errcode 0, whatever came before."""
 
 DOUBT: Final = "doubt"
 _IN_DOUBT: Final = Verdict(Action.SETTLE, DOUBT, Outcome.IN_DOUBT)
@@ -163,7 +163,7 @@ def judge(
     if reply.fate is Fate.UNSENT or found.disposition is Disposition.BACK_OFF:
         return Verdict(Action.REQUEUE, PermitFate.BACK, penalize=True)
     if found.disposition is Disposition.DELIVERED:
-        return Verdict(Action.SETTLE, PermitFate.SPENT, Outcome.DELIVERED, streak=Streak.OK)
+        return DELIVERED
     if unsure and reply.errcode == 41029 and kind == "f":
         return _IN_DOUBT
     if resumed:
@@ -183,7 +183,7 @@ def judge(
 def _judge_resumed(errcode: int, disposition: Disposition, tries: int, *, last: bool) -> Verdict:
     """An earlier attempt with this form_id may have arrived: nothing is handed back or swapped."""
     if errcode == 41029:
-        return Verdict(Action.SETTLE, PermitFate.SPENT, Outcome.DELIVERED, streak=Streak.OK)
+        return DELIVERED
     waits = {Disposition.REFRESH_TOKEN, Disposition.DELAY, Disposition.SAME_PERMIT}
     if disposition in waits and not last:
         return Verdict(

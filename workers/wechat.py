@@ -102,13 +102,11 @@ class WeChat:
                 url, data=envelope.body(claim), allow_redirects=False
             ) as response:
                 raw = await _read(response.content)
-                reply = parse(response.status, raw)
+            return parse(response.status, raw, _ms_since(started))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            reply = Reply(Fate.UNSENT, errmsg=type(error).__name__)
+            return Reply(Fate.UNSENT, 0, type(error).__name__, "", "", _ms_since(started))
         except Exception as error:  # noqa: BLE001  (whatever broke, it may have been posted)
-            reply = Reply(Fate.UNANSWERED, errmsg=type(error).__name__)
-        latency_ms = round((time.monotonic() - started) * 1000, 3)
-        return Reply(reply.fate, reply.errcode, reply.errmsg, reply.rid, reply.msgid, latency_ms)
+            return Reply(Fate.UNANSWERED, 0, type(error).__name__, "", "", _ms_since(started))
 
     async def call(
         self, method: str, url: str, *, json: dict[str, Any] | None = None
@@ -151,28 +149,33 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
     return raw
 
 
-def parse(status: int, raw: bytes) -> Reply:
+def _ms_since(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 3)
+
+
+def parse(status: int, raw: bytes, latency_ms: float = 0.0) -> Reply:
     """Return what a reply to a send says.
 
     Args:
         status: HTTP status; anything but 200 says nothing about the message.
         raw: the body; anything but a JSON object says nothing either.
+        latency_ms: how long it took.
     """
     if status != 200:
-        return Reply(Fate.UNANSWERED, errmsg=f"HTTP {status}")
+        return Reply(Fate.UNANSWERED, 0, f"HTTP {status}", "", "", latency_ms)
     try:
         answer = orjson.loads(raw)
         errcode = int(answer.get("errcode") or 0)
         if abs(errcode) >= 2**63:
             raise ValueError("no errcode")  # noqa: TRY301
     except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError, OverflowError):
-        return Reply(Fate.UNANSWERED, errmsg="not JSON")
+        return Reply(Fate.UNANSWERED, 0, "not JSON", "", "", latency_ms)
     if errcode == 0:
-        return Reply(Fate.ANSWERED, msgid=_msgid(answer.get("msgid")))
+        return Reply(Fate.ANSWERED, 0, "", "", _msgid(answer.get("msgid")), latency_ms)
     text = str(answer.get("errmsg", ""))
     found = _RID.search(text)
     rid = (found["rid"] or "") if found else ""
-    return Reply(Fate.ANSWERED, errcode, _RID.sub("", text)[:200], rid)
+    return Reply(Fate.ANSWERED, errcode, _RID.sub("", text)[:200], rid, "", latency_ms)
 
 
 def _msgid(value: object) -> str:

@@ -13,9 +13,14 @@ NOW = 1000.0
 
 
 def grant(
-    *own: list[float], plain: int = 0, wait_s: float = 0.0, level: int = 0, horizon: float = NOW
+    *own: list[float],
+    plain: int = 0,
+    wait_s: float = 0.0,
+    level: int = 0,
+    horizon: float = NOW,
+    rate: float = 300,
 ) -> Grant:
-    return Grant([[NOW] * plain, *own], wait_s, level, horizon)
+    return Grant([[NOW] * plain, *own], wait_s, level, horizon, rate)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +53,22 @@ def test_nothing_is_taken_while_the_next_slot_is_far() -> None:
 
 def test_without_a_rate_no_horizon_holds_it_back() -> None:
     gate = Gate(0)
-    gate.learn(grant(plain=1, horizon=NOW + 2.0), {}, NOW)
+    gate.learn(grant(plain=1, horizon=NOW + 2.0, rate=0), {}, NOW)
+    assert gate.most(NOW, 1) == BATCH
+
+
+def test_a_changed_rate_ends_the_wait_for_the_old_horizon() -> None:
+    gate = Gate(0.1)
+    gate.learn(grant(plain=1, horizon=NOW + 10, rate=0.1), {}, NOW)
+    gate.set_rate(0.1)
+    assert gate.most(NOW, 1) == 0
+    gate.set_rate(5000)
     assert gate.most(NOW, 1) == BATCH
 
 
 def test_what_was_not_granted_is_not_asked_for_before_its_time() -> None:
     gate = Gate(0)
-    gate.learn(grant(wait_s=0.5), {}, NOW)
+    gate.learn(grant(wait_s=0.5, rate=0), {}, NOW)
     assert gate.most(NOW + 0.4, 1) == 0
     assert gate.most(NOW + 0.6, 1) == BATCH
 

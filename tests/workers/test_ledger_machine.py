@@ -79,7 +79,7 @@ class Subscription:
     count: int = 0
     void_until: int = -1
     voided_at: int = -1
-    seen: set[str] = field(default_factory=set)
+    seen: dict[str, int] = field(default_factory=dict)  # source → when it was accepted
 
 
 @dataclass
@@ -204,10 +204,11 @@ class Ledger(RuleBasedStateMachine):
                 use.state = "void"
                 self.ledger[f"void:{member[0]}"] += 1
 
-    def void_subscription(self, openid: str, until: int) -> None:
+    def void_subscription(self, openid: str, until: int, keep: int = 0) -> None:
         known = self.subs[openid]
-        self.ledger["void:s"] += max(0, known.count)
-        known.count, known.voided_at = 0, self.now
+        kept = min(known.count, keep)  # an unlimited one is -1, and kept with any
+        self.ledger["void:s"] += max(0, known.count - kept)
+        known.count, known.voided_at = (kept if keep else 0), self.now
         known.void_until = max(known.void_until, until)
 
     def being_sent_to(self, openid: str, but: str = "") -> bool:
@@ -273,14 +274,17 @@ class Ledger(RuleBasedStateMachine):
         self, openid: str, verdict: str, source: str, at: int | str
     ) -> tuple[int, int]:
         known = self.subs[openid]
-        given_at = self.now if at == "" else int(at)
+        given_at = self.now if at == "" else min(int(at), self.now)
         if verdict == "correct":
             return -3, 0
         if source and source in known.seen:
             return 0, 0
-        known.seen |= {source} - {""}
+        if source:
+            known.seen[source] = -1 if verdict == "reject" else given_at
         if verdict == "reject":
-            self.void_subscription(openid, given_at)
+            since = max(given_at, known.void_until)
+            later = sum(given > since for given in known.seen.values()) if at != "" else 0
+            self.void_subscription(openid, given_at, keep=later)
             return -4, 0
         if at != "" and given_at <= known.void_until:
             return -2, 0

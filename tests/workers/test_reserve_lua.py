@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lane_driver import Lane
 
@@ -26,6 +26,7 @@ class Grant:
     wait_ms: int
     level: int
     horizon_us: int
+    rate: float
     groups: list[list[int]]
 
     @property
@@ -66,15 +67,15 @@ class Shared:
             names.append(keys.broadcast_limiter("shop", broadcast))
             args += [round(self.own_rates[broadcast] * 1000), wanted]
         answer = self.lane.run("workers", "reserve", names, args)
-        counts = [int(count) for count in answer[4 : 5 + len(own)]]
-        slots = [int(slot) for slot in answer[5 + len(own) :]]
+        counts = [int(count) for count in answer[5 : 6 + len(own)]]
+        slots = [int(slot) for slot in answer[6 + len(own) :]]
         assert len(slots) == sum(counts)
         groups, at = [], 0
         for count in counts:
             groups.append(slots[at : at + count])
             at += count
-        now_us, wait_ms, level, horizon_us = map(int, answer[:4])
-        return Grant(now_us, wait_ms, level, horizon_us, groups)
+        now_us, wait_ms, level, horizon_us, rate = map(int, answer[:5])
+        return Grant(now_us, wait_ms, level, horizon_us, rate / 1000, groups)
 
 
 def busiest(slots: list[int], window_us: int) -> int:
@@ -95,9 +96,9 @@ def shared(lane: Lane) -> Shared:
 def test_slots_are_spaced_exactly_and_the_next_call_goes_on(shared: Shared) -> None:
     shared.rate = 10
     first = shared.reserve(3)
-    assert first == Grant(NOON, 0, 0, NOON + 300_000, [[NOON, NOON + 100_000, NOON + 200_000]])
+    assert first == Grant(NOON, 0, 0, NOON + 300_000, shared.rate, [[NOON, NOON + 100_000, NOON + 200_000]])
     second = shared.reserve(1, worker="w2")
-    assert second == Grant(NOON, 0, 0, NOON + 400_000, [[NOON + 300_000]])
+    assert second == Grant(NOON, 0, 0, NOON + 400_000, shared.rate, [[NOON + 300_000]])
     shared.now_us += 50_000
     assert shared.reserve(1).offsets == [350_000]
 
@@ -296,3 +297,58 @@ def test_no_window_ever_holds_more_than_its_share(valkey_url: str, data: st.Data
     if shared.per_minute:
         assert busiest(granted, 60_000_000) <= shared.per_minute * 1.01 + 1
     assert max(Counter(granted).values(), default=1) == 1
+
+
+def set_live(shared: Shared, rate: float) -> None:
+    shared.lane.client.hset(keys.limiter("shop"), "rate", round(rate * 1000))
+
+
+def test_a_rate_that_is_set_live_goes_before_the_settings_one(shared: Shared) -> None:
+    shared.rate = 100
+    assert shared.reserve(1).rate == 100
+    set_live(shared, 1000)
+    grant = shared.reserve(4)
+    assert grant.rate == 1000
+    assert [after - before for before, after in pairwise(grant.slots)] == [1000, 1000, 1000]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_slow_rate_made_fast_is_not_waited_for(shared: Shared, own: bool) -> None:
+    shared.own_rates = {"b1": 0.1}
+    wanted = {"b1": 1} if own else {}
+    shared.rate = 0 if own else 0.1
+    first = shared.reserve(0 if own else 1, **wanted).groups[-1]
+    assert len(first) == 1  # the next one would come 10 s later
+    shared.now_us += 100_000
+    shared.own_rates["b1"] = 100
+    if not own:
+        set_live(shared, 100)
+    shared.reserve(0 if own else 1, **wanted)
+    shared.now_us += 100_000
+    (slot,) = shared.reserve(0 if own else 1, **wanted).groups[-1]
+    assert slot - shared.now_us <= AHEAD
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from([0.5, 3, 40, 500]), st.integers(1, 30)), max_size=12))
+def test_no_change_of_the_rate_lets_more_through_than_the_fastest_of_them(
+    shared: Shared, steps: list[tuple[float, int]]
+) -> None:
+    shared.now_us += 10 * DAY_MS * 1000
+    slots: list[int] = []
+    for rate, wanted in steps:
+        set_live(shared, rate)
+        slots += shared.reserve(wanted).slots
+        shared.now_us += 50_000
+    assert slots == sorted(slots)
+    fastest = max((rate for rate, _ in steps), default=1)
+    assert busiest(slots, 1_000_000) <= fastest + 1
+
+
+def test_the_limiter_of_an_app_with_a_live_rate_stays(shared: Shared) -> None:
+    shared.reserve(1)
+    assert shared.lane.client.pttl(keys.limiter("shop")) > 0
+    set_live(shared, 100)
+    shared.lane.client.persist(keys.limiter("shop"))
+    shared.reserve(1)
+    assert shared.lane.client.pttl(keys.limiter("shop")) == -1

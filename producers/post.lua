@@ -1,0 +1,58 @@
+-- post: put one single message into the queue of the first carrier that has no message of its user.
+--
+-- Guarantee: a key posts one message, so the same call again is harmless; a carrier holds one message
+-- per user at most, so that all that holds for a broadcast's recipients holds for it. If the process
+-- dies just after it, the message is on its way.
+--
+-- KEYS  1 posted string (this key's message), 2 priority ring list
+-- Found on the way, with the lane's hash tag: lane:ID, queue:ID, mail:ID, recipients:ID,
+-- outcomes:ID:BUCKET (see keys.py)
+-- ARGV  1 unused, 2 now_ms or '', 3 lane prefix, 4 item (bucket:openid), 5 payload, 6 life (ms),
+--       7 ttl of outcomes (ms), 8 ttl of the key (ms), 9 digest of the content, 10 wake channel,
+--       then carrier ids in their order
+-- Returns  {'new' or 'known' (posted before), carrier}, {'other', carrier} (the key posted other
+--       content), {'absent', carrier} (create it and ask again) or {'full', ''} (they all hold one)
+--@include clock
+local posted, ring = KEYS[1], KEYS[2]
+local prefix, item, payload, life, ttl = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local bucket, openid = string.match(item, '^(%d+):(.*)$')
+
+local known = redis.call('GET', posted)
+if known then
+  local carrier, digest = string.match(known, '^(%S+) (%S+)$')
+  return { digest == ARGV[9] and 'known' or 'other', carrier }
+end
+
+local function is_free(id)
+  return redis.call('HEXISTS', prefix .. 'mail:' .. id, item) == 0
+    and redis.call('HEXISTS', prefix .. 'outcomes:' .. id .. ':' .. bucket, openid) == 0
+end
+
+local function put(id, lane, state)
+  local mail, queue, recipients =
+    prefix .. 'mail:' .. id, prefix .. 'queue:' .. id, prefix .. 'recipients:' .. id
+  redis.call('HSET', mail, item, string.format('%d %s', now + life, payload))
+  redis.call('RPUSH', queue, item)
+  redis.call('HINCRBY', lane, 'total', 1)
+  redis.call('SETBIT', recipients, bucket, 1)
+  redis.call('PEXPIRE', mail, ttl)
+  redis.call('PEXPIRE', queue, ttl)
+  redis.call('PEXPIRE', recipients, math.max(redis.call('PTTL', lane), 0) + 604800000)
+  redis.call('SET', posted, id .. ' ' .. ARGV[9], 'PX', ARGV[8])
+  if state == 'running' and not redis.call('LPOS', ring, id) then
+    redis.call('RPUSH', ring, id)
+    redis.call('PUBLISH', ARGV[10], 'wake')
+  end
+end
+
+for i = 11, #ARGV do
+  local id, lane = ARGV[i], prefix .. 'lane:' .. ARGV[i]
+  local has = redis.call('HMGET', lane, 'state', 'drop')
+  if not has[1] then return { 'absent', id } end
+  local takes = (has[1] == 'running' or has[1] == 'paused') and has[2] == ''
+  if takes and is_free(id) then
+    put(id, lane, has[1])
+    return { 'new', id }
+  end
+end
+return { 'full', '' }
