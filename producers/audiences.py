@@ -2,32 +2,43 @@
 
 Kept as one set per bucket, so that a broadcast can be split bucket by bucket while members come
 and go. Importing is adding: the same file twice changes nothing. If the process dies in the
-middle, what was answered stays; import the file again for the rest.
+middle, what was answered stays; import the file again for the rest. So does removing.
+
+A running broadcast reads its audience as it goes: whoever is removed before his bucket was split is
+no recipient, whoever was split stays one. A broadcast whose audience is deleted ends with those who
+were split until then.
 """
 
-import csv
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
-from producers import keys, scripts
+from producers import keys, logs, scripts
 from producers.errors import InvalidInputError, NotFoundError
+from producers.events import AudienceDeleted
 from producers.retry import repeat, repeat_all
+from producers.rows import FAULT, openids
 from producers.settings import Settings
+from producers.split import filled_buckets
 from producers.store import Client
 
 ALL: Final = "all"
 """The audience that collecting keeps."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_OPENID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MEMBERS: Final = 2000
 """Openids per script run."""
 _LISTED: Final = 100
+_BUCKETS: Final = 100
+"""Buckets per script run of a deletion: some thousand members."""
+_PASSES: Final = 3
+"""An import that runs on while its audience is deleted is followed so often."""
+MOST: Final = 1000
+"""Audiences on one page of a list."""
+_DELETING: Final = "-"
+"""What the time of an audience begins with while it is being deleted."""
 
 
 @dataclass
@@ -59,6 +70,55 @@ class ImportReport:
         }
 
 
+@dataclass
+class RemovalReport:
+    """What became of the rows of one removal.
+
+    Attributes:
+        rows: rows read, without blank ones and a CSV header.
+        removed: who was a member.
+        unknown: who was none.
+        bad: rows that hold no openid.
+        listed: the first 100 bad rows: (row number from 1, one sentence).
+    """
+
+    rows: int = 0
+    removed: int = 0
+    unknown: int = 0
+    bad: int = 0
+    listed: list[tuple[int, str]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready fields."""
+        return {
+            "rows": self.rows,
+            "removed": self.removed,
+            "unknown": self.unknown,
+            "bad": self.bad,
+            "listed": [{"row": row, "detail": detail} for row, detail in self.listed],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AudiencePage:
+    """One page of an app's audiences.
+
+    Attributes:
+        audiences: (name, members) by name, ``all`` first of all.
+        cursor: of the next page; '' when this is the last.
+    """
+
+    audiences: list[tuple[str, int]]
+    cursor: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the page as JSON-ready fields."""
+        return {
+            "audiences": [{"name": name, "members": size} for name, size in self.audiences],
+            "cursor": self.cursor,
+        }
+
+
 class Audiences:
     """The audiences of every app. Safe to share between threads."""
 
@@ -66,6 +126,8 @@ class Audiences:
         self._client = client
         self._settings = settings
         self._add = client.register_script(scripts.source("producers", "audience_add"))
+        self._remove = client.register_script(scripts.source("producers", "audience_remove"))
+        self._drop = client.register_script(scripts.source("producers", "audience_drop"))
 
     def import_rows(
         self,
@@ -85,7 +147,7 @@ class Audiences:
 
         Raises:
             UnknownAppError: no such app.
-            InvalidInputError: the name is not one.
+            InvalidInputError: the name is not one, or the audience is being deleted.
             StoreUnavailableError: Redis did not answer; see the module's docstring.
         """
         self._settings.app(app)
@@ -93,33 +155,112 @@ class Audiences:
             raise InvalidInputError(
                 [f"audience name {name!r}: take 1-64 of letters, digits, _ . - (and not 'all')"]
             )
-        repeat(
-            "naming the audience",
-            lambda: self._client.hsetnx(keys.audiences(app), name, str(time.time_ns() // 10**6)),
-        )
+        self._register(app, name)
         report = ImportReport()
-        waiting: dict[int, dict[int, list[str]]] = {}
-        sizes: dict[int, int] = {}
-        for number, openid in _openids(rows, report):
-            if openid is None:
-                report.bad += 1
-                if len(report.listed) < _LISTED:
-                    report.listed.append((number, "no openid: 1-64 letters, digits, _ or -"))
-                continue
-            bucket = keys.bucket_of(openid, self._settings.buckets)
-            lane = bucket % self._settings.lanes
-            waiting.setdefault(lane, {}).setdefault(bucket, []).append(openid)
-            sizes[lane] = sizes.get(lane, 0) + 1
-            if sizes[lane] >= _MEMBERS:
-                self._store(lane, app, name, waiting.pop(lane), report)
-                sizes[lane] = 0
-                if on_progress:
-                    on_progress(report)
-        for lane, members in waiting.items():
-            self._store(lane, app, name, members, report)
+        for lane, members in _batches(rows, report, self._settings):
+            added = self._change(self._add, "storing the audience", lane, app, name, members)
+            report.added += added
+            report.known += sum(map(len, members.values())) - added
+            if on_progress:
+                on_progress(report)
+        self._register(app, name)  # who deleted it meanwhile did not delete what came after
         if on_progress:
             on_progress(report)
         return report
+
+    def remove_rows(
+        self,
+        app: str,
+        name: str,
+        rows: Iterable[bytes],
+        on_progress: Callable[[RemovalReport], None] | None = None,
+    ) -> RemovalReport:
+        """Take the openids of a file out of an audience, in constant memory.
+
+        Args:
+            app: alias of the app.
+            name: the audience; not ``all``, which has everyone who gave a permit (see
+                `Users.forget`).
+            rows: as `import_rows` takes them.
+            on_progress: called after each batch with the report so far.
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: it is ``all``.
+            NotFoundError: no such audience.
+            StoreUnavailableError: Redis did not answer; the same rows again are harmless.
+        """
+        self._settings.app(app)
+        if name == ALL:
+            raise InvalidInputError(["audience 'all': it has whoever gave a permit; forget a user"])
+        self._find(app, name)
+        report = RemovalReport()
+        for lane, members in _batches(rows, report, self._settings):
+            removed = self._change(
+                self._remove, "removing from the audience", lane, app, name, members
+            )
+            report.removed += removed
+            report.unknown += sum(map(len, members.values())) - removed
+            if on_progress:
+                on_progress(report)
+        if on_progress:
+            on_progress(report)
+        return report
+
+    def delete(self, app: str, name: str, on_progress: Callable[[int], None] | None = None) -> int:
+        """Delete an audience, a hundred buckets at a time.
+
+        From the first moment it is no longer found. If the process dies in the middle, delete it
+        again for the rest. An import that still runs may bring the name back, with what it added
+        after the deletion.
+
+        Args:
+            app: alias of the app.
+            name: the audience; not ``all``.
+            on_progress: called with the members deleted so far.
+
+        Returns:
+            How many members were deleted (by this call).
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: it is ``all``.
+            NotFoundError: no such audience.
+            StoreUnavailableError: Redis did not answer; delete it again for the rest.
+        """
+        self._settings.app(app)
+        if name == ALL:
+            raise InvalidInputError(["audience 'all' cannot be deleted: collecting keeps it"])
+        since = self._since(app, name)
+        if since is None:
+            raise self._not_found(app, name)
+        mark = _DELETING + since.removeprefix(_DELETING)
+        repeat(
+            "deleting the audience",
+            lambda: self._client.hset(keys.audiences(app), name, mark),
+        )
+        deleted = 0
+        for _ in range(_PASSES):
+            for lane in range(self._settings.lanes):
+                for members in self._drop_lane(lane, app, name):
+                    deleted += members
+                    if on_progress:
+                        on_progress(deleted)
+            if not self._sizes(app, [name])[name]:
+                break
+        repeat("deleting the audience", lambda: self._client.hdel(keys.audiences(app), name))
+        if self._sizes(app, [name])[name]:  # an import came after the last look
+            self._register(app, name)
+        logs.emit(AudienceDeleted(app, name, deleted))
+        return deleted
+
+    def _drop_lane(self, lane: int, app: str, name: str) -> Iterator[int]:
+        """Empty a lane's buckets, and yield how many members each step deleted."""
+        buckets = filled_buckets(self._client, lane, app, name, 0)
+        for start in range(0, len(buckets), _BUCKETS):
+            some = buckets[start : start + _BUCKETS]
+            members: dict[int, list[str]] = {bucket: [] for bucket in some}
+            yield self._change(self._drop, "deleting the audience", lane, app, name, members)
 
     def names(self, app: str) -> list[str]:
         """Return the names of the app's audiences, sorted, ``all`` first.
@@ -128,8 +269,35 @@ class Audiences:
             UnknownAppError: no such app.
         """
         self._settings.app(app)
-        names = repeat("listing audiences", lambda: self._client.hkeys(keys.audiences(app)))
-        return [ALL, *sorted(names)]
+        names = repeat("listing audiences", lambda: self._client.hgetall(keys.audiences(app)))
+        return [ALL, *sorted(name for name, at in names.items() if not at.startswith(_DELETING))]
+
+    def page(self, app: str, cursor: str = "", limit: int = 100) -> AudiencePage:
+        """Return one page of the app's audiences with their sizes.
+
+        Args:
+            app: alias of the app.
+            cursor: of a page before; '' for the first.
+            limit: 1 to 1,000 audiences.
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: the cursor or the limit is none.
+        """
+        if not 1 <= limit <= MOST:
+            raise InvalidInputError([f"limit {limit}: 1 to {MOST:,}"])
+        if cursor and not _NAME.fullmatch(cursor):
+            raise InvalidInputError(["cursor: give the one that the page before ended with"])
+        first, *names = self.names(app)
+        if cursor == ALL or not cursor:
+            names = [first, *names] if not cursor else names
+        else:
+            names = [name for name in names if name > cursor]
+        shown = names[:limit]
+        sizes = self._sizes(app, shown)
+        return AudiencePage(
+            [(name, sizes[name]) for name in shown], shown[-1] if len(names) > limit else ""
+        )
 
     def count(self, app: str, name: str) -> int:
         """Return how many members an audience has.
@@ -139,72 +307,98 @@ class Audiences:
             NotFoundError: no such audience.
         """
         self._settings.app(app)
-        if name != ALL and not repeat(
-            "looking up the audience", lambda: self._client.hexists(keys.audiences(app), name)
-        ):
-            raise NotFoundError(
-                f"no audience {name!r} of app {app!r}; `wxbroadcast audience list` shows them, "
-                "`wxbroadcast audience import` makes one"
-            )
+        self._find(app, name)
+        return self._sizes(app, [name])[name]
+
+    def _find(self, app: str, name: str) -> None:
+        """Raise `NotFoundError` unless there is such an audience."""
+        if name == ALL:
+            return
+        since = self._since(app, name)
+        if since is None or since.startswith(_DELETING):
+            raise self._not_found(app, name)
+
+    def _since(self, app: str, name: str) -> str | None:
+        found: str | None = repeat(
+            "looking up the audience", lambda: self._client.hget(keys.audiences(app), name)
+        )
+        return found
+
+    @staticmethod
+    def _not_found(app: str, name: str) -> NotFoundError:
+        return NotFoundError(
+            f"no audience {name!r} of app {app!r}; `wxbroadcast audience list` shows them, "
+            "`wxbroadcast audience import` makes one"
+        )
+
+    def _register(self, app: str, name: str) -> None:
+        """Name the audience, unless it is being deleted."""
+        now = str(time.time_ns() // 10**6)
 
         def fill(pipeline: Any) -> None:
-            for lane in range(self._settings.lanes):
-                pipeline.get(keys.audience_size(lane, app, name))
+            pipeline.hsetnx(keys.audiences(app), name, now)
+            pipeline.hget(keys.audiences(app), name)
 
-        sizes = repeat_all("counting the audience", self._client, fill)
-        return sum(int(size or 0) for size in sizes)
+        _, since = repeat_all("naming the audience", self._client, fill)
+        if since is not None and since.startswith(_DELETING):
+            raise InvalidInputError(
+                [f"audience {name!r} is being deleted; delete it again, if that was cut short"]
+            )
 
-    def _store(
+    def _sizes(self, app: str, names: list[str]) -> dict[str, int]:
+        """Return name → members."""
+        lanes = self._settings.lanes
+
+        def fill(pipeline: Any) -> None:
+            for name in names:
+                for lane in range(lanes):
+                    pipeline.get(keys.audience_size(lane, app, name))
+
+        sizes = repeat_all("counting the audience", self._client, fill) if names else []
+        return {
+            name: sum(int(size or 0) for size in sizes[place * lanes : (place + 1) * lanes])
+            for place, name in enumerate(names)
+        }
+
+    def _change(
         self,
+        script: Any,
+        during: str,
         lane: int,
         app: str,
         name: str,
         members: dict[int, list[str]],
-        report: ImportReport,
-    ) -> None:
+    ) -> int:
+        """Run a script on some buckets of one lane; it answers how many members changed."""
         script_keys = [
             keys.audience_size(lane, app, name),
             keys.audience_buckets(lane, app, name),
             *(keys.audience(lane, app, name, bucket) for bucket in members),
         ]
         args: list[str | int] = []
-        for bucket, openids in members.items():
-            args += (bucket, len(openids), *openids)
-        added = repeat("storing the audience", lambda: self._add(keys=script_keys, args=args))
-        report.added += added
-        report.known += sum(map(len, members.values())) - added
+        for bucket, some in members.items():
+            args += (bucket, len(some), *some) if script is not self._drop else (bucket,)
+        return int(repeat(during, lambda: script(keys=script_keys, args=args)))
 
 
-def _openids(rows: Iterable[bytes], report: ImportReport) -> Iterable[tuple[int, str | None]]:
-    """Yield (row number, openid or None for a bad row)."""
-    column = 0
-    for number, row in enumerate(rows, start=1):
-        line = row.strip().removeprefix(b"\xef\xbb\xbf")  # spreadsheets write a byte order mark
-        if not line:
-            continue
-        if line[:1] in b'{"' and (found := _from_json(line)) is not None:
-            if report.rows == 0 and found.lower() == "openid":
-                continue  # a CSV header of one quoted column
-            report.rows += 1
-            yield number, found if _OPENID.fullmatch(found) else None
-            continue
-        try:
-            cells = next(csv.reader([line.decode("utf-8", "replace")]))
-        except csv.Error:
-            cells = []
-        if report.rows == 0 and "openid" in (names := [cell.strip().lower() for cell in cells]):
-            column = names.index("openid")
-            continue
+def _batches(
+    rows: Iterable[bytes], report: ImportReport | RemovalReport, settings: Settings
+) -> Iterator[tuple[int, dict[int, list[str]]]]:
+    """Yield (lane, its openids by bucket), some thousand at a time; bad rows go to the report."""
+    waiting: dict[int, dict[int, list[str]]] = {}
+    sizes: dict[int, int] = {}
+    for number, openid in openids(rows):
         report.rows += 1
-        cell = cells[column].strip() if column < len(cells) else ""
-        yield number, cell if _OPENID.fullmatch(cell) else None
-
-
-def _from_json(line: bytes) -> str | None:
-    """Return the openid of a JSON row, '' for JSON without one, None for what is not JSON."""
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    value = row.get("openid") if isinstance(row, dict) else row
-    return value if isinstance(value, str) else ""
+        if openid is None:
+            report.bad += 1
+            if len(report.listed) < _LISTED:
+                report.listed.append((number, FAULT))
+            continue
+        bucket = keys.bucket_of(openid, settings.buckets)
+        lane = bucket % settings.lanes
+        waiting.setdefault(lane, {}).setdefault(bucket, []).append(openid)
+        sizes[lane] = sizes.get(lane, 0) + 1
+        if sizes[lane] >= _MEMBERS:
+            yield lane, waiting.pop(lane)
+            sizes[lane] = 0
+    yield from waiting.items()

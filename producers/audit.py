@@ -22,7 +22,7 @@ from producers.errors import NotFoundError
 from producers.ledger import Ledger
 from producers.retry import repeat, repeat_all
 from producers.settings import Settings
-from producers.split import filled_buckets
+from producers.split import filled_buckets, recipient_buckets
 from producers.store import Client
 from producers.words import Outcome, PermitKind
 
@@ -264,10 +264,9 @@ class Auditor:
 
     def _written(self, broadcast: str) -> Counter[Outcome]:
         """Return the outcomes that are written, recounted a few buckets at a time."""
-        spec = self._broadcasts.spec(broadcast)
         written: Counter[Outcome] = Counter()
         for lane in range(self._settings.lanes):
-            buckets = filled_buckets(self._client, lane, spec.app, spec.audience, 0)
+            buckets = recipient_buckets(self._client, lane, broadcast)
             for start in range(0, len(buckets), _BUCKETS):
                 some = [
                     keys.outcomes(lane, broadcast, bucket)

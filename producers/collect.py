@@ -8,9 +8,10 @@ again stores the rest and doubles no form_id and no prepay_id.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Literal
 
 from producers import keys, logs, scripts
 from producers.events import PermitsCollected
@@ -19,6 +20,9 @@ from producers.settings import AppSettings, Settings
 from producers.store import Client
 from producers.uploads import PermitItem, Reason, Refusal, parse_line, parse_upload
 from producers.words import PermitKind
+
+Source = Literal["phone", "events"]
+"""Who reports a subscription: the phone, or WeChat's events."""
 
 _USERS: Final = 200
 """Users per script run: about 2 ms of Redis, so that nobody else waits long."""
@@ -89,12 +93,13 @@ class Collector:
         self._script = client.register_script(scripts.source("producers", "collect"))
         self._callers = threading.local()
 
-    def collect(self, app: str, uploads: Iterable[object]) -> Report:
+    def collect(self, app: str, uploads: Iterable[object], source: Source = "phone") -> Report:
         """Store what mini-programs uploaded, given as parsed JSON.
 
         Args:
             app: alias of the app.
             uploads: each an object as described in `uploads`, or a JSON string of one.
+            source: who says so; accepts count from the app's ``subscription_source`` alone.
 
         Returns:
             What was new, known and refused. One bad upload does not lose the others.
@@ -103,7 +108,31 @@ class Collector:
             UnknownAppError: no such app.
             StoreUnavailableError: Redis did not answer; see the module's docstring.
         """
-        return self._collect(app, uploads, parse_upload, None)
+        return self._collect(app, uploads, parse_upload, None, source)
+
+    def collect_each(self, app: str, callers: Sequence[Sequence[object]]) -> list[Report]:
+        """Store what several callers uploaded at the same moment, as if it were one call.
+
+        Args:
+            app: alias of the app.
+            callers: the uploads of each, as `collect` takes them.
+
+        Returns:
+            One report per caller, of its own items alone; but ``evicted``, which one of them
+            counts for all.
+
+        Raises:
+            UnknownAppError, StoreUnavailableError: as `collect`, for all of them.
+        """
+        reports = [Report() for _ in callers]
+        uploads = (
+            (report, number, upload)
+            for report, mine in zip(reports, callers, strict=True)
+            for number, upload in enumerate(mine, start=1)
+        )
+        self._collect_into(app, uploads, parse_upload, None, "phone")
+        _tell(app, reports)
+        return reports
 
     def collect_lines(
         self,
@@ -133,11 +162,27 @@ class Collector:
         uploads: Iterable[Any],
         parse: Callable[[Any], tuple[list[PermitItem], list[Refusal]]],
         on_progress: Callable[[Report], None] | None,
+        source: Source = "phone",
     ) -> Report:
-        app_settings = self._settings.app(app)
         report = Report()
+        numbered = ((report, number, upload) for number, upload in enumerate(uploads, start=1))
+        progress = partial(on_progress, report) if on_progress else None
+        self._collect_into(app, numbered, parse, progress, source)
+        _tell(app, [report])
+        return report
+
+    def _collect_into(
+        self,
+        app: str,
+        uploads: Iterable[tuple[Report, int, Any]],
+        parse: Callable[[Any], tuple[list[PermitItem], list[Refusal]]],
+        on_progress: Callable[[], None] | None,
+        source: Source,
+    ) -> None:
+        """Store uploads, each counted in its report."""
+        app_settings = self._settings.app(app)
         waiting: dict[int, _Batch] = {}
-        for number, upload in enumerate(uploads, start=1):
+        for report, number, upload in uploads:
             if isinstance(upload, bytes) and not upload.strip():
                 continue
             report.lines += 1
@@ -149,29 +194,26 @@ class Collector:
                 lane = bucket % self._settings.lanes
                 batch = waiting.get(lane)
                 if batch is None:
-                    batch = waiting[lane] = _Batch(lane, app)
-                batch.add(item, bucket, number)
+                    batch = waiting[lane] = _Batch(lane, app, source)
+                batch.add(item, bucket, number, report)
                 if len(batch.users) >= _USERS or batch.items >= 10 * _USERS:
                     del waiting[lane]
-                    self._store(batch, app_settings, report)
+                    self._store(batch, app_settings)
                     if on_progress:
-                        on_progress(report)
+                        on_progress()
         for batch in waiting.values():
-            self._store(batch, app_settings, report)
+            self._store(batch, app_settings)
         if on_progress:
-            on_progress(report)
-        refused = report.refused.total()
-        logs.emit(PermitsCollected(app, report.new, report.known, refused, report.evicted))
-        return report
+            on_progress()
 
-    def _store(self, batch: "_Batch", app: AppSettings, report: Report) -> None:
+    def _store(self, batch: "_Batch", app: AppSettings) -> None:
         caller = getattr(self._callers, "id", None)
         if caller is None:
             caller = self._callers.id = scripts.new_token()
         script_keys, args, order = batch.call(caller, app)
         results = repeat("storing permits", lambda: self._script(keys=script_keys, args=args))
-        report.evicted += results.pop()
-        for (_, line), result in zip(order, results, strict=True):
+        order[0][2].evicted += results.pop()
+        for (_, line, report), result in zip(order, results, strict=True):
             if result == 1:
                 report.new += 1
             elif result == 0:
@@ -180,25 +222,30 @@ class Collector:
                 report.refuse(line, _REFUSED[result])
 
 
+_Place = tuple[PermitItem, int, Report]
+"""An item, its line, and the report that counts it."""
+
+
 class _Batch:
     """Items of one lane, grouped by user."""
 
-    def __init__(self, lane: int, app: str) -> None:
+    def __init__(self, lane: int, app: str, source: Source) -> None:
         self.lane = lane
         self.app = app
+        self.source = source
         self.items = 0
-        self.users: dict[str, tuple[int, list[tuple[PermitItem, int]]]] = {}
+        self.users: dict[str, tuple[int, list[_Place]]] = {}
 
-    def add(self, item: PermitItem, bucket: int, line: int) -> None:
+    def add(self, item: PermitItem, bucket: int, line: int, report: Report) -> None:
         user = self.users.get(item.openid)
         if user is None:
             user = self.users[item.openid] = (bucket, [])
-        user[1].append((item, line))
+        user[1].append((item, line, report))
         self.items += 1
 
     def call(
         self, caller: str, app: AppSettings
-    ) -> tuple[list[str], list[str | int], list[tuple[PermitItem, int]]]:
+    ) -> tuple[list[str], list[str | int], list[_Place]]:
         """Return KEYS, ARGV and the items in the order of the answer."""
         lane, alias = self.lane, self.app
         prefix = keys.lane_prefix(lane)
@@ -210,7 +257,7 @@ class _Batch:
             keys.audience_buckets(lane, alias, "all"),
         ]
         args: list[str | int] = [scripts.new_token(), "", app.permits_per_user, len(self.users)]
-        order: list[tuple[PermitItem, int]] = []
+        order: list[_Place] = []
         for openid, (bucket, items) in self.users.items():
             script_keys += (
                 f"{prefix}permits:{alias}:{openid}",
@@ -218,25 +265,35 @@ class _Batch:
                 f"{prefix}audience:{alias}:all:{bucket}",
             )
             args += (openid, bucket, len(items))
-            for item, line in items:
+            for place in items:
+                item = place[0]
                 args += (
                     _KIND[item.kind],
                     item.id,
                     "" if item.expires_at_ms is None else item.expires_at_ms,
-                    _verdict(item, app),
+                    _verdict(item, app, self.source),
                     item.source_id,
                     "" if item.at_ms is None else item.at_ms,
                 )
-                order.append((item, line))
+                order.append(place)
         return script_keys, args, order
 
 
-def _verdict(item: PermitItem, app: AppSettings) -> str:
+def _tell(app: str, reports: Sequence[Report]) -> None:
+    """Log what one call stored."""
+    new, known, evicted = (
+        sum(getattr(report, name) for report in reports) for name in ("new", "known", "evicted")
+    )
+    refused = sum(report.refused.total() for report in reports)
+    logs.emit(PermitsCollected(app, new, known, refused, evicted))
+
+
+def _verdict(item: PermitItem, app: AppSettings, source: Source) -> str:
     """Return what the script is to do with a subscription result."""
     if item.kind is not PermitKind.SUBSCRIPTION:
         return ""
     if not item.accepted:
         return "reject"
-    if app.subscription_source == "events":
+    if app.subscription_source != source:
         return "correct"
     return "forever" if item.id in app.long_term_templates else "accept"

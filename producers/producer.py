@@ -1,25 +1,57 @@
 """The Python door: what a backend imports to collect permits and to broadcast.
 
-``Producer`` blocks, ``AsyncProducer`` does not; both are safe to share between threads, and a
-``Producer`` made before a fork works on both sides of it (redis-py opens new connections).
+``Producer`` blocks, ``AsyncProducer`` does not. Both are safe to share between threads, and good on
+both sides of a fork: one that is made when a server preloads serves each of its processes, which
+opens connections of its own. An ``AsyncProducer`` belongs to no event loop.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, ParamSpec, Self, TypeVar
 
 from producers import settings as settings_module
 from producers import store
-from producers.audiences import Audiences, ImportReport
+from producers.audiences import ALL, AudiencePage, Audiences, ImportReport, RemovalReport
 from producers.broadcasts import Broadcasts, Created
 from producers.collect import Collector, Report
+from producers.errors import WxbroadcastError
+from producers.forecast import Forecast, Forecaster
+from producers.forget import Forgotten
+from producers.messages import Messages, MessageStatus, Posted
+from producers.plan import Plan, Planner
+from producers.rates import Rates
+from producers.recipients import Page, Recipient, Recipients
 from producers.settings import Settings
 from producers.spec import Spec
-from producers.status import Status
+from producers.status import Status, StatusPage
+from producers.users import UserCard, Users
 from producers.words import State
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class _Parts:
+    """What one process works with: its connections, and all that calls over them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.pid = os.getpid()
+        self.client = store.connect(settings)
+        self.collector = Collector(self.client, settings)
+        self.audiences = Audiences(self.client, settings)
+        self.broadcasts = Broadcasts(self.client, settings)
+        self.messages = Messages(self.client, settings)
+        self.rates = Rates(self.client, settings)
+        self.recipients = Recipients(self.client, settings)
+        self.users = Users(self.client, settings)
+        self.forecaster = Forecaster(self.client, settings)
+        self.planner = Planner(self.client, settings)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+        self.client.connection_pool.disconnect()
 
 
 class Producer:
@@ -44,27 +76,83 @@ class Producer:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or settings_module.load()
-        self._client = store.connect(self.settings)
-        store.check_layout(self._client, self.settings)
-        self._collector = Collector(self._client, self.settings)
-        self._audiences = Audiences(self._client, self.settings)
-        self._broadcasts = Broadcasts(self._client, self.settings)
+        self._parts = _Parts(self.settings)
+        try:
+            store.check_layout(self._parts.client, self.settings)
+        except WxbroadcastError:
+            self._parts.close()
+            raise
+
+    @property
+    def _here(self) -> _Parts:
+        """The parts of this process: after a fork new ones, for a socket serves one process.
+
+        Nothing of the other process is touched. Its locks may be held by threads that are not
+        here, and the token of a call is looked for under a name that only one caller may have.
+        Two threads that come first at once may both make them; either works.
+        """
+        if self._parts.pid != os.getpid():
+            self._parts = _Parts(self.settings)
+        return self._parts
 
     def collect(self, app: str, uploads: Iterable[object]) -> Report:
         """Store what mini-programs uploaded; see `Collector.collect`."""
-        return self._collector.collect(app, uploads)
+        return self._here.collector.collect(app, uploads)
 
     def collect_lines(self, app: str, lines: Iterable[bytes]) -> Report:
         """Store what JSON lines hold; see `Collector.collect_lines`."""
-        return self._collector.collect_lines(app, lines)
+        return self._here.collector.collect_lines(app, lines)
 
     def import_audience(self, app: str, name: str, rows: Iterable[bytes]) -> ImportReport:
         """Add openids to an audience; see `Audiences.import_rows`."""
-        return self._audiences.import_rows(app, name, rows)
+        return self._here.audiences.import_rows(app, name, rows)
 
     def count_audience(self, app: str, name: str) -> int:
         """Return how many members an audience has; see `Audiences.count`."""
-        return self._audiences.count(app, name)
+        return self._here.audiences.count(app, name)
+
+    def remove_from_audience(self, app: str, name: str, rows: Iterable[bytes]) -> RemovalReport:
+        """Take openids out of an audience; see `Audiences.remove_rows`."""
+        return self._here.audiences.remove_rows(app, name, rows)
+
+    def delete_audience(self, app: str, name: str) -> int:
+        """Delete an audience; see `Audiences.delete`."""
+        return self._here.audiences.delete(app, name)
+
+    def audiences(self, app: str, cursor: str = "", limit: int = 100) -> AudiencePage:
+        """Return a page of the app's audiences with their sizes; see `Audiences.page`."""
+        return self._here.audiences.page(app, cursor, limit)
+
+    def user(self, app: str, openid: str) -> UserCard:
+        """Return what a user gave and what became of it; see `Users.show`."""
+        return self._here.users.show(app, openid)
+
+    def forget_user(self, app: str, openid: str) -> Forgotten:
+        """Forget a user everywhere; see `Users.forget`."""
+        return self._here.users.forget(app, openid)
+
+    def forecast(
+        self,
+        app: str,
+        channel: str,
+        template_id: str = "",
+        audience: str = ALL,
+        rate: float | None = None,
+    ) -> Forecast:
+        """Return whom a broadcast would reach; see `Forecaster.forecast`."""
+        return self._here.forecaster.forecast(app, channel, template_id, audience, rate)
+
+    def plan(self, app: str, openid: str, most: int = 3) -> Plan:
+        """Return which templates to ask a user for now; see `Planner.plan`."""
+        return self._here.planner.plan(app, openid, most)
+
+    def message(self, *, key: str = "", **message: Any) -> Posted:
+        """Post one message to one user; see `Messages.post`."""
+        return self._here.messages.post(key=key, **message)
+
+    def message_status(self, message: str) -> MessageStatus:
+        """Return what became of a message; see `Messages.show`."""
+        return self._here.messages.show(message)
 
     def broadcast(self, *, key: str = "", **spec: Any) -> Created:
         """Send one message to one audience.
@@ -80,28 +168,49 @@ class Producer:
             IdempotencyConflictError: the key was used with other content.
             StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
         """
-        return self._broadcasts.create(Spec.checked(**spec), key)
+        return self._here.broadcasts.create(Spec.checked(**spec), key)
 
     def status(self, broadcast: str) -> Status:
         """Return what a broadcast is doing; see `Broadcasts.status`."""
-        return self._broadcasts.status(broadcast)
+        return self._here.broadcasts.status(broadcast)
+
+    def broadcasts(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
+        """Return a page of the app's broadcasts, the newest first; see `Broadcasts.page`."""
+        return self._here.broadcasts.page(app, cursor, limit)
+
+    def recipients(
+        self, broadcast: str, outcome: str | None = None, cursor: str = "", limit: int = 1000
+    ) -> Page:
+        """Return a page of a broadcast's recipients; see `Recipients.page`."""
+        return self._here.recipients.page(broadcast, outcome, cursor, limit)
+
+    def iterate_recipients(self, broadcast: str, outcome: str | None = None) -> Iterator[Recipient]:
+        """Yield a broadcast's recipients in constant memory; see `Recipients.iterate`."""
+        return self._here.recipients.iterate(broadcast, outcome)
 
     def pause(self, broadcast: str) -> State:
         """Stop sending; see `Broadcasts.pause`."""
-        return self._broadcasts.pause(broadcast)
+        return self._here.broadcasts.pause(broadcast)
+
+    def set_rate(self, broadcast: str, rate: float) -> State:
+        """Change how fast a broadcast is sent; see `Broadcasts.set_rate`."""
+        return self._here.broadcasts.set_rate(broadcast, rate)
+
+    def set_app_rate(self, app: str, rate: float | None) -> float:
+        """Change how fast an app sends; see `Rates.set`."""
+        return self._here.rates.set(app, rate)
 
     def resume(self, broadcast: str, *, after_restore: bool = False) -> State:
         """Go on sending; see `Broadcasts.resume`."""
-        return self._broadcasts.resume(broadcast, after_restore=after_restore)
+        return self._here.broadcasts.resume(broadcast, after_restore=after_restore)
 
     def cancel(self, broadcast: str) -> State:
         """End a broadcast; see `Broadcasts.cancel`."""
-        return self._broadcasts.cancel(broadcast)
+        return self._here.broadcasts.cancel(broadcast)
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-        self._client.connection_pool.disconnect()
+        """Close the connections of this process."""
+        self._here.close()
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +249,51 @@ class AsyncProducer:
         """As `Producer.count_audience`."""
         return await self._run(self._producer.count_audience, app, name)
 
+    async def remove_from_audience(
+        self, app: str, name: str, rows: Iterable[bytes]
+    ) -> RemovalReport:
+        """As `Producer.remove_from_audience`."""
+        return await self._run(self._producer.remove_from_audience, app, name, rows)
+
+    async def delete_audience(self, app: str, name: str) -> int:
+        """As `Producer.delete_audience`."""
+        return await self._run(self._producer.delete_audience, app, name)
+
+    async def audiences(self, app: str, cursor: str = "", limit: int = 100) -> AudiencePage:
+        """As `Producer.audiences`."""
+        return await self._run(self._producer.audiences, app, cursor, limit)
+
+    async def user(self, app: str, openid: str) -> UserCard:
+        """As `Producer.user`."""
+        return await self._run(self._producer.user, app, openid)
+
+    async def forget_user(self, app: str, openid: str) -> Forgotten:
+        """As `Producer.forget_user`."""
+        return await self._run(self._producer.forget_user, app, openid)
+
+    async def forecast(
+        self,
+        app: str,
+        channel: str,
+        template_id: str = "",
+        audience: str = ALL,
+        rate: float | None = None,
+    ) -> Forecast:
+        """As `Producer.forecast`."""
+        return await self._run(self._producer.forecast, app, channel, template_id, audience, rate)
+
+    async def plan(self, app: str, openid: str, most: int = 3) -> Plan:
+        """As `Producer.plan`."""
+        return await self._run(self._producer.plan, app, openid, most)
+
+    async def message(self, *, key: str = "", **message: Any) -> Posted:
+        """As `Producer.message`."""
+        return await asyncio.to_thread(self._producer.message, key=key, **message)
+
+    async def message_status(self, message: str) -> MessageStatus:
+        """As `Producer.message_status`."""
+        return await self._run(self._producer.message_status, message)
+
     async def broadcast(self, *, key: str = "", **spec: Any) -> Created:
         """As `Producer.broadcast`."""
         return await asyncio.to_thread(self._producer.broadcast, key=key, **spec)
@@ -148,9 +302,40 @@ class AsyncProducer:
         """As `Producer.status`."""
         return await self._run(self._producer.status, broadcast)
 
+    async def broadcasts(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
+        """As `Producer.broadcasts`."""
+        return await self._run(self._producer.broadcasts, app, cursor, limit)
+
+    async def recipients(
+        self, broadcast: str, outcome: str | None = None, cursor: str = "", limit: int = 1000
+    ) -> Page:
+        """As `Producer.recipients`."""
+        return await self._run(self._producer.recipients, broadcast, outcome, cursor, limit)
+
+    async def iterate_recipients(
+        self, broadcast: str, outcome: str | None = None
+    ) -> AsyncIterator[Recipient]:
+        """As `Producer.iterate_recipients`; a page at a time is read on a thread."""
+        cursor = ""
+        while True:
+            page = await self.recipients(broadcast, outcome, cursor)
+            for row in page.rows:
+                yield row
+            cursor = page.cursor
+            if not cursor:
+                return
+
     async def pause(self, broadcast: str) -> State:
         """As `Producer.pause`."""
         return await self._run(self._producer.pause, broadcast)
+
+    async def set_rate(self, broadcast: str, rate: float) -> State:
+        """As `Producer.set_rate`."""
+        return await self._run(self._producer.set_rate, broadcast, rate)
+
+    async def set_app_rate(self, app: str, rate: float | None) -> float:
+        """As `Producer.set_app_rate`."""
+        return await self._run(self._producer.set_app_rate, app, rate)
 
     async def resume(self, broadcast: str, *, after_restore: bool = False) -> State:
         """As `Producer.resume`."""

@@ -16,6 +16,8 @@ from producers.store import Client
 
 _BUCKETS: Final = 256
 """Buckets offered to one script run."""
+_BITMAP_BYTES: Final = 2048
+"""Bytes of a bitmap that a page reads at a time: the default deployment's whole."""
 
 
 class Splitter:
@@ -84,18 +86,65 @@ def filled_buckets(client: Client, lane: int, app: str, audience: str, cursor: i
     Raises:
         StoreUnavailableError: Redis did not answer.
     """
+    return _set_bits(client, keys.audience_buckets(lane, app, audience), cursor)
+
+
+def recipient_buckets(client: Client, lane: int, broadcast: str) -> list[int]:
+    """Return the buckets in which a broadcast has recipients in one lane, ascending.
+
+    They stay what they are when the audience changes, or is deleted.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer.
+    """
+    return _set_bits(client, keys.recipients(lane, broadcast), 0)
+
+
+def next_recipient_buckets(client: Client, lane: int, broadcast: str, cursor: int = 0) -> list[int]:
+    """Return some of a lane's `recipient_buckets` from a cursor on; none when there are no more.
+
+    However many buckets there are, a few thousand are read at a time.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer.
+    """
+    key = keys.recipients(lane, broadcast)
+    first, found = cursor // 8, list[int]()
+    while not found:
+        last = first + _BITMAP_BYTES - 1
+        some = repeat(
+            "reading buckets",
+            partial(client.execute_command, "GETRANGE", key, first, last, NEVER_DECODE=True),
+        )
+        found = _positions(some, first, cursor)
+        if len(some) < _BITMAP_BYTES:
+            break
+        first += _BITMAP_BYTES
+    return found
+
+
+def _set_bits(client: Client, key: str, cursor: int) -> list[int]:
+    """Return the positions of a bitmap's bits that are set, from one on."""
     bitmap = repeat(
-        "reading the audience's buckets",
-        lambda: client.execute_command(  # bytes, not text: it is a bitmap
-            "GET", keys.audience_buckets(lane, app, audience), NEVER_DECODE=True
-        ),
+        "reading buckets",
+        lambda: client.execute_command("GET", key, NEVER_DECODE=True),  # bytes, not text
     )
-    if not bitmap:
-        return []
+    first = cursor // 8
+    return _positions(bitmap[first:], first, cursor) if bitmap else []
+
+
+def _positions(bitmap: bytes, first: int, cursor: int) -> list[int]:
+    """Return the positions from a cursor on of a bitmap's bits that are set.
+
+    Args:
+        bitmap: a piece of it.
+        first: at which byte the piece begins.
+        cursor: the first position that matters.
+    """
     return [
-        byte * 8 + bit
-        for byte in range(cursor // 8, len(bitmap))
-        if bitmap[byte]
+        place * 8 + bit
+        for place, byte in enumerate(bitmap, start=first)
+        if byte
         for bit in range(8)
-        if bitmap[byte] & (0x80 >> bit) and byte * 8 + bit >= cursor
+        if byte & (0x80 >> bit) and place * 8 + bit >= cursor
     ]

@@ -1,18 +1,27 @@
 """Status: what a broadcast is doing, read from its home and summed over its lanes."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from producers import keys
-from producers.errors import NotFoundError
+from producers.errors import InvalidInputError, NotFoundError
+from producers.pace import Pace, measure
 from producers.retry import repeat, repeat_all
 from producers.settings import Settings, ms
 from producers.spec import MAX_LIFE, Spec
 from producers.store import Client
 from producers.words import ENDED, Outcome, State
+
+MOST: Final = 1000
+"""Broadcasts on one page of a list."""
+
+_CURSOR: Final = re.compile(r"([0-9]{1,16})\.([0-9a-z]{1,64})")
+_PER_LANE: Final = 5
+"""Answers per lane that a status is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,9 @@ class Status:
         reason, errcode: why it was paused or aborted, or '' and 0.
         created_at_ms, ended_at_ms: server epoch ms; 0 while not ended.
         complete: every recipient has its outcome, and nothing more will change.
+        rate: answered sends per second, over the last seconds; 0 unless it runs.
+        eta_s: seconds until the last recipient has an outcome, at this pace; None when nobody
+            knows (it does not run, nobody works, or it has just begun).
     """
 
     id: str
@@ -54,10 +66,29 @@ class Status:
     created_at_ms: int
     ended_at_ms: int
     complete: bool
+    rate: float = 0.0
+    eta_s: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as JSON-ready fields."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPage:
+    """One page of an app's broadcasts.
+
+    Attributes:
+        broadcasts: the newest first.
+        cursor: of the next page; '' when this is the last.
+    """
+
+    broadcasts: list[Status]
+    cursor: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the page as JSON-ready fields."""
+        return {"broadcasts": [one.as_dict() for one in self.broadcasts], "cursor": self.cursor}
 
 
 class Register:
@@ -73,58 +104,86 @@ class Register:
         Raises:
             NotFoundError: no such broadcast, or its retention is over.
         """
-        home = self._home(broadcast)
-        spec = Spec.from_json(home["spec"])
-        lanes = range(self._settings.lanes)
+        found = self._statuses([broadcast])
+        if not found:
+            raise NotFoundError(f"no broadcast {broadcast}: it never was, or its retention is over")
+        return found[0]
 
-        def fill(pipeline: Any) -> None:
-            for lane in lanes:
-                pipeline.hgetall(keys.lane_broadcast(lane, broadcast))
-                pipeline.llen(keys.queue(lane, broadcast))
-                pipeline.zcard(keys.delayed(lane, broadcast))
-                pipeline.hlen(keys.flight(lane, broadcast))
+    def page(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
+        """Return one page of the app's broadcasts, the newest first.
 
-        answers = repeat_all("reading the broadcast", self._client, fill)
-        copies: list[dict[str, str]] = answers[0::4]
-        outcomes: dict[str, int] = {}
-        errcodes: dict[str, int] = {}
-        for copy in copies:
-            for field, count in copy.items():
-                if field.startswith("o:"):
-                    outcomes[field[2:]] = outcomes.get(field[2:], 0) + int(count)
-                elif field.startswith("e:"):
-                    errcodes[field[2:]] = errcodes.get(field[2:], 0) + int(count)
-        total = sum(int(copy.get("total", 0)) for copy in copies)
-        aside = sum(int(copy.get("aside", 0)) for copy in copies)
-        settled = sum(int(copy.get("done", 0)) for copy in copies)
-        split = all(copy.get("split") == "done" for copy in copies)
-        order = {outcome: place for place, outcome in enumerate(Outcome)}
-        return Status(
-            id=broadcast,
-            app=spec.app,
-            channel=spec.channel,
-            template_id=spec.template_id,
-            audience=spec.audience,
-            state=State(home["state"]),
-            total=total,
-            expected=int(home["audience_size"]),
-            settled=settled,
-            outcomes={
-                outcome: outcomes[outcome]
-                for outcome in sorted(outcomes, key=lambda name: order[Outcome(name)])
-                if outcomes[outcome]
-            },
-            errcodes=errcodes,
-            queued=sum(answers[1::4]),
-            delayed=sum(answers[2::4]),
-            in_flight=sum(answers[3::4]) - aside,
-            aside=aside,
-            reason=home.get("reason", ""),
-            errcode=int(home.get("errcode") or 0),
-            created_at_ms=int(home["created_at_ms"]),
-            ended_at_ms=int(home.get("ended_at_ms", 0)),
-            complete=split and total == settled,
+        A broadcast that is created while somebody turns the pages comes before them all, and does
+        not move them: each of the others comes exactly once.
+
+        Args:
+            app: alias of the app.
+            cursor: of a page before; '' for the first.
+            limit: 1 to 1,000 broadcasts.
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: the cursor or the limit is none.
+            StoreUnavailableError: Redis did not answer.
+        """
+        self._settings.app(app)
+        if not 1 <= limit <= MOST:
+            raise InvalidInputError([f"limit {limit}: 1 to {MOST:,}"])
+        before = _CURSOR.fullmatch(cursor) if cursor else None
+        if cursor and before is None:
+            raise InvalidInputError(["cursor: give the one that the page before ended with"])
+        highest = before[1] if before else "+inf"
+        listed: list[tuple[str, int]] = []
+        offset = 0
+        while len(listed) <= limit:
+            some = self._listed(app, highest, offset, limit + 1)
+            offset += len(some)
+            listed += [one for one in some if before is None or _is_older(one, before)]
+            if len(some) <= limit:
+                break
+        shown = listed[:limit]
+        following = f"{shown[-1][1]}.{shown[-1][0]}" if len(listed) > limit else ""
+        return StatusPage(self._statuses([broadcast for broadcast, _ in shown]), following)
+
+    def _listed(self, app: str, highest: str, offset: int, most: int) -> list[tuple[str, int]]:
+        rows = repeat(
+            "listing broadcasts",
+            lambda: self._client.zrevrangebyscore(
+                keys.history(app), highest, "-inf", start=offset, num=most, withscores=True
+            ),
         )
+        return [(broadcast, int(created_at_ms)) for broadcast, created_at_ms in rows]
+
+    def _statuses(self, broadcasts: Sequence[str]) -> list[Status]:
+        """Return the status of each broadcast that still is, in two trips for all."""
+
+        def ask_homes(pipeline: Any) -> None:
+            pipeline.time()
+            for broadcast in broadcasts:
+                pipeline.hgetall(keys.home(self.home_lane(broadcast), broadcast))
+
+        (seconds, micros), *homes = repeat_all("reading broadcasts", self._client, ask_homes)
+        known = [
+            (broadcast, home)
+            for broadcast, home in zip(broadcasts, homes, strict=True)
+            if "state" in home
+        ]
+
+        def ask_lanes(pipeline: Any) -> None:
+            for broadcast, _ in known:
+                for lane in range(self._settings.lanes):
+                    pipeline.hgetall(keys.lane_broadcast(lane, broadcast))
+                    pipeline.llen(keys.queue(lane, broadcast))
+                    pipeline.zcard(keys.delayed(lane, broadcast))
+                    pipeline.hlen(keys.flight(lane, broadcast))
+                    pipeline.lrange(keys.pace(lane, broadcast), 0, -1)
+
+        answers = repeat_all("reading broadcasts", self._client, ask_lanes) if known else []
+        each = _PER_LANE * self._settings.lanes
+        now_ms = seconds * 1000 + micros // 1000
+        return [
+            _status(broadcast, home, answers[place * each : (place + 1) * each], now_ms)
+            for place, (broadcast, home) in enumerate(known)
+        ]
 
     def spec(self, broadcast: str) -> Spec:
         """Return what is sent to whom.
@@ -178,3 +237,60 @@ class Register:
         if not home:
             raise NotFoundError(f"no broadcast {broadcast}: it never was, or its retention is over")
         return home
+
+
+def _is_older(listed: tuple[str, int], before: re.Match[str]) -> bool:
+    """Say whether a broadcast comes after the one that the last page ended with."""
+    broadcast, created_at_ms = listed
+    return (created_at_ms, broadcast) < (int(before[1]), before[2])
+
+
+def _status(broadcast: str, home: dict[str, str], answers: list[Any], now_ms: int) -> Status:
+    """Return a status, made of its home and of five answers per lane."""
+    spec = Spec.from_json(home["spec"])
+    copies: list[dict[str, str]] = answers[0::_PER_LANE]
+    outcomes: dict[str, int] = {}
+    errcodes: dict[str, int] = {}
+    for copy in copies:
+        for field, count in copy.items():
+            if field.startswith("o:"):
+                outcomes[field[2:]] = outcomes.get(field[2:], 0) + int(count)
+            elif field.startswith("e:"):
+                errcodes[field[2:]] = errcodes.get(field[2:], 0) + int(count)
+    total = sum(int(copy.get("total", 0)) for copy in copies)
+    aside = sum(int(copy.get("aside", 0)) for copy in copies)
+    settled = sum(int(copy.get("done", 0)) for copy in copies)
+    split = all(copy.get("split") == "done" for copy in copies)
+    order = {outcome: place for place, outcome in enumerate(Outcome)}
+    state = State(home["state"])
+    expected = int(home["audience_size"])
+    pace = measure(answers[4::_PER_LANE], now_ms) if state is State.RUNNING else Pace()
+    goal = total if split else max(total, expected)
+    return Status(
+        id=broadcast,
+        app=spec.app,
+        channel=spec.channel,
+        template_id=spec.template_id,
+        audience=spec.audience,
+        state=state,
+        total=total,
+        expected=expected,
+        settled=settled,
+        outcomes={
+            outcome: outcomes[outcome]
+            for outcome in sorted(outcomes, key=lambda name: order[Outcome(name)])
+            if outcomes[outcome]
+        },
+        errcodes=errcodes,
+        queued=sum(answers[1::_PER_LANE]),
+        delayed=sum(answers[2::_PER_LANE]),
+        in_flight=sum(answers[3::_PER_LANE]) - aside,
+        aside=aside,
+        reason=home.get("reason", ""),
+        errcode=int(home.get("errcode") or 0),
+        created_at_ms=int(home["created_at_ms"]),
+        ended_at_ms=int(home.get("ended_at_ms", 0)),
+        complete=split and total == settled,
+        rate=pace.sends,
+        eta_s=pace.left_s(goal - settled) if state is State.RUNNING else None,
+    )

@@ -13,9 +13,16 @@ from producers.cli import (
     collect,
     demo,
     events,
+    forecast,
+    keys,
     lifecycle,
+    message,
+    rate,
+    recipients,
     sandbox,
     up,
+    user,
+    web,
 )
 
 _EPILOG = """
@@ -49,20 +56,28 @@ _CARE = "Looking after it"
 
 app.command(rich_help_panel=_SETUP)(demo.demo)
 app.command(rich_help_panel=_SETUP)(up.up)
+app.command(rich_help_panel=_SETUP)(web.web)
 app.command(rich_help_panel=_SETUP)(chaos.chaos)
 app.command(rich_help_panel=_SETUP)(sandbox.sandbox)
 app.command(rich_help_panel=_WORK)(collect.collect)
 app.add_typer(audience.app, rich_help_panel=_WORK)
+app.add_typer(user.app, rich_help_panel=_WORK)
+app.command(rich_help_panel=_WORK)(user.plan)
+app.command(rich_help_panel=_WORK)(forecast.forecast)
 app.command(rich_help_panel=_BROADCASTS)(broadcast.broadcast)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.status)
 app.command("list", rich_help_panel=_BROADCASTS)(lifecycle.list_)
+app.command(rich_help_panel=_BROADCASTS)(recipients.recipients)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.pause)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.resume)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.cancel)
+app.command(rich_help_panel=_BROADCASTS)(rate.rate)
+app.add_typer(message.app, name="message", rich_help_panel=_BROADCASTS)
 app.command(rich_help_panel=_BROADCASTS)(care.doubts)
 app.command(rich_help_panel=_BROADCASTS)(care.aside)
 app.command(rich_help_panel=_CARE)(care.audit)
 app.command(rich_help_panel=_CARE)(care.doctor)
+app.add_typer(keys.app, rich_help_panel=_CARE)
 app.command(rich_help_panel=_CARE)(events.events)
 
 

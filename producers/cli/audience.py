@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from producers.cli.options import App, AsJson, File
-from producers.cli.session import Code, opened, print_json, print_table, table
+from producers.cli.session import Code, opened, print_json, print_table, say, table
 
 app = typer.Typer(
     name="audience",
@@ -55,21 +55,84 @@ def import_(name: Name, file: File, app: App, as_json: AsJson = False) -> None:
             raise typer.Exit(Code.WRONG)
 
 
+@app.command("remove")
+def remove(name: Name, file: File, app: App, as_json: AsJson = False) -> None:
+    """Take the openids of a file out of an audience.
+
+    The file is one as for import. Removing twice changes nothing. When no row holds an openid, the
+    exit code is 1.
+    """
+    with opened(as_json=as_json) as session:
+        from producers.audiences import Audiences, RemovalReport
+        from producers.cli.progress import Progress
+        from producers.cli.source import source
+        from producers.uploads import MAX_LINE_BYTES
+
+        with source(file, MAX_LINE_BYTES) as lines, Progress("removing", lines.size) as bar:
+
+            def show(report: RemovalReport) -> None:
+                note = f"{report.removed:,} removed, {report.unknown:,} unknown, {report.bad:,} bad"
+                bar.update(lines.position, note, counted=f"{report.rows:,} rows")
+
+            audiences = Audiences(session.client, session.settings)
+            report = audiences.remove_rows(app, name, lines, show)
+        members = audiences.count(app, name)
+        if as_json:
+            print_json({"audience": name, "members": members, **report.as_dict()})
+        else:
+            counts = table("", ">rows")
+            counts.add_row("removed", f"{report.removed:,}")
+            counts.add_row("no members", f"{report.unknown:,}")
+            counts.add_row("without an openid", f"{report.bad:,}")
+            counts.add_section()
+            counts.add_row(f"members of {name} now", f"{members:,}")
+            print_table(counts)
+            for row, detail in report.listed[:10]:
+                print_table(f"row {row}: {detail}")
+        if report.bad and not report.removed and not report.unknown:
+            raise typer.Exit(Code.WRONG)
+
+
+@app.command("delete")
+def delete(name: Name, app: App, as_json: AsJson = False) -> None:
+    """Delete an audience. A broadcast that runs to it ends with those who were queued until then.
+
+    Cut short, it goes on when it is called again.
+    """
+    with opened(as_json=as_json) as session:
+        from producers.audiences import Audiences
+        from producers.cli.progress import Progress
+
+        audiences = Audiences(session.client, session.settings)
+        with Progress("deleting", None, "members") as bar:
+            members = audiences.delete(app, name, bar.update)
+        if as_json:
+            print_json({"audience": name, "deleted": members})
+        else:
+            say(f"{name} is deleted; it had {members:,} members")
+
+
 @app.command("list")
-def list_(app: App, as_json: AsJson = False) -> None:
+def list_(
+    app: App,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, at most.")] = 1000,
+    cursor: Annotated[str, typer.Option(help="Go on where a page before ended.")] = "",
+    as_json: AsJson = False,
+) -> None:
     """List the audiences of an app with their sizes."""
     with opened(as_json=as_json) as session:
         from producers.audiences import Audiences
 
-        audiences = Audiences(session.client, session.settings)
-        sizes = {name: audiences.count(app, name) for name in audiences.names(app)}
+        page = Audiences(session.client, session.settings).page(app, cursor, limit)
         if as_json:
-            print_json({"audiences": [{"name": n, "members": size} for n, size in sizes.items()]})
+            print_json(page.as_dict())
             return
         rows = table("audience", ">members")
-        for name, size in sizes.items():
+        for name, size in page.audiences:
             rows.add_row(name, f"{size:,}")
         print_table(rows)
+        if page.cursor:
+            say(f"there are more: --cursor {page.cursor}")
 
 
 @app.command("count")

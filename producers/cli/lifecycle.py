@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from producers.cli.options import App, AsJson, BroadcastId
-from producers.cli.session import Session, opened, print_json, print_table, table
+from producers.cli.session import Session, opened, print_json, print_table, say, table
 
 
 def status(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
@@ -25,26 +25,20 @@ def status(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
 def list_(
     app: App,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, at most.")] = 20,
+    cursor: Annotated[str, typer.Option(help="Go on where a page before ended.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """List the newest broadcasts of an app."""
     with opened(as_json=as_json) as session:
         from producers.broadcasts import Broadcasts
         from producers.cli.statuses import in_words
-        from producers.errors import NotFoundError
 
-        broadcasts = Broadcasts(session.client, session.settings)
-        found = []
-        for broadcast_id in broadcasts.latest(app, limit):
-            try:
-                found.append(broadcasts.status(broadcast_id))
-            except NotFoundError:
-                continue  # its retention is over, its place in the list not yet
+        page = Broadcasts(session.client, session.settings).page(app, cursor, limit)
         if as_json:
-            print_json({"broadcasts": [one.as_dict() for one in found]})
+            print_json(page.as_dict())
             return
         rows = table("broadcast", "created", "channel", "audience", "state", ">settled", "outcomes")
-        for one in found:
+        for one in page.broadcasts:
             created = datetime.fromtimestamp(one.created_at_ms / 1000).astimezone()
             rows.add_row(
                 one.id,
@@ -56,6 +50,8 @@ def list_(
                 in_words(one),
             )
         print_table(rows)
+        if page.cursor:
+            say(f"there are more: --cursor {page.cursor}")
 
 
 def pause(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:

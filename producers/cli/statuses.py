@@ -47,6 +47,9 @@ def as_table(status: "Status") -> Any:
         rows.add_row(f"  {outcome}", f"{count:,}")
     for errcode, count in sorted(status.errcodes.items()):
         rows.add_row(f"  answers {errcode}", f"{count:,}")
+    if status.rate:
+        left = "" if status.eta_s is None else f", {status.eta_s:,} s left"
+        rows.add_row("pace", f"{status.rate:,.1f} sends/s{left}")
     if status.queued or status.delayed or status.in_flight:
         rows.add_row(
             "now",

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from mishaps import lossy_link
+from mishaps import DiedError, MortalClient, lossy_link
+from shop import Shop
 
 from producers import keys, store
 from producers.audiences import Audiences, ImportReport
@@ -232,3 +233,165 @@ def test_whatever_rows_come_each_is_added_known_or_bad(
     report = audiences.import_rows("shop", "vip", out.getvalue().encode().splitlines())
     assert report.added + report.known + report.bad == report.rows <= len(cells)
     assert audiences.count("shop", "vip") == len(members(client, settings))
+
+
+@both_layouts
+def test_removing_takes_out_exactly_who_was_in(
+    audiences: Audiences, client: Any, settings: Settings
+) -> None:
+    audiences.import_rows("shop", "vip", [b"o%d\n" % n for n in range(5000)])
+    report = audiences.remove_rows(
+        "shop", "vip", [b"o1\n", b"o1", b"never", b"not an openid", b"o2"]
+    )
+    assert (report.rows, report.removed, report.unknown, report.bad) == (5, 2, 2, 1)
+    assert report.listed == [(4, "no openid: 1-64 letters, digits, _ or -")]
+    assert audiences.count("shop", "vip") == 4998 == len(members(client, settings))
+    assert json.loads(json.dumps(report.as_dict()))["removed"] == 2
+    rest = audiences.remove_rows("shop", "vip", [b"o%d\n" % n for n in range(5000)])
+    assert (rest.removed, rest.unknown) == (4998, 2)
+    assert audiences.count("shop", "vip") == 0
+    assert audiences.names("shop") == ["all", "vip"]
+    for lane in range(settings.lanes):
+        assert client.bitcount(keys.audience_buckets(lane, "shop", "vip")) == 0
+
+
+def test_nobody_is_removed_from_all_or_from_an_unknown_audience(audiences: Audiences) -> None:
+    with pytest.raises(InvalidInputError, match="all"):
+        audiences.remove_rows("shop", "all", [b"o1"])
+    with pytest.raises(NotFoundError, match="vip"):
+        audiences.remove_rows("shop", "vip", [b"o1"])
+    with pytest.raises(UnknownAppError):
+        audiences.remove_rows("shoq", "vip", [b"o1"])
+
+
+@both_layouts
+def test_deleting_leaves_nothing(audiences: Audiences, client: Any, settings: Settings) -> None:
+    audiences.import_rows("shop", "new", [b"o1", b"o2"])
+    before = set(client.scan_iter())
+    audiences.import_rows("shop", "vip", [b"o%d\n" % n for n in range(3000)])
+    told: list[int] = []
+    assert audiences.delete("shop", "vip", told.append) == 3000
+    assert told == sorted(told)
+    assert told[-1] == 3000
+    assert len(told) >= settings.buckets // 100
+    assert set(client.scan_iter()) == before
+    assert audiences.names("shop") == ["all", "new"]
+    with pytest.raises(NotFoundError):
+        audiences.delete("shop", "vip")
+
+
+def test_all_and_unknown_audiences_are_not_deleted(audiences: Audiences) -> None:
+    with pytest.raises(InvalidInputError, match="all"):
+        audiences.delete("shop", "all")
+    with pytest.raises(NotFoundError):
+        audiences.delete("shop", "vip")
+    with pytest.raises(UnknownAppError):
+        audiences.delete("shoq", "vip")
+
+
+@both_layouts
+def test_a_deletion_that_was_cut_short_hides_the_audience_and_goes_on_when_called_again(
+    audiences: Audiences, client: Any, settings: Settings
+) -> None:
+    audiences.import_rows("shop", "vip", [b"o%d\n" % n for n in range(3000)])
+    mortal = MortalClient(client.connection_pool, 1 + 1 + 2)
+    with pytest.raises(DiedError):
+        Audiences(mortal, settings).delete("shop", "vip")
+    assert audiences.names("shop") == ["all"]
+    with pytest.raises(NotFoundError):
+        audiences.count("shop", "vip")
+    with pytest.raises(NotFoundError):
+        audiences.remove_rows("shop", "vip", [b"o1"])
+    with pytest.raises(InvalidInputError, match="being deleted"):
+        audiences.import_rows("shop", "vip", [b"o1"])
+    audiences.delete("shop", "vip")
+    assert members(client, settings) == []
+    assert audiences.import_rows("shop", "vip", [b"o1"]).added == 1
+    assert audiences.count("shop", "vip") == 1
+
+
+@both_layouts
+def test_whom_an_import_adds_after_a_deletion_is_not_hidden(
+    audiences: Audiences, client: Any, settings: Settings
+) -> None:
+    def rows() -> Any:
+        yield from (b"o%d\n" % n for n in range(9000))
+        audiences.delete("shop", "vip")
+        yield from (b"p%d\n" % n for n in range(9000))
+
+    audiences.import_rows("shop", "vip", rows())
+    assert audiences.names("shop") == ["all", "vip"]
+    assert audiences.count("shop", "vip") == len(members(client, settings)) >= 9000
+
+
+@both_layouts
+def test_a_list_has_sizes_and_a_cursor(audiences: Audiences) -> None:
+    for n in range(5):
+        audiences.import_rows("shop", f"a{n}", [b"o%d" % m for m in range(n)])
+    whole = audiences.page("shop")
+    assert whole.audiences == [("all", 0), *((f"a{n}", n) for n in range(5))]
+    assert whole.cursor == ""
+    found, cursor = [], ""
+    while True:
+        page = audiences.page("shop", cursor, 2)
+        assert len(page.audiences) <= 2
+        found += page.audiences
+        cursor = page.cursor
+        if not cursor:
+            break
+    assert found == whole.audiences
+    for bad in ("a b", "\n", "x" * 65):
+        with pytest.raises(InvalidInputError, match="cursor"):
+            audiences.page("shop", bad)
+    for limit in (0, 1001):
+        with pytest.raises(InvalidInputError, match="limit"):
+            audiences.page("shop", "", limit)
+
+
+@both_layouts
+def test_a_broadcast_whose_audience_is_deleted_ends_with_who_was_split(
+    shop: Shop, client: Any, settings: Settings
+) -> None:
+    people = [b"o%d" % n for n in range(12_000)]
+    shop.audiences.import_rows("shop", "vip", people)
+    broadcast = shop.broadcast(audience="vip", rate=1)
+    shop.keeper.run_once()  # a window is split
+    split = shop.broadcasts.status(broadcast).total
+    assert 0 < split < len(people)
+    shop.audiences.delete("shop", "vip")
+    shop.open(broadcast)
+    while shop.broadcasts.status(broadcast).state == "running":
+        for claim in shop.take():
+            shop.settle(claim)
+        shop.keeper.run_once()
+    status = shop.broadcasts.status(broadcast)
+    assert (status.state, status.total, status.expected) == ("finished", split, len(people))
+    assert status.outcomes == {"no_permit": split}
+    assert shop.wrong() == []
+
+
+@both_layouts
+@hypothesis_settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 20), max_size=8)), max_size=8))
+def test_adding_and_removing_is_a_set(
+    audiences: Audiences, client: Any, settings: Settings, steps: list[tuple[bool, list[int]]]
+) -> None:
+    client.flushall()
+    audiences.import_rows("shop", "vip", [])
+    mine: set[str] = set()
+    for adds, numbers in steps:
+        rows = [b"o%d" % n for n in numbers]
+        some = {f"o{n}" for n in numbers}
+        if adds:
+            assert audiences.import_rows("shop", "vip", rows).added == len(some - mine)
+            mine |= some
+        else:
+            assert audiences.remove_rows("shop", "vip", rows).removed == len(some & mine)
+            mine -= some
+        assert members(client, settings) == sorted(mine)
+        assert audiences.count("shop", "vip") == len(mine)
+        bits = sum(
+            client.bitcount(keys.audience_buckets(lane, "shop", "vip"))
+            for lane in range(settings.lanes)
+        )
+        assert bits == len({keys.bucket_of(openid, settings.buckets) for openid in mine})

@@ -131,6 +131,8 @@ def test_its_status_tells_what_it_is_doing(broadcasts: Broadcasts, client: Any) 
         "errcode": 0,
         "ended_at_ms": 0,
         "complete": False,
+        "rate": 0.0,
+        "eta_s": None,
     }
 
 

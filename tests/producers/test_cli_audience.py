@@ -53,3 +53,48 @@ def test_an_unknown_audience_is_named_together_with_the_way_out(settings: Settin
     ran = run(settings, "audience", "count", "--app", "shop", "nobody", "--json")
     assert ran.code == 2
     assert "audience import" in ran.json["error"]
+
+
+def test_members_are_taken_out_by_a_file(settings: Settings) -> None:
+    run(settings, "audience", "import", "-a", "shop", "vips", "-", stdin="oA\noB\noC\n")
+    removed = run(settings, "audience", "remove", "-a", "shop", "vips", "-", stdin="oA\noX\n!!\n")
+    assert removed.code == 0
+    rows = [" ".join(row.split()) for row in removed.out.splitlines()]
+    assert {"removed 1", "no members 1", "without an openid 1", "members of vips now 2"} <= set(
+        rows
+    )
+    args = ("audience", "remove", "-a", "shop", "vips", "-", "--json")
+    again = run(settings, *args, stdin="oA\noB\n").json
+    assert (again["removed"], again["unknown"], again["members"]) == (1, 1, 1)
+    assert run(settings, *args, stdin="!!\n").code == 1
+
+
+def test_nobody_is_taken_out_of_all(settings: Settings) -> None:
+    ran = run(settings, "audience", "remove", "-a", "shop", "all", "-", "--json", stdin="oA\n")
+    assert ran.code == 2
+    assert "forget" in ran.json["error"]
+
+
+def test_a_deleted_audience_is_gone(settings: Settings) -> None:
+    for name in ("vips", "old"):
+        run(settings, "audience", "import", "-a", "shop", name, "-", stdin="oA\noB\n")
+    ran = run(settings, "audience", "delete", "-a", "shop", "vips")
+    assert ran.code == 0
+    assert "vips is deleted; it had 2 members" in ran.err
+    deleted = run(settings, "audience", "delete", "-a", "shop", "old", "--json").json
+    assert deleted == {"audience": "old", "deleted": 2}
+    assert run(settings, "audience", "count", "-a", "shop", "vips").code == 2
+    assert run(settings, "audience", "delete", "-a", "shop", "vips").code == 2
+    assert run(settings, "audience", "delete", "-a", "shop", "all").code == 2
+
+
+def test_a_long_list_goes_on_where_a_page_ended(settings: Settings) -> None:
+    for name in ("a", "b", "c"):
+        run(settings, "audience", "import", "-a", "shop", name, "-", stdin="oA\n")
+    args = ("audience", "list", "-a", "shop", "--limit", 2)
+    first = run(settings, *args)
+    assert "--cursor a" in first.err
+    rest = run(settings, *args, "--cursor", "a", "--json").json
+    assert [one["name"] for one in rest["audiences"]] == ["b", "c"]
+    assert rest["cursor"] == ""
+    assert run(settings, *args, "--cursor", "a b").code == 2

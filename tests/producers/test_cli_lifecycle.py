@@ -1,7 +1,9 @@
 """``wxbroadcast status, list, pause, resume, cancel``."""
 
 from cli_runs import run
+from shop import Shop
 
+from producers import keys
 from producers.settings import Settings
 
 ALL = ("broadcast", "-a", "shop", "--channel", "template", "--template-id", "T1")
@@ -55,3 +57,21 @@ def test_the_newest_broadcasts_are_listed(settings: Settings) -> None:
     table = run(settings, "list", "-a", "shop").out
     assert first in table
     assert second in table
+
+
+def test_a_long_list_goes_on_where_a_page_ended(settings: Settings) -> None:
+    made = {create(settings) for _ in range(3)}
+    first = run(settings, "list", "-a", "shop", "--limit", 2, "--json").json
+    assert f"--cursor {first['cursor']}" in run(settings, "list", "-a", "shop", "--limit", 2).err
+    rest = run(settings, "list", "-a", "shop", "--cursor", first["cursor"], "--json").json
+    assert {one["id"] for one in first["broadcasts"] + rest["broadcasts"]} == made
+    assert rest["cursor"] == ""
+    assert run(settings, "list", "-a", "shop", "--cursor", "x").code == 2
+
+
+def test_a_broadcast_that_goes_shows_its_pace(shop: Shop, settings: Settings) -> None:
+    broadcast = create(settings)
+    now = shop.now_ms()
+    shop.client.rpush(keys.pace(0, broadcast), f"{now - 2000} 0 0", f"{now} 2 1")
+    rows = [" ".join(row.split()) for row in run(settings, "status", broadcast).out.splitlines()]
+    assert "pace 0.5 sends/s, 2 s left" in rows

@@ -171,6 +171,38 @@ def test_an_accept_given_after_a_reject_counts_though_both_arrive_late(lane: Lan
     assert lane.subs("anna")["T"] == "1"
 
 
+def test_a_reject_that_comes_late_leaves_the_accepts_given_after_it(lane: Lane) -> None:
+    at = lane.now_ms - 9000
+    for n in range(1, 5):
+        lane.give("anna", accept(source=f"e{n}", at=at + n))
+    lane.give("anna", accept())  # of no known time: taken to be older
+    assert lane.give("anna", reject(at=at + 2)) == [-4, 0]
+    assert lane.subs("anna")["T"] == "2"
+    assert lane.give("anna", reject(at=at + 1)) == [-4, 0]
+    assert lane.subs("anna")["T"] == "2"
+    assert lane.give("anna", reject(at=at + 4)) == [-4, 0]
+    assert lane.subs("anna")["T"] == "0"
+    assert lane.stock() == {}
+    lane.check_ledger()
+
+
+def test_of_accepts_given_after_a_late_reject_the_spent_ones_do_not_come_back(lane: Lane) -> None:
+    at = lane.now_ms - 9000
+    for n in range(1, 4):
+        lane.give("anna", accept(source=f"e{n}", at=at + n))
+    lane.client.hincrby(lane.key("subscriptions", "shop", "anna"), "T", -2)
+    assert lane.give("anna", reject(at=at + 1)) == [-4, 0]
+    assert lane.subs("anna")["T"] == "1"
+
+
+def test_a_reject_from_a_clock_that_is_ahead_voids_nothing_that_is_yet_to_come(lane: Lane) -> None:
+    lane.give("anna", reject(at=lane.now_ms + 5 * DAY))
+    rejected_at = lane.now_ms
+    lane.now_ms += 1
+    assert lane.subs("anna")["void:T"] == str(rejected_at)
+    assert lane.give("anna", accept(at=lane.now_ms)) == [1, 0]
+
+
 def test_a_source_that_may_not_count_corrects_only(lane: Lane) -> None:
     lane.give("anna", accept())
     assert lane.give("anna", subscription("correct")) == [-3, 0]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from producers import keys
+from producers.api_keys import ApiKeys
 from producers.audiences import Audiences
 from producers.broadcasts import Broadcasts
 from producers.collect import Collector
@@ -29,6 +30,7 @@ VALUES = {
     "worker": "w1",
     "name": "vip",
     "key": "k1",
+    "signature": "s1",
 }
 TYPES = ("string", "hash", "list", "set", "zset", "bitmap")
 OPENIDS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
@@ -54,7 +56,8 @@ def build(function: Callable[..., str], **values: Any) -> str:
 
 BUILDERS = builders()
 OF_LANES = [name for name, function in BUILDERS.items() if "lane" in parameters(function)]
-OF_APPS = [name for name in BUILDERS if name not in OF_LANES]
+OF_API_KEYS = ["key_limit", "key_limit_reply"]
+OF_APPS = [name for name in BUILDERS if name not in {*OF_LANES, *OF_API_KEYS}]
 
 
 @given(OPENIDS, st.integers(1, 1_048_576))
@@ -95,6 +98,12 @@ def test_every_key_of_an_app_carries_its_tag(name: str) -> None:
     assert key_slot(key.encode()) == key_slot(b"app:shop")
 
 
+@pytest.mark.parametrize("name", OF_API_KEYS)
+def test_what_api_keys_keep_carries_their_tag(name: str) -> None:
+    key = build(BUILDERS[name], key="{odd}key")
+    assert key_slot(key.encode()) == key_slot(keys.API_KEYS.encode()) == key_slot(b"keys")
+
+
 def test_no_two_functions_build_the_same_key() -> None:
     built = [build(function) for function in BUILDERS.values()]
     assert len(set(built)) == len(built)
@@ -127,7 +136,7 @@ def without_ttl() -> set[str]:
 
 
 def test_the_list_of_keys_without_a_ttl_names_keys() -> None:
-    assert without_ttl() <= {*BUILDERS, "deployment", "server", "workers"}
+    assert without_ttl() <= {*BUILDERS, "deployment", "server", "workers", "api_keys"}
 
 
 def names_of(key: str) -> Iterator[str]:
@@ -136,6 +145,7 @@ def names_of(key: str) -> Iterator[str]:
         keys.DEPLOYMENT: "deployment",
         keys.SERVER: "server",
         keys.WORKERS: "workers",
+        keys.API_KEYS: "api_keys",
     }
     if key in constants:
         yield constants[key]
@@ -159,6 +169,8 @@ def test_every_other_key_has_a_ttl(client: Any, settings: Settings) -> None:
         ],
     )
     Audiences(client, settings).import_rows("shop", "vip", [b"o%d" % n for n in range(500)])
+    api_keys = ApiKeys(client, settings)
+    api_keys.lease(api_keys.create("shop's backend", ["shop"], ["collect"]).key, 5)
     broadcasts = Broadcasts(client, settings)
     for number, (audience, priority) in enumerate(
         [("vip", False), ("vip", True), ("all", False), ("all", True)]

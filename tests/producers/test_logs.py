@@ -271,5 +271,24 @@ def test_a_backend_that_configured_nothing_may_emit_and_keeps_its_own_logging() 
         assert logging.getLogger().handlers == []
         """
     )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_backend_gets_events_through_the_standard_logger_if_it_wants_them() -> None:
+    done = run_fresh(
+        """
+        import logging
+        import sys
+        from producers import logs
+        from producers.events import LimitLifted, StoreUnreachable
+
+        logging.basicConfig(level="INFO", stream=sys.stdout, format="%(name)s %(message)s")
+        logs.emit(LimitLifted("shop"))
+        logging.getLogger("wxbroadcast").setLevel("ERROR")
+        logs.emit(StoreUnreachable("x", "TimeoutError", 1))
+        """
+    )
     assert done.returncode == 0, done.stderr
-    assert "limit_lifted" in done.stdout
+    name, _, line = done.stdout.partition(" ")
+    assert name == "wxbroadcast"
+    assert json.loads(line) == {"event": "limit_lifted", "app": "shop", "schema": 1}

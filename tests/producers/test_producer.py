@@ -1,5 +1,7 @@
 """The Python door: the same verbs, sync and async."""
 
+import inspect
+
 import pytest
 
 from producers import AsyncProducer, Producer
@@ -44,3 +46,53 @@ def test_bad_input_stores_nothing(settings, client) -> None:
         producer.broadcast(**{**SPEC, "data": {"thing1": ""}, "template_id": "", "rate": -1})
     assert len(caught.value.faults) >= 3
     assert set(client.keys()) == before
+
+
+SUBSCRIBE = {**SPEC, "channel": "subscribe", "template_id": "T" * 43, "data": {"thing1": "a"}}
+
+
+def test_a_backend_looks_at_everything(settings) -> None:
+    with Producer(settings) as producer:
+        producer.collect("shop", UPLOADS)
+        producer.import_audience("shop", "vip", [b"o1", b"o9"])
+        created = producer.broadcast(**{**SUBSCRIBE, "audience": "vip"})
+        assert [one.id for one in producer.broadcasts("shop").broadcasts] == [created.id]
+        queued = [one.openid for one in producer.recipients(created.id, "queued").rows]
+        assert sorted(queued) == ["o1", "o9"]
+        assert list(producer.iterate_recipients(created.id)) == []
+        assert producer.user("shop", "o1").usable["form_id"] == 2
+        assert producer.forecast("shop", "template").members == 2
+        assert [one.template_id for one in producer.plan("shop", "o1").templates] == ["T" * 43]
+        assert producer.audiences("shop").audiences == [("all", 2), ("vip", 2)]
+        assert producer.remove_from_audience("shop", "vip", [b"o9"]).removed == 1
+        assert producer.forget_user("shop", "o1").uses == 2
+        assert producer.delete_audience("shop", "vip") == 0
+        assert producer.audiences("shop").audiences == [("all", 1)]
+
+
+async def test_an_async_backend_looks_at_everything(settings) -> None:
+    async with await AsyncProducer.open(settings) as producer:
+        await producer.collect("shop", UPLOADS)
+        await producer.import_audience("shop", "vip", [b"o1", b"o9"])
+        created = await producer.broadcast(**{**SUBSCRIBE, "audience": "vip"})
+        assert [one.id for one in (await producer.broadcasts("shop")).broadcasts] == [created.id]
+        queued = [one.openid async for one in producer.iterate_recipients(created.id, "queued")]
+        assert sorted(queued) == ["o1", "o9"]
+        assert (await producer.user("shop", "o1")).usable["form_id"] == 2
+        assert (await producer.forecast("shop", "template")).members == 2
+        assert len((await producer.plan("shop", "o1")).templates) == 1
+        assert (await producer.remove_from_audience("shop", "vip", [b"o9"])).removed == 1
+        assert (await producer.forget_user("shop", "o1")).uses == 2
+        assert await producer.delete_audience("shop", "vip") == 0
+        assert (await producer.audiences("shop")).audiences == [("all", 1)]
+
+
+def test_both_have_the_same_verbs_with_the_same_arguments() -> None:
+    def verbs(of: type) -> dict[str, inspect.Signature]:
+        return {
+            name: inspect.signature(verb).replace(return_annotation=None)
+            for name, verb in vars(of).items()
+            if callable(verb) and not name.startswith("_")
+        }
+
+    assert verbs(AsyncProducer) == verbs(Producer)

@@ -1,0 +1,52 @@
+-- forget: take one user out of one lane: permits, subscriptions, receipts, and every audience.
+--
+-- Guarantee: each available use leaves the stock as void, or as expired when its time is over (I1);
+-- sizes and bitmaps of the audiences stay exact; all of it in one step. A use that is held stays
+-- held: when its message ends it is spent or void, and never comes back (permit.lua). Run again it
+-- finds nothing.
+--
+-- KEYS  1 stock hash, 2 ledger hash, 3 sending zset, 4 permits zset, 5 subs hash, 6 receipts hash
+--       then per audience: size string, buckets bitmap, members set (its bucket of this user)
+-- ARGV  1 unused, 2 now_ms or '', 3 openid, 4 bucket
+-- Returns  {uses and accepts that were available, audiences that had the user}
+--@include clock
+local stock, ledger, sending, permits, subs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local openid, bucket = ARGV[3], ARGV[4]
+local margin = 0
+--@include permit
+local uses, left = 0, 0
+
+local before = last_end(permits)
+local found = redis.call('ZRANGEBYSCORE', permits, math.max(1, trimmed * HOUR), '+inf', 'WITHSCORES')
+for i = 1, #found, 2 do
+  local expires = tonumber(found[i + 1])
+  redis.call('HINCRBY', stock, kind_of(found[i]) .. ':' .. hour_of(expires), -1)
+  count_use(found[i], 0, expires > now and 'void' or 'expired')
+  if expires > now then uses = uses + 1 end
+end
+move_last_end(before, nil)
+
+local fields = redis.call('HGETALL', subs)
+for i = 1, #fields, 2 do
+  local count = tonumber(fields[i + 1])
+  local is_mark = string.match(fields[i], '^void:') or string.match(fields[i], '^voided:')
+    or string.match(fields[i], '^seen:')
+  if not is_mark and count and count ~= 0 then
+    uses = uses + math.max(count, 1)
+    void_count(subs, fields[i])
+  end
+end
+redis.call('DEL', permits, subs, KEYS[6])
+
+if tonumber(redis.call('ZSCORE', sending, openid) or now + 1) <= now then
+  redis.call('ZREM', sending, openid)  -- a turn that lasts ends with its message
+end
+
+for key = 7, #KEYS, 3 do
+  if redis.call('SREM', KEYS[key + 2], openid) == 1 then
+    left = left + 1
+    redis.call('DECR', KEYS[key])
+    if redis.call('EXISTS', KEYS[key + 2]) == 0 then redis.call('SETBIT', KEYS[key + 1], bucket, 0) end
+  end
+end
+return { uses, left }
