@@ -1,0 +1,33 @@
+-- inbox_store: keep one checked push of WeChat until it was acted on, or count one that is dropped.
+--
+-- Guarantee: a push is kept whole or not at all; never more than `most` wait. A signature that does
+-- not cover its body is good for one body only, and only while it is fresh. The same call again
+-- may keep the push twice, which is harmless: acting on it twice changes nothing.
+--
+-- KEYS  1 inbox   list    `arrived_ms push`, the oldest left
+--       2 counts  hash    stored, dropped, full -> pushes
+--       3 seen    string  digest of the body that came with this signature (unused if digest is '')
+-- ARGV  1 unused, 2 now_ms or '', 3 push ('' = only count it as dropped), 4 most (pushes),
+--       5 timestamp_ms that was signed, 6 max_age_ms (0 = any), 7 digest of the body, or ''
+-- Returns  1 kept or counted, 0 full, -1 the signature came with another body, -2 not fresh
+--@include clock
+local DAY = 86400000
+local push, most, signed, max_age, digest =
+  ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+if max_age > 0 and math.abs(now - signed) > max_age then return -2 end
+if digest ~= '' and max_age > 0 then
+  -- twice: one that was signed ahead of our clock stays fresh for that long
+  redis.call('SET', KEYS[3], digest, 'PX', 2 * max_age, 'NX')
+  if redis.call('GET', KEYS[3]) ~= digest then return -1 end
+end
+local word = 'dropped'
+if push ~= '' then
+  word = redis.call('LLEN', KEYS[1]) < most and 'stored' or 'full'
+end
+if word == 'stored' then
+  redis.call('RPUSH', KEYS[1], string.format('%d %s', now, push))
+  redis.call('PEXPIRE', KEYS[1], 7 * DAY)
+end
+redis.call('HINCRBY', KEYS[2], word, 1)
+redis.call('PEXPIRE', KEYS[2], 30 * DAY)
+return word == 'full' and 0 or 1

@@ -1,0 +1,304 @@
+"""The mini-program's door: a phone logs in, and files permits for its own user and no other.
+
+Whoever trusts the openid that a phone sends lets anyone file permits, and rejections, in another's
+name. Here a ``wx.login`` code is exchanged for a short-lived signed ticket (see `tickets`), and
+what comes with a ticket is stored for the openid in the ticket, whatever the upload says.
+
+In Redis: small limits only (see `flood`). A replayed upload counts once: a form_id or prepay_id
+twice is one anyway, and subscriptions need an ``id`` here. If the process dies before the answer,
+the phone sends the same again, which loses and doubles nothing.
+
+What it does not do: a user can still lie about *themselves*, for instance report an accept that
+never was; WeChat then refuses the send (43101), and that user alone goes without.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import orjson
+
+from producers import keys, logs
+from producers.collect import Collector, Report
+from producers.errors import (
+    CodeRefusedError,
+    FloodError,
+    ForeignOpenidError,
+    InvalidInputError,
+    LoginUnavailableError,
+)
+from producers.events import LoginAnswered, LoginFailed
+from producers.flood import Flood, Limit
+from producers.login_codes import Exchange, LoginCodes
+from producers.retry import repeat
+from producers.settings import Settings, ms
+from producers.store import Client
+from producers.tickets import Holder, Ticket, Tickets
+from producers.uploads import Reason, Refusal
+
+MAX_UPLOADS: Final = 20
+"""Uploads of one call; the script sends one or two."""
+
+MAX_TEMPLATES: Final = 5
+"""Templates of one upload: as many as wx.requestSubscribeMessage takes (WeChat docs)."""
+
+_LOGINS: Final = 200
+"""Logins under way in one process: as many again as WeChat's connections; more are sent away."""
+
+_MINUTE_QUOTA: Final = 45011
+_MINUTE_MS: Final = 60_000
+_SOON_MS: Final = 5_000
+
+_TEMPLATE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Observed: 43 characters of base64url. A colon would read as another field in Redis."""
+
+_CODE: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Door:
+    """Logs phones in and takes their uploads.
+
+    `login` belongs to the event loop that called `open`; all else is synchronous and safe to share
+    between threads.
+    """
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._collector = Collector(client, settings)
+        self._flood = Flood(client)
+        self._tickets = Tickets(settings)
+        self._codes: LoginCodes | None = None
+        self._logins = 0
+
+    async def open(self) -> None:
+        """Open the session to WeChat, on this event loop."""
+        self._codes = LoginCodes(self._settings)
+
+    async def close(self) -> None:
+        """Close it."""
+        codes, self._codes = self._codes, None
+        if codes is not None:
+            await codes.close()
+
+    # -- logging in -------------------------------------------------------------------------
+
+    async def login(self, app: str, code: str, address: str = "") -> Ticket:
+        """Exchange a code of ``wx.login`` for a ticket.
+
+        Args:
+            app: alias of the app.
+            code: as the phone sent it; it works once, for five minutes.
+            address: the client's, as far as it can be trusted; empty: none is counted.
+
+        Raises:
+            UnknownAppError: no such app.
+            CodeRefusedError: WeChat does not take the code: the phone calls wx.login again.
+            FloodError: too many logins, or refused codes, of this address.
+            LoginUnavailableError: WeChat gave no verdict, or this process has its hands full.
+            StoreUnavailableError: Redis did not answer.
+        """
+        self._settings.app(app)
+        if self._codes is None:
+            raise RuntimeError("open the door before logging in")
+        if not isinstance(code, str) or not _CODE.fullmatch(code):
+            raise CodeRefusedError(0)
+        if self._logins >= _LOGINS:
+            raise LoginUnavailableError(_SOON_MS)
+        self._logins += 1
+        try:
+            await asyncio.to_thread(self._count_login, app, address)
+            found = await self._codes.exchange(app, code)
+            if found.openid:
+                logs.emit(LoginAnswered(app, found.openid, 0, ""))
+                return await asyncio.to_thread(self._ticket, app, found.openid)
+            raise await self._no_ticket(app, address, found)
+        finally:
+            self._logins -= 1
+
+    async def _no_ticket(
+        self, app: str, address: str, found: Exchange
+    ) -> CodeRefusedError | LoginUnavailableError:
+        """Count and log a login that failed, and say how."""
+        if found.is_refused:
+            logs.emit(LoginAnswered(app, "", found.errcode, found.rid))
+            await asyncio.to_thread(self._count_refused_code, app, address)
+            return CodeRefusedError(found.errcode)
+        logs.emit(LoginFailed(app, found.errcode, found.rid, found.error))
+        return LoginUnavailableError(_MINUTE_MS if found.errcode == _MINUTE_QUOTA else _SOON_MS)
+
+    def _ticket(self, app: str, openid: str) -> Ticket:
+        life_s = ms(self._settings.ticket_life) // 1000
+        return Ticket(self._tickets.sign(app, openid, self._now_ms() // 1000 + life_s), life_s)
+
+    def _count_login(self, app: str, address: str) -> None:
+        """Let a login pass that is neither one too many nor from where codes are guessed."""
+        if address:
+            lane, caller = self._caller(address)
+            admission = self._flood.admit(
+                lane,
+                (
+                    Limit(keys.login_flood(lane, app, caller), self._settings.logins_per_minute),
+                    self._refused_codes(lane, app, caller, need=1, cost=0),
+                ),
+            )
+            if not admission.admitted:
+                raise FloodError(admission.wait_ms)
+
+    def _count_refused_code(self, app: str, address: str) -> None:
+        if address:
+            lane, caller = self._caller(address)
+            self._flood.admit(lane, (self._refused_codes(lane, app, caller, need=0, cost=1),))
+
+    def _refused_codes(self, lane: int, app: str, caller: str, *, need: int, cost: int) -> Limit:
+        key = keys.refused_code_flood(lane, app, caller)
+        return Limit(key, self._settings.refused_codes_per_minute, need, cost)
+
+    def _caller(self, address: str) -> tuple[int, str]:
+        """Return the lane and the name under which an address is counted; not the address."""
+        name = hashlib.sha256(_network(address).encode()).hexdigest()[:32]
+        return keys.lane_of(name, self._settings.lanes), name
+
+    # -- with a ticket ----------------------------------------------------------------------
+
+    def check(self, app: str, token: str) -> str:
+        """Return the openid that a ticket names; counts nothing.
+
+        Args:
+            app: alias of the app.
+            token: as it came.
+
+        Raises:
+            UnknownAppError: no such app.
+            TicketError: the ticket is no good. Which kind it is says the type, to us; the text
+                is the same for all.
+            StoreUnavailableError: Redis, whose clock decides, did not answer.
+        """
+        return self._holder(app, token).still(self._now_ms())
+
+    def admit(self, app: str, openid: str) -> int:
+        """Count one call of a user.
+
+        Returns:
+            The server's clock in ms.
+
+        Raises:
+            FloodError: one too many.
+            StoreUnavailableError: Redis did not answer.
+        """
+        lane = keys.bucket_of(openid, self._settings.buckets) % self._settings.lanes
+        key = keys.upload_flood(lane, app, openid)
+        admission = self._flood.admit(lane, (Limit(key, self._settings.uploads_per_minute),))
+        if not admission.admitted:
+            raise FloodError(admission.wait_ms)
+        return admission.now_ms
+
+    def enter(self, app: str, token: str) -> str:
+        """Check a ticket and count the call, in one trip to Redis.
+
+        Returns:
+            The openid.
+
+        Raises:
+            UnknownAppError, TicketError, FloodError, StoreUnavailableError: as `check`, `admit`.
+        """
+        holder = self._holder(app, token)
+        return holder.still(self.admit(app, holder.openid))
+
+    def collect(self, app: str, token: str, upload: object) -> Report:
+        """Store what a phone uploaded, for the ticket's user.
+
+        Args:
+            app: alias of the app.
+            token: the ticket.
+            upload: one upload as described in `uploads`, or a list of up to 20. ``openid`` is
+                absent, or the ticket's. Subscriptions without an ``id`` are refused: they could be
+                replayed.
+
+        Returns:
+            What was new, known and refused.
+
+        Raises:
+            UnknownAppError, TicketError, FloodError, StoreUnavailableError: as `enter`.
+            ForeignOpenidError: an upload names another user; nothing is stored.
+            InvalidInputError: it is no upload; nothing is stored.
+        """
+        openid = self.enter(app, token)
+        uploads = upload if isinstance(upload, list) else [upload]
+        if len(uploads) > MAX_UPLOADS:
+            raise InvalidInputError(
+                [f"the list holds {len(uploads):,} uploads; accepted: up to {MAX_UPLOADS}"]
+            )
+        own = [_own(each, openid) for each in uploads]
+        strange = [
+            (number, found)
+            for number, each in enumerate(own, 1)
+            for found in self._strip(app, each)
+        ]
+        report = self._collector.collect(app, own)
+        for number, refusal in strange:
+            report.refuse(number, refusal)
+        return report
+
+    def _strip(self, app: str, upload: dict[str, object]) -> Iterator[Refusal]:
+        """Take out of an upload what templates it must not name, and say which.
+
+        A template that is not the app's would live on in the app's stock, which has no end.
+        """
+        choices = upload.get("subscriptions")
+        if isinstance(choices, str):
+            with contextlib.suppress(orjson.JSONDecodeError):
+                choices = orjson.loads(choices)
+        if not isinstance(choices, dict):
+            return  # the parser refuses it
+        known = self._settings.app(app).subscribe_templates
+        kept: dict[str, object] = {}
+        for template, result in choices.items():
+            if template == "errMsg":
+                continue
+            if not _TEMPLATE.fullmatch(template) or (known and template not in known):
+                detail = "a template_id is none of this app's; accepted: those it asks for"
+                yield Refusal(Reason.BAD_TEMPLATE_ID, detail)
+            elif len(kept) == MAX_TEMPLATES:
+                detail = f"more than {MAX_TEMPLATES} templates; a phone asks for at most 5 at once"
+                yield Refusal(Reason.TOO_MANY_ITEMS, detail)
+            else:
+                kept[template] = result
+        upload["subscriptions"] = kept
+
+    def _holder(self, app: str, token: str) -> Holder:
+        self._settings.app(app)
+        return self._tickets.read(app, token)
+
+    def _now_ms(self) -> int:
+        seconds, micros = repeat("asking the time", self._client.time)
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _own(upload: object, openid: str) -> dict[str, object]:
+    """Return an upload that names its user, and replays as one."""
+    if not isinstance(upload, dict):  # JSON text could name another user inside
+        raise InvalidInputError(["an upload is a JSON object, or a list of them"])
+    if upload.get("openid", openid) != openid:
+        raise ForeignOpenidError
+    own = {**upload, "openid": openid}
+    if "subscriptions" in own and own.get("id") is None:
+        own["id"] = ""  # the parser refuses each with its reason
+    return own
+
+
+def _network(address: str) -> str:
+    """Return what one client cannot change of its address: all of IPv4, the /64 of IPv6."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((int(found), 64), strict=False))
+    return str(found)
