@@ -1,7 +1,6 @@
 """The parts of a demo: the sandbox and the workers as processes, with settings of their own."""
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import orjson
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from producers import procfile, supervisor
 from producers.errors import WxbroadcastError
 from producers.events import UnitEnded
+from producers.isolation import Isolated, environment
 from producers.sandbox_client import SandboxClient
 from producers.settings import Settings
 from producers.status import Status
@@ -66,21 +65,6 @@ class Watcher(Protocol):
         """Wait, at most so long; raise to end the demo. Called at least every second or so."""
 
 
-class _Isolated(Settings):
-    """Settings that no variable of the shell can reach: the demo needs no configuration."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
-
-
 def _fields(plan: Plan, redis_url: str, wechat_url: str) -> dict[str, Any]:
     return {
         "redis_url": redis_url,
@@ -100,18 +84,7 @@ def _fields(plan: Plan, redis_url: str, wechat_url: str) -> dict[str, Any]:
 
 def settings_of(plan: Plan, redis_url: str, wechat_url: str) -> Settings:
     """Return the settings of a demo; nothing of the shell's is in them."""
-    return _Isolated(**_fields(plan, redis_url, wechat_url))
-
-
-def _environment(fields: dict[str, Any] | None = None) -> dict[str, str]:
-    """Return the shell's environment with WXB_ variables of our own only."""
-    clean = {name: text for name, text in os.environ.items() if not name.startswith("WXB_")}
-    bin_dir = str(Path(sys.executable).parent)
-    clean["PATH"] = os.pathsep.join((bin_dir, clean.get("PATH", os.defpath)))
-    for name, value in (fields or {}).items():
-        text = value if isinstance(value, str) else orjson.dumps(value).decode()
-        clean[f"WXB_{name.upper()}"] = text
-    return clean
+    return Isolated(**_fields(plan, redis_url, wechat_url))
 
 
 @contextlib.contextmanager
@@ -125,7 +98,7 @@ def sandbox(plan: Plan, folder: Path, watcher: Watcher) -> Iterator[SandboxClien
     command = [sys.executable, "-m", "producers.cli", "sandbox", "--port", "0"]
     command += ["--latency-ms", str(plan.latency_ms), "--permits", "given"]
     with told.open("wb") as output:
-        process = supervisor.spawn(command, _environment(), folder, output)
+        process = supervisor.spawn(command, environment(), folder, output)
     try:
         deadline = time.monotonic() + START_S
         while b"\n" not in (text := told.read_bytes()):
@@ -162,7 +135,7 @@ def workers(
         watcher.say(f"{end.unit} ended ({end.exit_code}); it starts again")
 
     with log_of(plan, folder).open("ab") as output:
-        units = Supervisor(_environment(fields), folder, output, told)
+        units = Supervisor(environment(fields), folder, output, told)
         try:
             for number in range(plan.units):
                 units.start(f"worker.{number + 1}", command)

@@ -35,7 +35,7 @@ class Server:
         self._data_dir = data_dir
         self._fsync = fsync
         self._server: Any = None
-        self._port = _free_port()
+        self._port = free_port()
 
     @property
     def url(self) -> str:
@@ -125,7 +125,7 @@ def valkey(data_dir: Path) -> Iterator[str]:
         yield running.url
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a free port, below those that the system gives to connections, at random.
 
     Two servers that start together would both take the first free one; and the port must stay

@@ -8,7 +8,8 @@ opens connections of its own. An ``AsyncProducer`` belongs to no event loop.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, ParamSpec, Self, TypeVar
+from datetime import timedelta
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from producers import settings as settings_module
 from producers import store
@@ -26,7 +27,9 @@ from producers.settings import Settings
 from producers.spec import Spec
 from producers.status import Status, StatusPage
 from producers.users import UserCard, Users
-from producers.words import State
+from producers.words import ENDED, State
+
+_EVERY: Final = timedelta(seconds=0.5)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -174,6 +177,19 @@ class Producer:
         """Return what a broadcast is doing; see `Broadcasts.status`."""
         return self._here.broadcasts.status(broadcast)
 
+    def watch(self, broadcast: str, every: timedelta = _EVERY) -> Iterator[Status]:
+        """Yield the status again and again until every recipient has an outcome.
+
+        Args:
+            broadcast: its id.
+            every: the pause between two looks.
+
+        Raises:
+            NotFoundError: no such broadcast.
+            StoreUnavailableError: Redis did not answer; watching anew loses nothing.
+        """
+        return self._here.broadcasts.watch(broadcast, every)
+
     def broadcasts(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
         """Return a page of the app's broadcasts, the newest first; see `Broadcasts.page`."""
         return self._here.broadcasts.page(app, cursor, limit)
@@ -221,6 +237,8 @@ class Producer:
 
 class AsyncProducer:
     """A `Producer` whose calls are awaited: each runs on a thread, so the event loop stays free.
+
+    A call whose task is cancelled goes on, on its thread: it may have been made.
 
     Make it with ``await AsyncProducer.open()`` or ``async with await AsyncProducer.open()``.
     """
@@ -301,6 +319,15 @@ class AsyncProducer:
     async def status(self, broadcast: str) -> Status:
         """As `Producer.status`."""
         return await self._run(self._producer.status, broadcast)
+
+    async def watch(self, broadcast: str, every: timedelta = _EVERY) -> AsyncIterator[Status]:
+        """As `Producer.watch`."""
+        while True:
+            status = await self.status(broadcast)
+            yield status
+            if status.state in ENDED and status.complete:
+                return
+            await asyncio.sleep(every.total_seconds())
 
     async def broadcasts(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
         """As `Producer.broadcasts`."""

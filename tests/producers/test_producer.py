@@ -1,11 +1,12 @@
 """The Python door: the same verbs, sync and async."""
 
 import inspect
+from datetime import timedelta
 
 import pytest
 
 from producers import AsyncProducer, Producer
-from producers.errors import InvalidInputError
+from producers.errors import InvalidInputError, NotFoundError
 from producers.words import State
 
 SPEC = {
@@ -96,3 +97,28 @@ def test_both_have_the_same_verbs_with_the_same_arguments() -> None:
         }
 
     assert verbs(AsyncProducer) == verbs(Producer)
+
+
+def test_watching_ends_when_every_recipient_has_an_outcome(settings) -> None:
+    with Producer(settings) as producer:
+        producer.collect("shop", UPLOADS)
+        created = producer.broadcast(**SPEC)
+        watching = producer.watch(created.id, timedelta(milliseconds=1))
+        assert next(watching).state is State.RUNNING
+        assert not next(watching).complete
+        producer.cancel(created.id)
+        assert [status.outcomes for status in watching] == [{"cancelled": 2}]
+        with pytest.raises(NotFoundError):
+            next(producer.watch("nobody"))
+
+
+async def test_watching_leaves_the_event_loop_free(settings) -> None:
+    async with await AsyncProducer.open(settings) as producer:
+        await producer.collect("shop", UPLOADS)
+        created = await producer.broadcast(**SPEC)
+        seen = []
+        async for status in producer.watch(created.id, timedelta(milliseconds=1)):
+            if not seen:
+                await producer.cancel(created.id)
+            seen.append(status.state)
+        assert seen == [State.RUNNING, State.CANCELLED]
