@@ -23,10 +23,12 @@ from producers.settings import Settings
 from producers.store import Client
 from producers.words import Channel, Outcome
 
+_LISTED: Final = 500
+"""Newest broadcasts of an app, carriers of single messages too, that are looked at, …"""
 _CANDIDATES: Final = 50
-"""Newest broadcasts of an app among which a receipt's recipient is looked for."""
+"""… and of the receipt's template among them, in which its recipient is looked for."""
 
-_REMEMBERED: Final = 1000
+_REMEMBERED: Final = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Receipts:
     def _candidates(self, app: str, template_id: str) -> list[str]:
         """Return the app's newest subscribe broadcasts of this template."""
         found = []
-        for broadcast in self._broadcasts.latest(app, _CANDIDATES):
+        for broadcast in self._broadcasts.latest(app, _LISTED):
             if broadcast not in self._known:
                 try:
                     spec = self._broadcasts.spec(broadcast)
@@ -130,6 +132,8 @@ class Receipts:
                 self._known[broadcast] = (spec.channel, spec.template_id)
             if self._known[broadcast] == (Channel.SUBSCRIBE, template_id):
                 found.append(broadcast)
+                if len(found) == _CANDIDATES:
+                    break
         return found
 
     # -- what stays in doubt ----------------------------------------------------------------

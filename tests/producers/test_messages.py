@@ -19,6 +19,7 @@ from producers.errors import (
 )
 from producers.forget import Forgetter
 from producers.messages import MOST, Messages, Posted
+from producers.receipts import Receipts
 from producers.settings import Settings
 
 
@@ -208,6 +209,26 @@ def test_a_paused_carrier_keeps_its_messages(post: Post) -> None:
     post.shop.broadcasts.resume(carrier)
     assert [claim.openid for claim in post.shop.take()] == ["oAnna"]
     assert post.messages.show(posted.id).state == "in_flight"
+
+
+def test_a_receipt_finds_a_message_behind_many_broadcasts(post: Post) -> None:
+    post.shop.give("oAnna", subscriptions={TEMPLATE: "accept"})
+    posted = post.post(channel="subscribe", data={"thing1": "a"})
+    (claim,) = post.shop.take()
+    post.shop.settle(claim, msgid="2500000000000000001")
+    for _ in range(60):
+        post.shop.broadcast()
+    settled = Receipts(post.client, post.settings).settle(
+        "shop",
+        "oAnna",
+        TEMPLATE,
+        msgid="2500000000000000001",
+        errcode=20003,
+        at_ms=post.shop.now_ms(),
+    )
+    assert settled == "failed"
+    assert post.outcome(posted) == "failed"
+    assert_sound(post)
 
 
 @pytest.mark.parametrize("in_hands", [False, True])
