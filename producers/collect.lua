@@ -27,10 +27,15 @@ local WEEK, YEAR = 7 * 24 * HOUR, 365 * 24 * HOUR
 local NEW, KNOWN, EXPIRED, VOID, NOT_COUNTED, REJECTED = 1, 0, -1, -2, -3, -4
 local evicted = 0
 
+-- What the whole run adds to the stock and to the ledger, field -> how much: written once, in the
+-- end, for nothing here reads it.
+local stocked, collected, added = {}, {}, 0
+local function tally(counts, field, by) counts[field] = (counts[field] or 0) + by end
+
 local function add_use(permits, member, expires)
   if redis.call('ZADD', permits, 'NX', expires, member) == 0 then return KNOWN end
-  redis.call('HINCRBY', stock, kind_of(member) .. ':' .. hour_of(expires), 1)
-  redis.call('HINCRBY', ledger, 'collected:' .. kind_of(member), 1)
+  tally(stocked, kind_of(member) .. ':' .. hour_of(expires), 1)
+  tally(collected, 'collected:' .. kind_of(member), 1)
   return NEW
 end
 
@@ -46,6 +51,7 @@ end
 
 -- What is past goes: tombstones, and uses that nobody spent, unless their hour was trimmed already.
 local function drop_past(permits)
+  if redis.call('ZCOUNT', permits, -now, now) == 0 then return end
   local ended = redis.call('ZRANGEBYSCORE', permits, math.max(1, trimmed * HOUR), now, 'WITHSCORES')
   for i = 1, #ended, 2 do
     redis.call('HINCRBY', stock, kind_of(ended[i]) .. ':' .. hour_of(tonumber(ended[i + 1])), -1)
@@ -138,8 +144,8 @@ local function add_subscription(subs, template, verdict, source_id, at)
     return KNOWN
   end
   redis.call('HINCRBY', subs, template, 1)
-  redis.call('HINCRBY', stock, 's:' .. template, 1)
-  redis.call('HINCRBY', ledger, 'collected:s', 1)
+  tally(stocked, 's:' .. template, 1)
+  tally(collected, 'collected:s', 1)
   return NEW
 end
 
@@ -149,9 +155,11 @@ for user = 1, tonumber(ARGV[4]) do
   local permits, subs, members = KEYS[base + 1], KEYS[base + 2], KEYS[base + 3]
   local openid, bucket, items = ARGV[arg], ARGV[arg + 1], tonumber(ARGV[arg + 2])
   arg = arg + 3
-  local before = last_end(permits)
+  local before, known = last_end(permits)
+  -- what is past goes; who is evicted never has the last end
+  local after = before and before > now and before or nil
   local gave, timed, counted = false, false, false
-  drop_past(permits)
+  if known then drop_past(permits) end
   for _ = 1, items do
     local kind, id, expires, verdict, source_id, at =
       ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 5]
@@ -163,24 +171,31 @@ for user = 1, tonumber(ARGV[4]) do
     else
       local ends = expires == '' and now + WEEK or math.min(tonumber(expires), now + WEEK)
       result = add_permit(permits, kind, id, ends)
+      if result == NEW then after = math.max(after or 0, ends) end
       timed = true
     end
     gave = gave or result == NEW
     results[#results + 1] = result
   end
-  if timed then evict_oldest(permits) end
-  local after = last_end(permits)
-  move_last_end(before, after)
-  if timed then
+  if timed and (known or 3 * items > cap) then evict_oldest(permits) end
+  local from, to = before and hour_of(before), after and hour_of(after)
+  if from ~= to then
+    if from then tally(stocked, 'u:' .. from, -1) end
+    if to then tally(stocked, 'u:' .. to, 1) end
+  end
+  if timed and after then
     -- never lowered: tombstones end no later than the last permit ever stored
-    local ttl = redis.call('PEXPIRETIME', permits)
-    if after and after > ttl then redis.call('PEXPIREAT', permits, after) end
+    local ttl = known and redis.call('PEXPIRETIME', permits) or -1
+    if after > ttl then redis.call('PEXPIREAT', permits, after) end
   end
   if counted then redis.call('PEXPIREAT', subs, now + YEAR) end
   if gave and redis.call('SADD', members, openid) == 1 then
     redis.call('SETBIT', buckets, bucket, 1)
-    redis.call('INCR', size)
+    added = added + 1
   end
 end
+for field, by in pairs(stocked) do redis.call('HINCRBY', stock, field, by) end
+for field, by in pairs(collected) do redis.call('HINCRBY', ledger, field, by) end
+if added > 0 then redis.call('INCRBY', size, added) end
 results[#results + 1] = evicted
 return answer(results)

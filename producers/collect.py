@@ -9,9 +9,10 @@ again stores the rest and doubles no form_id and no prepay_id.
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from producers import keys, logs, scripts
 from producers.events import PermitsCollected
@@ -179,47 +180,83 @@ class Collector:
         on_progress: Callable[[], None] | None,
         source: Source,
     ) -> None:
-        """Store uploads, each counted in its report."""
+        """Store uploads, each counted in its report.
+
+        While Redis stores one batch, the next one is read: one is under way at a time.
+        """
         app_settings = self._settings.app(app)
         waiting: dict[int, _Batch] = {}
-        for report, number, upload in uploads:
-            if isinstance(upload, bytes) and not upload.strip():
-                continue
-            report.lines += 1
-            items, refusals = parse(upload)
-            for refusal in refusals:
-                report.refuse(number, refusal)
-            for item in items:
-                bucket = keys.bucket_of(item.openid, self._settings.buckets)
-                lane = bucket % self._settings.lanes
-                batch = waiting.get(lane)
-                if batch is None:
-                    batch = waiting[lane] = _Batch(lane, app, source)
-                batch.add(item, bucket, number, report)
-                if len(batch.users) >= _USERS or batch.items >= 10 * _USERS:
-                    del waiting[lane]
-                    self._store(batch, app_settings)
-                    if on_progress:
-                        on_progress()
+        with _Ahead(partial(self._store, self._caller, app_settings), on_progress) as ahead:
+            for report, number, upload in uploads:
+                if isinstance(upload, bytes) and not upload.strip():
+                    continue
+                report.lines += 1
+                items, refusals = parse(upload)
+                for refusal in refusals:
+                    report.refuse(number, refusal)
+                for item in items:
+                    bucket = keys.bucket_of(item.openid, self._settings.buckets)
+                    lane = bucket % self._settings.lanes
+                    batch = waiting.get(lane)
+                    if batch is None:
+                        batch = waiting[lane] = _Batch(lane, app, source)
+                    batch.add(item, bucket, number, report)
+                    if len(batch.users) >= _USERS or batch.items >= 10 * _USERS:
+                        del waiting[lane]
+                        ahead.store(batch)
+            ahead.finish()
         for batch in waiting.values():
-            self._store(batch, app_settings)
+            batch.count(self._store(self._caller, app_settings, batch))
         if on_progress:
             on_progress()
 
-    def _store(self, batch: "_Batch", app: AppSettings) -> None:
-        caller = getattr(self._callers, "id", None)
+    @property
+    def _caller(self) -> str:
+        """This thread's name to the script."""
+        caller: str | None = getattr(self._callers, "id", None)
         if caller is None:
             caller = self._callers.id = scripts.new_token()
-        script_keys, args, order = batch.call(caller, app)
-        results = repeat("storing permits", lambda: self._script(keys=script_keys, args=args))
-        order[0][2].evicted += results.pop()
-        for (_, line, report), result in zip(order, results, strict=True):
-            if result == 1:
-                report.new += 1
-            elif result == 0:
-                report.known += 1
-            else:
-                report.refuse(line, _REFUSED[result])
+        return caller
+
+    def _store(self, caller: str, app: AppSettings, batch: "_Batch") -> list[int]:
+        """Store a batch; the answer is for its `count`."""
+        script_keys, args = batch.call(caller, app)
+        results: list[int] = repeat(
+            "storing permits", lambda: self._script(keys=script_keys, args=args)
+        )
+        return results
+
+
+class _Ahead:
+    """Stores batches on a thread of its own, one at a time, so that the next one can be read."""
+
+    def __init__(
+        self, store: Callable[["_Batch"], list[int]], on_progress: Callable[[], None] | None
+    ) -> None:
+        self._store = store
+        self._on_progress = on_progress
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="collect")  # starts when needed
+        self._under_way: tuple[_Batch, Future[list[int]]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def store(self, batch: "_Batch") -> None:
+        """Begin to store a batch, after the one before is stored."""
+        self.finish()
+        self._under_way = batch, self._thread.submit(self._store, batch)
+
+    def finish(self) -> None:
+        """Wait for the batch that is under way, and count it; raises what storing it raised."""
+        if self._under_way is None:
+            return
+        (batch, stored), self._under_way = self._under_way, None
+        batch.count(stored.result())
+        if self._on_progress:
+            self._on_progress()
 
 
 _Place = tuple[PermitItem, int, Report]
@@ -243,10 +280,8 @@ class _Batch:
         user[1].append((item, line, report))
         self.items += 1
 
-    def call(
-        self, caller: str, app: AppSettings
-    ) -> tuple[list[str], list[str | int], list[_Place]]:
-        """Return KEYS, ARGV and the items in the order of the answer."""
+    def call(self, caller: str, app: AppSettings) -> tuple[list[str], list[str | int]]:
+        """Return KEYS and ARGV."""
         lane, alias = self.lane, self.app
         prefix = keys.lane_prefix(lane)
         script_keys = [
@@ -257,7 +292,6 @@ class _Batch:
             keys.audience_buckets(lane, alias, "all"),
         ]
         args: list[str | int] = [scripts.new_token(), "", app.permits_per_user, len(self.users)]
-        order: list[_Place] = []
         for openid, (bucket, items) in self.users.items():
             script_keys += (
                 f"{prefix}permits:{alias}:{openid}",
@@ -275,8 +309,19 @@ class _Batch:
                     item.source_id,
                     "" if item.at_ms is None else item.at_ms,
                 )
-                order.append(place)
-        return script_keys, args, order
+        return script_keys, args
+
+    def count(self, results: list[int]) -> None:
+        """Count the answer to the call in the reports of the items."""
+        places = [place for _, items in self.users.values() for place in items]
+        places[0][2].evicted += results.pop()
+        for (_, line, report), result in zip(places, results, strict=True):
+            if result == 1:
+                report.new += 1
+            elif result == 0:
+                report.known += 1
+            else:
+                report.refuse(line, _REFUSED[result])
 
 
 def _tell(app: str, reports: Sequence[Report]) -> None:

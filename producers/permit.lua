@@ -20,11 +20,12 @@ local function kind_of(member) return string.sub(member, 1, 1) end
 
 local trimmed = tonumber(redis.call('HGET', stock, 'trimmed') or 0)
 
--- When a user's last use ends, among the hours that are still in the stock.
+-- When a user's last use ends, among the hours that are still in the stock; then, whether the user
+-- has any member at all, tombstones included.
 local function last_end(permits)
   local last = redis.call('ZREVRANGE', permits, 0, 0, 'WITHSCORES')
   local at = tonumber(last[2] or 0)
-  return at >= trimmed * HOUR and at > 0 and at or nil
+  return at >= trimmed * HOUR and at > 0 and at or nil, last[1] ~= nil
 end
 
 local function move_last_end(before, after)
