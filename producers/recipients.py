@@ -11,6 +11,7 @@ moment. Recipients who were cancelled or late are counted, not recorded one by o
 them. A user who was forgotten stays as a name that begins with ``~``.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -40,7 +41,9 @@ _LISTABLE: Final = (*(one for one in Outcome if one not in _COUNTED), QUEUED, IN
 _BUCKETS: Final = 512
 """Buckets read for one page at the most; a rare outcome's page may be empty, and not the last."""
 _TRIP: Final = 64
-"""Buckets read in one trip."""
+"""Buckets read in one trip, at the most: as many as give the rows that are still wanted."""
+_IN_A_BUCKET: Final = 64
+"""Recipients of a bucket, as long as none was read (see `Settings.buckets`)."""
 
 _CURSOR: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,8})\.([0-9]{1,18})")
 """Lane, place, scan; none beyond the integers that Redis takes."""
@@ -167,7 +170,7 @@ class Recipients:
 
     def _settled(self, broadcast: str, outcome: str | None, place: _Place, limit: int) -> Page:
         rows: list[Recipient] = []
-        read = 0
+        read, trip = 0, math.ceil(limit / _IN_A_BUCKET)
         lane, scan = place.lane, place.scan
         buckets = next_recipient_buckets(self._client, lane, broadcast, place.at)
         while True:
@@ -180,11 +183,13 @@ class Recipients:
                 return Page(rows, str(_Place(lane, buckets[0], scan)))
             if scan and place.at != buckets[0]:
                 scan = 0  # that bucket is no longer there
-            some = buckets[: 1 if scan else _TRIP]
+            some = buckets[: 1 if scan else min(trip, _TRIP)]
             done, scan, found = self._read(broadcast, lane, some, scan, outcome, limit - len(rows))
             place = _Place(lane, some[done] if done < len(some) else 0, scan)
             rows += found
             read += max(1, done)
+            left = limit - len(rows)
+            trip = max(1, math.ceil(left * read / len(rows))) if rows else _TRIP
             buckets = buckets[done:] or next_recipient_buckets(
                 self._client, lane, broadcast, some[-1] + 1
             )

@@ -112,6 +112,8 @@ class Register:
     def page(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
         """Return one page of the app's broadcasts, the newest first.
 
+        What carries single messages is among them, with no audience: a day's sums of a template.
+
         A broadcast that is created while somebody turns the pages comes before them all, and does
         not move them: each of the others comes exactly once.
 

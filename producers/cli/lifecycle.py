@@ -31,7 +31,7 @@ def list_(
     """List the newest broadcasts of an app."""
     with opened(as_json=as_json) as session:
         from producers.broadcasts import Broadcasts
-        from producers.cli.statuses import in_words
+        from producers.cli.statuses import in_words, to_whom
 
         page = Broadcasts(session.client, session.settings).page(app, cursor, limit)
         if as_json:
@@ -44,7 +44,7 @@ def list_(
                 one.id,
                 created.isoformat(" ", "seconds"),
                 one.channel,
-                one.audience,
+                to_whom(one),
                 one.state.value,
                 f"{one.settled:,}/{max(one.expected, one.total):,}",
                 in_words(one),

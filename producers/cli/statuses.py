@@ -25,6 +25,11 @@ def in_words(status: "Status") -> str:
     return ", ".join(f"{count:,} {outcome}" for outcome, count in status.outcomes.items())
 
 
+def to_whom(status: "Status") -> str:
+    """Return the audience; what carries single messages has none."""
+    return status.audience or "single messages"
+
+
 def why(status: "Status") -> str:
     """Return why a broadcast is in its state, '' when nobody said."""
     code = f"errcode {status.errcode}" if status.errcode else ""
@@ -37,7 +42,8 @@ def as_table(status: "Status") -> Any:
     rows = table("broadcast", status.id)
     rows.add_row("app, channel", f"{status.app}, {status.channel}")
     rows.add_row("template_id", status.template_id)
-    rows.add_row("audience", f"{status.audience} ({status.expected:,} when created)")
+    size = f" ({status.expected:,} when created)" if status.audience else ""
+    rows.add_row("audience", f"{to_whom(status)}{size}")
     rows.add_row("state", " - ".join(part for part in (status.state.value, why(status)) if part))
     if seconds_of(status):
         rows.add_row("took", f"{seconds_of(status):,.1f} s")

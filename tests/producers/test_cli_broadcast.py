@@ -175,9 +175,10 @@ def test_a_pause_is_said_and_waited_through(system: System, eventually: Eventual
     env = variables(system.settings)
     with started(*ALL, "--rate", 40, "--wait", "--json", env=env) as waiting:
         assert waiting.stderr is not None
-        [broadcast] = eventually(
-            lambda: system.broadcasts.latest("shop"), "the broadcast is created"
+        [created] = eventually(
+            lambda: system.broadcasts.page("shop").broadcasts, "the broadcast is created"
         )
+        broadcast = created.id
         eventually(lambda: system.broadcasts.status(broadcast).settled > 5, "it sends")
         assert run(system.settings, "pause", broadcast).out == "paused\n"
         heard = ""
@@ -195,9 +196,10 @@ def test_a_pause_is_said_and_waited_through(system: System, eventually: Eventual
 def test_a_cancelled_broadcast_exits_with_three(system: System, eventually: Eventually) -> None:
     system.give(300)
     with started(*ALL, "--rate", 40, "--wait", "--json", env=variables(system.settings)) as waiting:
-        [broadcast] = eventually(
-            lambda: system.broadcasts.latest("shop"), "the broadcast is created"
+        [created] = eventually(
+            lambda: system.broadcasts.page("shop").broadcasts, "the broadcast is created"
         )
+        broadcast = created.id
         eventually(lambda: system.broadcasts.status(broadcast).settled > 5, "it sends")
         ran = run(system.settings, "cancel", broadcast, "--json")
         assert ran.json == {"id": broadcast, "state": "cancelled"}
@@ -212,9 +214,10 @@ def test_ctrl_c_leaves_the_broadcast_running_and_says_so(
 ) -> None:
     system.give(200)
     with started(*ALL, "--rate", 40, "--wait", env=variables(system.settings)) as waiting:
-        [broadcast] = eventually(
-            lambda: system.broadcasts.latest("shop"), "the broadcast is created"
+        [created] = eventually(
+            lambda: system.broadcasts.page("shop").broadcasts, "the broadcast is created"
         )
+        broadcast = created.id
         eventually(lambda: system.broadcasts.status(broadcast).settled > 5, "it sends")
         waiting.send_signal(signal.SIGINT)
         ran = ended(waiting)

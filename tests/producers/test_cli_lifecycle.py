@@ -75,3 +75,16 @@ def test_a_broadcast_that_goes_shows_its_pace(shop: Shop, settings: Settings) ->
     shop.client.rpush(keys.pace(0, broadcast), f"{now - 2000} 0 0", f"{now} 2 1")
     rows = [" ".join(row.split()) for row in run(settings, "status", broadcast).out.splitlines()]
     assert "pace 0.5 sends/s, 2 s left" in rows
+
+
+def test_single_messages_are_listed_by_their_template_and_day(
+    shop: Shop, settings: Settings
+) -> None:
+    carrier = shop.post("oAnn")
+    (row,) = (
+        line for line in run(settings, "list", "-a", "shop").out.splitlines() if carrier in line
+    )
+    assert "single messages" in row
+    rows = [" ".join(row.split()) for row in run(settings, "status", carrier).out.splitlines()]
+    assert "audience single messages" in rows
+    assert "settled 0 of 1" in rows

@@ -24,6 +24,7 @@ VALUES = {
     "app": "shop",
     "openid": "oABC",
     "broadcast": "b1",
+    "carrier": "m1",
     "bucket": 7,
     "script": "take",
     "caller": "c1",
@@ -42,7 +43,7 @@ def builders() -> dict[str, Callable[..., str]]:
         name: function
         for name, function in inspect.getmembers(keys, inspect.isfunction)
         if function.__module__ == keys.__name__
-        and name not in ("bucket_of", "lane_of", "lane_prefix", "app_prefix")
+        and name not in ("bucket_of", "lane_of", "is_carrier", "lane_prefix", "app_prefix")
     }
 
 
