@@ -23,19 +23,17 @@ local stock, ledger, size, buckets = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local cap = tonumber(ARGV[3])
 local margin = 0
 --@include permit
+sums = {}
 local WEEK, YEAR = 7 * 24 * HOUR, 365 * 24 * HOUR
 local NEW, KNOWN, EXPIRED, VOID, NOT_COUNTED, REJECTED = 1, 0, -1, -2, -3, -4
 local evicted = 0
 
--- What the whole run adds to the stock and to the ledger, field -> how much: written once, in the
--- end, for nothing here reads it.
-local stocked, collected, added = {}, {}, 0
-local function tally(counts, field, by) counts[field] = (counts[field] or 0) + by end
+local added = 0
 
 local function add_use(permits, member, expires)
   if redis.call('ZADD', permits, 'NX', expires, member) == 0 then return KNOWN end
-  tally(stocked, kind_of(member) .. ':' .. hour_of(expires), 1)
-  tally(collected, 'collected:' .. kind_of(member), 1)
+  add(stock, kind_of(member) .. ':' .. hour_of(expires), 1)
+  add(ledger, 'collected:' .. kind_of(member), 1)
   return NEW
 end
 
@@ -54,7 +52,7 @@ local function drop_past(permits)
   if redis.call('ZCOUNT', permits, -now, now) == 0 then return end
   local ended = redis.call('ZRANGEBYSCORE', permits, math.max(1, trimmed * HOUR), now, 'WITHSCORES')
   for i = 1, #ended, 2 do
-    redis.call('HINCRBY', stock, kind_of(ended[i]) .. ':' .. hour_of(tonumber(ended[i + 1])), -1)
+    add(stock, kind_of(ended[i]) .. ':' .. hour_of(tonumber(ended[i + 1])), -1)
     count_use(ended[i], 0, 'expired')
   end
   redis.call('ZREMRANGEBYSCORE', permits, -now, now)
@@ -68,7 +66,7 @@ local function evict_oldest(permits)
   for i = 1, #oldest, 2 do
     local expires = tonumber(oldest[i + 1])
     redis.call('ZADD', permits, 'XX', -expires, oldest[i])
-    redis.call('HINCRBY', stock, kind_of(oldest[i]) .. ':' .. hour_of(expires), -1)
+    add(stock, kind_of(oldest[i]) .. ':' .. hour_of(expires), -1)
     count_use(oldest[i], 0, 'void')
   end
   evicted = evicted + over
@@ -144,8 +142,8 @@ local function add_subscription(subs, template, verdict, source_id, at)
     return KNOWN
   end
   redis.call('HINCRBY', subs, template, 1)
-  tally(stocked, 's:' .. template, 1)
-  tally(collected, 'collected:s', 1)
+  add(stock, 's:' .. template, 1)
+  add(ledger, 'collected:s', 1)
   return NEW
 end
 
@@ -180,8 +178,8 @@ for user = 1, tonumber(ARGV[4]) do
   if timed and (known or 3 * items > cap) then evict_oldest(permits) end
   local from, to = before and hour_of(before), after and hour_of(after)
   if from ~= to then
-    if from then tally(stocked, 'u:' .. from, -1) end
-    if to then tally(stocked, 'u:' .. to, 1) end
+    if from then add(stock, 'u:' .. from, -1) end
+    if to then add(stock, 'u:' .. to, 1) end
   end
   if timed and after then
     -- never lowered: tombstones end no later than the last permit ever stored
@@ -194,8 +192,7 @@ for user = 1, tonumber(ARGV[4]) do
     added = added + 1
   end
 end
-for field, by in pairs(stocked) do redis.call('HINCRBY', stock, field, by) end
-for field, by in pairs(collected) do redis.call('HINCRBY', ledger, field, by) end
+write_sums()
 if added > 0 then redis.call('INCRBY', size, added) end
 results[#results + 1] = evicted
 return answer(results)

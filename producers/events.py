@@ -18,7 +18,7 @@ SCHEMA: Final = 1
 Level = Literal["debug", "info", "warning", "error"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Event:
     """What every event has."""
 
@@ -38,7 +38,7 @@ def _snake(name: str) -> str:
     return _SNAKE.sub("_", name).lower()
 
 
-@dataclass(frozen=True)
+@dataclass
 class MessageSettled(Event):
     """One answer to one send, recorded. Sampled by ``WXB_LOG_SAMPLE``.
 
@@ -62,7 +62,7 @@ class MessageSettled(Event):
     latency_ms: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class BroadcastCreated(Event):
     """A broadcast was stored and is running."""
 
@@ -74,7 +74,7 @@ class BroadcastCreated(Event):
     audience_size: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class BroadcastMoved(Event):
     """A broadcast changed: start, pause, resume, cancel, abort, expire, finish, or its rate."""
 
@@ -87,7 +87,7 @@ class BroadcastMoved(Event):
     errcode: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class AppRateChanged(Event):
     """Somebody set how many sends per second an app may start (0 = unlimited)."""
 
@@ -96,7 +96,7 @@ class AppRateChanged(Event):
     after: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class MessagePosted(Event):
     """A single message waits for its turn; ``broadcast`` is its carrier."""
 
@@ -107,7 +107,7 @@ class MessagePosted(Event):
     template_id: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class CanaryOpened(Event):
     """The first message of a broadcast was delivered: the rest may go."""
 
@@ -116,7 +116,7 @@ class CanaryOpened(Event):
     lane: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class MessagesRecovered(Event):
     """A dead worker's messages went back to work."""
 
@@ -130,7 +130,7 @@ class MessagesRecovered(Event):
     set_aside: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClaimsForgotten(Event):
     """A worker found claims under its name and not in its hands, and gave them back."""
 
@@ -143,7 +143,7 @@ class ClaimsForgotten(Event):
     unsure: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class ServerChanged(Event):
     """Redis is another server, or was restarted: what it may have forgotten is in doubt."""
 
@@ -155,7 +155,7 @@ class ServerChanged(Event):
     paused: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReceiptSettled(Event):
     """WeChat's sent event said what became of a message."""
 
@@ -169,7 +169,7 @@ class ReceiptSettled(Event):
     result: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class WorkerStarted(Event):
     """A worker process is ready to take messages."""
 
@@ -179,7 +179,7 @@ class WorkerStarted(Event):
     in_flight: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class WorkerStopping(Event):
     """A worker process stops taking messages and settles what is in flight."""
 
@@ -187,7 +187,7 @@ class WorkerStopping(Event):
     in_flight: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class WorkerStopped(Event):
     """A worker process has nothing left in its hands (or gave up waiting: see ``in_flight``)."""
 
@@ -196,7 +196,7 @@ class WorkerStopped(Event):
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class WorkerBuried(Event):
     """A worker whose beat stood still for a whole lease was declared dead."""
 
@@ -207,7 +207,7 @@ class WorkerBuried(Event):
     silent_ms: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class BootFailed(Event):
     """A worker process could not start; it ends."""
 
@@ -216,7 +216,7 @@ class BootFailed(Event):
     error: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class TokenRefreshed(Event):
     """A new access token is in use by everyone."""
 
@@ -226,7 +226,7 @@ class TokenRefreshed(Event):
     expires_in_s: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class TokenRefreshFailed(Event):
     """The token service did not give a token; the one in use stays, the refresh is repeated."""
 
@@ -238,7 +238,7 @@ class TokenRefreshFailed(Event):
     error: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class LimitHit(Event):
     """WeChat answered with a limit error: all workers hold back."""
 
@@ -251,14 +251,14 @@ class LimitHit(Event):
     wait_ms: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class LimitLifted(Event):
     """WeChat accepts again after limit errors."""
 
     app: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class UnknownErrcode(Event):
     """WeChat answered with a code that is not in the table."""
 
@@ -271,7 +271,7 @@ class UnknownErrcode(Event):
     rid: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class StoreUnreachable(Event):
     """Redis did not answer; what was asked is repeated with the same token."""
 
@@ -282,7 +282,7 @@ class StoreUnreachable(Event):
     attempt: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class DutyFailed(Event):
     """A duty of the keeper failed; it runs again in a second."""
 
@@ -293,7 +293,7 @@ class DutyFailed(Event):
     error: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class PermitsExpired(Event):
     """Uses that nobody spent in time left the stock."""
 
@@ -302,7 +302,7 @@ class PermitsExpired(Event):
     uses: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class PermitsCollected(Event):
     """A batch of permits was stored."""
 
@@ -313,7 +313,7 @@ class PermitsCollected(Event):
     evicted: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoginAnswered(Event):
     """WeChat said whose login code it was, or that it does not take it (``errcode``)."""
 
@@ -323,7 +323,7 @@ class LoginAnswered(Event):
     rid: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoginFailed(Event):
     """WeChat gave no verdict on a login code: busy, away, or it refuses this app's settings."""
 
@@ -335,7 +335,7 @@ class LoginFailed(Event):
     error: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class PushActed(Event):
     """What users chose, pushed by WeChat, had its effect; a sent event is a `receipt_settled`.
 
@@ -353,7 +353,7 @@ class PushActed(Event):
     withdrawn: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class PushDropped(Event):
     """A genuine push that nothing here acts on: another event, a user's message, a probe."""
 
@@ -361,7 +361,7 @@ class PushDropped(Event):
     push: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class PushRefused(Event):
     """A push, or a URL check, was turned away: forged, malformed, or no room for it."""
 
@@ -371,7 +371,7 @@ class PushRefused(Event):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class PushFailed(Event):
     """Acting on a stored push failed in a way that would repeat itself; it was removed."""
 
@@ -383,7 +383,7 @@ class PushFailed(Event):
     error: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class UserForgotten(Event):
     """A user was forgotten everywhere; the line does not say who."""
 
@@ -397,7 +397,7 @@ class UserForgotten(Event):
     in_hands: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class AudienceDeleted(Event):
     """An audience was deleted."""
 
@@ -406,7 +406,7 @@ class AudienceDeleted(Event):
     members: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class UnitEnded(Event):
     """A unit of the Procfile ended and is started again."""
 
@@ -418,7 +418,7 @@ class UnitEnded(Event):
     restarts: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class RequestAnswered(Event):
     """The HTTP service answered a request: which key did what. ``key`` is the key's id, or ''.
 
@@ -437,7 +437,7 @@ class RequestAnswered(Event):
     latency_ms: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class RequestFailed(Event):
     """The HTTP service answered 500: an error that nobody foresaw."""
 
@@ -449,7 +449,7 @@ class RequestFailed(Event):
     trace: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class WebStarted(Event):
     """A process of the HTTP service listens."""
 
@@ -458,14 +458,14 @@ class WebStarted(Event):
     pid: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class WebStopping(Event):
     """A process of the HTTP service takes no more requests and finishes what runs."""
 
     requests: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class WebStopped(Event):
     """A process of the HTTP service has ended (``requests``: what was cut off)."""
 
@@ -473,7 +473,7 @@ class WebStopped(Event):
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class ApiKeyCreated(Event):
     """An API key was made. Never the key itself."""
 
@@ -484,7 +484,7 @@ class ApiKeyCreated(Event):
     rate: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class ApiKeyRevoked(Event):
     """An API key was revoked; services refuse it within two seconds."""
 
@@ -492,7 +492,7 @@ class ApiKeyRevoked(Event):
     key_name: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class LibraryLine(Event):
     """A line that a library logged: Dramatiq, aiohttp, redis-py, asyncio."""
 

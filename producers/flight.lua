@@ -34,6 +34,7 @@ local function left_as(prefix, id, item)
 end
 
 -- Returns the name under which it was written.
+local kept = {}
 local function write_outcome(prefix, id, item, value, ttl)
   local bucket, openid = bucket_and_openid(item)
   local key = prefix .. 'outcomes:' .. id .. ':' .. bucket
@@ -44,8 +45,11 @@ local function write_outcome(prefix, id, item, value, ttl)
     redis.call('HDEL', prefix .. 'tries:' .. id, item)
   end
   redis.call('HSET', key, name or openid, value)
+  if not kept[key] then  -- a script writes to the same few buckets
+    kept[key] = true
+    if redis.call('HLEN', key) == 1 then redis.call('PEXPIRE', key, ttl) end
+  end
   if is_carrier(id) then redis.call('HDEL', prefix .. 'mail:' .. id, item) end
-  if redis.call('HLEN', key) == 1 then redis.call('PEXPIRE', key, ttl) end
   return name or openid
 end
 

@@ -13,10 +13,29 @@
 -- Guarantee: every use is in exactly one of available, held, spent, void, expired (I1); held is
 -- collected minus the others. A use past its expiry leaves `available` when its hour is trimmed, or
 -- before that when its user is next seen by `collect`.
--- Expects: now, stock, ledger (key names), margin (ms).
+-- Expects: now, stock, ledger (key names), margin (ms). A script of many messages sets `sums` to {}
+-- and calls write_sums() in its end: then what it adds to the stock and to the ledger is written once
+-- a field.
 local HOUR = 3600000
 local function hour_of(at) return string.format('%d', math.floor(at / HOUR)) end
 local function kind_of(member) return string.sub(member, 1, 1) end
+
+local sums
+local function add(key, field, by)
+  if not sums then return redis.call('HINCRBY', key, field, by) end
+  local of_key = sums[key] or {}
+  sums[key] = of_key
+  of_key[field] = (of_key[field] or 0) + by
+end
+
+local function write_sums()
+  for key, fields in pairs(sums) do
+    for field, by in pairs(fields) do
+      if by ~= 0 then redis.call('HINCRBY', key, field, by) end
+    end
+  end
+  sums = {}
+end
 
 local trimmed = tonumber(redis.call('HGET', stock, 'trimmed') or 0)
 
@@ -31,8 +50,8 @@ end
 local function move_last_end(before, after)
   local from, to = before and hour_of(before), after and hour_of(after)
   if from == to then return end
-  if from then redis.call('HINCRBY', stock, 'u:' .. from, -1) end
-  if to then redis.call('HINCRBY', stock, 'u:' .. to, 1) end
+  if from then add(stock, 'u:' .. from, -1) end
+  if to then add(stock, 'u:' .. to, 1) end
 end
 
 -- The usable permit that expires first becomes held. skip: a kind that is not to be used, or ''.
@@ -44,7 +63,7 @@ local function claim_permit(permits, skip)
     local member, expires = found[i], tonumber(found[i + 1])
     if kind_of(member) ~= skip then
       redis.call('ZADD', permits, 'XX', -expires, member)
-      redis.call('HINCRBY', stock, kind_of(member) .. ':' .. hour_of(expires), -1)
+      add(stock, kind_of(member) .. ':' .. hour_of(expires), -1)
       if #found == i + 1 then move_last_end(expires, last_end(permits)) end
       return member, expires
     end
@@ -56,7 +75,7 @@ local function claim_subscription(subs, template)
   if count == 0 then return end
   if count > 0 then
     redis.call('HINCRBY', subs, template, -1)
-    redis.call('HINCRBY', stock, 's:' .. template, -1)
+    add(stock, 's:' .. template, -1)
     return 's:' .. template, 1
   end
   return 's:' .. template, 0  -- unlimited: nothing is counted
@@ -70,7 +89,7 @@ end
 
 local function count_use(member, expires, fate)
   if kind_of(member) ~= 's' or expires == 1 then
-    redis.call('HINCRBY', ledger, fate .. ':' .. kind_of(member), 1)
+    add(ledger, fate .. ':' .. kind_of(member), 1)
   end
 end
 
@@ -86,7 +105,7 @@ local function hand_back(permits, subs, member, expires, since)
       return count_use(member, expires, 'void')
     end
     redis.call('HINCRBY', subs, template, 1)
-    redis.call('HINCRBY', stock, 's:' .. template, 1)
+    add(stock, 's:' .. template, 1)
   elseif expires <= now then
     count_use(member, expires, 'expired')
   elseif tonumber(redis.call('ZSCORE', permits, member) or 0) >= 0 then
@@ -94,7 +113,7 @@ local function hand_back(permits, subs, member, expires, since)
   else
     local before = last_end(permits)
     redis.call('ZADD', permits, expires, member)
-    redis.call('HINCRBY', stock, kind_of(member) .. ':' .. hour_of(expires), 1)
+    add(stock, kind_of(member) .. ':' .. hour_of(expires), 1)
     move_last_end(before, last_end(permits))
   end
 end
@@ -109,8 +128,8 @@ local function void_count(subs, template, most)
   count = math.min(count, most or count)
   if count > 0 then
     redis.call('HINCRBY', subs, template, -count)
-    redis.call('HINCRBY', stock, 's:' .. template, -count)
-    redis.call('HINCRBY', ledger, 'void:s', count)
+    add(stock, 's:' .. template, -count)
+    add(ledger, 'void:s', count)
   end
 end
 
@@ -136,7 +155,7 @@ local function void_all(permits, subs, channel, template, at)
   for i = 1, #found, 2 do
     local expires = tonumber(found[i + 1])
     redis.call('ZADD', permits, 'XX', -expires, found[i])
-    redis.call('HINCRBY', stock, kind_of(found[i]) .. ':' .. hour_of(expires), -1)
+    add(stock, kind_of(found[i]) .. ':' .. hour_of(expires), -1)
     count_use(found[i], expires, 'void')
   end
   move_last_end(before, last_end(permits))

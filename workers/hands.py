@@ -7,8 +7,22 @@ there is room or work.
 import threading
 from collections import deque
 from collections.abc import Collection
+from typing import Final
 
 from workers.claim import Claim
+
+_SPARE: Final = 768
+_ENOUGH: Final = 128
+"""A take and a reserve cost as much for one message as for so many."""
+
+
+def room_for(posts: int) -> int:
+    """Return how many claims keep so many POSTs unanswered at a time.
+
+    Some are on their way to one, and some are answered and being settled; without these the POSTs
+    would wait for the settling.
+    """
+    return posts + min(posts, _SPARE)
 
 
 class Hands:
@@ -16,6 +30,7 @@ class Hands:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._enough = max(1, min(_ENOUGH, most // 8))
         self._claims: set[tuple[int, str]] = set()
         self._woken = False
         self._changed = threading.Condition()
@@ -29,8 +44,9 @@ class Hands:
 
     @property
     def room(self) -> int:
-        """Claims that may still be taken."""
-        return max(0, self._most - len(self._claims))
+        """Claims that may still be taken; 0 while it is too little room to be worth a take."""
+        room = self._most - len(self._claims)
+        return room if room >= self._enough else 0
 
     def take(self, claims: Collection[Claim]) -> None:
         """Take claims in hand."""
@@ -40,9 +56,9 @@ class Hands:
     def drop(self, claims: Collection[Claim]) -> None:
         """Let go of settled claims, and wake whoever waits for room."""
         with self._changed:
-            was_full = len(self._claims) >= self._most
+            was_full = not self.room
             self._claims.difference_update((claim.lane, claim.fence) for claim in claims)
-            if was_full or not self._claims:
+            if (was_full and self.room) or not self._claims:
                 self._woken = True
                 self._changed.notify_all()
 

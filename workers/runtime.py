@@ -44,7 +44,7 @@ from producers.split import Splitter
 from workers.claim import Claim
 from workers.epoch import Epochs, ServerChangedError
 from workers.gate import Gate
-from workers.hands import Hands
+from workers.hands import Hands, room_for
 from workers.keeper import Keeper
 from workers.limiter import Limiter, Penalty
 from workers.peers import BEAT_S, Peers
@@ -102,7 +102,7 @@ class Runtime:
         self._epochs = Epochs(self.redis, settings, self.broadcasts)
         self._epochs.begin()
         self.splitter = Splitter(self.redis, settings)
-        self.hands = Hands(settings.in_flight)
+        self.hands = Hands(room_for(settings.in_flight))
         self.gates = {alias: Gate(app.rate_per_second) for alias, app in settings.apps.items()}
         self._rates = Rates(self.redis, settings)
         self._stopped: set[str] = set()

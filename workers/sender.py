@@ -75,7 +75,7 @@ class Sender:
         self._settler = settler
         self._stopped = stopped
         self._server_time = server_time
-        self._ready: deque[tuple[Claim, Envelope, str]] = deque()
+        self._ready: deque[tuple[Claim, Envelope]] = deque()
         self._idle: list[asyncio.Future[None]] = []
         self._posters: list[asyncio.Task[None]] = []
         self._waiting: dict[tuple[int, str], tuple[asyncio.TimerHandle, Claim]] = {}
@@ -114,9 +114,10 @@ class Sender:
         """Start nothing more; what waits for its slot is handed back."""
         self._draining = True
         waiting, self._waiting = self._waiting, {}
-        for handle, claim in waiting.values():
+        for handle, _ in waiting.values():
             handle.cancel()
-            self._settler.put(Answer(claim, None, _UNSENT))
+        ready, self._ready = self._ready, deque()
+        self.hand_back([claim for _, claim in waiting.values()] + [claim for claim, _ in ready])
 
     def close(self) -> None:
         """Stop; what is being posted is left to recovery."""
@@ -124,6 +125,31 @@ class Sender:
             poster.cancel()
 
     def _begin(self, claim: Claim, envelope: Envelope) -> None:
+        """Let the next free poster have it; there are as many as there may be unanswered POSTs."""
+        self._ready.append((claim, envelope))
+        if self._idle:
+            self._idle.pop().set_result(None)
+        elif len(self._posters) < self._settings.in_flight:
+            self._posters.append(asyncio.get_running_loop().create_task(self._post_on()))
+
+    async def _post_on(self) -> None:
+        """Post one claim after another; cheaper than a task for each."""
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._ready:
+                claim, envelope = self._ready.popleft()
+                try:
+                    token = self._last_look(claim)
+                    if token:
+                        await self._send(claim, envelope, token)
+                except Exception as error:  # noqa: BLE001  (the others must go on)
+                    logs.emit(DutyFailed("send", claim.lane, f"{type(error).__name__}: {error}"))
+            called = loop.create_future()
+            self._idle.append(called)
+            await called
+
+    def _last_look(self, claim: Claim) -> str:
+        """Return the access token to post it with; '' when it must not be posted: it goes back."""
         now = time.monotonic()
         token = self._tokens[claim.app].ready
         late = now - claim.claimed_at > CLAIM_LIFE_S or (
@@ -132,26 +158,8 @@ class Sender:
         if late or token is None or self._draining or claim.broadcast in self._stopped:
             self._gates[claim.app].unused += 1
             self._settler.put(Answer(claim, None, _UNSENT))
-            return
-        self._ready.append((claim, envelope, token.value))
-        if self._idle:
-            self._idle.pop().set_result(None)
-        else:  # as many as there are sends at once, and they stay
-            self._posters.append(asyncio.get_running_loop().create_task(self._post_on()))
-
-    async def _post_on(self) -> None:
-        """Post one claim after another; cheaper than a task for each."""
-        loop = asyncio.get_running_loop()
-        while True:
-            while self._ready:
-                claim, envelope, access_token = self._ready.popleft()
-                try:
-                    await self._send(claim, envelope, access_token)
-                except Exception as error:  # noqa: BLE001  (the others must go on)
-                    logs.emit(DutyFailed("send", claim.lane, f"{type(error).__name__}: {error}"))
-            called = loop.create_future()
-            self._idle.append(called)
-            await called
+            return ""
+        return token.value
 
     async def _send(self, claim: Claim, envelope: Envelope, access_token: str) -> None:
         reply = await self._wechat.send(claim.app, access_token, envelope, claim)

@@ -11,7 +11,8 @@
 -- Found on the way, with the lane's hash tag: lane:ID, flight:ID, delayed:ID, queue:ID, tries:ID,
 -- suspects:ID, doubts:ID, receipts:APP:OPENID, outcomes:ID:BUCKET, msgids:ID:BUCKET, permits:APP:OPENID, subs:APP:OPENID (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 sending lease (ms),
---       7 permit margin (ms), 8 ttl of outcomes (ms), 9 canary K, then one row per answer:
+--       7 permit margin (ms), 8 ttl of outcomes (ms), 9 canary K, then one row per answer, each
+--       an argument or a line of one:
 --       "id item fence action fate outcome errcode delay_ms streak skip msgid"
 --       action: settle, swap, delay, keep, requeue (unsent: back to the front of the queue)
 --       fate:   spent, back, void, void_all, doubt (spent, for it may have been used)
@@ -27,6 +28,7 @@ local worker, prefix, app, lease = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local margin, ttl, canary = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
 --@include permit
 --@include flight
+sums = {}
 local DAY = 86400000
 local PARK = 1000  -- before the first delivery a user's next permit waits for the others' verdicts
 
@@ -261,7 +263,9 @@ local function settle(row)
 end
 
 local results = {}
-for i = 10, #ARGV do results[#results + 1] = settle(ARGV[i]) end
+for i = 10, #ARGV do
+  for row in string.gmatch(ARGV[i], '[^\n]+') do results[#results + 1] = settle(row) end
+end
 for _, one in ipairs(order) do
   if one.done > 0 then
     one.counts['done'] = one.done
@@ -289,4 +293,5 @@ for _, one in ipairs(order) do
   if complete then flags[#flags + 1] = one.id .. ' complete' end
   for _, flag in ipairs(flags) do results[#results + 1] = flag end
 end
+write_sums()
 return answer(results)

@@ -157,7 +157,7 @@ class Settler:
             keys.lane_prefix(lane),
             app,
             *self._fixed,
-            *(answer.row() for answer in batch),
+            "\n".join([answer.row() for answer in batch]),
         ]
         attempt = 0
         while True:

@@ -32,6 +32,7 @@ local max, lease, margin, ttl = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(A
 local horizon_ms = tonumber(ARGV[10])
 --@include permit
 --@include flight
+sums = {}
 local DELAY = 500
 local allowance = {}
 for i = 11, #ARGV, 2 do allowance[ARGV[i]] = tonumber(ARGV[i + 1]) end
@@ -186,6 +187,7 @@ for _, turns in ipairs({ first, ring }) do
     end
   end
 end
+write_sums()
 if claimed > 0 then redis.call('PEXPIRE', sending, lease + 60000) end
 if #rows == 0 then return rows end
 return answer(rows)
