@@ -1,4 +1,4 @@
-"""The limit of a key's requests, on the real script: step by step, by property, and concurrently."""
+"""The limit of a key's requests, on the real script: by steps, by property, and concurrently."""
 
 import threading
 from typing import Any

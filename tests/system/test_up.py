@@ -80,7 +80,7 @@ class Up:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     """Start `up` in a folder with settings in .env; end it with the test."""
-    (tmp_path / ".env").write_text(f"WXB_APPS='{APPS}'\n")
+    (tmp_path / ".env").write_text(f"WXB_APPS='{APPS}'\nWXB_WEB_PORT=0\n")
     running: list[Up] = []
 
     def begin(*options: object, **env: str) -> Up:
@@ -97,9 +97,11 @@ def test_it_runs_until_sigterm_and_ends_gracefully(
 ) -> None:
     up = start("--scale", "worker=2")
     eventually(lambda: len(up.events("worker_started")) == 2, "both workers started")
-    pids = up.worker_pids()
+    eventually(lambda: up.events("web_started"), "the service listens")
+    pids = [*up.worker_pids(), *(line["pid"] for line in up.events("web_started"))]
     assert up.end() == 0
     assert len(up.events("worker_stopped")) == 2
+    assert len(up.events("web_stopped")) == 1
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert {path.name for path in tmp_path.iterdir()} == {".env", ".wxbroadcast"}
 

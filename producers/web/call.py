@@ -1,0 +1,172 @@
+"""A call: one request on its way through the service, and its answer."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
+from uuid import uuid4
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel
+
+from producers.web.problem import MEDIA, ProblemError
+from producers.web.route import JSON, Route
+
+if TYPE_CHECKING:
+    from producers.api_keys import ApiKey
+    from producers.web.services import Services
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+async def on_thread(pool: Executor, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run library code, which blocks, on a thread of a pool."""
+    return await asyncio.get_running_loop().run_in_executor(pool, partial(call, *args, **kwargs))
+
+
+@dataclass
+class Call:
+    """What is known of a request so far.
+
+    Attributes:
+        request: aiohttp's.
+        services: what handlers work with.
+        id: the caller's X-Request-Id, or ours.
+        started: monotonic seconds.
+        route: once it is found.
+        path: parts of the path by name, checked.
+        key: who asks, if by API key.
+        body: the model's value, or the bytes of a raw one.
+        query: the model's value.
+        bytes_in: of the body, as far as it was read.
+        streams: whether the body is to be read line by line.
+        actor: for the log: the key's id, ``ticket`` or ''.
+    """
+
+    request: web.BaseRequest
+    services: "Services"
+    id: str = ""
+    started: float = field(default_factory=time.monotonic)
+    route: Route | None = None
+    path: Mapping[str, str] = field(default_factory=dict)
+    key: "ApiKey | None" = None
+    body: Any = None
+    query: Any = None
+    bytes_in: int = 0
+    streams: bool = False
+    actor: str = ""
+
+    def __post_init__(self) -> None:
+        given = self.request.headers.get("X-Request-Id", "")
+        self.id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+
+    @property
+    def app(self) -> str:
+        """The app of the path, '' without one."""
+        return self.path.get("app", "")
+
+    @property
+    def bearer(self) -> str:
+        """What came as bearer token, '' without one."""
+        scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+
+    @property
+    def routed(self) -> Route:
+        """The route, of a call that has one."""
+        if self.route is None:
+            raise RuntimeError("the call has no route yet")
+        return self.route
+
+    @property
+    def remote(self) -> str:
+        """The client's address, as far as it can be trusted, or ''.
+
+        Each proxy before us (``web_proxies``) adds the address that it sees to X-Forwarded-For, so
+        the one that the first of them saw stands so many places from the right; what is left of it
+        the client wrote itself.
+        """
+        proxies = self.services.settings.web_proxies
+        if not proxies:
+            return self.request.remote or ""
+        seen = ",".join(self.request.headers.getall("X-Forwarded-For", ())).split(",")
+        return seen[-proxies].strip()[:64] if len(seen) >= proxies else ""
+
+    async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run library code on a thread."""
+        return await on_thread(self.services.threads, call, *args, **kwargs)
+
+
+class Parts(Protocol):
+    """A body that comes piece by piece."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces."""
+
+    async def aclose(self) -> None:
+        """Give free what it holds."""
+
+
+@dataclass
+class Answer:
+    """What a handler answers.
+
+    Attributes:
+        status: HTTP's.
+        value: the JSON body, if it is one: a pydantic model, or a dataclass of the library.
+        body: the body, if it is none.
+        media: its content type.
+        headers: beside those that every answer has.
+        parts: a body that is written piece by piece instead.
+        close: whether the connection ends with it.
+    """
+
+    status: int = 200
+    value: Any = None
+    body: bytes = b""
+    media: str = JSON
+    headers: dict[str, str] = field(default_factory=dict)
+    parts: Parts | None = None
+    close: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.value, BaseModel):
+            self.body = orjson.dumps(self.value.model_dump(mode="json"))
+        elif self.value is not None:
+            self.body = orjson.dumps(self.value)
+
+    @classmethod
+    def of_problem(cls, problem: ProblemError, request_id: str) -> "Answer":
+        """Return the answer that tells a problem."""
+        return cls(
+            problem.status,
+            body=problem.body(request_id),
+            media=MEDIA,
+            headers=problem.headers,
+            close=problem.close,
+        )
+
+    def to_json(self) -> bytes:
+        """Return the answer as it is kept for an Idempotency-Key."""
+        return orjson.dumps(
+            {
+                "status": self.status,
+                "body": self.body.decode(),
+                "media": self.media,
+                "headers": self.headers,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, kept: bytes | str) -> "Answer":
+        """Read a kept answer."""
+        fields = orjson.loads(kept)
+        return cls(**{**fields, "body": fields["body"].encode()})

@@ -1,0 +1,208 @@
+"""The entry: what every request passes, in this order, and how each ends in one answer.
+
+Request id, route (404, 405), key (401), app and scope (403), the key's rate (429), query, content
+type and body (408, 413, 415, 400, 422), a free place (503), Idempotency-Key, the handler. What is
+cheap to refuse is refused first, and a slow body holds no place. Each answer leaves one log line.
+"""
+
+import asyncio
+import contextlib
+import time
+import traceback
+from typing import Final
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from producers import logs
+from producers.api_keys import Scope
+from producers.events import RequestAnswered, RequestFailed
+from producers.web import body
+from producers.web.call import Answer, Call
+from producers.web.problem import (
+    ProblemError,
+    invalid,
+    of_error,
+    of_ticket,
+    of_validation,
+    retry_after,
+)
+from producers.web.route import Open, Route
+from producers.web.router import Router
+from producers.web.services import Services
+
+_HEADERS: Final = {
+    "Server": "wxbroadcast",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+}
+_TRACE: Final = 4000
+"""Characters of a traceback that the log keeps."""
+_FREE: Final = frozenset({Open.ALL})
+"""Health and documents need no place: they answer while all hands are full."""
+
+
+class Entry:
+    """Answers requests. Belongs to one event loop.
+
+    Attributes:
+        at_work: requests that have a place now.
+    """
+
+    def __init__(self, services: Services, router: Router) -> None:
+        self._services = services
+        self._router = router
+        self._places = services.settings.web_requests
+        self._timeout_s = services.settings.web_timeout.total_seconds()
+        self.at_work = 0
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; what aiohttp's server calls."""
+        call = Call(request, self._services)
+        try:
+            answer = await self._answer(call)
+        except asyncio.CancelledError:
+            raise
+        except ProblemError as problem:
+            answer = Answer.of_problem(problem, call.id)
+        except Exception as error:  # noqa: BLE001 - nothing from inside reaches the client
+            answer = self._unforeseen(call, error)
+        try:
+            return await self._respond(call, answer)
+        finally:
+            self._log(call, answer)
+
+    async def _answer(self, call: Call) -> Answer:
+        request = call.request
+        raw_path, _, query = request.raw_path.partition("?")
+        route, call.path = self._router.find(request.method, raw_path)
+        call.route = route
+        await self._let_in(call, route)
+        if route.query is not None:
+            call.query = _query(route, query)
+        reader = await body.read(call, route)
+        if route.access in _FREE:
+            return await route.handler(call)
+        if self._services.stopping or self.at_work >= self._places:
+            raise ProblemError(
+                "busy", "no place is free at this moment", headers=retry_after(1000), close=True
+            )
+        self.at_work += 1
+        try:
+            return await self._work(call, route, reader)
+        finally:
+            self.at_work -= 1
+
+    async def _let_in(self, call: Call, route: Route) -> None:
+        """Check who asks."""
+        if not isinstance(route.access, Scope):
+            if route.access is Open.TICKET:
+                if not call.bearer:
+                    raise of_ticket("send the ticket of a login: Authorization: Bearer v1.…")
+                call.actor = "ticket"
+            return
+        if route.or_ticket and call.bearer.startswith("v1."):
+            call.actor = "ticket"
+            return
+        key = call.key = await self._services.guard.identify(call.bearer)
+        call.actor = key.id
+        await self._services.guard.admit(key)
+        if call.app and not key.is_for(call.app):
+            raise ProblemError("forbidden", f"this key is not for app {call.app!r}")
+        if route.access not in key.scopes:
+            raise ProblemError("forbidden", f"this key has no scope {route.access.value!r}")
+        if call.app:
+            self._services.settings.app(call.app)
+
+    async def _work(self, call: Call, route: Route, reader: body.Reader | None) -> Answer:
+        if call.streams and reader is not None:
+            call.body = body.Lines(reader)
+        if not route.creates or reader is None:
+            return await self._handle(call, route)
+        return await self._services.idempotency.answer(
+            call, reader.rest, lambda: self._handle(call, route)
+        )
+
+    async def _handle(self, call: Call, route: Route) -> Answer:
+        """Run the handler, within its time; a streamed body has a time of its own."""
+        if call.streams:
+            return await route.handler(call)
+        async with asyncio.timeout(self._timeout_s):
+            return await route.handler(call)
+
+    def _unforeseen(self, call: Call, error: Exception) -> Answer:
+        problem = of_error(error)
+        if problem is None:
+            text = "".join(traceback.format_exception(error))[-_TRACE:]
+            route = call.route.path if call.route else ""
+            logs.emit(RequestFailed(call.id, route, type(error).__name__, logs.redacted(text)))
+            problem = ProblemError("internal", "tell the operator the request_id", close=True)
+        return Answer.of_problem(problem, call.id)
+
+    async def _respond(self, call: Call, answer: Answer) -> web.StreamResponse:
+        headers = {**_HEADERS, "X-Request-Id": call.id, **answer.headers}
+        if answer.parts is None:
+            headers["Content-Type"] = answer.media
+            response = web.Response(status=answer.status, body=answer.body, headers=headers)
+            if answer.close or self._services.stopping:
+                response.force_close()
+            return response
+        headers["Content-Type"] = answer.media
+        stream = web.StreamResponse(status=answer.status, headers=headers)
+        if self._services.stopping:
+            stream.force_close()
+        try:
+            async with contextlib.aclosing(answer.parts) as parts:
+                await stream.prepare(call.request)
+                async for part in parts:
+                    async with asyncio.timeout(self._timeout_s):  # a client that does not read
+                        await stream.write(part)
+            await stream.write_eof()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the head is gone: only a cut can tell
+            if not isinstance(error, ConnectionError | TimeoutError):
+                self._unforeseen(call, error)
+            if call.request.transport is not None:
+                call.request.transport.abort()
+        return stream
+
+    def _log(self, call: Call, answer: Answer) -> None:
+        logs.emit(
+            RequestAnswered(
+                call.id,
+                call.request.method[:16],
+                call.route.path if call.route else "",
+                answer.status,
+                call.actor,
+                call.app,
+                call.remote,
+                call.bytes_in,
+                round((time.monotonic() - call.started) * 1000, 3),
+            )
+        )
+
+
+def _query(route: Route, text: str) -> object:
+    """Return the query as the route's model makes it; each name once."""
+    if route.query is None:
+        return None
+    try:
+        text.encode()  # not, where a raw byte was no UTF-8
+        pairs = parse_qsl(
+            text,
+            keep_blank_values=True,
+            strict_parsing=bool(text),
+            errors="strict",
+            max_num_fields=50,
+        )
+    except ValueError:  # also a UnicodeError
+        raise ProblemError("bad-request", "the query is malformed") from None
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise invalid("query", "a name stands twice in the query")
+    try:
+        return route.query.model_validate(fields)
+    except ValidationError as error:
+        raise of_validation(error, "query") from None

@@ -1,0 +1,196 @@
+"""One process of the HTTP service: it listens, answers, and ends gracefully.
+
+SIGTERM or SIGINT: no new connection is taken, idle ones are closed, what runs is finished and its
+connection closed with the answer; what has not ended after eight seconds is cut. If the process is
+killed instead, whatever was answered is stored, and what was not is sent again by its client.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from producers import logs, store
+from producers.errors import InvalidInputError
+from producers.events import WebStarted, WebStopped, WebStopping
+from producers.settings import Settings
+from producers.web.connection import Server
+from producers.web.documents import Documents
+from producers.web.entry import Entry
+from producers.web.router import Router
+from producers.web.routes import TABLE
+from producers.web.services import Services
+
+_DRAIN_S: Final = 8.0
+_END_S: Final = 1.5
+"""After the drain, for what is cut to notice."""
+_BACKLOG: Final = 1024
+_GARBAGE: Final = (50_000, 20, 50)
+"""Python looks for cycles once in so many new objects: requests leave none, and bulk bodies are
+many objects at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to listen.
+
+    Attributes:
+        host: address or name.
+        port: 0 takes a free one.
+        shared: whether other processes of the same service listen there too.
+    """
+
+    host: str
+    port: int
+    shared: bool = False
+
+
+def bind(place: Place) -> socket.socket:
+    """Return a bound socket.
+
+    Raises:
+        InvalidInputError: the address is not one of this machine, or is in use.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if place.shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise InvalidInputError(
+            [f"cannot listen on {place.host}:{place.port}: {error.strerror}"]
+        ) from error
+    bound.setblocking(False)
+    return bound
+
+
+class Service:
+    """The running service.
+
+    Attributes:
+        port: where it listens.
+        entry: what answers.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.services = Services(settings, Documents(TABLE))
+        self.entry = Entry(self.services, Router(TABLE))
+        self.port = 0
+        self._server: Server
+        self._runner: web.ServerRunner | None = None
+
+    async def start(self, bound: socket.socket) -> None:
+        """Listen."""
+        settings = self.services.settings
+        await self.services.open()
+        self._server = Server(
+            self.entry, settings.web_connections, settings.web_keepalive.total_seconds()
+        )
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=_DRAIN_S)
+        await self._runner.setup()
+        await web.SockSite(self._runner, bound, backlog=_BACKLOG).start()
+        host, self.port = bound.getsockname()[:2]
+        logs.emit(WebStarted(host, self.port, os.getpid()))
+
+    async def stop(self) -> None:
+        """Finish what runs, and close everything."""
+        began = time.monotonic()
+        self.services.stopping = True
+        logs.emit(WebStopping(self.entry.at_work))
+        if self._runner is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_S):
+                    await self._drained(self._runner)
+            left = self.entry.at_work
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_END_S):
+                    await self._runner.cleanup()
+        else:
+            left = 0
+        await self.services.close()
+        logs.emit(WebStopped(left, round(time.monotonic() - began, 3)))
+
+    async def _drained(self, runner: web.ServerRunner) -> None:
+        """Take no new connection, and wait until every request has its answer."""
+        for site in list(runner.sites):
+            await site.stop()
+        while self._server.close_idle() or self.entry.at_work:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, place: Place) -> AsyncIterator[Service]:
+    """Run the service within a block; for tests, and for `run`."""
+    bound = bind(place)
+    service = Service(settings)
+    await service.start(bound)
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+async def _until_signal(settings: Settings, place: Place, parent: int | None) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    if parent is not None:
+        loop.add_reader(parent, ended.set)  # its end of the pipe is closed: it is no more
+    async with serving(settings, place):
+        gc.collect()
+        gc.freeze()  # what exists by now stays
+        gc.set_threshold(*_GARBAGE)
+        await ended.wait()
+        if parent is not None:
+            loop.remove_reader(parent)
+
+
+def run(settings: Settings, place: Place, *, parent: int | None = None) -> int:
+    """Run one process until SIGTERM, SIGINT, or the end of its parent.
+
+    Args:
+        settings: as loaded.
+        place: where to listen.
+        parent: descriptor of a pipe that the parent holds open.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        LayoutMismatchError: the deployment was born with other lanes or buckets.
+        StoreUnavailableError: Redis does not answer.
+        InvalidInputError: cannot listen there.
+    """
+    logs.configure(f"web-{os.getpid()}", descriptor=1)
+    client = store.connect(settings, 2)
+    try:
+        store.check_layout(client, settings)
+    finally:
+        client.connection_pool.disconnect()
+    main = _until_signal(settings, place, parent)
+    if sys.platform == "win32":
+        asyncio.run(main)
+    else:
+        import uvloop  # noqa: PLC0415 - there is none for Windows
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
+    if any(one.name.startswith("web") for one in threading.enumerate()):
+        logs.close()
+        os._exit(0)  # a thread still waits for Redis, and nobody for it
+    return 0

@@ -1,0 +1,92 @@
+"""The services: what handlers work with, opened once per process."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Final
+
+from producers import store
+from producers.api_keys import ApiKeys
+from producers.audiences import Audiences
+from producers.broadcasts import Broadcasts
+from producers.callbacks import Callbacks
+from producers.collect import Collector
+from producers.door import Door
+from producers.forecast import Forecaster
+from producers.messages import Messages
+from producers.plan import Planner
+from producers.recipients import Recipients
+from producers.settings import Settings
+from producers.users import Users
+from producers.web.batcher import Batcher
+from producers.web.documents import Documents
+from producers.web.guard import Guard
+from producers.web.idempotency import Idempotency
+
+_THREADS: Final = 16
+"""Library calls at once; they wait for Redis most of the time."""
+_QUICK: Final = 4
+"""Threads for what every request waits for: permits, keys, limits. Nothing slow gets there."""
+_STREAMS: Final = 4
+"""Streamed imports at once: each holds a thread while its client sends."""
+
+
+class Services:
+    """Everything a handler may use.
+
+    Attributes:
+        settings: as loaded.
+        threads: for library calls.
+        stream_threads: for streamed imports and exports; ``streams`` counts them.
+        stopping: set when no new work is taken.
+        documents: of the API.
+    """
+
+    def __init__(self, settings: Settings, documents: Documents) -> None:
+        self.settings = settings
+        self.documents = documents
+        self.client = store.connect(settings, 2 * (_THREADS + _QUICK + _STREAMS))
+        self.threads: Executor = ThreadPoolExecutor(_THREADS, "web")
+        self.quick: Executor = ThreadPoolExecutor(_QUICK, "web-quick")
+        self.stream_threads: Executor = ThreadPoolExecutor(_STREAMS, "web-stream")
+        self.streams = asyncio.Semaphore(_STREAMS)
+        self.stopping = False
+        self.keys = ApiKeys(self.client, settings)
+        self.guard = Guard(self.keys, self.quick)
+        self.collector = Collector(self.client, settings)
+        self.batcher = Batcher(self.collector, self.quick)
+        self.audiences = Audiences(self.client, settings)
+        self.broadcasts = Broadcasts(self.client, settings)
+        self.messages = Messages(self.client, settings)
+        self.recipients = Recipients(self.client, settings)
+        self.users = Users(self.client, settings)
+        self.forecaster = Forecaster(self.client, settings)
+        self.planner = Planner(self.client, settings)
+        self.idempotency = Idempotency(self.client, self.threads)
+        self.door = Door(self.client, settings)
+        self.callbacks = Callbacks(self.client, settings)
+        self._ended = threading.Event()
+        self._acting: threading.Thread | None = None
+
+    async def open(self) -> None:
+        """Open what belongs to this event loop, and begin to act on WeChat's pushes."""
+        await self.door.open()
+        if not any(app.callback_token for app in self.settings.apps.values()):
+            return
+        self._acting = threading.Thread(
+            target=self.callbacks.run, args=(self._ended,), name="callbacks", daemon=True
+        )
+        self._acting.start()
+
+    async def close(self) -> None:
+        """Wait for what runs, and close everything."""
+        self._ended.set()
+        await self.batcher.close()
+        await self.door.close()
+        for pool in (self.threads, self.quick, self.stream_threads):
+            await asyncio.to_thread(pool.shutdown, wait=False, cancel_futures=True)
+        if self._acting is not None:
+            await asyncio.to_thread(self._acting.join, 1.0)
+        close: Callable[[], None] = self.client.connection_pool.disconnect
+        await asyncio.to_thread(close)

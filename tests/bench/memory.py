@@ -1,0 +1,158 @@
+"""Memory: what each thing costs Redis and the processes, and how it grows with the audience.
+
+For each size, on an empty Redis: permits are collected (so everybody is in `all` too), the same
+users are imported as an audience of their own, and a broadcast reaches them all, by two workers
+without a limit. Between the steps Redis is asked for `used_memory`, less the buffers
+of its clients and of its append-only file::
+
+    audience member   what the import added / users
+    stored permit     what collecting added / users, less an audience member
+    outcome           what the broadcast left / users: spent permits stay as tombstones, of the same
+                      size; counts, bitmap and spec are in it
+    queued message    bytes of the queue over its length, at its longest
+    peak              the most that was used at any time over what was used before the broadcast
+
+Resident memory: of the workers and of the splitting (it is the workers' own), after the first
+tenth of the recipients and at the end; the same code in one process, so the growth is what counts.
+
+WeChat answers at once (5 ms), with no msgid, as the subscribe API; with one, an outcome costs as
+much again for a day.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from producers import keys
+from producers.words import ENDED
+
+from .cost import rss_mb
+from .figures import Figure, Report, must
+from .ground import CORES, Ground, Workers, spec
+from .scale import Scale
+
+USERS: Final = {
+    Scale.FULL: (10_000, 100_000, 1_000_000),
+    Scale.QUICK: (10_000, 40_000),
+    Scale.TINY: (1_000,),
+}
+_GOAL_AT: Final = 1_000_000
+"""The goals are meant for an audience that fills its buckets: about 64 members each."""
+_STANDSTILL_S: Final = 60.0
+
+
+@dataclass
+class Peaks:
+    """What was seen while a broadcast ran.
+
+    Attributes:
+        used: bytes of Redis at the most.
+        queued: messages in the queue at the most.
+        queue_bytes: bytes of the queue, when it was the longest.
+        rss: (settled, megabytes of all workers), as time went by.
+    """
+
+    used: int = 0
+    queued: int = 0
+    queue_bytes: int = 0
+    rss: list[tuple[int, float]] = field(default_factory=list)
+
+
+def run(ground: Ground, scale: Scale, profile: Path | None) -> Report:
+    """Measure each size; see the module."""
+    report = Report("memory")
+    for users in USERS[scale]:
+        _measure(ground, report, users)
+    return report
+
+
+def _measure(ground: Ground, report: Report, users: int) -> None:
+    ground.use()
+    ground.wechat.post("latency", {"median_ms": 5})
+    client = ground.client
+    empty = _used(client)
+    ground.give(users, 1)
+    collected = _used(client)
+    ground.invite("everybody", users)
+    invited = _used(client)
+    member = (invited - collected) / users
+    with ground.workers(2, cores=CORES) as workers:
+        before = _used(client)
+        created = ground.broadcasts.create(spec("everybody")).id
+        peaks = _watch(ground, workers, created, users)
+        ground.check(ground.finish(created), users)
+        pids = len(workers.pids)
+    left = _used(client) - before
+    start = next(rss for settled, rss in peaks.rss if settled >= users // 10)
+    end = peaks.rss[-1][1]
+
+    def flat(megabytes: float) -> bool:
+        return megabytes < 0.1 * start
+
+    def slim(each: float) -> bool | None:
+        return each <= 48 if users >= _GOAL_AT else None
+
+    of = f"{users:,} users"
+    slim_goal = "≤ 48 B" if users >= _GOAL_AT else ""
+    report.figures += [
+        _goal(f"{of}: bytes per audience member", "B", member, slim_goal, slim),
+        Figure(f"{of}: bytes per stored permit", "B", [(collected - empty) / users - member]),
+        _goal(f"{of}: bytes per outcome", "B", left / users, slim_goal, slim),
+        Figure(
+            f"{of}: bytes per queued message",
+            "B",
+            [peaks.queue_bytes / max(1, peaks.queued)],
+            note=f"at most {peaks.queued:,} queued",
+        ),
+        Figure(f"{of}: Redis in all at its peak", "MB", [peaks.used / 2**20]),
+        Figure(f"{of}: peak while sending over before", "B/user", [(peaks.used - before) / users]),
+        _goal(
+            f"{of}: growth of two workers' memory from a tenth to the end",
+            "MB",
+            end - start,
+            "flat (< 10 %)",
+            flat,
+            note=f"{end:.0f} MB of {pids} processes in all",
+        ),
+    ]
+    report.sums.append(f"{users:,} delivered once each")
+
+
+def _goal(
+    what: str,
+    unit: str,
+    value: float,
+    goal: str,
+    good: Callable[[float], bool | None],
+    note: str = "",
+) -> Figure:
+    return Figure(what, unit, [value], goal=goal, note=note).judge_median(good)
+
+
+def _watch(ground: Ground, workers: Workers, broadcast: str, users: int) -> Peaks:
+    """Look on until the broadcast has ended."""
+    client, queue = ground.client, keys.queue(0, broadcast)
+    peaks = Peaks()
+    settled, deadline = -1, 0.0
+    while True:
+        status = ground.broadcasts.status(broadcast)
+        peaks.used = max(peaks.used, _used(client))
+        peaks.rss.append((status.settled, rss_mb(workers.pids)))
+        queued = client.llen(queue)
+        if queued > peaks.queued:
+            peaks.queue_bytes = client.memory_usage(queue, samples=0) or 0
+            peaks.queued = queued
+        if status.state in ENDED and status.complete:
+            return peaks
+        if status.settled > settled:
+            settled, deadline = status.settled, time.monotonic() + _STANDSTILL_S
+        must(time.monotonic() < deadline, f"it stands still at {settled:,} of {users:,}")
+        time.sleep(0.1 if users < 100_000 else 0.5)
+
+
+def _used(client: Any) -> int:
+    """Return the bytes that Redis uses, but for the buffers of its clients and of its AOF."""
+    memory = client.info("memory")
+    return int(memory["used_memory"] - memory["mem_clients_normal"] - memory["mem_aof_buffer"])
