@@ -2,7 +2,7 @@
 --
 -- Guarantee: over all workers, slots are spaced at least 1 / rate apart (GCRA without a burst: the
 -- theoretical arrival time never lies in the past), so no window holds more than its share (I4); a
--- broadcast's own rate nests under the app's; minute and day counts hold together with them. Less
+-- broadcast's own rate nests under the app's, and what it must leave out stays with the others; minute and day counts hold together with them. Less
 -- than was asked for is granted when the next slots lie too far ahead, when the minute or the day is
 -- used up, or while WeChat's limit error holds everyone back. Being limited costs no retry: the
 -- answer says when to come again. A rate that was set while running goes before the settings' one,
@@ -11,7 +11,7 @@
 -- All arithmetic is in whole microseconds since the epoch (below 2^53, so exact in a double).
 --
 -- KEYS  1 reply string, 2 limiter hash: next_us, blocked_until_ms, level, day, day_count, rate (set
---       while running) and m:SECOND counts; then a limiter hash (next_us) per broadcast with a rate of its own
+--       while running), ahead (slots beyond next_us that are given already) and m:SECOND counts; then a limiter hash (next_us) per broadcast with a rate of its own
 -- ARGV  1 token, 2 now_us or '', 3 rate per 1000 s (0 unlimited), 4 per minute (0), 5 per day (0),
 --       6 day offset (ms to add to the epoch so that a day starts at a multiple of 24 h),
 --       7 slots returned unused, 8 how far ahead a slot may lie (us), 9 sends wanted without a rate
@@ -29,7 +29,7 @@ end
 local limiter = KEYS[2]
 local rate, per_minute, per_day = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local has = redis.call('HMGET', limiter, 'next_us', 'blocked_until_ms', 'level', 'day', 'day_count',
-  'rate')
+  'rate', 'ahead')
 rate = tonumber(has[6] or rate)
 local level = tonumber(has[3] or 0)
 local function us(value) return string.format('%.0f', value) end
@@ -42,6 +42,33 @@ local spacing = rate > 0 and 1000000000 / rate or 0
 local horizon = now + tonumber(ARGV[8])
 -- under one rate the next slot never lies further ahead than this
 local next_us = math.min(tonumber(has[1] or 0), horizon + spacing)
+
+-- An own rate may give a slot some way ahead; the app's slots before it stay free for others. Those
+-- ahead lie on the same grid as next_us, so that next_us can step over them.
+local ahead = {}
+for at in string.gmatch(has[7] or '', '%d+') do ahead[#ahead + 1] = tonumber(at) end
+
+local function step_over()
+  while ahead[1] and ahead[1] < next_us + spacing - 2 do
+    local at = table.remove(ahead, 1)
+    if at > next_us - spacing + 2 then next_us = at + spacing end
+  end
+end
+
+-- The first free slot of the app from a moment on, and its place among those ahead.
+local function free_slot(from)
+  local slot, place = next_us, 1
+  if spacing == 0 then return math.max(from, slot), place end
+  if from > slot then slot = slot + math.ceil((from - slot) / spacing - 1e-6) * spacing end
+  while ahead[place] and ahead[place] < slot + spacing - 2 do
+    if ahead[place] > slot - spacing + 2 then slot = ahead[place] + spacing end
+    place = place + 1
+  end
+  return slot, place
+end
+
+if next_us < now then next_us = now end
+step_over()
 
 local groups, wanted = {}, 0
 local function group(key, own_rate, want)
@@ -96,18 +123,27 @@ while granted < may do
   for _, one in ipairs(groups) do
     if #one.slots < one.want and (not best or one.at < best.at) then best = one end
   end
-  local slot = math.ceil(math.max(next_us, best.at, now))
+  local slot, place = free_slot(best.at)
+  slot = math.ceil(slot)
   if slot > horizon then
     wait_ms = math.max(wait_ms, math.ceil((slot - horizon) / 1000))
     break
   end
   best.slots[#best.slots + 1] = slot
-  best.at = slot + best.spacing
-  next_us = slot + spacing
+  -- waiting for a place on the grid is made up for: else an own rate would fall behind
+  best.at = (slot - best.at < spacing and best.at or slot) + best.spacing
+  if slot >= next_us + spacing - 2 and spacing > 0 then
+    table.insert(ahead, place, slot)
+  else
+    next_us = slot + spacing
+    step_over()
+  end
   granted = granted + 1
 end
 
-redis.call('HSET', limiter, 'next_us', us(next_us), 'day', day, 'day_count', day_count + granted)
+for i, at in ipairs(ahead) do ahead[i] = us(at) end
+redis.call('HSET', limiter, 'next_us', us(next_us), 'day', day, 'day_count', day_count + granted,
+  'ahead', table.concat(ahead, ' '))
 if not has[6] then redis.call('PEXPIRE', limiter, 2 * DAY) end
 if per_minute > 0 and granted > 0 then
   redis.call('HINCRBY', limiter, 'm:' .. us(second), granted)

@@ -96,7 +96,9 @@ def shared(lane: Lane) -> Shared:
 def test_slots_are_spaced_exactly_and_the_next_call_goes_on(shared: Shared) -> None:
     shared.rate = 10
     first = shared.reserve(3)
-    assert first == Grant(NOON, 0, 0, NOON + 300_000, shared.rate, [[NOON, NOON + 100_000, NOON + 200_000]])
+    assert first == Grant(
+        NOON, 0, 0, NOON + 300_000, shared.rate, [[NOON, NOON + 100_000, NOON + 200_000]]
+    )
     second = shared.reserve(1, worker="w2")
     assert second == Grant(NOON, 0, 0, NOON + 400_000, shared.rate, [[NOON + 300_000]])
     shared.now_us += 50_000
@@ -142,7 +144,7 @@ def test_a_broadcasts_own_rate_nests_under_the_apps(shared: Shared) -> None:
     grant = shared.reserve(3, b1=4)
     assert [len(group) for group in grant.groups] == [3, 4]
     own = [slot - NOON for slot in grant.groups[1]]
-    assert all(b - a >= 100_000 for a, b in pairwise(own))
+    assert all(b - a >= 90_000 for a, b in pairwise(own))  # it waits for a place among the app's
     every = sorted(slot for group in grant.groups for slot in group)
     assert all(b - a >= 10_000 for a, b in pairwise(every))
     assert shared.lane.client.ttl(keys.broadcast_limiter("shop", "b1")) > 0
@@ -155,6 +157,49 @@ def test_an_own_rate_holds_without_one_of_the_app_and_across_calls(shared: Share
     assert offsets == [[0, 0], [0, 100_000], [0, 200_000]]
     grant = shared.reserve(0, worker="w2", b1=1, b2=1)
     assert [[slot - NOON for slot in group] for group in grant.groups] == [[], [200_000], [400_000]]
+
+
+def test_a_capped_broadcast_costs_the_others_its_share_alone(shared: Shared) -> None:
+    shared.rate, shared.own_rates = 200, {"b1": 20}
+    plain: list[int] = []
+    own: list[int] = []
+    for _ in range(100):  # five seconds, two workers that ask for what they like
+        own += shared.reserve(0, worker="w2", b1=5).groups[1]
+        plain += shared.reserve(20).slots
+        shared.now_us += 50_000
+    every = sorted(plain + own)
+    assert all(after - before >= 4_998 for before, after in pairwise(every))
+    within = [slot for slot in every if slot < NOON + 5_000_000]
+    assert len(within) >= 990
+    assert busiest(every, 1_000_000) <= 201
+    assert 98 <= sum(slot < NOON + 5_000_000 for slot in own) <= 101
+    assert busiest(own, 1_000_000) <= 21
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([7, 50, 347, 3000]),
+    st.sampled_from([1, 5, 40, 400]),
+    st.lists(
+        st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 300_000)), max_size=25
+    ),
+)
+def test_whatever_is_asked_slots_keep_their_distance(
+    shared: Shared, rate: int, cap: int, steps: list[tuple[int, int, int]]
+) -> None:
+    shared.now_us += 10 * DAY_MS * 1000
+    shared.rate, shared.own_rates = rate, {"b1": cap}
+    plain: list[int] = []
+    own: list[int] = []
+    for some, capped, pause_us in steps:
+        groups = shared.reserve(some, b1=capped).groups
+        plain += groups[0]
+        own += groups[1]
+        shared.now_us += pause_us
+    spacing = 1_000_000 / rate
+    assert all(b - a >= spacing - 3 for a, b in pairwise(sorted(plain + own)))
+    assert all(b - a >= 1_000_000 / cap - spacing - 3 for a, b in pairwise(sorted(own)))
+    assert busiest(own, 1_000_000) <= cap + 1
 
 
 def test_a_slow_broadcast_does_not_hold_the_apps_slots(shared: Shared) -> None:
@@ -257,7 +302,7 @@ def test_probing_keeps_to_a_lower_rate_and_to_one_without_any(shared: Shared) ->
 def test_nothing_wanted_is_nothing_granted(shared: Shared) -> None:
     shared.rate = 10
     grant = shared.reserve(0)
-    assert (grant.slots, grant.wait_ms, grant.horizon_us) == ([], 0, 0)
+    assert (grant.slots, grant.wait_ms, grant.horizon_us) == ([], 0, NOON)
     assert shared.reserve(1).offsets == [0]
 
 
