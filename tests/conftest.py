@@ -89,7 +89,7 @@ def client(settings: Settings) -> Iterator["redis.Redis"]:
 
 
 def eventually(
-    holds: Callable[[], Any], that: str, *, within_s: float = 15.0, every_s: float = 0.02
+    holds: Callable[[], Any], that: str, *, within_s: float = 30.0, every_s: float = 0.02
 ) -> Any:
     """Wait until something holds; fail with a sentence saying what never came true."""
     deadline = time.monotonic() + within_s

@@ -70,6 +70,7 @@ def main() -> int:
             wrong = f"{name}: WRONG: {error}"
             break
         report.seconds = time.monotonic() - started
+        sys.stderr.write(f"{name}: {report.seconds:.0f} s\n")
         reports.append(report)
     title = "tests.bench: medians over rounds, baselines of the same run"
     if asked.scale is Scale.TINY:

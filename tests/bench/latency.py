@@ -23,7 +23,7 @@ from .figures import Figure, Report, must
 from .ground import APP, CORES, TEMPLATE, Ground, form_id, openid, spec
 from .scale import Scale
 
-SINGLES: Final = {Scale.FULL: 200, Scale.QUICK: 50, Scale.TINY: 3}
+SINGLES: Final = {Scale.FULL: 120, Scale.QUICK: 50, Scale.TINY: 3}
 GREAT: Final = {Scale.FULL: 1_000_000, Scale.QUICK: 100_000, Scale.TINY: 12_000}
 ROUNDS: Final = {Scale.FULL: 3, Scale.QUICK: 2, Scale.TINY: 1}
 SMALL: Final = 100

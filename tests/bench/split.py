@@ -25,7 +25,7 @@ from .figures import Figure, Report, must
 from .ground import APP, Ground, Told, openid, spec, told
 from .scale import Scale
 
-AUDIENCE: Final = {Scale.FULL: 1_000_000, Scale.QUICK: 150_000, Scale.TINY: 12_000}
+AUDIENCE: Final = {Scale.FULL: 500_000, Scale.QUICK: 150_000, Scale.TINY: 12_000}
 ROUNDS: Final = {Scale.FULL: 3, Scale.QUICK: 3, Scale.TINY: 1}
 _BASELINE: Final = 20
 """The baseline moves one openid in so many: it is that much slower."""
