@@ -6,17 +6,17 @@ process dies in the middle, the batches that were answered are stored; sending t
 again stores the rest and doubles no form_id and no prepay_id.
 """
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 from producers import keys, logs, scripts
+from producers.ahead import Ahead
 from producers.events import PermitsCollected
-from producers.retry import repeat
 from producers.settings import AppSettings, Settings
 from producers.store import Client
 from producers.uploads import PermitItem, Reason, Refusal, parse_line, parse_upload
@@ -186,7 +186,10 @@ class Collector:
         """
         app_settings = self._settings.app(app)
         waiting: dict[int, _Batch] = {}
-        with _Ahead(partial(self._store, self._caller, app_settings), on_progress) as ahead:
+        ahead = Ahead(self._client, self._script, "storing permits")
+        with contextlib.closing(
+            _Storing(ahead, self._caller, app_settings, on_progress)
+        ) as storing:
             for report, number, upload in uploads:
                 if isinstance(upload, bytes) and not upload.strip():
                     continue
@@ -202,13 +205,10 @@ class Collector:
                         batch = waiting[lane] = _Batch(lane, app, source)
                     batch.add(item, bucket, number, report)
                     if len(batch.users) >= _USERS or batch.items >= 10 * _USERS:
-                        del waiting[lane]
-                        ahead.store(batch)
-            ahead.finish()
-        for batch in waiting.values():
-            batch.count(self._store(self._caller, app_settings, batch))
-        if on_progress:
-            on_progress()
+                        storing.store(waiting.pop(lane))
+            for batch in waiting.values():
+                storing.store(batch)
+            storing.finish()
 
     @property
     def _caller(self) -> str:
@@ -218,45 +218,41 @@ class Collector:
             caller = self._callers.id = scripts.new_token()
         return caller
 
-    def _store(self, caller: str, app: AppSettings, batch: "_Batch") -> list[int]:
-        """Store a batch; the answer is for its `count`."""
-        script_keys, args = batch.call(caller, app)
-        results: list[int] = repeat(
-            "storing permits", lambda: self._script(keys=script_keys, args=args)
-        )
-        return results
 
-
-class _Ahead:
-    """Stores batches on a thread of its own, one at a time, so that the next one can be read."""
+class _Storing:
+    """Stores batches, one under way while the next one is read, and counts the answers."""
 
     def __init__(
-        self, store: Callable[["_Batch"], list[int]], on_progress: Callable[[], None] | None
+        self,
+        ahead: Ahead,
+        caller: str,
+        app: AppSettings,
+        on_progress: Callable[[], None] | None,
     ) -> None:
-        self._store = store
+        self._ahead = ahead
+        self._caller = caller
+        self._app = app
         self._on_progress = on_progress
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="collect")  # starts when needed
-        self._under_way: tuple[_Batch, Future[list[int]]] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
+        self._under_way: _Batch | None = None
 
     def store(self, batch: "_Batch") -> None:
-        """Begin to store a batch, after the one before is stored."""
+        """Begin to store a batch, once the one before is stored."""
+        call = batch.call(self._caller, self._app)
         self.finish()
-        self._under_way = batch, self._thread.submit(self._store, batch)
+        self._ahead.start(*call)
+        self._under_way = batch
 
     def finish(self) -> None:
-        """Wait for the batch that is under way, and count it; raises what storing it raised."""
-        if self._under_way is None:
-            return
-        (batch, stored), self._under_way = self._under_way, None
-        batch.count(stored.result())
-        if self._on_progress:
-            self._on_progress()
+        """Count the batch that is under way; raises what storing it raised."""
+        batch, self._under_way = self._under_way, None
+        if batch is not None:
+            batch.count(self._ahead.finish())
+            if self._on_progress:
+                self._on_progress()
+
+    def close(self) -> None:
+        """Leave what is still under way; there is some only when reading the uploads failed."""
+        self._ahead.close()
 
 
 _Place = tuple[PermitItem, int, Report]
