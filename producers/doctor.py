@@ -20,7 +20,7 @@ import redis
 
 from producers import keys, store
 from producers.errors import LayoutMismatchError, StoreUnavailableError
-from producers.settings import Settings
+from producers.settings import AppSettings, Settings
 from producers.store import Client
 from producers.words import TokenSource
 
@@ -87,6 +87,7 @@ def examine(settings: Settings) -> list[Check]:
     finally:
         client.close()
         client.connection_pool.disconnect()
+    checks += [_templates(alias, app) for alias, app in settings.apps.items()]
     return checks + asyncio.run(_examine_apps(settings))
 
 
@@ -182,6 +183,14 @@ def _workers(client: Client, now_ms: int) -> Check:
     return Check(
         "workers", Health.WARN, "none alive", "start `dramatiq workers -p 1`, or `wxbroadcast up`"
     )
+
+
+def _templates(alias: str, app: AppSettings) -> Check:
+    """A phone may report any template, and each that it makes up stays in the stock."""
+    name, count = f"app {alias}: subscribe_templates", len(app.subscribe_templates)
+    if count:
+        return Check(name, Health.OK, f"{count} templates")
+    return Check(name, Health.WARN, "any", "list the template ids that phones may report")
 
 
 async def _examine_apps(settings: Settings) -> list[Check]:

@@ -58,6 +58,7 @@ def test_doctor_says_what_to_change_and_shows_no_secret(settings: Any) -> None:
     assert checks["appendonly"]["health"] == "warn"
     assert checks["version"]["health"] == "ok"
     assert checks["app shop: token"]["health"] == "bad"
+    assert checks["app shop: subscribe_templates"]["health"] == "warn"
     assert "shop-secret" not in found.stdout + found.stderr
 
 
