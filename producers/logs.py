@@ -10,11 +10,13 @@ import json
 import logging
 import os
 import re
+import select
+import stat
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,6 +30,9 @@ Fields = MutableMapping[str, Any]
 
 _BUFFER: Final = 50_000
 """Lines kept for a slow reader: about six seconds at full speed."""
+
+_PIECE: Final = 1 << 20
+"""Bytes written at once to a file or a socket."""
 
 _SECRET: Final = re.compile(
     r"""((?:access_token|secret|appsecret|session_key)['"]?\s*[=:]\s*['"]?|://[^/@\s:]*:(?=[^/@\s]*@))[^&\s'",}@]+"""
@@ -43,6 +48,9 @@ class _Writer:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        # processes that share a pipe do not break each other's lines only below this
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+        self._most = select.PIPE_BUF if is_pipe else _PIECE
         self._lines: deque[bytes] = deque()
         self._dropped = 0
         self._counting = threading.Lock()
@@ -90,12 +98,27 @@ class _Writer:
                 continue
             if self._lines:
                 self._wake.set()
-            view = memoryview(b"\n".join(batch) + b"\n")
             try:
-                while view:
-                    view = view[os.write(self._descriptor, view) :]
+                for piece in _pieces(batch, self._most):
+                    view = memoryview(piece)
+                    while view:
+                        view = view[os.write(self._descriptor, view) :]
             except OSError:
                 self._dropped += len(batch)  # the reader is gone; nobody is left to tell
+
+
+def _pieces(lines: list[bytes], most: int) -> Iterator[bytes]:
+    """Join whole lines to pieces of at most so many bytes; a longer line is one of its own."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        if piece and size + len(line) + 1 > most:
+            yield b"\n".join(piece) + b"\n"
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line) + 1
+    if piece:
+        yield b"\n".join(piece) + b"\n"
 
 
 class _Clock:

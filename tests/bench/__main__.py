@@ -55,7 +55,7 @@ def main() -> int:
     logs.silence()  # this process's own; the workers write theirs
     reports: list[Report] = []
     began = time.monotonic()
-    wrong = ""
+    wrong: list[str] = []
     for name in asked.only or NAMES:
         module = importlib.import_module(f".{name}", __package__)
         sys.stderr.write(f"{name} …\n")
@@ -67,8 +67,8 @@ def main() -> int:
             ):
                 report: Report = module.run(ground, asked.scale, asked.profile)
         except WrongSumError as error:
-            wrong = f"{name}: WRONG: {error}"
-            break
+            wrong.append(f"{name}: WRONG: {error}")
+            continue
         report.seconds = time.monotonic() - started
         sys.stderr.write(f"{name}: {report.seconds:.0f} s\n")
         reports.append(report)
@@ -87,8 +87,8 @@ def main() -> int:
             "benchmarks": [report.as_dict() for report in reports],
         }
         asked.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
-    if wrong:
-        sys.stderr.write(wrong + "\n")
+    for sentence in wrong:
+        sys.stderr.write(sentence + "\n")
     return 1 if wrong else 0
 
 

@@ -165,21 +165,22 @@ class Ground:
     def units(
         self, command: str, units: int, cores: Sequence[int], env: dict[str, str]
     ) -> Iterator["Workers"]:
-        """Run a command some times over; its lines go through a pipe to a file."""
-        self._logs += 1
-        log = self.folder / f"workers-{self._logs}.log"
+        """Run a command some times over; the lines of each go through a pipe to a file."""
         given = environment() | {"PYTHONPATH": str(ROOT)} | env
-        ended: list[UnitEnded] = []
-        with drained(log) as pipe:
-            running = supervisor.Supervisor(given, self.folder, pipe, ended.append)
-            try:
+        workers = Workers()
+        with contextlib.ExitStack() as stack:
+            for number in range(units):
+                self._logs += 1
+                log = self.folder / f"unit-{self._logs}.log"
+                pipe = stack.enter_context(drained(log))
+                unit = supervisor.Supervisor(given, self.folder, pipe, workers.ended.append)
+                workers.add(unit, log)
+                # killed in the end: whoever comes next begins on an empty database
+                stack.callback(unit.stop, patience_s=0)
                 with on(cores):
-                    for number in range(units):
-                        running.start(f"worker.{number + 1}", command)
-                yield Workers(running, log, ended)
-            finally:
-                running.stop(patience_s=0)  # killed: the next one begins on an empty database
-        must(not ended, f"a worker ended: {ended}: {log.read_bytes()[-2000:]!r}")
+                    unit.start(f"worker.{number + 1}", command)
+            yield workers
+        must(not workers.ended, f"a worker ended: {workers.ended}: {workers.tail()}")
 
     def _await(self, workers: "Workers", units: int) -> None:
         deadline = time.monotonic() + _START_S
@@ -237,41 +238,54 @@ class Ground:
 
 
 class Workers:
-    """Worker units that run.
+    """Worker units that run, each with a pipe of its own for its lines.
 
     Attributes:
-        log: the file of their lines.
+        ended: those that ended before their time.
     """
 
-    def __init__(self, running: supervisor.Supervisor, log: Path, ended: list[UnitEnded]) -> None:
-        self._running = running
-        self.log = log
-        self._ended = ended
+    def __init__(self) -> None:
+        self._units: list[supervisor.Supervisor] = []
+        self._logs: list[Path] = []
+        self.ended: list[UnitEnded] = []
+
+    def add(self, unit: supervisor.Supervisor, log: Path) -> None:
+        """Add one unit, the only one of its supervisor, and the file of its lines."""
+        self._units.append(unit)
+        self._logs.append(log)
 
     @property
     def pids(self) -> list[int]:
         """Every process of every unit."""
-        return [pid for unit in self._running.units for pid in self._running.pids(unit)]
+        return [pid for pids in self._pids for pid in pids]
 
     @property
     def busy_pids(self) -> list[int]:
         """The process of each unit that works: the one that has used the most."""
-        units = [self._running.pids(unit) for unit in self._running.units]
-        return [max(pids, key=lambda pid: cpu_s([pid])) for pids in units]
+        return [max(pids, key=lambda pid: cpu_s([pid])) for pids in self._pids]
+
+    @property
+    def _pids(self) -> list[list[int]]:
+        return [unit.pids(name) for unit in self._units for name in unit.units]
 
     def cpu_s(self) -> float:
         """What they cost so far."""
-        must(not self._ended, f"a worker ended: {self._ended}")
+        must(not self.ended, f"a worker ended: {self.ended}")
         return cpu_s(self.pids)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to every process."""
-        for unit in self._running.units:
-            self._running.kill(unit, number)
+        for unit in self._units:
+            for name in unit.units:
+                unit.kill(name, number)
+
+    def read(self) -> bytes:
+        """Return all lines that they have written."""
+        return b"".join(log.read_bytes() for log in self._logs)
 
     def tail(self) -> str:
-        """Return their last lines."""
-        return self.log.read_bytes()[-2000:].decode(errors="replace")
+        """Return the last lines of each."""
+        return "".join(log.read_bytes()[-2000:].decode(errors="replace") for log in self._logs)
 
 
 @contextlib.contextmanager

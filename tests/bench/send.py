@@ -193,7 +193,7 @@ def _ours(ground: Ground, workers: Workers, audience: str, messages: int, given:
 
 
 def _settled_lines(workers: Workers) -> int:
-    return workers.log.read_bytes().count(b'"event":"message_settled"')
+    return workers.read().count(b'"event":"message_settled"')
 
 
 def _floor(

@@ -190,7 +190,7 @@ def _port(service: Workers) -> int:
     deadline = time.monotonic() + _START_S
     while True:
         must(time.monotonic() < deadline, f"the service did not start: {service.tail()}")
-        for line in service.log.read_bytes().splitlines():
+        for line in service.read().splitlines():
             if line.startswith(b"{") and line.endswith(b"}"):
                 event = orjson.loads(line)
                 if event["event"] == "web_started":

@@ -292,3 +292,25 @@ def test_a_backend_gets_events_through_the_standard_logger_if_it_wants_them() ->
     name, _, line = done.stdout.partition(" ")
     assert name == "wxbroadcast"
     assert json.loads(line) == {"event": "limit_lifted", "app": "shop", "schema": 1}
+
+
+def test_processes_that_share_a_pipe_keep_their_lines_whole() -> None:
+    code = (
+        "from producers import logs, events\n"
+        "logs.configure('p')\n"
+        "for n in range(3000): logs.emit(events.LimitLifted('a' * (n % 300)))\n"
+        "logs.close()\n"
+    )
+    reading, writing = os.pipe()
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=writing) for _ in range(4)]
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        lines = [json.loads(line) for line in pipe]
+    assert [process.wait(20) for process in processes] == [0] * 4
+    assert len(lines) == 12_000
+
+
+def test_a_line_longer_than_a_pipe_takes_at_once_is_written_all_the_same() -> None:
+    lines = [b"a" * 10, b"b" * 9000, b"c" * 10, b"d" * 10]
+    pieces = list(logs._pieces(lines, 4096))
+    assert pieces == [b"a" * 10 + b"\n", b"b" * 9000 + b"\n", b"c" * 10 + b"\n" + b"d" * 10 + b"\n"]
