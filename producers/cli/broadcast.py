@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from producers.cli.options import App, AsJson, duration
+from producers.cli.interrupts import Interrupted, Interrupts
 from producers.cli.session import Code, fail, opened, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -107,12 +108,13 @@ def _wait(broadcasts: "Broadcasts", broadcast_id: str, *, as_json: bool) -> None
     from producers.words import State
 
     try:
-        status = wait_for_end(broadcasts, broadcast_id)
-    except KeyboardInterrupt:
+        with Interrupts() as interrupts:
+            status = wait_for_end(broadcasts, broadcast_id, interrupts)
+    except Interrupted as stop:
         fail(
             f"stopped waiting; broadcast {broadcast_id} goes on: see `wxbroadcast status "
             f"{broadcast_id}`, end it with `wxbroadcast cancel {broadcast_id}`",
-            Code.INTERRUPTED,
+            stop.exit_code,
             as_json=as_json,
         )
     if as_json:

@@ -3,6 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from producers.cli.interrupts import Interrupts
 from producers.cli.progress import Progress
 from producers.cli.session import table
 
@@ -74,12 +75,13 @@ def show(bar: Progress, status: "Status") -> None:
     )
 
 
-def wait_for_end(broadcasts: "Broadcasts", broadcast: str) -> "Status":
+def wait_for_end(broadcasts: "Broadcasts", broadcast: str, interrupts: Interrupts) -> "Status":
     """Show a broadcast's progress until it has ended.
 
     A pause is said and waited through: the operator may resume.
 
     Raises:
+        Interrupted: somebody does not want to wait any more; the broadcast goes on.
         NotFoundError: no such broadcast.
         StoreUnavailableError: Redis was away for a minute.
     """
@@ -110,4 +112,4 @@ def wait_for_end(broadcasts: "Broadcasts", broadcast: str) -> "Status":
             show(bar, status)
             if state in ENDED and status.complete:
                 return status
-            time.sleep(_EVERY_S)
+            interrupts.wait(_EVERY_S)

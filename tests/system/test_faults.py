@@ -535,7 +535,7 @@ READ_WHERE = {
     "producers/broadcasts.py": "the id of a broadcast begins with the time, for people to read",
     "producers/doctor.py": "compares this host's clock with the server's, and says so",
     "producers/logs.py": "the time of a log line",
-    "workers/limiter.py": "the offset of a time zone, the same all day",
+    "producers/settings.py": "the offset of a time zone, the same all day",
 }
 
 
