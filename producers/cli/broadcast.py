@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from producers.cli.options import App, AsJson, duration
 from producers.cli.interrupts import Interrupted, Interrupts
+from producers.cli.options import App, AsJson, duration
 from producers.cli.session import Code, fail, opened, print_json, print_table, say
 
 if TYPE_CHECKING:
