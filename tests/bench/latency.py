@@ -23,9 +23,9 @@ from .figures import Figure, Report, must
 from .ground import APP, CORES, TEMPLATE, Ground, form_id, openid, spec
 from .scale import Scale
 
-SINGLES: Final = {Scale.FULL: 120, Scale.QUICK: 50, Scale.TINY: 3}
-GREAT: Final = {Scale.FULL: 1_000_000, Scale.QUICK: 100_000, Scale.TINY: 12_000}
-ROUNDS: Final = {Scale.FULL: 3, Scale.QUICK: 2, Scale.TINY: 1}
+SINGLES: Final = {Scale.FULL: 120, Scale.QUICK: 25, Scale.TINY: 3}
+GREAT: Final = {Scale.FULL: 1_000_000, Scale.QUICK: 50_000, Scale.TINY: 12_000}
+ROUNDS: Final = {Scale.FULL: 3, Scale.QUICK: 1, Scale.TINY: 1}
 SMALL: Final = 100
 RATE: Final = 300
 _UNTIL_S: Final = 30.0

@@ -53,8 +53,8 @@ class Size:
 
 
 SIZES: Final = {
-    Scale.FULL: Size(UNITS, ((50, 0.5, 10), (347, 0.25, 10), (3000, 0.05, 7)), 10, 4, sliding=True),
-    Scale.QUICK: Size(UNITS, ((50, 0.5, 5), (347, 0.25, 4), (3000, 0.05, 3)), 4, 3, sliding=False),
+    Scale.FULL: Size(UNITS, ((50, 0.5, 8), (347, 0.25, 8), (3000, 0.05, 6)), 6, 3, sliding=True),
+    Scale.QUICK: Size(UNITS, ((50, 0.5, 4), (347, 0.25, 3), (3000, 0.05, 2)), 3, 3, sliding=False),
     Scale.TINY: Size(2, ((50, 0.5, 2),), 1, 2, sliding=False),
 }
 

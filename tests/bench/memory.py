@@ -2,15 +2,14 @@
 
 For each size, on an empty Redis: permits are collected (so everybody is in `all` too), the same
 users are imported as an audience of their own, and a broadcast reaches them all, by two workers
-without a limit. Between the steps Redis is asked for `used_memory`, less the buffers
-of its clients and of its append-only file::
+without a limit. What a thing costs is what Redis's own MEMORY USAGE says of its keys, name and
+entry included, over the users; so neither doubling tables nor buffers are in it::
 
-    audience member   what the import added / users
-    stored permit     what collecting added / users, less an audience member
-    outcome           what the broadcast left / users: spent permits stay as tombstones, of the same
-                      size; counts, bitmap and spec are in it
-    queued message    bytes of the queue over its length, at its longest
-    peak              the most that was used at any time over what was used before the broadcast
+    audience member   all buckets of the audience
+    stored permit     the keys of 2,000 users, of one form_id each
+    outcome           all buckets of the outcomes
+    queued message    the queue over its length, at its longest
+    peak              the most that Redis used in all while sending, tables and buffers included
 
 Resident memory: of the workers and of the splitting (it is the workers' own), after the first
 tenth of the recipients and at the end; the same code in one process, so the growth is what counts.
@@ -20,7 +19,7 @@ much again for a day.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +29,7 @@ from producers.words import ENDED
 
 from .cost import rss_mb
 from .figures import Figure, Report, must
-from .ground import CORES, Ground, Workers, spec
+from .ground import APP, CORES, Ground, Workers, openid, spec
 from .scale import Scale
 
 USERS: Final = {
@@ -40,6 +39,7 @@ USERS: Final = {
 }
 _GOAL_AT: Final = 1_000_000
 """The goals are meant for an audience that fills its buckets: about 64 members each."""
+_SOME: Final = 2_000
 _STANDSTILL_S: Final = 60.0
 
 
@@ -48,13 +48,13 @@ class Peaks:
     """What was seen while a broadcast ran.
 
     Attributes:
-        used: bytes of Redis at the most.
+        total: bytes of Redis in all, at the most.
         queued: messages in the queue at the most.
         queue_bytes: bytes of the queue, when it was the longest.
         rss: (settled, megabytes of all workers), as time went by.
     """
 
-    used: int = 0
+    total: int = 0
     queued: int = 0
     queue_bytes: int = 0
     rss: list[tuple[int, float]] = field(default_factory=list)
@@ -71,20 +71,20 @@ def run(ground: Ground, scale: Scale, profile: Path | None) -> Report:
 def _measure(ground: Ground, report: Report, users: int) -> None:
     ground.use()
     ground.wechat.post("latency", {"median_ms": 5})
-    client = ground.client
-    empty = _used(client)
+    client, buckets = ground.client, range(ground.settings.buckets)
     ground.give(users, 1)
-    collected = _used(client)
     ground.invite("everybody", users)
-    invited = _used(client)
-    member = (invited - collected) / users
+    some = min(users, _SOME)
+    permit = _bytes(client, (keys.permits(0, APP, openid(user)) for user in range(some))) / some
+    members = (keys.audience(0, APP, "everybody", bucket) for bucket in buckets)
+    member = _bytes(client, members) / users
     with ground.workers(2, cores=CORES) as workers:
-        before = _used(client)
+        before = _total(client)
         created = ground.broadcasts.create(spec("everybody")).id
         peaks = _watch(ground, workers, created, users)
         ground.check(ground.finish(created), users)
         pids = len(workers.pids)
-    left = _used(client) - before
+    outcome = _bytes(client, (keys.outcomes(0, created, bucket) for bucket in buckets)) / users
     start = next(rss for settled, rss in peaks.rss if settled >= users // 10)
     end = peaks.rss[-1][1]
 
@@ -98,16 +98,16 @@ def _measure(ground: Ground, report: Report, users: int) -> None:
     slim_goal = "≤ 48 B" if users >= _GOAL_AT else ""
     report.figures += [
         _goal(f"{of}: bytes per audience member", "B", member, slim_goal, slim),
-        Figure(f"{of}: bytes per stored permit", "B", [(collected - empty) / users - member]),
-        _goal(f"{of}: bytes per outcome", "B", left / users, slim_goal, slim),
+        Figure(f"{of}: bytes per stored permit", "B", [permit]),
+        _goal(f"{of}: bytes per outcome", "B", outcome, slim_goal, slim),
         Figure(
             f"{of}: bytes per queued message",
             "B",
             [peaks.queue_bytes / max(1, peaks.queued)],
             note=f"at most {peaks.queued:,} queued",
         ),
-        Figure(f"{of}: Redis in all at its peak", "MB", [peaks.used / 2**20]),
-        Figure(f"{of}: peak while sending over before", "B/user", [(peaks.used - before) / users]),
+        Figure(f"{of}: Redis in all at its peak", "MB", [peaks.total / 2**20]),
+        Figure(f"{of}: of that, over before the sending", "MB", [(peaks.total - before) / 2**20]),
         _goal(
             f"{of}: growth of two workers' memory from a tenth to the end",
             "MB",
@@ -138,7 +138,7 @@ def _watch(ground: Ground, workers: Workers, broadcast: str, users: int) -> Peak
     settled, deadline = -1, 0.0
     while True:
         status = ground.broadcasts.status(broadcast)
-        peaks.used = max(peaks.used, _used(client))
+        peaks.total = max(peaks.total, _total(client))
         peaks.rss.append((status.settled, rss_mb(workers.pids)))
         queued = client.llen(queue)
         if queued > peaks.queued:
@@ -152,7 +152,14 @@ def _watch(ground: Ground, workers: Workers, broadcast: str, users: int) -> Peak
         time.sleep(0.1 if users < 100_000 else 0.5)
 
 
-def _used(client: Any) -> int:
-    """Return the bytes that Redis uses, but for the buffers of its clients and of its AOF."""
-    memory = client.info("memory")
-    return int(memory["used_memory"] - memory["mem_clients_normal"] - memory["mem_aof_buffer"])
+def _bytes(client: Any, names: Iterable[str]) -> int:
+    """Sum what Redis says that keys take, every element of each looked at."""
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.memory_usage(name, samples=0)
+    return sum(taken or 0 for taken in pipeline.execute())
+
+
+def _total(client: Any) -> int:
+    """Return all bytes that Redis uses."""
+    return int(client.info("memory")["used_memory"])

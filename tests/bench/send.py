@@ -67,7 +67,7 @@ class Size:
 
 SIZES: Final = {
     Scale.FULL: Size(messages=10_000, stock=2_000, rounds=5, slow=12_000, two=6_000, twice=1),
-    Scale.QUICK: Size(messages=6_000, stock=1_000, rounds=3, slow=8_000, two=3_000, twice=1),
+    Scale.QUICK: Size(messages=6_000, stock=1_000, rounds=3, slow=4_000, two=3_000, twice=1),
     Scale.TINY: Size(messages=300, stock=50, rounds=1, slow=300, two=300, twice=1),
 }
 

@@ -31,8 +31,8 @@ from .scale import Scale
 
 PATH: Final = f"/v1/apps/{APP}/permits"
 REQUESTS: Final = {Scale.FULL: 20_000, Scale.QUICK: 8_000, Scale.TINY: 200}
-BULK: Final = {Scale.FULL: 300_000, Scale.QUICK: 100_000, Scale.TINY: 2_000}
-ROUNDS: Final = {Scale.FULL: 5, Scale.QUICK: 3, Scale.TINY: 1}
+BULK: Final = {Scale.FULL: 200_000, Scale.QUICK: 50_000, Scale.TINY: 2_000}
+ROUNDS: Final = {Scale.FULL: 3, Scale.QUICK: 2, Scale.TINY: 1}
 CONNECTIONS: Final = 64
 PER_REQUEST: Final = 1_000
 """Permits of one bulk request: about 100 KB."""
