@@ -119,9 +119,10 @@ def _grant(answer: list[str | int], groups: int, now: float) -> Grant:
     """Turn an answer in server microseconds into monotonic seconds; it was given at `now`."""
     now_us, wait_ms, level, horizon_us, rate = (int(value) for value in answer[:5])
     counts = [int(count) for count in answer[5 : 5 + groups]]
-    slots, place = [], 5 + groups
+    every = [now + (int(slot) - now_us) / 1e6 for slot in str(answer[-1]).split()]
+    slots, place = [], 0
     for count in counts:
-        slots.append([now + (int(slot) - now_us) / 1e6 for slot in answer[place : place + count]])
+        slots.append(every[place : place + count])
         place += count
     return Grant(slots, wait_ms / 1000, level, now + (horizon_us - now_us) / 1e6, rate / 1000)
 

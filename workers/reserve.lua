@@ -18,8 +18,8 @@
 --       of their own,
 --       then per further key: rate per 1000 s, sends wanted
 -- Returns  {now_us, wait_ms (0 all granted), level, horizon_us (app), rate (per 1000 s, in force),
---       granted0, granted1 …, slots of the plain sends …, then per further key: its slots …}; slots
---       and horizon in us since the epoch
+--       granted0, granted1 …, one string: the slots of the plain sends, then per further key its
+--       slots, apart by blanks}; slots and horizon in us since the epoch
 --@include reply
 local now
 if ARGV[2] ~= '' then now = tonumber(ARGV[2]) else
@@ -158,7 +158,9 @@ for _, one in ipairs(groups) do
     redis.call('PEXPIRE', one.key, 3600000)
   end
 end
+local slots = {}
 for _, one in ipairs(groups) do
-  for _, slot in ipairs(one.slots) do reply[#reply + 1] = us(slot) end
+  for _, slot in ipairs(one.slots) do slots[#slots + 1] = us(slot) end
 end
+reply[#reply + 1] = table.concat(slots, ' ')
 return answer(reply)

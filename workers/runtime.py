@@ -62,12 +62,12 @@ LOOK_EVERY_S: Final = 2.0
 _BEAT_AGAIN_S: Final = 0.25
 """A beat that failed is tried again sooner: its silence puts off the burial of others."""
 
-_GARBAGE: Final = (50_000, 20, 50)
+_GARBAGE: Final = (200_000, 20, 100)
 """Thresholds of Python's garbage collector.
 
 By Python's own (700, 10, 10) a worker with 1,000 sends in flight spends 41 % of its time in the
-collector (py-spy, 2026-11): each message makes some dozens of objects, and each full collection
-walks through all that is in flight.
+collector, with 50,000 as the first 10 % (py-spy, 2026-11): each message makes some dozens of
+objects, and each collection walks through all that is in flight.
 """
 
 DRAIN_S: Final = 8.7

@@ -68,7 +68,7 @@ class Shared:
             args += [round(self.own_rates[broadcast] * 1000), wanted]
         answer = self.lane.run("workers", "reserve", names, args)
         counts = [int(count) for count in answer[5 : 6 + len(own)]]
-        slots = [int(slot) for slot in answer[6 + len(own) :]]
+        slots = [int(slot) for slot in answer[-1].split()]
         assert len(slots) == sum(counts)
         groups, at = [], 0
         for count in counts:
