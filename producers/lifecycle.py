@@ -19,6 +19,9 @@ from producers.status import Register
 from producers.store import Client
 from producers.words import ENDED, State
 
+_VERBS: Final = {"rate": "change the rate of"}
+"""How a move that is no verb is said."""
+
 _UNLIMITED_WINDOW: Final = 10_000
 """Messages queued ahead per second of window when no rate is set."""
 
@@ -112,7 +115,7 @@ class Lifecycle(Register):
         if moved == -1:
             raise NotFoundError(f"no broadcast {broadcast}")
         if moved == 0:
-            raise IllegalMoveError(broadcast, state, move)
+            raise IllegalMoveError(broadcast, state, _VERBS.get(move, move))
         app = self.adopt(broadcast)
         logs.emit(BroadcastMoved(app, broadcast, move, state, generation, reason, errcode))
         return State(state)
