@@ -5,14 +5,12 @@ the same, but beside one that reads JSON it waits for Python's lock after each r
 """
 
 import contextlib
-from typing import Any, Final
+from typing import Any
 
 import redis
 
 from producers.retry import LOST, repeat
 from producers.store import Client
-
-_SCRIPT_GONE: Final = redis.exceptions.NoScriptError
 
 
 class Ahead:
@@ -51,7 +49,7 @@ class Ahead:
         if self._connection is not None:
             try:
                 reply = self._connection.read_response()
-            except _SCRIPT_GONE:
+            except redis.exceptions.NoScriptError:
                 self._let_go(broken=False)
             except LOST:
                 self._let_go(broken=True)

@@ -33,8 +33,9 @@ local function left_as(prefix, id, item)
   return anybody_leaves and redis.call('HGET', prefix .. 'leaving', id .. ' ' .. item) or nil
 end
 
+local kept = {}  -- outcome keys whose TTL this script has looked after
+
 -- Returns the name under which it was written.
-local kept = {}
 local function write_outcome(prefix, id, item, value, ttl)
   local bucket, openid = bucket_and_openid(item)
   local key = prefix .. 'outcomes:' .. id .. ':' .. bucket
@@ -45,7 +46,7 @@ local function write_outcome(prefix, id, item, value, ttl)
     redis.call('HDEL', prefix .. 'tries:' .. id, item)
   end
   redis.call('HSET', key, name or openid, value)
-  if not kept[key] then  -- a script writes to the same few buckets
+  if not kept[key] then
     kept[key] = true
     if redis.call('HLEN', key) == 1 then redis.call('PEXPIRE', key, ttl) end
   end

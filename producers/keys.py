@@ -148,7 +148,7 @@ def mail(lane: int, carrier: str) -> str:
 
 
 def posted(lane: int, app: str, key: str) -> str:
-    """string: ``carrier digest`` of the message that a key posted; 1 day (own token: 10 min)."""
+    """string: ``carrier digest`` of the message that a user's key (its digest) posted; 1 day."""
     return f"{lane_prefix(lane)}posted:{app}:{key}"
 
 

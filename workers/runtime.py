@@ -25,7 +25,7 @@ import redis
 
 from producers import keys, logs, store
 from producers.broadcasts import Broadcasts
-from producers.errors import WxbroadcastError
+from producers.errors import NotFoundError, WxbroadcastError
 from producers.events import (
     CanaryOpened,
     ClaimsForgotten,
@@ -294,7 +294,17 @@ class Runtime:
     def _look_at_rates(self) -> None:
         """Follow what somebody set, also when the wake-up was lost."""
         for app, rate in self._rates.all(list(self.gates)).items():
-            self.gates[app].set_rate(rate)
+            gate = self.gates[app]
+            gate.set_rate(rate)
+            for broadcast, (known, _) in list(gate.own_next.items()):
+                if self._rate_of(broadcast) != known:
+                    gate.own_next.pop(broadcast, None)
+
+    def _rate_of(self, broadcast: str) -> float | None:
+        try:
+            return self.broadcasts.rate(broadcast)
+        except NotFoundError:
+            return None
 
     def _look_at_flights(self) -> None:
         """Level-triggered, every few seconds: orphans, and what this worker has forgotten."""

@@ -8,6 +8,7 @@ the POST, recovery cannot tell and resumes as if it had been sent; the three-sta
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -144,6 +145,8 @@ class Sender:
                         await self._send(claim, envelope, token)
                 except Exception as error:  # noqa: BLE001  (the others must go on)
                     logs.emit(DutyFailed("send", claim.lane, f"{type(error).__name__}: {error}"))
+                    with contextlib.suppress(Exception):  # perhaps posted; stale if settled already
+                        self.give_up([claim])
             called = loop.create_future()
             self._idle.append(called)
             await called

@@ -164,11 +164,19 @@ local function finish(one, item, openid, held, outcome, errcode, msgid)
   return 'done'
 end
 
--- A message that is to wait: unless nothing of this broadcast may wait any more.
+-- What a message ends as that may not wait any more: its broadcast was ended, or its user forgotten.
+local function dropped_as(one, item)
+  if one.drop ~= '' then return one.drop end
+  return left_as(prefix, one.id, item) and 'cancelled' or nil
+end
+
+-- A message that is to wait: unless it may not.
 local function wait(one, item, openid, held, tried, delay)
   end_flight(one, item, openid, held)
-  if one.drop ~= '' then
-    count(one, 'o:' .. one.drop)
+  local drop = dropped_as(one, item)
+  if drop then
+    if left_as(prefix, one.id, item) then write_outcome(prefix, one.id, item, drop, ttl) end
+    count(one, 'o:' .. drop)
     one.done = one.done + 1
     return 'done'
   end
@@ -231,7 +239,7 @@ local function settle(row)
         '1')
     else
       apply_fate(one, 'back', openid, held)
-      if one.drop ~= '' then return wait(one, item, openid, held, 0, 0) end
+      if dropped_as(one, item) then return wait(one, item, openid, held, 0, 0) end
       end_flight(one, item, openid, held)
     end
     redis.call('LPUSH', one.queue, item)
@@ -246,12 +254,13 @@ local function settle(row)
     apply_fate(one, fate, openid, held)
     local busy = tonumber(redis.call('ZSCORE', sending, openid) or 0)
     busy = busy > now and busy ~= held.since + lease  -- by then the user's turn had passed on
-    local row_next = one.drop == '' and not busy and (one.open or fate == 'back')
+    local dropped = dropped_as(one, item)
+    local row_next = not dropped and not busy and (one.open or fate == 'back')
       and swap(one, item, openid, fate == 'back' and held.tries + 1 or held.tries, skip)
     if row_next and fate == 'back' then streak = '-' end  -- another kind may still go through
     judge(one, streak, errcode, row_next)
     if row_next then return row_next end
-    if one.drop ~= '' then return wait(one, item, openid, held, 0, 0) end
+    if dropped then return wait(one, item, openid, held, 0, 0) end
     if fate == 'back' then return wait(one, item, openid, held, held.tries + 1, tonumber(delay)) end
     if not one.open or busy then return wait(one, item, openid, held, held.tries, PARK) end
     return finish(one, item, openid, held, outcome, errcode, '-')

@@ -3,9 +3,9 @@
 -- Guarantee: broadcasts get turns (priority ring first); a claimed permit belongs to exactly one
 -- message, under a fence token that no other claim ever had; a user without a permit is recorded
 -- at once; a user who is being sent to waits without a permit (43108); before the first delivery
--- at most `canary` permits are unjudged, template-refused or refused (I7). The same token again returns the first answer. If the
--- worker dies just after it, recovery finds the claims under the worker's name in `flight`. A single
--- message that nobody was sent in time for is late, unless it was perhaps sent.
+-- at most `canary` permits are unjudged, template-refused or refused (I7); a single message whose
+-- time is over is late, unless it was perhaps sent. The same token again returns the first answer.
+-- If the worker dies just after it, recovery finds the claims under the worker's name in `flight`.
 --
 -- KEYS  1 reply    string  see reply.lua
 --       2 first    list    ids, the priority ring
@@ -14,15 +14,17 @@
 --       5 fence    string  last fence token
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
--- flight:ID, tries:ID, mail:ID, suspects:ID, outcomes:ID:BUCKET, permits:APP:OPENID, subs:APP:OPENID (see keys.py).
+-- flight:ID, tries:ID, mail:ID, suspects:ID, outcomes:ID:BUCKET, permits:APP:OPENID,
+-- subs:APP:OPENID (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 max claims (1..1000),
 --       7 sending lease (ms), 8 permit margin (ms), 9 ttl of outcomes (ms),
 --       10 default allowance per 100 ms (milliseconds), then broadcast id, allowance pairs for
 --       broadcasts with a rate of their own (how many may be claimed now)
 -- Returns  rows of strings: "B id low closed rate" opens a broadcast's rows (low: 1 when its queue
 --       wants a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
---       resumed payload" per claim (payload: of a single message, else empty; resumed: 0 no, 1 an earlier attempt with this permit may have arrived,
---       2 no, but Redis may have forgotten one: it was restarted while the broadcast ran); "Q id" says that the lane is complete
+--       resumed payload" per claim (resumed: 0 no, 1 an earlier attempt with this permit may have
+--       arrived, 2 no, but Redis may have forgotten one: it was restarted while the broadcast ran;
+--       payload: of a single message, else empty); "Q id" says that the lane is complete
 --@include reply
 --@include clock
 local first, ring, sending, fence, stock, ledger =
@@ -68,18 +70,20 @@ local function claim_for(item, id, channel, template, keys, tally)
     return
   end
   local member, expires, tried, resumed
-  local payload = ''
+  local deadline, payload
   if keys.mail then
-    local deadline
     deadline, payload = string.match(redis.call('HGET', keys.mail, item) or '', '^(%d+) (.*)$')
-    keys.late = tonumber(deadline or 0) <= now
   end
   local waiting = redis.call('HGET', keys.flight, item)
   if waiting then
     local held = read_flight(waiting)
     if held.worker ~= '-' then return end  -- in flight: it is not a waiting message
+    if keys.mail and not payload then  -- its content is gone, and it was perhaps sent
+      doubt(prefix, app, id, prefix .. 'lane:' .. id, keys.flight, item, held, ttl)
+      return
+    end
     member, expires, tried, resumed = held.member, held.expires, held.tries, '1'
-  elseif keys.late then
+  elseif keys.mail and tonumber(deadline or 0) <= now then
     write_outcome(prefix, id, item, 'late', ttl)
     tally.late = tally.late + 1
     return
@@ -99,7 +103,7 @@ local function claim_for(item, id, channel, template, keys, tally)
   write_flight(keys.flight, item, worker, last_fence, member, expires, now, tried, resumed)
   redis.call('ZADD', sending, now + lease, openid)
   return string.format('%s %s %d %d %d %s %s', item, member, expires, last_fence, tried, resumed,
-    payload)
+    payload or '')
 end
 
 -- One broadcast's turn. Returns false when it leaves the ring.

@@ -20,8 +20,11 @@ MAX_BYTES: Final = 262_144
 _DEPTH: Final = 4
 """Levels of elements that are read; the subscribe events have three."""
 
-_COMMAS: Final = re.compile(rb'("(?:[^"\\]|\\.)*+")|,(?=\s*[}\]])', re.DOTALL)
-"""Texts, and the commas before an end that the samples of WeChat's own pages have."""
+_COMMAS: Final = re.compile(rb'("(?:[^"\\]|\\.)*+(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
+"""Texts, and the commas before an end that the samples of WeChat's own pages have.
+
+A text without an end is one up to the body's end: so no byte is looked at twice.
+"""
 
 
 def parse(body: bytes) -> dict[str, Any]:

@@ -433,3 +433,24 @@ def test_whatever_happened_before_the_sums_are_true_and_the_user_is_nowhere(
     assert {key.split(":")[2] for key in shop.mentions(ANN)} <= stays
     assert shop.wrong() == []
     assert endless(shop) == set()
+
+
+@both_layouts
+@pytest.mark.parametrize("answer", ["no permit", "handed back", "unsent"])
+def test_a_forgotten_users_message_does_not_use_what_the_user_gives_later(
+    shop: Shop, forgetter: Forgetter, answer: str
+) -> None:
+    shop.give(ANN, formIds=["a"])
+    broadcast = shop.broadcast()
+    shop.open(broadcast)
+    (claim,) = shop.take()
+    forgetter.forget("shop", ANN)
+    shop.give(ANN, formIds=["new"])  # back again, as a new user
+    action, fate, outcome, errcode, streak = ANSWERS[answer]
+    assert shop.settle(claim, action, fate, outcome, errcode=errcode, streak=streak) == "done"
+    for item in shop.client.zrange(keys.delayed(claim.lane, broadcast), 0, -1):
+        shop.client.zadd(keys.delayed(claim.lane, broadcast), {item: 0})
+    shop.keeper.run_once()
+    assert shop.take() == []
+    assert shop.wrong() == []
+    assert shop.broadcasts.status(broadcast).outcomes == {"cancelled": 1}

@@ -122,6 +122,12 @@ def test_a_key_posts_one_message(post: Post) -> None:
     assert post.mail(first) == 1
 
 
+def test_a_key_is_the_users_own(post: Post) -> None:
+    posted = {user: post.post(f"o{user}", key="order-17") for user in range(20)}
+    assert [one.known for one in posted.values()] == [False] * 20
+    assert {post.messages.show(one.id).state for one in posted.values()} == {"waiting"}
+
+
 def test_another_process_finds_the_carriers_that_there_are(post: Post) -> None:
     ids = {post.post().id for _ in range(3)}
     other = Messages(post.client, post.settings)
@@ -155,6 +161,25 @@ def test_a_message_that_waits_for_its_second_attempt_is_not_late(post: Post) -> 
     (again,) = post.shop.take()
     assert again.resumed
     assert again.payload == claim.payload
+
+
+def test_a_resumed_message_whose_content_is_gone_stops_no_take(post: Post) -> None:
+    for number, openid in enumerate(("oAnna", "oBert")):
+        post.shop.give(openid, formIds=[f"f{number}"])
+    lost = post.post("oAnna")
+    (claim,) = post.shop.take()
+    post.shop.settle(claim, "keep", "back", "in_doubt", streak="-")
+    carrier, lane = claim.broadcast, claim.lane
+    post.client.delete(keys.mail(lane, carrier))
+    for item in post.client.zrange(keys.delayed(lane, carrier), 0, -1):
+        post.client.zadd(keys.delayed(lane, carrier), {item: 1})
+    post.shop.keeper.run_once()
+    post.post("oBert")
+    claims = {claim.openid: claim.payload for claim in post.shop.take()}
+    assert set(claims) == {"oBert"}
+    assert "keyword1" in claims["oBert"]
+    assert post.outcome(lost) == "in_doubt"  # and nothing without its content was sent
+    assert_sound(post)
 
 
 def test_no_message_stops_another(post: Post) -> None:

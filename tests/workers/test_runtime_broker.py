@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,26 @@ def test_a_batch_that_no_actor_call_took_goes_back_to_its_queue(
     assert stall.flight(broadcast) == {}
     assert stall.ledger() == {"collected": 5, "available": 5}
     runtime.stop()
+
+
+def test_a_broadcasts_new_rate_is_followed_though_the_wake_up_was_lost(
+    boot: Callable[[], WorkBroker], client: "redis.Redis", eventually: Callable[..., Any]
+) -> None:
+    runtime = runtime_of(boot())
+    broadcast = Stall(client, runtime.settings).broadcast(rate=0.1)
+    gate = runtime.gates["shop"]
+    gate.own_next[broadcast] = (0.1, time.monotonic() + 600)
+    home = keys.home(runtime.broadcasts.home_lane(broadcast), broadcast)
+    client.hset(home, "rate", "50")  # and nobody says so
+    eventually(lambda: broadcast not in gate.own_next, "the worker has looked")
+
+
+def test_an_apps_new_rate_is_followed_though_the_wake_up_was_lost(
+    boot: Callable[[], WorkBroker], client: "redis.Redis", eventually: Callable[..., Any]
+) -> None:
+    runtime = runtime_of(boot())
+    client.hset(keys.limiter("shop"), "rate", 7_000)
+    eventually(lambda: runtime.gates["shop"].rate == 7, "the worker has looked")
 
 
 def forget(runtime: Runtime, client: "redis.Redis", broadcast: str) -> None:

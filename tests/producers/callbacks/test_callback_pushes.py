@@ -222,3 +222,10 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     for start in (b"", b"<xml>", b'{"'):
         with contextlib.suppress(InvalidInputError):
             assert isinstance(parse(start + body), dict)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", [b'\\"', b'"', b",", b'",'])
+def test_no_body_takes_long_to_be_no_json(piece: bytes) -> None:
+    with pytest.raises(InvalidInputError):
+        parse(b'{"' + piece * (MAX_BYTES // len(piece) - 4))
