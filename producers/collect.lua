@@ -176,11 +176,7 @@ for user = 1, tonumber(ARGV[4]) do
     results[#results + 1] = result
   end
   if timed and (known or 3 * items > cap) then evict_oldest(permits) end
-  local from, to = before and hour_of(before), after and hour_of(after)
-  if from ~= to then
-    if from then add(stock, 'u:' .. from, -1) end
-    if to then add(stock, 'u:' .. to, 1) end
-  end
+  move_last_end(before, after)
   if timed and after then
     -- never lowered: tombstones end no later than the last permit ever stored
     local ttl = known and redis.call('PEXPIRETIME', permits) or -1

@@ -81,10 +81,6 @@ class DemandTable:
                 kept = self._kept[app] = (time.monotonic(), self._read(app))
         return kept[1]
 
-    def forget(self) -> None:
-        """Read anew what is asked for next."""
-        self._kept.clear()
-
     def _read(self, app: str) -> Demand:
         def ask(pipeline: Any) -> None:
             pipeline.time()

@@ -75,7 +75,7 @@ class Limiter:
             round(app.rate_per_second * 1000),
             app.rate_per_minute,
             app.daily_limit,
-            day_offset_ms(app),
+            app.day_offset_ms(),
             unused,
             AHEAD_US,
             plain,
@@ -125,8 +125,3 @@ def _grant(answer: list[str | int], groups: int, now: float) -> Grant:
         slots.append(every[place : place + count])
         place += count
     return Grant(slots, wait_ms / 1000, level, now + (horizon_us - now_us) / 1e6, rate / 1000)
-
-
-def day_offset_ms(app: AppSettings) -> int:
-    """Return what to add to epoch ms so that the app's day starts at a multiple of 24 h."""
-    return app.day_offset_ms()

@@ -5,7 +5,7 @@ malformed HTTP, of timeouts, and of errors that nobody foresaw, which show nothi
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -206,11 +206,3 @@ def _of_door(error: Exception) -> ProblemError | None:
     if isinstance(error, LoginUnavailableError):
         return ProblemError("unavailable", str(error), headers=retry_after(error.wait_ms))
     return None
-
-
-def examples() -> dict[str, Any]:
-    """Return the kinds by status, for the documents."""
-    kinds: dict[str, Any] = {}
-    for kind, (status, title) in TITLES.items():
-        kinds.setdefault(str(status), []).append((kind, title))
-    return kinds

@@ -22,8 +22,8 @@ from producers import logs
 from producers.events import UnitEnded
 from producers.web.server import Place, bind
 
-_PATIENCE_S: Final = 9.5
-"""SIGTERM to SIGKILL: a process drains in eight seconds."""
+_PATIENCE_S: Final = 11.5
+"""SIGTERM to SIGKILL: a process drains in eight seconds, and closes in up to three."""
 _SETTLED_S: Final = 10.0
 _LONGEST_PAUSE_S: Final = 5.0
 _LOOK_S: Final = 0.1

@@ -115,11 +115,6 @@ class Route:
         return self.handler.__name__
 
     @property
-    def has_stream(self) -> bool:
-        """Whether a body may be read line by line."""
-        return self.body is not None and bool(self.body.streams)
-
-    @property
     def statuses(self) -> list[int]:
         """All statuses that the route answers with."""
         found = {*self.replies, *self.problems, HTTPStatus.BAD_REQUEST, 431, 500, 503}

@@ -63,7 +63,7 @@ class Services:
         self.users = Users(self.client, settings)
         self.forecaster = Forecaster(self.client, settings)
         self.planner = Planner(self.client, settings)
-        self.idempotency = Idempotency(self.client, self.threads)
+        self.idempotency = Idempotency(self.client, self.quick)
         self.door = Door(self.client, settings)
         self.callbacks = Callbacks(self.client, settings)
         self._ended = threading.Event()

@@ -13,7 +13,7 @@ from send_path import by, connected, connected_async, way_to
 
 from producers import keys, scripts
 from producers.settings import AppSettings, Settings
-from workers.limiter import AHEAD_US, Grant, Limiter, Penalty, day_offset_ms
+from workers.limiter import AHEAD_US, Grant, Limiter, Penalty
 
 AHEAD_S = AHEAD_US / 1e6
 DAY_MS = 24 * 3600 * 1000
@@ -259,14 +259,14 @@ def app_of(zone: str, hour: int) -> AppSettings:
     ],
 )
 def test_the_day_offset(zone: str, hour: int, hours: float) -> None:
-    assert day_offset_ms(app_of(zone, hour)) == hours * 3_600_000
+    assert app_of(zone, hour).day_offset_ms() == hours * 3_600_000
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin", "Asia/Shanghai", "UTC"])
 @pytest.mark.parametrize("hour", [0, 1, 12, 23])
 def test_the_day_turns_at_its_hour_in_its_zone(zone: str, hour: int) -> None:
     now = datetime.now(ZoneInfo(zone))
-    offset_ms = day_offset_ms(app_of(zone, hour))
+    offset_ms = app_of(zone, hour).day_offset_ms()
     starts = now.replace(hour=hour, minute=0, second=0, microsecond=0)
     if starts.utcoffset() != now.utcoffset():
         pytest.skip("the clocks change today")

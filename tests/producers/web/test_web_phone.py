@@ -8,12 +8,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from sandbox_thread import Running, running
 from web_house import APPS, TEMPLATE, Caller, House
 
 from producers import keys
-from producers.sandbox import Callback
+from producers.sandbox import Callback, SandboxConfig
 from producers.sandbox.events import Event, write_push
+from producers.sandbox_thread import SandboxThread
 
 LOGIN = "/v1/apps/shop/login"
 COLLECT = "/v1/apps/shop/collect"
@@ -22,14 +22,15 @@ PLAN = "/v1/apps/shop/permits/plan"
 
 
 @pytest.fixture
-def wechat() -> Iterator[Running]:
-    with running({app["appid"]: app["secret"] for app in APPS.values()}) as sandbox:
+def wechat() -> Iterator[SandboxThread]:
+    apps = {app["appid"]: app["secret"] for app in APPS.values()}
+    with SandboxThread(SandboxConfig(apps=apps)) as sandbox:
         sandbox.give_code("code-anna", "oAnna")
         yield sandbox
 
 
 @pytest.fixture
-def house(open_house: Callable[..., House], wechat: Running) -> House:
+def house(open_house: Callable[..., House], wechat: SandboxThread) -> House:
     callback = {"callback_token": TOKEN, "subscription_source": "events"}
     return open_house(wechat_url=wechat.url, apps={**APPS, "cafe": {**APPS["cafe"], **callback}})
 
@@ -91,7 +92,7 @@ def test_a_code_works_once(phone: Caller, house: House) -> None:
     assert "wx.login" in got.json["detail"]
 
 
-def test_the_session_key_stays_inside(house: House, wechat: Running) -> None:
+def test_the_session_key_stays_inside(house: House, wechat: SandboxThread) -> None:
     got = house.anybody.post(LOGIN, {"code": "code-anna"})
     assert "session" not in got.body.decode()
     assert not got.headers.keys() & {"set-cookie", "access-control-allow-origin"}
@@ -105,7 +106,7 @@ def test_without_wechat_there_is_no_login_now(open_house: Callable[..., House]) 
 
 
 def test_an_address_is_taken_from_where_it_can_be_trusted(
-    open_house: Callable[..., House], wechat: Running
+    open_house: Callable[..., House], wechat: SandboxThread
 ) -> None:
     """One client writes what it likes; what our own proxy adds last is counted."""
     house = open_house(wechat_url=wechat.url, web_proxies=1, logins_per_minute=2)

@@ -10,10 +10,11 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
-from sandbox_thread import running
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from web_house import APPS, Caller, House, opened
 
+from producers.sandbox import SandboxConfig
+from producers.sandbox_thread import SandboxThread
 from producers.settings import Settings
 from producers.web.openapi import document
 from producers.web.routes import TABLE
@@ -54,7 +55,8 @@ def lines(_context: object, value: object) -> bytes:
 @pytest.fixture(scope="module")
 def house(valkey_url: str) -> Iterator[House]:
     """One service for all: what earlier requests left behind is part of the test."""
-    with running({app["appid"]: app["secret"] for app in APPS.values()}) as wechat:
+    apps = {app["appid"]: app["secret"] for app in APPS.values()}
+    with SandboxThread(SandboxConfig(apps=apps)) as wechat:
         apps = {**APPS, "cafe": {**APPS["cafe"], "callback_token": "callbacktoken"}}
         given = {"redis_url": valkey_url, "wechat_url": wechat.url, "apps": apps, "buckets": 256}
         with opened(Settings(_env_file=None, **given)) as house:  # type: ignore[arg-type]
