@@ -11,7 +11,7 @@ were split until then.
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -117,6 +117,11 @@ class AudiencePage:
             "audiences": [{"name": name, "members": size} for name, size in self.audiences],
             "cursor": self.cursor,
         }
+
+
+def standing(names: Mapping[str, str]) -> list[str]:
+    """Return the audiences of `keys.audiences` that are not being deleted, ``all`` first."""
+    return [ALL, *sorted(name for name, at in names.items() if not at.startswith(_DELETING))]
 
 
 class Audiences:
@@ -270,7 +275,7 @@ class Audiences:
         """
         self._settings.app(app)
         names = repeat("listing audiences", lambda: self._client.hgetall(keys.audiences(app)))
-        return [ALL, *sorted(name for name, at in names.items() if not at.startswith(_DELETING))]
+        return standing(names)
 
     def page(self, app: str, cursor: str = "", limit: int = 100) -> AudiencePage:
         """Return one page of the app's audiences with their sizes.

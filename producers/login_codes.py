@@ -16,6 +16,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from producers.rows import OPENID
 from producers.settings import Settings
 
 PATH: Final = "/sns/jscode2session"
@@ -31,7 +32,6 @@ _BUSY: Final = -1
 _REFUSED: Final = frozenset({40029, 40163, 40226, 41008})
 """Bad or expired, used, of a blocked user, empty: about this code, not about us."""
 
-_OPENID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _RID: Final = re.compile(r"rid:\s*([0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8})\s*$")
 
 
@@ -125,6 +125,6 @@ def read(raw: bytes) -> Exchange:
     if errcode:
         rid = _RID.search(errmsg)
         return Exchange(errcode=errcode, rid=rid[1] if rid else "")
-    if not isinstance(openid, str) or not _OPENID.fullmatch(openid):
+    if not isinstance(openid, str) or not OPENID.fullmatch(openid):
         return Exchange(error="no openid")
     return Exchange(openid)

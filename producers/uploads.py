@@ -28,6 +28,7 @@ from typing import Final
 
 import orjson
 
+from producers.rows import OPENID
 from producers.words import PermitKind
 
 MAX_ITEMS: Final = 1_000
@@ -61,7 +62,6 @@ _NOTHING: Final = frozenset({"undefined", "null"})
 _JSON_STARTS: Final = ("{", "[", '"')
 """How the JSON text of an object, a list or a string begins, and no id ever seen does."""
 
-_OPENID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _TRANSACTION_ID: Final = re.compile(r"4200[0-9]{24}")
 _DIGITS: Final = re.compile(r"[0-9]{1,20}")
@@ -181,7 +181,7 @@ def parse_upload(upload: object) -> tuple[list[PermitItem], list[Refusal]]:
         detail = f"the upload is {_sort_of(upload)}; accepted: a JSON object with an openid"
         return [], [Refusal(Reason.BAD_SHAPE, detail)]
     openid = upload.get("openid")
-    if not isinstance(openid, str) or openid in _NOTHING or not _OPENID.fullmatch(openid):
+    if not isinstance(openid, str) or openid in _NOTHING or not OPENID.fullmatch(openid):
         detail = (
             f"openid is {_found(openid)}; "
             "accepted: 1 to 64 letters, digits, - or _, as code2Session gives it"

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from producers import keys
+from producers.audiences import standing
 from producers.forget import Forgetter, Forgotten
 from producers.outcomes import Recorded
 from producers.retry import repeat_all
@@ -142,11 +143,11 @@ class Users:
             pipeline.time()
             pipeline.zrevrange(keys.history(app), 0, RECENT - 1)
             pipeline.zrange(keys.active(app), 0, -1)
-            pipeline.hkeys(keys.audiences(app))
+            pipeline.hgetall(keys.audiences(app))
 
         clock, broadcasts, active, names = repeat_all("reading the app", self._client, ask)
         look = _Look(self._client, self._settings, app, openid, clock)
-        look.read(broadcasts, frozenset(active), ["all", *sorted(names)])
+        look.read(broadcasts, frozenset(active), standing(names))
         return look.card()
 
 

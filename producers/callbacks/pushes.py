@@ -15,11 +15,11 @@ from typing import Any, Final
 import orjson
 
 from producers.errors import InvalidInputError
+from producers.rows import OPENID
 
 MAX_ITEMS: Final = 100
 """Items of one push; a popup asks for five templates, a sent event reports one send."""
 
-_OPENID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TEMPLATE: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _WORD: Final = re.compile(r"[A-Za-z]{1,32}")
 _MSGID: Final = re.compile(r"[\x21-\x7e]{1,64}")
@@ -109,7 +109,7 @@ def read(message: dict[str, Any]) -> Push | str:
                 return word[:_SHOWN]
         return "nothing"
     event, openid = Happening(name), message.get("FromUserName")
-    if not isinstance(openid, str) or not _OPENID.fullmatch(openid):
+    if not isinstance(openid, str) or not OPENID.fullmatch(openid):
         raise InvalidInputError([f"{name}: FromUserName is no openid"])
     created_s = _integer(message.get("CreateTime"))
     if created_s is None or not 0 < created_s < 10**11:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from producers import audiences, recipients, status
 from producers.door import MAX_UPLOADS
 from producers.recipients import Recipient
+from producers.rows import OPENID
 from producers.status import Status
 from producers.uploads import MAX_ITEMS
 
@@ -46,7 +47,7 @@ Channel = Annotated[
         description="which WeChat API: template spends form_ids and prepay_ids, subscribe accepts"
     ),
 ]
-Openid = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="the user")]
+Openid = Annotated[str, Field(pattern=f"^{OPENID.pattern}$", description="the user")]
 
 # -- permits --------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, TypeAdapter
 
 from producers.api_keys import Scope
+from producers.rows import OPENID
 
 if TYPE_CHECKING:
     from producers.web.call import Answer, Call
@@ -155,5 +156,5 @@ PARAMETERS: Final = {
     "message": Parameter(
         r"m[0-9a-z]{1,40}\.[A-Za-z0-9_-]{1,64}", "id of the message", "m20783a1b2c3d4e5f60718.oABC"
     ),
-    "openid": Parameter("[A-Za-z0-9_-]{1,64}", "the user", "oGZUI0egBJY1zhBYw2KhdUfwVJJE"),
+    "openid": Parameter(OPENID.pattern, "the user", "oGZUI0egBJY1zhBYw2KhdUfwVJJE"),
 }

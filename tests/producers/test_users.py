@@ -176,6 +176,8 @@ def test_the_audiences_of_a_user_are_named(shop: Shop, users: Users) -> None:
     shop.audiences.import_rows("shop", "vip", [ANN.encode()])
     shop.audiences.import_rows("shop", "new", [b"oBob"])
     assert users.show("shop", ANN).audiences == ["all", "vip"]
+    shop.client.hset(keys.audiences("shop"), "vip", "-1")  # it is being deleted
+    assert users.show("shop", ANN).audiences == ["all"]
 
 
 @both_layouts

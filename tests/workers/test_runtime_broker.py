@@ -232,6 +232,23 @@ def test_a_batch_that_no_actor_call_took_goes_back_to_its_queue(
     runtime.stop()
 
 
+def test_a_send_that_breaks_settles_its_claim_and_the_others_go_on(
+    boot: Callable[[], WorkBroker], client: "redis.Redis", eventually: Callable[..., Any]
+) -> None:
+    broker = boot()
+    runtime = runtime_of(broker)
+    stall = Stall(client, runtime.settings)
+    stall.form_ids(3)
+    broadcast = stall.broadcast()
+    batch = next_batch(broker.consume(jobs.SEND)).args[0]
+    runtime._wechat._bases.clear()  # whatever breaks where nobody foresaw it
+    runtime.send(batch)
+    eventually(lambda: runtime.hands.held == 0, "no claim stays in hand")
+    flight = stall.flight(broadcast)
+    assert {entry[0] for entry in flight.values()} == {"-"}  # kept: they were perhaps sent
+    assert len(flight) == len(batch)
+
+
 def test_a_broadcasts_new_rate_is_followed_though_the_wake_up_was_lost(
     boot: Callable[[], WorkBroker], client: "redis.Redis", eventually: Callable[..., Any]
 ) -> None:
