@@ -15,6 +15,7 @@ broadcast reaches nobody twice even then.
 If the process dies in the middle, the old run_id still stands, and the next worker does it again.
 """
 
+import threading
 from typing import Any, Final
 
 import redis
@@ -45,6 +46,7 @@ class Epochs:
         self._settings = settings
         self._broadcasts = broadcasts
         self._server = ""
+        self._beginning = threading.Lock()
         self.changed_at_ms = 0
         """When this process saw the server change (server epoch ms); 0 while it has not."""
 
@@ -62,9 +64,15 @@ class Epochs:
     def begin(self) -> None:
         """Begin a new epoch if the server is another one than the deployment last ran on.
 
+        The keeper's thread calls it, and whoever met the change; one of them begins it.
+
         Raises:
             redis.RedisError, StoreUnavailableError: Redis did not answer; call it again.
         """
+        with self._beginning:
+            self._begin()
+
+    def _begin(self) -> None:
         server = self._client.info("server")["run_id"]
         if self._server not in {"", server}:
             self.changed_at_ms = self._now_ms()
