@@ -88,6 +88,7 @@ def examine(settings: Settings) -> list[Check]:
         client.close()
         client.connection_pool.disconnect()
     checks += [_templates(alias, app) for alias, app in settings.apps.items()]
+    checks += [_pushes(alias, app) for alias, app in settings.apps.items() if app.callback_token]
     return checks + asyncio.run(_examine_apps(settings))
 
 
@@ -191,6 +192,20 @@ def _templates(alias: str, app: AppSettings) -> Check:
     if count:
         return Check(name, Health.OK, f"{count} templates")
     return Check(name, Health.WARN, "any", "list the template ids that phones may report")
+
+
+def _pushes(alias: str, app: AppSettings) -> Check:
+    """Say what a push in clear cannot be protected against."""
+    name = f"app {alias}: pushes"
+    if app.callback_aes_key and not app.callback_plain:
+        return Check(name, Health.OK, "encrypted ones only")
+    return Check(
+        name,
+        Health.WARN,
+        "taken in clear: their signature does not cover what they say",
+        "whoever reads such a push on its way can put another in its place, of any user: choose "
+        "secure mode in WeChat's console, set callback_aes_key, and unset callback_plain",
+    )
 
 
 async def _examine_apps(settings: Settings) -> list[Check]:

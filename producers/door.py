@@ -15,14 +15,13 @@ never was; WeChat then refuses the send (43101), and that user alone goes withou
 import asyncio
 import contextlib
 import hashlib
-import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Final
 
 import orjson
 
-from producers import keys, logs
+from producers import addresses, keys, logs
 from producers.collect import Collector, Report
 from producers.errors import (
     CodeRefusedError,
@@ -160,7 +159,7 @@ class Door:
 
     def _caller(self, address: str) -> tuple[int, str]:
         """Return the lane and the name under which an address is counted; not the address."""
-        name = hashlib.sha256(_network(address).encode()).hexdigest()[:32]
+        name = hashlib.sha256(addresses.network(address).encode()).hexdigest()[:32]
         return keys.lane_of(name, self._settings.lanes), name
 
     # -- with a ticket ----------------------------------------------------------------------
@@ -289,16 +288,3 @@ def _own(upload: object, openid: str) -> dict[str, object]:
     if "subscriptions" in own and own.get("id") is None:
         own["id"] = ""  # the parser refuses each with its reason
     return own
-
-
-def _network(address: str) -> str:
-    """Return what one client cannot change of its address: all of IPv4, the /64 of IPv6."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((int(found), 64), strict=False))
-    return str(found)

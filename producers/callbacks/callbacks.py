@@ -84,7 +84,9 @@ class Callbacks:
             push = found if isinstance(found, pushes.Push) else None
             signature = opened.plain_signature
             digest = hashlib.sha256(body).hexdigest() if signature else ""
-            self._inbox.store(app, push, opened.timestamp_ms, signature, digest)
+            self._inbox.store(
+                app, push, opened.timestamp_ms, signature, digest, sealed=opened.sealed
+            )
         except ForgedError as error:
             logs.emit(PushRefused(app, error.reason))
             raise

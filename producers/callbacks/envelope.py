@@ -3,7 +3,9 @@
 Two ways in. *Secure*: the body's ``Encrypt`` is covered by ``msg_signature`` and says the appid
 inside; clear fields beside it (compatible mode) and ``signature`` count for nothing. *Plain*:
 ``signature`` proves only that somebody knew the token, and does not cover the body; so it must be
-fresh, and good for one body only. With `callback_aes_key` set plain pushes are refused.
+fresh, and good for one body only, the first that it comes with. With `callback_aes_key` set plain
+pushes are refused; where `callback_plain` takes them all the same, a secure push uses up the
+``signature`` in its URL, which whoever sees the URL could put before a body of their own.
 
 Source: https://developers.weixin.qq.com/miniprogram/dev/framework/server-ability/message-push.html.
 """
@@ -16,7 +18,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from producers.callbacks.bodies import parse
-from producers.callbacks.crypto import check, decrypt
+from producers.callbacks.crypto import check, decrypt, sign
 from producers.errors import ForgedError, InvalidInputError
 from producers.settings import AppSettings
 
@@ -31,12 +33,14 @@ class Opened:
     Attributes:
         message: its fields, see `bodies`.
         timestamp_ms: when it was signed, by the sender's clock.
-        plain_signature: the signature that must not come with another body; '' when it covers it.
+        plain_signature: the signature that must not come with another body; '' when there is none.
+        sealed: whether another signature, ``msg_signature``, covers the body.
     """
 
     message: dict[str, Any]
     timestamp_ms: int
     plain_signature: str
+    sealed: bool = False
 
 
 def echo(app: AppSettings, query: Mapping[str, str]) -> str:
@@ -80,7 +84,8 @@ def open_push(app: AppSettings, query: Mapping[str, str], body: bytes) -> Opened
     encrypted = outer.get("Encrypt")
     if isinstance(encrypted, str) and encrypted:
         message = _decrypted(app, app.callback_aes_key, query, encrypted)
-        return Opened(message, int(timestamp) * 1000, "")
+        used_up = sign(token, timestamp, nonce) if app.callback_plain else ""
+        return Opened(message, int(timestamp) * 1000, used_up, sealed=True)
     if not app.callback_plain:
         raise ForgedError("not_encrypted")
     signature = query.get("signature", "")

@@ -73,7 +73,14 @@ class Inbox:
         )
 
     def store(
-        self, app: str, push: Push | None, timestamp_ms: int, signature: str, digest: str
+        self,
+        app: str,
+        push: Push | None,
+        timestamp_ms: int,
+        signature: str,
+        digest: str,
+        *,
+        sealed: bool = False,
     ) -> None:
         """Keep a push, in one try: WeChat waits 5 s, and pushes it again.
 
@@ -83,6 +90,8 @@ class Inbox:
             timestamp_ms: when it was signed.
             signature: one that does not cover the body, or ''.
             digest: of that body, or ''.
+            sealed: whether another signature covers the body: it then uses up the first one,
+                whatever came with that before.
 
         Raises:
             ForgedError: the signature is not fresh, or came with another body.
@@ -101,6 +110,7 @@ class Inbox:
             timestamp_ms,
             ms(self._settings.callback_max_age),
             digest,
+            int(sealed),
         ]
         try:
             result = self._store(keys=script_keys, args=args)

@@ -1,14 +1,17 @@
 -- inbox_store: keep one checked push of WeChat until it was acted on, or count one that is dropped.
 --
 -- Guarantee: a push is kept whole or not at all; never more than `most` wait. A signature that does
--- not cover its body is good for one body only, and only while it is fresh. The same call again
--- may keep the push twice, which is harmless: acting on it twice changes nothing.
+-- not cover its body is good for one body only, the first, and only while it is fresh; a sealed
+-- push, whose body another signature covers, is always taken, and uses it up for all other bodies.
+-- The same call again may keep the push twice, which is harmless: acting on it twice changes
+-- nothing.
 --
 -- KEYS  1 inbox   list    `arrived_ms push`, the oldest left
 --       2 counts  hash    stored, dropped, full -> pushes
 --       3 seen    string  digest of the body that came with this signature (unused if digest is '')
 -- ARGV  1 unused, 2 now_ms or '', 3 push ('' = only count it as dropped), 4 most (pushes),
---       5 timestamp_ms that was signed, 6 max_age_ms (0 = any), 7 digest of the body, or ''
+--       5 timestamp_ms that was signed, 6 max_age_ms (0 = any), 7 digest of the body, or '',
+--       8 sealed (1 or 0)
 -- Returns  1 kept or counted, 0 full, -1 the signature came with another body, -2 not fresh
 --@include clock
 local DAY = 86400000
@@ -18,7 +21,7 @@ if max_age > 0 and math.abs(now - signed) > max_age then return -2 end
 if digest ~= '' and max_age > 0 then
   -- twice: one that was signed ahead of our clock stays fresh for that long
   redis.call('SET', KEYS[3], digest, 'PX', 2 * max_age, 'NX')
-  if redis.call('GET', KEYS[3]) ~= digest then return -1 end
+  if ARGV[8] ~= '1' and redis.call('GET', KEYS[3]) ~= digest then return -1 end
 end
 local word = 'dropped'
 if push ~= '' then

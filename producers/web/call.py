@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
+from producers import addresses
 from producers.web.problem import MEDIA, ProblemError
 from producers.web.route import JSON, Route
 
@@ -88,17 +89,20 @@ class Call:
 
     @property
     def remote(self) -> str:
-        """The client's address, as far as it can be trusted, or ''.
+        """The client's address, as far as it can be trusted, '' on a socket without addresses.
 
         Each proxy before us (``web_proxies``) adds the address that it sees to X-Forwarded-For, so
         the one that the first of them saw stands so many places from the right; what is left of it
-        the client wrote itself.
+        the client wrote itself. Where there is none, somebody came past the proxies: the address
+        is then the peer's own, so that nobody goes uncounted.
         """
+        peer = self.request.remote or ""
         proxies = self.services.settings.web_proxies
-        if not proxies:
-            return self.request.remote or ""
-        seen = ",".join(self.request.headers.getall("X-Forwarded-For", ())).split(",")
-        return seen[-proxies].strip()[:64] if len(seen) >= proxies else ""
+        if proxies:
+            seen = ",".join(self.request.headers.getall("X-Forwarded-For", ())).split(",")
+            told = addresses.plain(seen[-proxies]) if len(seen) >= proxies else ""
+            return told or addresses.plain(peer) or peer
+        return addresses.plain(peer) or peer
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run library code on a thread."""

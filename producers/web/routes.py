@@ -130,6 +130,8 @@ TABLE: Final[tuple[Route, ...]] = (
         "Delete an audience",
         _AUDIENCES,
         _ok("How many members it had", models.Deleted),
+        problems=(422,),
+        text="Not `all`: it goes with its users.",
     ),
     Route(
         "POST",

@@ -62,6 +62,22 @@ def test_doctor_says_what_to_change_and_shows_no_secret(settings: Any) -> None:
     assert "shop-secret" not in found.stdout + found.stderr
 
 
+@pytest.mark.parametrize(
+    ("callback_aes_key", "callback_plain", "health"),
+    [("", False, "warn"), ("k" * 43, True, "warn"), ("k" * 43, False, "ok")],
+)
+def test_doctor_says_what_pushes_in_clear_cannot_be_protected_against(
+    settings: Any, callback_aes_key: str, callback_plain: bool, health: str
+) -> None:
+    app = {"callback_token": "callbacktoken", "callback_plain": str(callback_plain)}
+    app |= {"callback_aes_key": callback_aes_key} if callback_aes_key else {}
+    given = {f"WXB_APPS__SHOP__{name.upper()}": text for name, text in app.items()}
+    found = run(settings, "doctor", "--json", **given)
+    checks = {c["name"]: c for c in json.loads(found.stdout.splitlines()[-1])["checks"]}
+    assert checks["app shop: pushes"]["health"] == health
+    assert ("signature" in checks["app shop: pushes"]["found"]) == (health == "warn")
+
+
 async def test_doctor_asks_wechat_for_token_and_quota(settings: Any) -> None:
     import asyncio  # noqa: PLC0415
 

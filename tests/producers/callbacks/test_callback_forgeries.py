@@ -73,6 +73,30 @@ def test_where_plain_is_allowed_too_a_forged_encrypted_push_is_still_refused(
     refused(both, push(POPUP, choice("accept"), token="another"), "signature")
 
 
+@pytest.mark.parametrize("mode", ["secure", "compatible"])
+def test_the_url_of_a_secure_push_is_good_for_no_plain_one(
+    open_desk: Callable[..., Desk], mode: str
+) -> None:
+    """Whoever reads a URL, in a proxy's log say, has a fresh signature that covers no body."""
+    both = open_desk(key=True, callback_plain=True)
+    query, body = push(POPUP, choice("accept"), mode=mode)
+    both.take((query, body))
+    _, forged = push(POPUP, choice("accept"), openid="oEve1")
+    refused(both, (query, forged), "replayed")
+    both.take((query, body))  # as WeChat pushes it again
+    assert (both.count(), both.count(openid="oEve1")) == (1, 0)
+
+
+def test_a_secure_push_is_taken_whatever_came_with_its_url_before(
+    open_desk: Callable[..., Desk],
+) -> None:
+    both = open_desk(key=True, callback_plain=True)
+    query, body = push(POPUP, choice("accept"), mode="secure")
+    both.take((query, push(POPUP, choice("accept"), openid="oEve1")[1]))
+    both.take((query, body))
+    assert both.count() == 1
+
+
 def test_a_secure_push_without_a_key_says_what_to_set(desk: Desk) -> None:
     with pytest.raises(InvalidInputError, match="callback_aes_key"):
         desk.take(push(POPUP, choice("accept"), mode="secure"))

@@ -6,6 +6,9 @@ from urllib.parse import quote
 import pytest
 from web_house import Caller
 
+from producers.web.openapi import document
+from producers.web.routes import TABLE
+
 VIP = "/v1/apps/shop/audiences/vip"
 FAULT = "no openid: 1-64 letters, digits, _ or -"
 
@@ -99,3 +102,10 @@ def test_a_wrong_body_is_told(shop: Caller, body: Any) -> None:
     got = shop("PUT", VIP, body)
     assert (got.status, got.kind) == (422, "invalid")
     assert got.json["faults"]
+
+
+def test_everyone_is_no_audience_that_is_deleted(shop: Caller) -> None:
+    got = shop("DELETE", "/v1/apps/shop/audiences/all")
+    assert (got.status, got.kind) == (422, "invalid")
+    documented = document(TABLE)["paths"]["/v1/apps/{app}/audiences/{name}"]["delete"]
+    assert "422" in documented["responses"]

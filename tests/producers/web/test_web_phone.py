@@ -4,10 +4,12 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from log_lines import recorded
 from web_house import APPS, TEMPLATE, Caller, House
 
 from producers import keys
@@ -120,6 +122,37 @@ def test_an_address_is_taken_from_where_it_can_be_trusted(
     assert 429 in statuses[2:]
     got = house.anybody.post(LOGIN, {"code": "y"}, X_Forwarded_For="203.0.113.8")
     assert got.status == 422
+
+
+@pytest.mark.parametrize(
+    ("proxies", "headers", "remote"),
+    [
+        (0, {"X_Forwarded_For": "203.0.113.9"}, "127.0.0.1"),
+        (1, {"X_Forwarded_For": "203.0.113.9"}, "203.0.113.9"),
+        (1, {"X_Forwarded_For": "10.0.0.1, 203.0.113.9:4711"}, "203.0.113.9"),
+        (1, {"X_Forwarded_For": "[2001:db8::1]:443"}, "2001:db8::1"),
+        (1, {"X_Forwarded_For": "fe80::1%eth0"}, "fe80::1"),
+        (1, {}, "127.0.0.1"),
+        (1, {"X_Forwarded_For": ""}, "127.0.0.1"),
+        (1, {"X_Forwarded_For": "203.0.113.9,"}, "127.0.0.1"),
+        (1, {"X_Forwarded_For": "203.0.113.9, unknown"}, "127.0.0.1"),
+        (2, {"X_Forwarded_For": "203.0.113.9"}, "127.0.0.1"),
+        (2, {"X_Forwarded_For": "8.8.8.8, 203.0.113.9, 10.0.0.1"}, "203.0.113.9"),
+    ],
+)
+def test_a_request_past_the_proxies_counts_as_its_own_peer(
+    open_house: Callable[..., House],
+    tmp_path: Path,
+    proxies: int,
+    headers: dict[str, str],
+    remote: str,
+) -> None:
+    """Too few addresses, or what is none: nobody goes uncounted."""
+    with recorded(tmp_path) as lines:
+        house = open_house(web_proxies=proxies)
+        assert house.anybody.get("/healthz", **headers).status == 200
+        found = [line["remote"] for line in lines() if line["event"] == "request_answered"]
+    assert found == [remote]
 
 
 # -- callbacks ------------------------------------------------------------------------------------

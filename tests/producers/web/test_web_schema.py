@@ -7,6 +7,7 @@ status, content type, headers and body; and that wrong requests are refused.
 from collections.abc import Iterator
 
 import pytest
+import redis
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
@@ -58,6 +59,8 @@ def house(valkey_url: str) -> Iterator[House]:
     apps = {app["appid"]: app["secret"] for app in APPS.values()}
     with SandboxThread(SandboxConfig(apps=apps)) as wechat:
         apps = {**APPS, "cafe": {**APPS["cafe"], "callback_token": "callbacktoken"}}
+        with redis.Redis.from_url(valkey_url) as client:
+            client.flushall()  # another test's deployment may have been born with other lanes
         given = {"redis_url": valkey_url, "wechat_url": wechat.url, "apps": apps, "buckets": 256}
         with opened(Settings(_env_file=None, **given)) as house:  # type: ignore[arg-type]
             yield house
