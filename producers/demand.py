@@ -1,15 +1,15 @@
 """Demand: which subscribe templates an app's broadcasts want, now and by habit.
 
 Read from the active broadcasts and from the history of fourteen days, and kept in the process for
-ten seconds, because every page view asks for it. Specs never change once stored, so each is read
-once.
+ten seconds, because every page view asks for it. Specs never change once stored, and states not
+once they have ended, so each is read once.
 """
 
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from producers import keys
@@ -17,7 +17,7 @@ from producers.retry import repeat_all
 from producers.settings import Settings
 from producers.spec import Spec
 from producers.store import Client
-from producers.words import Channel, State
+from producers.words import ENDED, Channel, State
 
 HABIT_WEEKS: Final = 2
 """Weeks of broadcasts that make a habit."""
@@ -32,6 +32,9 @@ _AUDIENCES: Final = 50
 _REMEMBERED: Final = 5000
 _HABIT_MS: Final = HABIT_WEEKS * 7 * 24 * 3_600_000
 _WANT: Final = frozenset({State.RUNNING, State.PAUSED, State.SCHEDULED})
+_STOPPED: Final = frozenset({State.ABORTED, State.PAUSED})
+_UNKNOWN: Final = frozenset({40037, 43102, 43107})
+"""WeChat's words on a template that it does not know, that is none of subscriptions, or banned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,34 @@ class Demand:
     Attributes:
         running: subscribe broadcasts that run, are paused or scheduled, the newest first.
         habit: (template_id, audience) → broadcasts per week.
+        messages: templates of single messages lately.
+        unknown: templates whose newest broadcast, or carrier, WeChat stopped as unknown.
     """
 
     running: tuple[Wanted, ...]
     habit: Mapping[tuple[str, str], float]
+    messages: frozenset[str]
+    unknown: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is kept of a broadcast; its state and errcode too once it has ended."""
+
+    channel: str = ""
+    template_id: str = ""
+    audience: str = ""
+    state: str = ""
+    errcode: int = 0
+
+    @property
+    def subscribes(self) -> bool:
+        return self.channel == Channel.SUBSCRIBE
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether WeChat stopped it for its template."""
+        return self.state in _STOPPED and self.errcode in _UNKNOWN
 
 
 class DemandTable:
@@ -64,7 +91,7 @@ class DemandTable:
         self._settings = settings
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[float, Demand]] = {}
-        self._specs: dict[str, tuple[str, str, str]] = {}
+        self._known: dict[str, _Known] = {}
 
     def demand(self, app: str) -> Demand:
         """Return what the app's broadcasts want; at most ten seconds old.
@@ -89,45 +116,56 @@ class DemandTable:
 
         (seconds, _), active, history = repeat_all("reading the broadcasts", self._client, ask)
         since_ms = int(seconds) * 1000 - _HABIT_MS
-        # single messages are for whom they are for: they say nothing of others
-        active = [broadcast for broadcast in active if not keys.is_carrier(broadcast)]
-        recent = [
-            broadcast
-            for broadcast, created_at_ms in history
-            if created_at_ms >= since_ms and not keys.is_carrier(broadcast)
-        ]
-        states = self._read_homes(active, recent)
+        recent = [broadcast for broadcast, created_at_ms in history if created_at_ms >= since_ms]
+        found = self._read_homes(list(dict.fromkeys((*active, *recent))))
         running: list[Wanted] = []
         for broadcast in active:
-            channel, template_id, audience = self._specs.get(broadcast, ("", "", ""))
-            if channel == Channel.SUBSCRIBE and states.get(broadcast) in _WANT:
-                running.append(Wanted(broadcast, template_id, audience))
+            one = found[broadcast]
+            # single messages are for whom they are for: they say nothing of others
+            if one.subscribes and one.state in _WANT and not keys.is_carrier(broadcast):
+                running.append(Wanted(broadcast, one.template_id, one.audience))
         counts: Counter[tuple[str, str]] = Counter()
+        messages: set[str] = set()
+        newest: dict[str, _Known] = {}
         for broadcast in recent:
-            channel, template_id, audience = self._specs.get(broadcast, ("", "", ""))
-            if channel == Channel.SUBSCRIBE:
-                counts[template_id, audience] += 1
-        habit = {pair: count / HABIT_WEEKS for pair, count in counts.most_common(_AUDIENCES)}
-        return Demand(tuple(running[:_RUNNING]), habit)
+            one = found[broadcast]
+            if not one.subscribes:
+                continue
+            newest.setdefault(one.template_id, one)
+            if keys.is_carrier(broadcast):
+                messages.add(one.template_id)
+            else:
+                counts[one.template_id, one.audience] += 1
+        return Demand(
+            running=tuple(running[:_RUNNING]),
+            habit={pair: count / HABIT_WEEKS for pair, count in counts.most_common(_AUDIENCES)},
+            messages=frozenset(messages),
+            unknown=frozenset(name for name, one in newest.items() if one.is_unknown),
+        )
 
-    def _read_homes(self, active: list[str], recent: list[str]) -> dict[str, str]:
-        """Learn the specs that are not known yet; return the states of the active ones."""
-        if len(self._specs) > _REMEMBERED:
-            self._specs.clear()
-        unknown = list({one: None for one in (*active, *recent) if one not in self._specs})
+    def _read_homes(self, broadcasts: list[str]) -> dict[str, _Known]:
+        """Return what is known of each broadcast, as it is now."""
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        moving = [one for one in broadcasts if self._state(one) not in ENDED]
         lanes = self._settings.lanes
 
         def ask(pipeline: Any) -> None:
-            for broadcast in unknown:
-                pipeline.hget(keys.home(keys.lane_of(broadcast, lanes), broadcast), "spec")
-            for broadcast in active:
-                pipeline.hget(keys.home(keys.lane_of(broadcast, lanes), broadcast), "state")
+            for broadcast in moving:
+                fields = ["state", "errcode"] + (["spec"] if broadcast not in self._known else [])
+                pipeline.hmget(keys.home(keys.lane_of(broadcast, lanes), broadcast), fields)
 
-        answers = (
-            repeat_all("reading the broadcasts", self._client, ask) if unknown or active else []
-        )
-        for broadcast, text in zip(unknown, answers, strict=False):
-            if text is not None:
-                spec = Spec.from_json(text)
-                self._specs[broadcast] = (spec.channel, spec.template_id, spec.audience)
-        return dict(zip(active, answers[len(unknown) :], strict=True))
+        answers = repeat_all("reading the broadcasts", self._client, ask) if moving else []
+        for broadcast, (state, errcode, *text) in zip(moving, answers, strict=True):
+            known = self._known.get(broadcast, _Known())
+            if text and text[0] is not None:
+                spec = Spec.from_json(text[0])
+                known = _Known(spec.channel, spec.template_id, spec.audience)
+            if known.channel:
+                self._known[broadcast] = replace(
+                    known, state=state or "", errcode=int(errcode or 0)
+                )
+        return {one: self._known.get(one, _Known()) for one in broadcasts}
+
+    def _state(self, broadcast: str) -> str:
+        return self._known.get(broadcast, _Known()).state

@@ -50,7 +50,7 @@ var results = []; // [{id, at, sure, subscriptions}], oldest first
 var ticket = null; // {token, until, life, of}: phone's epoch ms, ms, whose
 var skewMs = 0; // the service's clock minus the phone's
 var mostTemplates = 0; // what this phone was found to take; 0: as its library says
-var plan = null; // {ids, at}
+var plan = null; // {ids, skip, at}
 var turns = {}; // what is under way -> since when
 var waiters = []; // who waits for the login under way; two at the most
 var failures = 0;
@@ -138,15 +138,18 @@ function asTap(event) {
 // -- subscribing ----------------------------------------------------------------------------------
 
 /**
- * Ask the user for subscriptions, of those that this user lacks, and file the answers.
+ * Ask the user for subscriptions, and file the answers.
  *
- * To be called from a tap, for WeChat shows the popup only then. The plan is fetched before, by
- * `prepare`, or now: a request keeps the right that the tap gave (WeChat docs, Tap events). When no
- * plan is to be had in two seconds, the ids are asked for as they come.
+ * To be called from a tap, for WeChat shows the popup only then; it is asked for before this
+ * returns. A plan that is in hand, by `prepare`, says in which order, and which to leave out: those
+ * that this user has enough of, or withdrew within a day. Without one all are asked for: neither a
+ * plan that knows nothing yet nor a service that is away keeps the popup from the user.
  *
- * @param {string[]} [templateIds] which may be asked for; left out: whatever the plan says.
+ * @param {string[]} [templateIds] what is asked for, the first ones of them; left out: whatever the
+ *     plan wants, which is fetched now if it has to be (a request keeps the tap's right: WeChat
+ *     docs, Tap events).
  * @param {Function} [done] called once with {asked, results, errCode, errMsg}: ids, id -> accept,
- *     reject, ban or filter, and WeChat's words. Nothing asked and errCode 0: nothing is lacking.
+ *     reject, ban or filter, and WeChat's words. Nothing asked and errCode 0: the plan left out all.
  */
 function subscribe(templateIds, done) {
   var ids = unique(templateIds);
@@ -156,25 +159,28 @@ function subscribe(templateIds, done) {
   var most = templatesAtOnce();
   if (!most) return tell(asked([], -1, 'requestSubscribeMessage: this WeChat is too old'));
   if (!begin('ask')) return tell(asked([], -1, 'requestSubscribeMessage: the last call goes on'));
-  planNow(function (lacking) {
-    var chosen = choose(anyOf ? null : ids, lacking, most);
+  function show(known) {
+    var chosen = choose(anyOf ? null : ids, known, most);
     function finish(answer) {
       end('ask');
       tell(answer);
     }
     if (chosen.length) ask(chosen, finish);
-    else finish(asked([], 0, ''));
-  });
+    else finish(asked([], 0, known && ids.length ? 'the plan: this user has enough' : ''));
+  }
+  if (anyOf) planNow(show);
+  else show(freshPlan());
 }
 
-/** Return the ids to ask for: in the plan's order, and in the page's where no plan decides. */
-function choose(ids, lacking, most) {
+/** Return the ids to ask for: those of the plan first, in its order, then the page's others. */
+function choose(ids, known, most) {
   var chosen = [];
-  var order = lacking || [];
-  // a full plan may have left out what is lacking less
-  if (ids && (!lacking || lacking.length >= MOST_PLANNED)) order = unique(order.concat(ids));
+  var order = known ? known.ids : [];
+  var skip = known ? known.skip : [];
+  if (ids) order = unique(order.concat(ids));
   for (var i = 0; i < order.length && chosen.length < most; i += 1) {
-    if (!ids || ids.indexOf(order[i]) >= 0) chosen.push(order[i]);
+    var wanted = !ids || ids.indexOf(order[i]) >= 0;
+    if (wanted && skip.indexOf(order[i]) < 0) chosen.push(order[i]);
   }
   return chosen;
 }
@@ -195,9 +201,9 @@ function ask(ids, done) {
         },
         fail: function (error) {
           if (error && error.errCode === 20003 && ids.length > 1) {
-            mostTemplates = ids.length > 3 ? 3 : 1; // 'Templates count out of max bounds'
+            mostTemplates = 1; // 'Templates count out of max bounds'
             save();
-            ask(ids.slice(0, mostTemplates), answer);
+            ask(ids.slice(0, 1), answer);
           } else {
             answer(asked(ids, (error && error.errCode) || -1, error && error.errMsg));
           }
@@ -229,9 +235,9 @@ function asked(ids, errCode, errMsg) {
 /**
  * Return how many templates one popup takes.
  *
- * None below library 2.4.4, one up to 2.8.3, then three, by the newest page five (WeChat docs,
- * wx.requestSubscribeMessage). Which library brought the five is not said; that page speaks of
- * 3.4.1. A phone that says 20003 is believed.
+ * None below library 2.4.4, one up to 2.8.3, then three (WeChat docs, wx.requestSubscribeMessage).
+ * The newest page says five, and not since which library: three is taken everywhere. A phone that
+ * says 20003 all the same is believed.
  */
 function templatesAtOnce() {
   var version = '';
@@ -242,14 +248,13 @@ function templatesAtOnce() {
   });
   var most = isBelow(version, [2, 4, 4]) ? 0 : 1;
   if (!isBelow(version, [2, 8, 4])) most = 3;
-  if (!isBelow(version, [3, 4, 1])) most = 5;
   return mostTemplates && most ? Math.min(most, mostTemplates) : most;
 }
 
 /** An unreadable version is one of today's. */
 function isBelow(version, other) {
   var parts = version.split('.');
-  if (!/^\d+(\.\d+)+/.test(version)) return other[0] >= 3;
+  if (!/^\d+(\.\d+)+/.test(version)) return false;
   for (var i = 0; i < other.length; i += 1) {
     var part = parseInt(parts[i], 10) || 0;
     if (part !== other[i]) return part < other[i];
@@ -272,13 +277,14 @@ function prepare() {
   });
 }
 
-/** Give the plan's ids, or null; never logs in, which would cost the right of the tap. */
+/** Give the plan, or null; never logs in, which would cost the right of the tap. */
 function planNow(done) {
   if (freshPlan() || !config || isHeld() || !ticketIsGood()) return done(freshPlan());
+  var token = ticket.token;
   call(
-    {method: 'GET', path: PLAN_PATH, token: ticket.token, timeout: TAP_TIMEOUT_MS},
+    {method: 'GET', path: PLAN_PATH, token: token, timeout: TAP_TIMEOUT_MS},
     function (status, data) {
-      if (status === 401) ticket = null;
+      if (status === 401) drop(token);
       done(keepPlan(status, data));
     }
   );
@@ -290,13 +296,13 @@ function keepPlan(status, data) {
   for (var i = 0; i < data.templates.length; i += 1) {
     if (data.templates[i]) ids.push(data.templates[i].template_id);
   }
-  plan = {ids: unique(ids), at: Date.now()};
-  return plan.ids;
+  plan = {ids: unique(ids), skip: isArray(data.skip) ? unique(data.skip) : [], at: Date.now()};
+  return plan;
 }
 
 function freshPlan() {
   var age = plan ? Date.now() - plan.at : -1;
-  return age >= 0 && age < PLAN_MS ? plan.ids : null;
+  return age >= 0 && age < PLAN_MS ? plan : null;
 }
 
 // -- uploading ------------------------------------------------------------------------------------
@@ -317,6 +323,7 @@ function upload() {
         refusals = 0;
         remove(batch);
         upload();
+        if (batch.results.length) prepare(); // by what the user has now
       } else if (isMalformed(status) && (refusals += 1) >= REFUSALS) {
         warn('the service refused an upload ' + REFUSALS + ' times (' + status + '): left out');
         refusals = 0;
@@ -481,6 +488,11 @@ function ticketIsGood() {
   return leftMs > 0 && leftMs <= ticket.life;
 }
 
+/** A ticket was not taken; another one, by a login meanwhile, stays. */
+function drop(token) {
+  if (ticket && ticket.token === token) ticket = null;
+}
+
 /** Call with a ticket; one that is not taken is renewed, once. */
 function authorised(method, path, body, timeout, done) {
   withTicket(function (token) {
@@ -488,12 +500,12 @@ function authorised(method, path, body, timeout, done) {
     var options = {method: method, path: path, body: body, token: token, timeout: timeout};
     call(options, function (status, data, header) {
       if (status !== 401) return done(status, data, header);
-      if (ticket && ticket.token === token) ticket = null; // nobody renewed it meanwhile
+      drop(token);
       withTicket(function (renewed) {
         if (!renewed) return done(401, data, header);
         options.token = renewed;
         call(options, function (again, more, head) {
-          if (again === 401) ticket = null;
+          if (again === 401) drop(renewed);
           done(again, more, head);
         });
       });
@@ -599,7 +611,7 @@ function load() {
       typeof result.subscriptions === 'object';
   }).slice(-MOST_RESULTS);
   skewMs = isFinite(kept.skewMs) ? Number(kept.skewMs) : 0;
-  mostTemplates = kept.mostTemplates === 1 || kept.mostTemplates === 3 ? kept.mostTemplates : 0;
+  mostTemplates = kept.mostTemplates === 1 ? 1 : 0;
   if (kept.ticket && typeof kept.ticket.token === 'string') ticket = kept.ticket;
 }
 

@@ -266,6 +266,73 @@ test('the failed login of a renewal that says how long to wait is heeded', () =>
   assert.strictEqual(service.calls.length, 2);
 });
 
+// -- two requests in flight, both answered 401 ----------------------------------------------------
+
+/** A phone with a plan to fetch and a form_id to upload, whose ticket the service no longer takes. */
+function outdated() {
+  const all = loggedIn();
+  all.service.tickets += 1;
+  all.ask = () => {
+    all.pushCode.upload();
+    all.pushCode.prepare();
+  };
+  return all;
+}
+
+const BOTH = ['POST /collect', 'GET /permits/plan'];
+
+function assertRenewedOnce({phone, service}) {
+  assert.deepStrictEqual(service.calls.slice(0, 2), BOTH);
+  assert.deepStrictEqual([...service.calls.slice(2)].sort(), ['POST /login', ...BOTH].sort());
+  assert.deepStrictEqual([...service.stored], ['first', 'f1']);
+  const used = phone.requests.map((request) => request.header.Authorization).filter(Boolean);
+  assert.deepStrictEqual(used, ['Bearer v1.1', 'Bearer v1.1', 'Bearer v1.3', 'Bearer v1.3']);
+}
+
+test('two 401s at once: one login, and each is repeated once', () => {
+  const all = outdated();
+  all.ask();
+  all.phone.settle();
+  assertRenewedOnce(all);
+});
+
+test('a 401 that comes when the login is over uses its ticket: no second login', () => {
+  const all = outdated();
+  all.ask();
+  const [collected, planned] = all.phone.queue.splice(0); // both answers: 401
+  collected();
+  all.phone.settle(); // login and repeat
+  assert.deepStrictEqual([...all.service.stored], ['first', 'f1']);
+  planned();
+  all.phone.settle();
+  assertRenewedOnce(all);
+});
+
+test('a 401 that comes when the login is over does not cost the new ticket, at the tap either', () => {
+  const {phone, service, pushCode} = outdated();
+  pushCode.upload();
+  pushCode.subscribe(undefined); // fetches the plan, and never logs in
+  const [collected, planned] = phone.queue.splice(0);
+  collected();
+  phone.settle();
+  planned();
+  phone.settle();
+  pushCode.collect(Phone.submit('f2'));
+  pushCode.upload();
+  phone.settle();
+  assert.strictEqual(service.calls.filter((call) => call === 'POST /login').length, 1);
+  assert.ok(service.stored.has('f2'));
+});
+
+test('two 401s and a login that fails: each is told, nothing is repeated', () => {
+  const {phone, service, ask} = outdated();
+  service.trouble = [null, null, {status: 503}];
+  ask();
+  phone.settle();
+  assert.deepStrictEqual(service.calls, [...BOTH, 'POST /login']);
+  assert.deepStrictEqual(phone.waiting(), ['f1']);
+});
+
 test('an expired ticket is renewed before it is used', () => {
   const {phone, service, pushCode} = loggedIn();
   phone.clock += 2 * 3600 * 1000;

@@ -189,6 +189,7 @@ class Service {
     this.calls = [];
     this.tickets = 0;
     this.templates = [];
+    this.skip = []; // undefined: an older service, which knows no such list
     this.ahead = 0; // of the phone's clock, ms
     this.trouble = []; // answers to the next calls, before any other
     this.phone = phone;
@@ -211,7 +212,7 @@ class Service {
     if (request.header.Authorization !== `Bearer v1.${this.tickets}`) return {status: 401, header};
     if (where.pathname.endsWith('/plan')) {
       const templates = this.templates.map((id) => ({template_id: id}));
-      return {status: 200, data: {app: 'shop', openid: 'o', templates}, header};
+      return {status: 200, data: {app: 'shop', openid: 'o', templates, skip: this.skip}, header};
     }
     return {status: 200, data: this.store(JSON.parse(request.data)), header};
   }

@@ -52,6 +52,8 @@ test('a day of taps: items opened, checked in, reminded', () => {
   const {phone, service, page} = launched();
   service.templates = ['EVENT_TEMPLATE_ID'];
   phone.clock += 6 * 60 * 1000;
+  page.onShow();
+  phone.settle();
   page.openItem(Phone.submit('f1', {form: {id: 7}}));
   page.checkIn(Phone.submit('f2', {button: {day: 1}}));
   phone.settle();
@@ -59,10 +61,10 @@ test('a day of taps: items opened, checked in, reminded', () => {
   phone.settle();
   assert.deepStrictEqual(phone.visited, ['/pages/item/item?id=7']);
   assert.strictEqual(phone.sent('/check-in')[0].data.day, 1);
-  assert.deepStrictEqual(phone.popups, [['EVENT_TEMPLATE_ID']]);
+  assert.deepStrictEqual(phone.popups, [['EVENT_TEMPLATE_ID', 'CHECK_IN_REMINDER_TEMPLATE_ID']]);
   assert.strictEqual(page.data.told, '好的');
   assert.deepStrictEqual(
     [...service.stored].map((stored) => stored.split(' ').slice(0, 2).join(' ')),
-    ['f1', 'f2', 'EVENT_TEMPLATE_ID accept'],
+    ['f1', 'f2', 'EVENT_TEMPLATE_ID accept', 'CHECK_IN_REMINDER_TEMPLATE_ID accept'],
   );
 });

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from producers import keys
+from producers import keys, procfile
 from producers.broadcasts import Broadcasts
+from producers.collect import Collector
 from producers.ledger import totals
 from producers.sandbox import Sandbox, SandboxConfig
 from producers.settings import Settings
@@ -40,7 +41,7 @@ class Service:
     """The service as a process, on one port through its restarts."""
 
     def __init__(self, **env: str) -> None:
-        self._env = env
+        self.env = env
         self.port = 0
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -53,7 +54,7 @@ class Service:
         self._process = await asyncio.create_subprocess_exec(
             BIN / "wxbroadcast",
             *("web", "--port", str(self.port)),
-            env=self._env,
+            env=self.env,
             stdout=asyncio.subprocess.PIPE,
         )
         async with asyncio.timeout(WITHIN_S):
@@ -105,6 +106,7 @@ class House:
         self.client = client
         self.settings = settings
         self.sandbox = sandbox
+        self.broadcasts = Broadcasts(client, settings)
         self._codes = 0
         self.service = Service(
             PATH=str(BIN),
@@ -155,6 +157,31 @@ class House:
 
     def accepts(self, template: str, openid: str = "oAnna") -> int:
         return int(self.client.hget(keys.subscriptions(0, "shop", openid), template) or 0)
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[None]:
+        """Run the Procfile's worker."""
+        process = await asyncio.create_subprocess_shell(
+            f"exec {procfile.read()['worker']}",
+            env=self.service.env,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            async with asyncio.timeout(WITHIN_S):
+                await process.wait()
+
+    async def outcomes(self, broadcast: str) -> dict[str, int]:
+        """Wait until a broadcast has ended; what became of its recipients."""
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                status = self.broadcasts.status(broadcast)
+                if status.complete:
+                    return dict(status.outcomes)
+                await asyncio.sleep(0.02)
 
     def collected(self) -> int:
         return totals(self.client, self.settings, "shop").total.collected
@@ -253,18 +280,65 @@ async def test_a_phone_with_a_wrong_clock_loses_nothing(house: House, days: int)
     assert before - 3000 < ends - WEEK_MS < house.now_ms() + 1
 
 
-async def test_what_the_user_lacks_is_asked_for_and_filed(house: House) -> None:
-    await house.phone(["collect", "form1"], "upload")  # so that the user is known
-    spec = Spec.checked(
-        app="shop", channel="subscribe", audience="all", template_id=WANTED, data={"thing1": "签到"}
+def reminder(template: str = WANTED) -> Spec:
+    return Spec.checked(
+        app="shop",
+        channel="subscribe",
+        audience="all",
+        template_id=template,
+        data={"thing1": "签到"},
     )
-    Broadcasts(house.client, house.settings).create(spec)
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+async def test_a_first_tap_on_an_empty_deployment_ends_in_a_first_message(
+    house: House, *, prepared: bool
+) -> None:
+    """No permit, no broadcast, no audience: the popup comes, and the first broadcast arrives."""
+    assert house.client.dbsize() == 1  # the layout alone
+    seen = await house.phone(
+        *(["prepare", "idle"] if prepared else []), ["subscribe", [OTHER, WANTED]]
+    )
+    assert seen["popups"] == [[OTHER, WANTED]]
+    assert seen["answers"][0]["results"] == {OTHER: "accept", WANTED: "accept"}
+    assert seen["seen"] == [LOGIN, *([PLAN] if prepared else []), COLLECT, PLAN]
+    assert (house.accepts(OTHER), house.accepts(WANTED)) == (1, 1)
+    house.sandbox.state.permits.subscribe("oAnna", WANTED, 1)  # the popup was WeChat's
+    async with house.worker():
+        created = house.broadcasts.create(reminder())
+        assert await house.outcomes(created.id) == {"delivered": 1}
+    [message] = house.sandbox.state.deliveries.of("oAnna")
+    assert message["data"] == {"thing1": {"value": "签到"}}
+    assert house.accepts(WANTED) == 0
+
+
+async def test_a_template_that_wechat_refused_as_unknown_is_no_longer_asked_for(
+    house: House,
+) -> None:
+    house.sandbox.orders.configure({"templates": [{"template_id": OTHER}]})
+    accepts = ({"openid": f"o{n}", "subscriptions": {WANTED: "accept"}} for n in range(10))
+    Collector(house.client, house.settings).collect("shop", accepts)
+    async with house.worker():
+        created = house.broadcasts.create(reminder())
+        await house.outcomes(created.id)
+    assert house.broadcasts.status(created.id).errcode == 40037
+    seen = await house.phone("prepare", "idle", ["subscribe", [WANTED, OTHER]])
+    assert seen["popups"] == [[OTHER]]
+
+
+async def test_the_page_asks_for_what_the_user_lacks_first_and_not_for_what_is_enough(
+    house: House,
+) -> None:
+    await house.phone(["collect", "form1"], "upload")  # so that the user is known
+    house.broadcasts.create(reminder())
     for accepts in (1, 2):  # one for what is under way, one for the week to come
         seen = await house.phone("prepare", "idle", ["subscribe", [OTHER, WANTED]])
-        assert seen["popups"] == [[WANTED]]
-        assert seen["answers"][0]["results"] == {WANTED: "accept"}
-        assert seen["seen"] == [PLAN, COLLECT]
+        assert seen["popups"] == [[WANTED, OTHER]]
+        assert seen["answers"][0]["results"] == {WANTED: "accept", OTHER: "accept"}
+        assert seen["seen"] == [PLAN, COLLECT, PLAN]
         assert house.accepts(WANTED) == accepts
+    seen = await house.phone("prepare", "idle", ["subscribe", [OTHER, WANTED]])
+    assert seen["popups"] == [[OTHER]]
     seen = await house.phone("prepare", "idle", ["subscribe", [OTHER, WANTED]])
     assert (seen["popups"], seen["seen"]) == ([], [PLAN])
 
@@ -280,7 +354,7 @@ async def test_an_answer_that_is_sent_twice_counts_once(house: House) -> None:
     await house.phone()
     assert house.accepts(WANTED) == 2
     house.store(results=kept)  # as if the phone had been killed before it noted the answer
-    assert (await house.phone())["seen"] == [COLLECT]
+    assert (await house.phone())["seen"] == [COLLECT, PLAN]
     assert house.accepts(WANTED) == 2
 
 

@@ -31,6 +31,9 @@ class Adviser:
     def templates(self, openid: str = ANN, most: int = 5) -> list[str]:
         return [one.template_id for one in self.ask(openid, most)]
 
+    def skip(self, openid: str = ANN) -> list[str]:
+        return Planner(self.shop.client, self.shop.settings).plan("shop", openid).skip
+
 
 @pytest.fixture
 def adviser(shop: Shop) -> Adviser:
@@ -48,6 +51,19 @@ def without_habit(shop: Shop) -> None:
     history = keys.history("shop")
     for broadcast in shop.client.zrange(history, 0, -1):
         shop.client.zadd(history, {broadcast: shop.now_ms() - 3 * WEEK})
+
+
+def tick(shop: Shop) -> None:
+    """Let the server's clock go on: what is created next is newer."""
+    now_ms = shop.now_ms()
+    while shop.now_ms() == now_ms:
+        pass
+
+
+def withdrawn_since(shop: Shop, openid: str, template: str, ago_ms: int) -> None:
+    """Let a withdrawal have been so long ago."""
+    field, at = f"voided:{template}", shop.now_ms() - ago_ms
+    shop.client.hset(keys.subscriptions(shop.lane(openid), "shop", openid), field, at)
 
 
 @both_layouts
@@ -155,9 +171,125 @@ def test_other_channels_and_ended_broadcasts_want_nothing(shop: Shop, adviser: A
 
 
 @both_layouts
-def test_single_messages_to_others_are_no_habit(shop: Shop, adviser: Adviser) -> None:
+def test_single_messages_want_one_of_everybody(shop: Shop, adviser: Adviser) -> None:
+    shop.post(BOB, channel="template")
+    assert adviser.ask(ANN) == []
     shop.post(BOB)
-    assert adviser.ask(ANN) == adviser.ask(BOB) == []
+    for openid in (ANN, BOB):
+        assert adviser.ask(openid) == [
+            Ask(
+                TEMPLATE, "single messages lately; the user has none", 1, 0, 0.0, 0, withdrawn=False
+            )
+        ]
+    subscribers(shop, ANN)
+    assert adviser.ask(ANN) == []
+    shop.audiences.import_rows("shop", "vip", [ANN.encode()])
+    shop.broadcasts.cancel(shop.broadcast("subscribe", "vip"))
+    (ask,) = adviser.ask(ANN)
+    assert ask.shortage == 0.5  # the broadcasts' may not take the one of a message
+    assert ask.reason == "about 0.5 a week lately and single messages lately; the user has 1"
+    without_habit(shop)
+    assert adviser.ask(BOB) == []
+
+
+@both_layouts
+def test_the_apps_own_templates_are_planned_before_anything_was_sent(
+    shop: Shop, make_settings: Any, lanes: int
+) -> None:
+    own = {"subscribe_templates": [OTHER, TEMPLATE, LONG], "long_term_templates": [LONG]}
+    adviser = Adviser(Shop(shop.client, make_settings(lanes=lanes, app=own)))
+    assert adviser.templates() == sorted([OTHER, TEMPLATE])
+    assert adviser.ask()[0].reason == (
+        "one of the app, nothing was sent of it lately; the user has none"
+    )
+    shop.broadcasts.cancel(shop.broadcast("subscribe", template_id="Z" * 43))  # half a one a week
+    assert adviser.templates() == ["Z" * 43, *sorted([OTHER, TEMPLATE])]
+    shop.give(ANN, subscriptions={OTHER: "accept"})
+    assert adviser.templates() == ["Z" * 43, TEMPLATE]
+    assert adviser.skip() == []
+
+
+@both_layouts
+def test_what_the_user_has_enough_of_is_skipped(shop: Shop, adviser: Adviser) -> None:
+    shop.audiences.import_rows("shop", "vip", [ANN.encode()])
+    assert adviser.skip() == []
+    shop.broadcast("subscribe", "vip")
+    without_habit(shop)
+    assert adviser.skip() == []
+    subscribers(shop, ANN)
+    assert adviser.skip() == [TEMPLATE]  # as many as the broadcasts want
+    assert adviser.skip(BOB) == []
+
+
+@both_layouts
+def test_where_no_broadcast_tells_three_in_hand_are_enough(shop: Shop, adviser: Adviser) -> None:
+    for has in (1, 2, 3):
+        assert adviser.skip() == []
+        shop.give(ANN, subscriptions={TEMPLATE: "accept"}, id=f"id{has}")
+    assert adviser.skip() == [TEMPLATE]
+    shop.post(BOB)
+    assert adviser.skip() == [TEMPLATE]
+    shop.audiences.import_rows("shop", "vip", [ANN.encode()])
+    for _ in range(4):
+        shop.broadcasts.cancel(shop.broadcast("subscribe", "vip"))  # two a week
+    assert adviser.skip() == [TEMPLATE]
+    shop.broadcasts.cancel(shop.broadcast("subscribe", "vip"))
+    assert adviser.skip() == []
+    assert adviser.templates() == [TEMPLATE]
+
+
+@both_layouts
+def test_who_withdrew_is_skipped_for_a_day(shop: Shop, adviser: Adviser) -> None:
+    subscribers(shop, ANN)
+    shop.give(ANN, subscriptions={TEMPLATE: "reject"})
+    assert adviser.skip() == [TEMPLATE]
+    withdrawn_since(shop, ANN, TEMPLATE, WEEK // 7 - 60_000)
+    assert adviser.skip() == [TEMPLATE]
+    withdrawn_since(shop, ANN, TEMPLATE, WEEK // 7 + 60_000)
+    assert adviser.skip() == []
+    shop.give(ANN, subscriptions={TEMPLATE: "reject"})
+    shop.give(ANN, subscriptions={TEMPLATE: "accept"})  # and changed her mind
+    assert adviser.skip() == []
+
+
+@both_layouts
+def test_an_accept_for_good_is_skipped(shop: Shop, adviser: Adviser) -> None:
+    shop.give(ANN, subscriptions={OTHER: "accept"})
+    shop.client.hset(keys.subscriptions(shop.lane(ANN), "shop", ANN), OTHER, -1)
+    assert adviser.skip() == [OTHER]
+
+
+@both_layouts
+@pytest.mark.parametrize("errcode", [40037, 43102, 43107])
+def test_a_template_that_wechat_does_not_know_leaves_the_plan(
+    shop: Shop, make_settings: Any, lanes: int, errcode: int
+) -> None:
+    own = {"subscribe_templates": [TEMPLATE, OTHER]}
+    adviser = Adviser(Shop(shop.client, make_settings(lanes=lanes, app=own)))
+    first = shop.broadcast("subscribe")
+    shop.broadcasts.move(first, "abort", "template errors", errcode)
+    assert adviser.templates() == [OTHER]
+    assert adviser.skip() == [TEMPLATE]
+    assert adviser.skip("stranger") == [TEMPLATE]
+    tick(shop)
+    again = shop.broadcast("subscribe")  # somebody mended it
+    assert adviser.templates("stranger") == [TEMPLATE, OTHER]
+    assert adviser.skip() == []
+    shop.broadcasts.pause(again)
+    assert adviser.skip() == []
+    tick(shop)
+    carrier = shop.post(BOB)
+    shop.broadcasts.pause(carrier, "template errors", errcode)
+    assert adviser.skip() == [TEMPLATE]
+    shop.broadcasts.resume(carrier)
+    assert adviser.skip() == []
+
+
+@both_layouts
+def test_other_ends_do_not_make_a_template_unknown(shop: Shop, adviser: Adviser) -> None:
+    shop.broadcasts.move(shop.broadcast("subscribe"), "abort", "page errors", 41030)
+    assert adviser.templates() == [TEMPLATE]
+    assert adviser.skip() == []
 
 
 @both_layouts
@@ -173,9 +305,7 @@ def test_the_most_missing_comes_first_and_the_withdrawn_last(shop: Shop, adviser
     last = adviser.ask()[-1]
     assert last.withdrawn
     assert "withdrew it in the last two weeks" in last.reason
-    field = f"voided:{'D' * 43}"
-    at = shop.now_ms() - 3 * WEEK
-    shop.client.hset(keys.subscriptions(shop.lane(ANN), "shop", ANN), field, at)
+    withdrawn_since(shop, ANN, "D" * 43, 3 * WEEK)
     assert adviser.templates()[0] == "D" * 43  # that was long ago
 
 

@@ -81,7 +81,7 @@ def test_a_key_is_no_ticket(house: House) -> None:
 
 
 def test_a_phone_may_ask_what_to_ask_its_own_user_for(phone: Caller, house: House) -> None:
-    assert phone.get(PLAN).json == {"app": "shop", "openid": "oAnna", "templates": []}
+    assert phone.get(PLAN).json == {"app": "shop", "openid": "oAnna", "templates": [], "skip": []}
     assert phone.get(f"{PLAN}?openid=oAnna").status == 200
     assert phone.get(f"{PLAN}?openid=oBert").status == 422
     assert phone.get(PLAN.replace("shop", "cafe")).status == 401

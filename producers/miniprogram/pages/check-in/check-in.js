@@ -1,6 +1,6 @@
 var pushCode = require('../../push-code.js');
 
-// the templates that this page may ask for; the service says which of them this user lacks
+// what this page asks for; the service says which of them this user has enough of
 var TEMPLATES = [
   'CHECK_IN_REMINDER_TEMPLATE_ID',
   'EVENT_TEMPLATE_ID'
