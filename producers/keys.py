@@ -7,7 +7,7 @@ the lane's prefix by the same names as here.
 
 Keys without a TTL, all others have one: `deployment`, `fence`, `audience`, `audience_buckets`,
 `audience_size`, `audiences`, `ledger`, `stock`, `active`, `ring`,
-`workers`, `server`, `api_keys`, and Dramatiq's own.
+`workers`, `server`, `seen`, `api_keys`, and Dramatiq's own.
 """
 
 import zlib
@@ -23,6 +23,14 @@ WORKERS: Final = "wxb:workers"
 
 SERVER: Final = "wxb:server"
 """string: run_id of the Redis server that the deployment last ran on; never expires."""
+
+SEEN: Final = "{wxb:workers}:seen"
+"""hash: what is known of the workers as a whole, of a server that may have been restored.
+
+``at_ms`` the last beat of any of them (server epoch ms); ``resting`` 1 when the last one has left
+with nothing in its hands; ``epoch`` the run_id that the epoch began with, ``epoch_at_ms`` what
+``at_ms`` was then. Never expires. Owner: the beat, and `workers.epoch`.
+"""
 
 API_KEYS: Final = "wxb:{keys}:all"
 """hash: id of an API key → JSON: digest, name, apps, scopes, rate, created. Revoking removes it."""

@@ -9,9 +9,12 @@ Making the broker opens nothing; the runtime is opened at worker boot and closed
 
 import asyncio
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any, Final, NoReturn
 
 import redis
@@ -59,6 +62,7 @@ class Lifecycle(Middleware):
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
         """Load the settings, configure the logs, open everything."""
+        _stop_once()
         logs.configure(f"worker-{os.getpid()}")
         try:
             loaded = settings.load()
@@ -78,6 +82,30 @@ class Lifecycle(Middleware):
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
         """Write the last lines."""
         logs.close()
+
+
+def _stop_once() -> None:
+    """Let one SIGTERM stop the process, and no second one cut its draining short.
+
+    systemd and a terminal signal the whole group, and Dramatiq's master passes the signal on: each
+    stop comes twice. Dramatiq takes the second one as "at once", which leaves claims in hand, and
+    then the process does not even end, for the loop's thread is no daemon. Draining is bounded.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    stops: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+
+    def once(number: int, frame: FrameType | None) -> None:
+        stop = stops.pop(number, None)
+        stops.clear()
+        if callable(stop):
+            stop(number, frame)
+
+    for number, stop in list(stops.items()):
+        if callable(stop):
+            signal.signal(number, once)
 
 
 def _open_runtime(loaded: settings.Settings, loop: asyncio.AbstractEventLoop) -> Runtime:

@@ -32,6 +32,7 @@ class Peers:
     def __init__(self, client: Client, worker: str) -> None:
         self._client = client
         self._script = client.register_script(scripts.source("workers", "beat"))
+        self._leave = client.register_script(scripts.source("workers", "leave"))
         self._worker = worker
         self._seen: dict[str, _Peer] = {}
         self._last = 0.0
@@ -63,7 +64,7 @@ class Peers:
         args = ["", "", self._worker]
         for name, beat_ms in self._dead.items():
             args += (name, f"{beat_ms:.0f}")
-        answer = await self._script(keys=[keys.WORKERS], args=args)
+        answer = await self._script(keys=[keys.WORKERS, keys.SEEN], args=args)
         gap = now - self._last
         if gap > _GAP_S:
             # nobody could beat meanwhile: a peer's silence counts only while this one's beats came
@@ -93,4 +94,4 @@ class Peers:
 
     async def leave(self) -> None:
         """Say that this worker is gone, with nothing in its hands."""
-        await self._client.zrem(keys.WORKERS, self._worker)
+        await self._leave(keys=[keys.WORKERS, keys.SEEN], args=["", "", self._worker])

@@ -277,6 +277,7 @@ class Runtime:
             try:
                 for peer, silent_ms in await self._peers.beat():
                     self._do(("recover", peer), partial(self._recover, peer, silent_ms))
+                self._epochs.acknowledged(round(self._peers.server_time() * 1000))
                 again_s = BEAT_S
             except redis.RedisError as error:
                 logs.emit(StoreUnreachable("beating", type(error).__name__, 1))

@@ -1,6 +1,7 @@
 """The main job, end to end: real worker units by the Procfile's command, the sandbox, a Valkey."""
 
 import dataclasses
+import os
 import signal
 import time
 from typing import Any
@@ -116,7 +117,14 @@ def test_a_unit_killed_in_the_middle_costs_nobody_anything(
     assert shop.ledger()["held"] == 0
 
 
-def test_a_unit_told_to_stop_leaves_nothing_in_doubt(slow_shop, wechat, units, eventually) -> None:
+@pytest.mark.parametrize(
+    "tell",
+    [os.kill, os.killpg],
+    ids=["its master", "its whole group, as systemd and a terminal do"],
+)
+def test_a_unit_told_to_stop_leaves_nothing_in_doubt(
+    slow_shop, wechat, units, eventually, tell
+) -> None:
     shop = slow_shop
     shop.collect_subscriptions(1200, TEMPLATE)
     wechat.ask("config", {"latency": {"fixed_ms": 300}})
@@ -125,7 +133,8 @@ def test_a_unit_told_to_stop_leaves_nothing_in_doubt(slow_shop, wechat, units, e
     eventually(lambda: wechat.stats["accepted"] > 200, "200 messages were accepted")
 
     units.start(shop.settings, wechat)
-    units.kill(first, signal.SIGTERM)
+    tell(first.pid, signal.SIGTERM)
+    assert first.wait(15) == 0
     status = shop.wait(broadcast)
 
     assert first.returncode == 0

@@ -55,17 +55,20 @@ class Valkey:
         """Kill it, and start it on what it wrote.
 
         Args:
-            silent_ms: as if it came from a backup that is so old: the workers' last beats lie so
-                far back. Nobody else sees it before that is so.
+            silent_ms: as if it came from a backup that is so old: what it knows of its workers lies
+                so far back. Nobody else sees it before that is so.
         """
         self._server.terminate()
         if silent_ms:
             port = free_port()
             aside = self._at(port)
             aside.start()
-            with redis.Redis(port=port, decode_responses=True) as client:
-                for worker, beat_ms in client.zrange(keys.WORKERS, 0, -1, withscores=True):
-                    client.zadd(keys.WORKERS, {worker: beat_ms - silent_ms})
+            for number in range(2):
+                with redis.Redis(port=port, db=number, decode_responses=True) as client:
+                    for worker, beat_ms in client.zrange(keys.WORKERS, 0, -1, withscores=True):
+                        client.zadd(keys.WORKERS, {worker: beat_ms - silent_ms})
+                    if client.exists(keys.SEEN):
+                        client.hincrby(keys.SEEN, "at_ms", -silent_ms)
             aside.terminate()
         self._server.start()
 
@@ -206,6 +209,30 @@ def test_after_an_old_backup_a_broadcast_waits_for_an_operator(
     status = stage.wait(broadcast)
     assert set(status.outcomes) <= {"delivered", "in_doubt"}
     stage.assert_sound(broadcast, 900)
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("silent_ms", [0, 11 * 60_000], ids=["at once", "the next morning"])
+def test_a_planned_stop_and_start_of_everything_pauses_nothing(
+    valkey: Valkey, under_way: Callable[..., list[Run]], silent_ms: int
+) -> None:
+    runs = under_way("template", "subscribe")
+    for run in runs:
+        for unit in run.units:
+            unit.send_signal(signal.SIGTERM)
+    for run in runs:
+        for unit in run.units:
+            assert unit.wait(15) == 0
+
+    valkey.restart(silent_ms=silent_ms)
+    for run in runs:
+        run.stage.unit()
+
+    for run in runs:
+        assert run.wait().outcomes == {"delivered": 900}
+        [changed] = run.stage.lines("server_changed")
+        assert not changed["paused"]
+        assert changed["silent_ms"] < 60_000
 
 
 def used_bytes(client: "redis.Redis") -> int:

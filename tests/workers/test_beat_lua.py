@@ -12,7 +12,7 @@ def beat(lane: Lane, worker: str, **dead: int) -> list[Any]:
     args: list[Any] = ["", lane.now_ms, worker]
     for pair in dead.items():
         args += pair
-    answer = lane.run("workers", "beat", [keys.WORKERS], args)
+    answer = lane.run("workers", "beat", [keys.WORKERS, keys.SEEN], args)
     return [answer[0], *zip(answer[1::2], map(int, answer[2::2]), strict=True)]
 
 

@@ -36,6 +36,7 @@ OPENIDS = tuple(f"o{n:04}" for n in range(60))
 WITHOUT_TTL = (
     keys.DEPLOYMENT,
     keys.WORKERS,
+    re.escape(keys.SEEN),
     r"wxb:\{\d+\}:(fence|audience:.+|buckets:.+|size:.+|ledger:shop|stock:shop|ring:shop|first:shop)",
     r"wxb:\{app:shop\}:(audiences|active)",
     r"\{wxb:jobs\}.*",
