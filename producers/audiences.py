@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from producers import keys, logs, scripts
+from producers import deadline, keys, logs, scripts
 from producers.errors import InvalidInputError, NotFoundError
 from producers.events import AudienceDeleted
 from producers.retry import repeat, repeat_all
@@ -162,7 +162,7 @@ class Audiences:
             )
         self._register(app, name)
         report = ImportReport()
-        for lane, members in _batches(rows, report, self._settings):
+        for lane, members in deadline.paced(_batches(rows, report, self._settings)):
             added = self._change(self._add, "storing the audience", lane, app, name, members)
             report.added += added
             report.known += sum(map(len, members.values())) - added
@@ -200,7 +200,7 @@ class Audiences:
             raise InvalidInputError(["audience 'all': it has whoever gave a permit; forget a user"])
         self._find(app, name)
         report = RemovalReport()
-        for lane, members in _batches(rows, report, self._settings):
+        for lane, members in deadline.paced(_batches(rows, report, self._settings)):
             removed = self._change(
                 self._remove, "removing from the audience", lane, app, name, members
             )
@@ -262,7 +262,7 @@ class Audiences:
     def _drop_lane(self, lane: int, app: str, name: str) -> Iterator[int]:
         """Empty a lane's buckets, and yield how many members each step deleted."""
         buckets = filled_buckets(self._client, lane, app, name, 0)
-        for start in range(0, len(buckets), _BUCKETS):
+        for start in deadline.paced(range(0, len(buckets), _BUCKETS)):
             some = buckets[start : start + _BUCKETS]
             members: dict[int, list[str]] = {bucket: [] for bucket in some}
             yield self._change(self._drop, "deleting the audience", lane, app, name, members)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
 
-from producers import keys, logs, scripts
+from producers import deadline, keys, logs, scripts
 from producers.ahead import Ahead
 from producers.events import PermitsCollected
 from producers.settings import AppSettings, Settings
@@ -234,16 +234,22 @@ class _Storing:
         self._app = app
         self._on_progress = on_progress
         self._under_way: _Batch | None = None
+        deadline.stand()
 
     def store(self, batch: "_Batch") -> None:
         """Begin to store a batch, once the one before is stored."""
         call = batch.call(self._caller, self._app)
-        self.finish()
+        if self._under_way is not None:
+            self.finish()
+            deadline.renew()
+        deadline.run()
         self._ahead.start(*call)
+        deadline.stand()  # while the next one is read
         self._under_way = batch
 
     def finish(self) -> None:
         """Count the batch that is under way; raises what storing it raised."""
+        deadline.run()
         batch, self._under_way = self._under_way, None
         if batch is not None:
             batch.count(self._ahead.finish())

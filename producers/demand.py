@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from producers import keys
-from producers.retry import repeat_all
+from producers import deadline, keys
+from producers.retry import gave_up, repeat_all
 from producers.settings import Settings
 from producers.spec import Spec
 from producers.store import Client
@@ -89,12 +89,15 @@ class DemandTable:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
-        self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._kept: dict[str, tuple[float, Demand]] = {}
         self._known: dict[str, _Known] = {}
 
     def demand(self, app: str) -> Demand:
         """Return what the app's broadcasts want; at most ten seconds old.
+
+        One caller reads it anew at a time. The others take what is there, however old it gets while
+        Redis is silent; where nothing is there yet they wait until their own deadline.
 
         Raises:
             StoreUnavailableError: Redis did not answer.
@@ -102,11 +105,24 @@ class DemandTable:
         kept = self._kept.get(app)
         if kept is not None and time.monotonic() - kept[0] < _FRESH_S:
             return kept[1]
-        with self._lock:
+        if not self._begin(waits=kept is None):
+            if kept is not None:
+                return kept[1]
+            raise gave_up("reading the broadcasts")
+        try:
             kept = self._kept.get(app)
             if kept is None or time.monotonic() - kept[0] >= _FRESH_S:
                 kept = self._kept[app] = (time.monotonic(), self._read(app))
+        finally:
+            self._reading.release()
         return kept[1]
+
+    def _begin(self, *, waits: bool) -> bool:
+        """Say whether this caller is the one who reads."""
+        left_s = deadline.left_s()
+        if not waits:
+            return self._reading.acquire(blocking=False)
+        return self._reading.acquire(timeout=-1 if left_s is None else max(left_s, 0))
 
     def _read(self, app: str) -> Demand:
         def ask(pipeline: Any) -> None:

@@ -21,7 +21,7 @@
     │   ├── CodeRefusedError     WeChat does not take the login code: a new wx.login
     │   ├── FloodError           too often; ``wait_ms`` says when again
     │   └── LoginUnavailableError    no verdict on the code; ``wait_ms`` says when again
-    └── StoreUnavailableError    Redis did not answer in time, within the bounded retries
+    └── StoreUnavailableError    Redis did not answer in time, or cannot do what was asked
 
 Producers raise them to their callers, who show ``str(error)``: it says what to do. Nothing is
 stored when one of them is raised, unless its docstring says so.
@@ -189,4 +189,8 @@ class LoginUnavailableError(DoorError):
 
 
 class StoreUnavailableError(WxbroadcastError):
-    """Redis did not answer within the bounded retries."""
+    """Redis did not answer within the deadline or the bounded retries, or cannot do what was asked.
+
+    Nobody knows whether the last step was made. The same call again, with the same key where it has
+    one, loses and doubles nothing.
+    """

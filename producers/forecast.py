@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
-from producers import keys, scripts
+from producers import deadline, keys, scripts
 from producers.audiences import ALL, Audiences
 from producers.errors import InvalidInputError
 from producers.expiry import HOUR_MS, last_end_ms, unsent
@@ -279,7 +279,7 @@ class Forecaster:
             wanted = max(_FEWEST, math.ceil(_SAMPLED * len(found) / members))
             if wanted < len(found):
                 found = random.sample(found, wanted)
-        for start in range(0, len(found), _BUCKETS):
+        for start in deadline.paced(range(0, len(found), _BUCKETS)):
             some = found[start : start + _BUCKETS]
             for row in self._rows(app, channel, template_id, audience, moments, some):
                 horizons = len(moments)

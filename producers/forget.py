@@ -20,7 +20,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
-from producers import keys, logs, scripts
+from producers import deadline, keys, logs, scripts
 from producers.events import UserForgotten
 from producers.retry import repeat
 from producers.rows import check_openid
@@ -96,7 +96,7 @@ class Forgetter:
             "listing broadcasts", lambda: self._client.zrevrange(keys.history(app), 0, -1)
         )
         found = [0, 0, 0, 0]
-        for start in range(0, len(broadcasts), _BROADCASTS):
+        for start in deadline.paced(range(0, len(broadcasts), _BROADCASTS)):
             some = broadcasts[start : start + _BROADCASTS]
             counts = self._lose_name(app, f"{bucket}:{openid}", lane, some)
             found = [sum(pair) for pair in zip(found, counts, strict=True)]

@@ -2,30 +2,41 @@
 
 ``Producer`` blocks, ``AsyncProducer`` does not. Both are safe to share between threads, and good on
 both sides of a fork: one that is made when a server preloads serves each of its processes, which
-opens connections of its own. An ``AsyncProducer`` belongs to no event loop.
+opens connections of its own. An ``AsyncProducer`` belongs to no event loop. Neither asks Redis
+anything before its first call, so a server starts while Redis is away.
+
+A Redis that stalls costs each call its timeout, and nobody else anything: no call holds a lock that
+another one waits for longer than its own timeout.
 """
 
 import asyncio
+import contextlib
+import copy
+import math
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
+from producers import deadline, store
 from producers import settings as settings_module
-from producers import store
 from producers.audiences import ALL, AudiencePage, Audiences, ImportReport, RemovalReport
 from producers.broadcasts import Broadcasts, Created
 from producers.collect import Collector, Report
-from producers.errors import WxbroadcastError
+from producers.errors import InvalidInputError
 from producers.forecast import Forecast, Forecaster
 from producers.forget import Forgotten
 from producers.messages import Messages, MessageStatus, Posted
 from producers.plan import Plan, Planner
 from producers.rates import Rates
 from producers.recipients import Page, Recipient, Recipients
+from producers.retry import repeat
 from producers.settings import Settings
 from producers.spec import Spec
 from producers.status import Status, StatusPage
+from producers.threads import Threads
 from producers.users import UserCard, Users
 from producers.words import ENDED, State
 
@@ -50,11 +61,38 @@ class _Parts:
         self.users = Users(self.client, settings)
         self.forecaster = Forecaster(self.client, settings)
         self.planner = Planner(self.client, settings)
+        self._settings = settings
+        self._is_checked = False
+
+    def check_layout(self) -> None:
+        """Look at the deployment's layout before the first call; raises as `store.check_layout`."""
+        if not self._is_checked:
+            repeat("opening Redis", lambda: store.compare_layout(self.client, self._settings))
+            self._is_checked = True
 
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
         self.client.connection_pool.disconnect()
+
+
+class _Place:
+    """Gives each process its parts: after a fork new ones, for a socket serves one process.
+
+    Nothing of the other process is touched. Its locks may be held by threads that are not here,
+    and the token of a call is looked for under a name that only one caller may have. Two threads
+    that come first at once may both make them; either works.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._parts = _Parts(settings)
+
+    @property
+    def here(self) -> _Parts:
+        if self._parts.pid != os.getpid():
+            self._parts = _Parts(self._settings)
+        return self._parts
 
 
 class Producer:
@@ -68,71 +106,100 @@ class Producer:
                 app="shop", channel="template", template_id="…", data="a,b,c", audience="all"
             )
 
+    **Timeout.** Each call ends within it, retries and pauses included, with `StoreUnavailableError`
+    when Redis has not answered; nobody knows then whether the last step was made, and the same call
+    with the same key loses and doubles nothing. What works batch by batch (`collect` and
+    `collect_lines` of many, `import_audience`, `remove_from_audience`, `delete_audience`,
+    `forget_user`, `forecast`, `iterate_recipients`, each look of `watch`) has it for each batch,
+    the reading of your iterable left out. A name server that is silent is not ours to bound.
+
     Args:
         settings: default: from the environment and ``.env``.
+        timeout: of each call, in seconds or as a timedelta; default: the setting
+            ``producer_timeout``. `within` gives another one to single calls.
 
     Raises:
         SettingsError: a setting is missing or wrong.
-        LayoutMismatchError: the deployment was born with other lanes or buckets.
-        StoreUnavailableError: Redis does not answer.
+        InvalidInputError: the timeout is none.
+
+    Every call may raise `StoreUnavailableError`, and the first one `LayoutMismatchError`: the
+    deployment was born with other lanes or buckets.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, timeout: timedelta | float | None = None
+    ) -> None:
         self.settings = settings or settings_module.load()
-        self._parts = _Parts(self.settings)
-        try:
-            store.check_layout(self._parts.client, self.settings)
-        except WxbroadcastError:
-            self._parts.close()
-            raise
+        self._place = _Place(self.settings)
+        self._timeout_s = _seconds(self.settings.producer_timeout if timeout is None else timeout)
 
-    @property
-    def _here(self) -> _Parts:
-        """The parts of this process: after a fork new ones, for a socket serves one process.
+    def within(self, timeout: timedelta | float) -> Self:
+        """Return this producer with another timeout for each call; they share their connections.
 
-        Nothing of the other process is touched. Its locks may be held by threads that are not
-        here, and the token of a call is looked for under a name that only one caller may have.
-        Two threads that come first at once may both make them; either works.
+        Example: ``producer.within(0.5).message(…)``.
+
+        Args:
+            timeout: in seconds, or as a timedelta.
+
+        Raises:
+            InvalidInputError: it is none.
         """
-        if self._parts.pid != os.getpid():
-            self._parts = _Parts(self.settings)
-        return self._parts
+        other = copy.copy(self)
+        other._timeout_s = _seconds(timeout)  # noqa: SLF001 - its own kind
+        return other
+
+    @contextlib.contextmanager
+    def _call(self) -> Iterator[_Parts]:
+        """Give the parts of this process to one call, within its deadline."""
+        parts = self._place.here
+        with deadline.within(self._timeout_s):
+            parts.check_layout()
+            yield parts
 
     def collect(self, app: str, uploads: Iterable[object]) -> Report:
         """Store what mini-programs uploaded; see `Collector.collect`."""
-        return self._here.collector.collect(app, uploads)
+        with self._call() as here:
+            return here.collector.collect(app, uploads)
 
     def collect_lines(self, app: str, lines: Iterable[bytes]) -> Report:
         """Store what JSON lines hold; see `Collector.collect_lines`."""
-        return self._here.collector.collect_lines(app, lines)
+        with self._call() as here:
+            return here.collector.collect_lines(app, lines)
 
     def import_audience(self, app: str, name: str, rows: Iterable[bytes]) -> ImportReport:
         """Add openids to an audience; see `Audiences.import_rows`."""
-        return self._here.audiences.import_rows(app, name, rows)
+        with self._call() as here:
+            return here.audiences.import_rows(app, name, rows)
 
     def count_audience(self, app: str, name: str) -> int:
         """Return how many members an audience has; see `Audiences.count`."""
-        return self._here.audiences.count(app, name)
+        with self._call() as here:
+            return here.audiences.count(app, name)
 
     def remove_from_audience(self, app: str, name: str, rows: Iterable[bytes]) -> RemovalReport:
         """Take openids out of an audience; see `Audiences.remove_rows`."""
-        return self._here.audiences.remove_rows(app, name, rows)
+        with self._call() as here:
+            return here.audiences.remove_rows(app, name, rows)
 
     def delete_audience(self, app: str, name: str) -> int:
         """Delete an audience; see `Audiences.delete`."""
-        return self._here.audiences.delete(app, name)
+        with self._call() as here:
+            return here.audiences.delete(app, name)
 
     def audiences(self, app: str, cursor: str = "", limit: int = 100) -> AudiencePage:
         """Return a page of the app's audiences with their sizes; see `Audiences.page`."""
-        return self._here.audiences.page(app, cursor, limit)
+        with self._call() as here:
+            return here.audiences.page(app, cursor, limit)
 
     def user(self, app: str, openid: str) -> UserCard:
         """Return what a user gave and what became of it; see `Users.show`."""
-        return self._here.users.show(app, openid)
+        with self._call() as here:
+            return here.users.show(app, openid)
 
     def forget_user(self, app: str, openid: str) -> Forgotten:
         """Forget a user everywhere; see `Users.forget`."""
-        return self._here.users.forget(app, openid)
+        with self._call() as here:
+            return here.users.forget(app, openid)
 
     def forecast(
         self,
@@ -143,19 +210,23 @@ class Producer:
         rate: float | None = None,
     ) -> Forecast:
         """Return whom a broadcast would reach; see `Forecaster.forecast`."""
-        return self._here.forecaster.forecast(app, channel, template_id, audience, rate)
+        with self._call() as here:
+            return here.forecaster.forecast(app, channel, template_id, audience, rate)
 
     def plan(self, app: str, openid: str, most: int = 3) -> Plan:
         """Return which templates to ask a user for now; see `Planner.plan`."""
-        return self._here.planner.plan(app, openid, most)
+        with self._call() as here:
+            return here.planner.plan(app, openid, most)
 
     def message(self, *, key: str = "", **message: Any) -> Posted:
         """Post one message to one user; see `Messages.post`."""
-        return self._here.messages.post(key=key, **message)
+        with self._call() as here:
+            return here.messages.post(key=key, **message)
 
     def message_status(self, message: str) -> MessageStatus:
         """Return what became of a message; see `Messages.show`."""
-        return self._here.messages.show(message)
+        with self._call() as here:
+            return here.messages.show(message)
 
     def broadcast(self, *, key: str = "", **spec: Any) -> Created:
         """Send one message to one audience.
@@ -171,11 +242,14 @@ class Producer:
             IdempotencyConflictError: the key was used with other content.
             StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
         """
-        return self._here.broadcasts.create(Spec.checked(**spec), key)
+        checked = Spec.checked(**spec)
+        with self._call() as here:
+            return here.broadcasts.create(checked, key)
 
     def status(self, broadcast: str) -> Status:
         """Return what a broadcast is doing; see `Broadcasts.status`."""
-        return self._here.broadcasts.status(broadcast)
+        with self._call() as here:
+            return here.broadcasts.status(broadcast)
 
     def watch(self, broadcast: str, every: timedelta = _EVERY) -> Iterator[Status]:
         """Yield the status again and again until every recipient has an outcome.
@@ -188,45 +262,63 @@ class Producer:
             NotFoundError: no such broadcast.
             StoreUnavailableError: Redis did not answer; watching anew loses nothing.
         """
-        return self._here.broadcasts.watch(broadcast, every)
+        while True:
+            status = self.status(broadcast)
+            yield status
+            if status.state in ENDED and status.complete:
+                return
+            time.sleep(every.total_seconds())
 
     def broadcasts(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
         """Return a page of the app's broadcasts, the newest first; see `Broadcasts.page`."""
-        return self._here.broadcasts.page(app, cursor, limit)
+        with self._call() as here:
+            return here.broadcasts.page(app, cursor, limit)
 
     def recipients(
         self, broadcast: str, outcome: str | None = None, cursor: str = "", limit: int = 1000
     ) -> Page:
         """Return a page of a broadcast's recipients; see `Recipients.page`."""
-        return self._here.recipients.page(broadcast, outcome, cursor, limit)
+        with self._call() as here:
+            return here.recipients.page(broadcast, outcome, cursor, limit)
 
     def iterate_recipients(self, broadcast: str, outcome: str | None = None) -> Iterator[Recipient]:
         """Yield a broadcast's recipients in constant memory; see `Recipients.iterate`."""
-        return self._here.recipients.iterate(broadcast, outcome)
+        cursor = ""
+        while True:
+            page = self.recipients(broadcast, outcome, cursor)
+            yield from page.rows
+            cursor = page.cursor
+            if not cursor:
+                return
 
     def pause(self, broadcast: str) -> State:
         """Stop sending; see `Broadcasts.pause`."""
-        return self._here.broadcasts.pause(broadcast)
+        with self._call() as here:
+            return here.broadcasts.pause(broadcast)
 
     def set_rate(self, broadcast: str, rate: float) -> State:
         """Change how fast a broadcast is sent; see `Broadcasts.set_rate`."""
-        return self._here.broadcasts.set_rate(broadcast, rate)
+        with self._call() as here:
+            return here.broadcasts.set_rate(broadcast, rate)
 
     def set_app_rate(self, app: str, rate: float | None) -> float:
         """Change how fast an app sends; see `Rates.set`."""
-        return self._here.rates.set(app, rate)
+        with self._call() as here:
+            return here.rates.set(app, rate)
 
     def resume(self, broadcast: str, *, after_restore: bool = False) -> State:
         """Go on sending; see `Broadcasts.resume`."""
-        return self._here.broadcasts.resume(broadcast, after_restore=after_restore)
+        with self._call() as here:
+            return here.broadcasts.resume(broadcast, after_restore=after_restore)
 
     def cancel(self, broadcast: str) -> State:
         """End a broadcast; see `Broadcasts.cancel`."""
-        return self._here.broadcasts.cancel(broadcast)
+        with self._call() as here:
+            return here.broadcasts.cancel(broadcast)
 
     def close(self) -> None:
-        """Close the connections of this process."""
-        self._here.close()
+        """Close the connections of this process; those of `within` are the same."""
+        self._place.here.close()
 
     def __enter__(self) -> Self:
         return self
@@ -238,18 +330,35 @@ class Producer:
 class AsyncProducer:
     """A `Producer` whose calls are awaited: each runs on a thread, so the event loop stays free.
 
-    A call whose task is cancelled goes on, on its thread: it may have been made.
+    The threads are its own (see `producers.threads`), and a call's timeout begins when it is
+    awaited, so that however many wait for a stalled Redis, each ends in time. A call whose task is
+    cancelled was not made when no thread had begun it; else it goes on, on its thread, until its
+    timeout: it may have been made.
 
-    Make it with ``await AsyncProducer.open()`` or ``async with await AsyncProducer.open()``.
+    Example::
+
+        async with AsyncProducer() as producer:
+            await producer.collect("shop", [{"openid": "o…", "formIds": [{"formId": "…"}]}])
+
+    Args, Raises: as `Producer`.
     """
 
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
+    def __init__(
+        self, settings: Settings | None = None, *, timeout: timedelta | float | None = None
+    ) -> None:
+        self._producer = Producer(settings, timeout=timeout)
+        self._threads = Threads()
 
-    @classmethod
-    async def open(cls, settings: Settings | None = None) -> Self:
-        """Open a producer; raises as `Producer`."""
-        return cls(await asyncio.to_thread(Producer, settings))
+    @property
+    def settings(self) -> Settings:
+        """As `Producer.settings`."""
+        return self._producer.settings
+
+    def within(self, timeout: timedelta | float) -> Self:
+        """As `Producer.within`."""
+        other = copy.copy(self)
+        other._producer = self._producer.within(timeout)  # noqa: SLF001 - its own kind
+        return other
 
     async def collect(self, app: str, uploads: Iterable[object]) -> Report:
         """As `Producer.collect`."""
@@ -257,11 +366,11 @@ class AsyncProducer:
 
     async def collect_lines(self, app: str, lines: Iterable[bytes]) -> Report:
         """As `Producer.collect_lines`."""
-        return await self._run(self._producer.collect_lines, app, lines)
+        return await self._stream(self._producer.collect_lines, app, lines)
 
     async def import_audience(self, app: str, name: str, rows: Iterable[bytes]) -> ImportReport:
         """As `Producer.import_audience`."""
-        return await self._run(self._producer.import_audience, app, name, rows)
+        return await self._stream(self._producer.import_audience, app, name, rows)
 
     async def count_audience(self, app: str, name: str) -> int:
         """As `Producer.count_audience`."""
@@ -271,7 +380,7 @@ class AsyncProducer:
         self, app: str, name: str, rows: Iterable[bytes]
     ) -> RemovalReport:
         """As `Producer.remove_from_audience`."""
-        return await self._run(self._producer.remove_from_audience, app, name, rows)
+        return await self._stream(self._producer.remove_from_audience, app, name, rows)
 
     async def delete_audience(self, app: str, name: str) -> int:
         """As `Producer.delete_audience`."""
@@ -306,7 +415,7 @@ class AsyncProducer:
 
     async def message(self, *, key: str = "", **message: Any) -> Posted:
         """As `Producer.message`."""
-        return await asyncio.to_thread(self._producer.message, key=key, **message)
+        return await self._run(self._producer.message, key=key, **message)
 
     async def message_status(self, message: str) -> MessageStatus:
         """As `Producer.message_status`."""
@@ -314,7 +423,7 @@ class AsyncProducer:
 
     async def broadcast(self, *, key: str = "", **spec: Any) -> Created:
         """As `Producer.broadcast`."""
-        return await asyncio.to_thread(self._producer.broadcast, key=key, **spec)
+        return await self._run(self._producer.broadcast, key=key, **spec)
 
     async def status(self, broadcast: str) -> Status:
         """As `Producer.status`."""
@@ -374,7 +483,8 @@ class AsyncProducer:
 
     async def close(self) -> None:
         """As `Producer.close`."""
-        await asyncio.to_thread(self._producer.close)
+        self._producer.close()
+        self._threads.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -382,6 +492,18 @@ class AsyncProducer:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    @staticmethod
-    async def _run(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.to_thread(call, *args, **kwargs)
+    async def _run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        seconds = self._producer._timeout_s  # noqa: SLF001 - its other half
+        return await self._threads.run(partial(call, *args, **kwargs), seconds)
+
+    async def _stream(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a call that lasts as long as the caller's iterable."""
+        seconds = self._producer._timeout_s  # noqa: SLF001 - its other half
+        return await self._threads.run(partial(call, *args, **kwargs), seconds, stream=True)
+
+
+def _seconds(timeout: timedelta | float) -> float:
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if not 0 < seconds < math.inf:
+        raise InvalidInputError([f"timeout {timeout}: more than 0 seconds, and an end"])
+    return seconds

@@ -4,13 +4,14 @@ Safe because every script that changes something either carries a token or chang
 second time.
 """
 
+import random
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import redis
 
-from producers import logs
+from producers import deadline, logs
 from producers.errors import StoreUnavailableError
 from producers.events import StoreUnreachable
 from producers.store import Client
@@ -18,19 +19,24 @@ from producers.store import Client
 Answer = TypeVar("Answer")
 
 ATTEMPTS: Final = 6
-"""Tries of a producer's call: together about 3 s of pauses beside the commands' own timeouts."""
+"""Tries where no deadline bounds them: about 2.3 s of pauses beside the commands' own timeouts."""
 
 LOST: Final = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)
 """Errors after which nobody knows whether the script ran."""
 
 
 def pause_s(attempt: int) -> float:
-    """Return the pause after the n-th failed attempt (1, 2, …): 0.1 s doubling, at most 2 s."""
-    return float(min(0.1 * 2 ** (attempt - 1), 2.0))
+    """Return the pause after the n-th failed attempt (1, 2, …).
+
+    0.1 s doubling, at most 2 s; and of that the half to the whole, by lot: what failed at the same
+    moment in many processes does not come back at the same moment.
+    """
+    longest: float = min(0.1 * 2 ** min(attempt - 1, 10), 2.0)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - a lot, not a secret
 
 
 def repeat(during: str, call: Callable[[], Answer]) -> Answer:
-    """Run a call until Redis answers, at most `ATTEMPTS` times.
+    """Run a call until Redis answers: until the deadline where there is one, else `ATTEMPTS` times.
 
     Args:
         during: what is being done, for the log.
@@ -39,18 +45,34 @@ def repeat(during: str, call: Callable[[], Answer]) -> Answer:
     Raises:
         StoreUnavailableError: Redis did not answer any of them.
     """
-    for attempt in range(1, ATTEMPTS + 1):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             return call()
         except LOST as error:
             logs.emit(StoreUnreachable(during, type(error).__name__, attempt))
-            if attempt == ATTEMPTS:
-                raise StoreUnavailableError(
-                    f"Redis did not answer while {during} ({attempt} attempts); what was "
-                    "already answered is stored, the same call again loses and doubles nothing"
-                ) from error
-            time.sleep(pause_s(attempt))
-    raise AssertionError  # pragma: no cover
+            pause, left_s = pause_s(attempt), deadline.left_s()
+            if attempt == ATTEMPTS if left_s is None else pause >= left_s:
+                raise gave_up(during, attempt) from error
+            time.sleep(pause)
+
+
+def gave_up(during: str, attempts: int = 0) -> StoreUnavailableError:
+    """Return the error of who has waited long enough.
+
+    Args:
+        during: what was being done.
+        attempts: how often; 0: it never came to that.
+    """
+    seconds = deadline.allowed_s()
+    bounds = [f"{attempts} attempt{'s' if attempts > 1 else ''}"] if attempts else []
+    bounds += [] if seconds is None else [f"{seconds:g} s allowed"]
+    return StoreUnavailableError(
+        f"Redis did not answer while {during} ({', '.join(bounds)}); what was already answered "
+        "is stored, the same call again (with the same key, where it has one) loses and doubles "
+        "nothing"
+    )
 
 
 def repeat_all(

@@ -195,6 +195,9 @@ class Settings(BaseSettings):
         timedelta(seconds=3), description="connecting to WeChat"
     )
     redis_timeout: PositiveDuration = Field(timedelta(seconds=5), description="one Redis command")
+    producer_timeout: PositiveDuration = Field(
+        timedelta(seconds=5), description="one call of a Producer, retries and pauses included"
+    )
     permit_margin: Duration = Field(
         timedelta(seconds=10), description="a permit nearer to its expiry than this is not used"
     )

@@ -1,6 +1,10 @@
-"""Redis: opening it, and checking that the deployment was born with the same lanes and buckets."""
+"""Redis: opening it, and checking that the deployment was born with the same lanes and buckets.
 
-from typing import Any
+A connection waits as the settings say, and no longer than the deadline of the call that uses it
+(`producers.deadline`).
+"""
+
+from typing import Any, Final
 
 import redis
 import redis.asyncio
@@ -8,7 +12,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from producers import keys
+from producers import deadline, keys
 from producers.errors import LayoutMismatchError, StoreUnavailableError
 from producers.settings import Settings
 
@@ -20,6 +24,76 @@ LAYOUT = 1
 """Version of the key layout; a deployment of another one is refused."""
 
 
+_SHORTEST_S: Final = 0.05
+"""A wait that is not worth halving."""
+
+
+def _patience_s(most_s: float) -> float:
+    """Return how long to wait for Redis once: at most what the settings say.
+
+    Of what the call has left it is the half, so that there is time for another connection.
+
+    Raises:
+        redis.TimeoutError: nothing is left.
+    """
+    left_s = deadline.left_s()
+    if left_s is None:
+        return most_s
+    if left_s <= 0:
+        raise redis.TimeoutError("the call's time is over")
+    return min(most_s, max(left_s / 2, min(left_s, _SHORTEST_S)))
+
+
+class _Patient(redis.connection.AbstractConnection):
+    """A connection whose timeouts end with the deadline of the call that uses it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._most_s = float(kwargs["socket_timeout"])
+        super().__init__(**kwargs)
+
+    def _connect(self) -> Any:
+        self.socket_connect_timeout = self.socket_timeout = _patience_s(self._most_s)
+        return super()._connect()  # type: ignore[safe-super, no-untyped-call]
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        patience_s = _patience_s(self._most_s)
+        if self._sock is not None and self._sock.gettimeout() != patience_s:
+            self._sock.settimeout(patience_s)
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+
+
+class _PatientConnection(_Patient, redis.Connection):
+    """Over TCP."""
+
+
+class _PatientSslConnection(_Patient, redis.SSLConnection):
+    """Over TLS."""
+
+
+class _PatientUnixConnection(_Patient, redis.UnixDomainSocketConnection):
+    """Over a socket of this machine."""
+
+
+_CONNECTIONS: Final = {
+    "redis": _PatientConnection,
+    "rediss": _PatientSslConnection,
+    "unix": _PatientUnixConnection,
+}
+
+
+class _PatientPool(redis.BlockingConnectionPool):
+    """A pool in which a call waits for a connection no longer than its deadline."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds to wait for a connection."""
+        return _patience_s(self._most_s)
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._most_s = seconds
+
+
 def connect(settings: Settings, connections: int = 64) -> Client:
     """Open a thread-safe client; it connects when first used.
 
@@ -28,8 +102,10 @@ def connect(settings: Settings, connections: int = 64) -> Client:
         connections: how many may be open at once; further calls wait for one.
     """
     seconds = settings.redis_timeout.total_seconds()
-    pool = redis.BlockingConnectionPool.from_url(
-        settings.redis_url.get_secret_value(),
+    url = settings.redis_url.get_secret_value()
+    pool = _PatientPool.from_url(
+        url,
+        connection_class=_CONNECTIONS[url.partition("://")[0]],
         max_connections=connections,
         timeout=seconds,
         socket_timeout=seconds,
@@ -60,15 +136,14 @@ def connect_async(settings: Settings, connections: int = 64) -> Client:
 def check_layout(client: Client, settings: Settings) -> None:
     """Give birth to the deployment, or check that it was born with these lanes and buckets.
 
+    One attempt: a start says at once what is wrong.
+
     Raises:
         LayoutMismatchError: it was born with others; the message says what to set.
         StoreUnavailableError: Redis did not answer.
     """
-    mine = {"lanes": settings.lanes, "buckets": settings.buckets, "layout": LAYOUT}
     try:
-        for field, value in mine.items():
-            client.hsetnx(keys.DEPLOYMENT, field, str(value))
-        born = client.hgetall(keys.DEPLOYMENT)
+        compare_layout(client, settings)
     except redis.ResponseError as error:
         raise StoreUnavailableError(f"Redis refuses WXB_REDIS_URL: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
@@ -76,6 +151,19 @@ def check_layout(client: Client, settings: Settings) -> None:
             f"Redis does not answer at WXB_REDIS_URL ({type(error).__name__}): start it, "
             "or set WXB_REDIS_URL"
         ) from error
+
+
+def compare_layout(client: Client, settings: Settings) -> None:
+    """As `check_layout`; what Redis raises comes as it is.
+
+    It writes only what is not there, so that a Redis which is full or a replica can be read.
+    """
+    mine = {"lanes": settings.lanes, "buckets": settings.buckets, "layout": LAYOUT}
+    born = client.hgetall(keys.DEPLOYMENT)
+    if not mine.keys() <= born.keys():
+        for field, value in mine.items():
+            client.hsetnx(keys.DEPLOYMENT, field, str(value))
+        born = client.hgetall(keys.DEPLOYMENT)
     faults = [
         f"WXB_{field.upper()} is {value}, this deployment was born with {born[field]}"
         for field, value in mine.items()

@@ -32,7 +32,7 @@ def test_a_backend_collects_broadcasts_and_cancels(settings) -> None:
 
 
 async def test_an_async_backend_does_the_same(settings) -> None:
-    async with await AsyncProducer.open(settings) as producer:
+    async with AsyncProducer(settings) as producer:
         assert (await producer.collect("shop", UPLOADS)).new == 3
         assert (await producer.import_audience("shop", "vip", [b"o1", b"o9"])).added == 2
         assert await producer.count_audience("shop", "vip") == 2
@@ -72,7 +72,7 @@ def test_a_backend_looks_at_everything(settings) -> None:
 
 
 async def test_an_async_backend_looks_at_everything(settings) -> None:
-    async with await AsyncProducer.open(settings) as producer:
+    async with AsyncProducer(settings) as producer:
         await producer.collect("shop", UPLOADS)
         await producer.import_audience("shop", "vip", [b"o1", b"o9"])
         created = await producer.broadcast(**{**SUBSCRIBE, "audience": "vip"})
@@ -113,7 +113,7 @@ def test_watching_ends_when_every_recipient_has_an_outcome(settings) -> None:
 
 
 async def test_watching_leaves_the_event_loop_free(settings) -> None:
-    async with await AsyncProducer.open(settings) as producer:
+    async with AsyncProducer(settings) as producer:
         await producer.collect("shop", UPLOADS)
         created = await producer.broadcast(**SPEC)
         seen = []

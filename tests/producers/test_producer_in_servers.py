@@ -125,15 +125,15 @@ def test_processes_share_no_connection_and_leave_each_others_alone(
             Isolated(redis_url=sys.argv[1], apps={"shop": {"appid": "wx01", "secret": "s"}},
                      buckets=256)
         )
-        mine = producer._here.client.client_id()
+        mine = producer._place.here.client.client_id()
         child = os.fork()
         if not child:
-            other = producer._here.client.client_id()
+            other = producer._place.here.client.client_id()
             producer.close()
             os._exit(0 if other != mine else 1)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert code == 0
-        assert producer._here.client.client_id() == mine
+        assert producer._place.here.client.client_id() == mine
         producer.close()
         """,
         settings.redis_url.get_secret_value(),
@@ -170,7 +170,7 @@ def test_threads_share_a_producer(client: Any, settings: Settings) -> None:
 
 
 def test_an_async_producer_serves_one_event_loop_after_another(settings: Settings) -> None:
-    producer = asyncio.run(AsyncProducer.open(settings))
+    producer = AsyncProducer(settings)
 
     async def serve(start: int) -> int:
         uploads = [{"openid": f"o{start + n}", "formIds": [f"f{start + n}"]} for n in range(50)]
@@ -182,10 +182,45 @@ def test_an_async_producer_serves_one_event_loop_after_another(settings: Setting
     asyncio.run(producer.close())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_an_async_producer_made_before_a_fork_serves_every_process(settings: Settings) -> None:
+    ran = run(
+        """
+        import asyncio, os, sys, warnings
+        from producers import AsyncProducer
+        from producers.isolation import Isolated
+
+        producer = AsyncProducer(
+            Isolated(redis_url=sys.argv[1], apps={"shop": {"appid": "wx01", "secret": "s"}},
+                     buckets=256)
+        )
+
+        async def serve(who):
+            uploads = [[{"openid": f"o{who}-{n}", "formId": f"f{who}-{n}"}] for n in range(50)]
+            reports = await asyncio.gather(*(producer.collect("shop", one) for one in uploads))
+            return sum(report.new for report in reports)
+
+        assert asyncio.run(serve(0)) == 50
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: threads are running
+        child = os.fork()
+        if not child:
+            served = asyncio.run(serve(1))
+            asyncio.run(producer.close())
+            os._exit(0 if served == 50 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert asyncio.run(serve(2)) == 50
+        assert asyncio.run(producer.count_audience("shop", "all")) == 150
+        asyncio.run(producer.close())
+        """,
+        settings.redis_url.get_secret_value(),
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
 async def test_the_event_loop_stays_free_while_redis_is_away(
     make_settings: Callable[..., Settings], link: Link
 ) -> None:
-    async with await AsyncProducer.open(make_settings(redis_url=link.url)) as producer:
+    async with AsyncProducer(make_settings(redis_url=link.url)) as producer:
         link.cut()
         call = asyncio.create_task(producer.collect("shop", [{"openid": "o1", "formId": "f1"}]))
         for _ in range(100):  # a loop that is held up would not come back before the call's end
