@@ -20,6 +20,7 @@ import redis
 
 from producers import keys, store
 from producers.errors import LayoutMismatchError, StoreUnavailableError
+from producers.redaction import redacted
 from producers.settings import AppSettings, Settings
 from producers.store import Client
 from producers.words import TokenSource
@@ -234,7 +235,7 @@ async def _examine_app(
     if isinstance(answer, str):
         return [Check(name, Health.BAD, answer, f"is {base} reachable from here?")]
     if "access_token" not in answer:
-        code, text = answer.get("errcode"), str(answer.get("errmsg", ""))[:120]
+        code, text = answer.get("errcode"), redacted(str(answer.get("errmsg", "")))[:120]
         return [Check(name, Health.BAD, f"{code} {text}", "check appid, secret and IP whitelist")]
     checks = [Check(name, Health.OK, f"{answer.get('expires_in')} s left")]
     for path in _PATHS:

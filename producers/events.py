@@ -493,6 +493,13 @@ class ApiKeyRevoked(Event):
 
 
 @dataclass
+class LinesDropped(Event):
+    """Lines were dropped, and no other came to say so: see its ``dropped_lines``."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+
+@dataclass
 class LibraryLine(Event):
     """A line that a library logged: Dramatiq, aiohttp, redis-py, asyncio."""
 

@@ -29,6 +29,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from producers import keys, logs, scripts
 from producers.events import TokenRefreshed, TokenRefreshFailed
+from producers.redaction import redacted
 from producers.settings import AppSettings, Settings
 from producers.store import Client
 from producers.words import TokenSource
@@ -296,7 +297,7 @@ def _token_in(answer: dict[str, Any]) -> tuple[str, int]:
     code = answer.get("errcode")
     if not isinstance(value, str) or not value:
         known = code if isinstance(code, int) else 0
-        raise TokenError(known, str(answer.get("errmsg", "no access_token"))[:200])
+        raise TokenError(known, redacted(str(answer.get("errmsg", "no access_token")))[:200])
     life = answer.get("expires_in", 7200)
     if isinstance(life, bool) or not isinstance(life, int | str) or not str(life).isdigit():
         raise TokenError(0, "expires_in is not a number of seconds")

@@ -17,6 +17,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from producers.redaction import redacted
 from producers.settings import Settings
 from producers.spec import Spec
 from producers.words import Channel
@@ -175,7 +176,8 @@ def parse(status: int, raw: bytes, latency_ms: float = 0.0) -> Reply:
     text = str(answer.get("errmsg", ""))
     found = _RID.search(text)
     rid = (found["rid"] or "") if found else ""
-    return Reply(Fate.ANSWERED, errcode, _RID.sub("", text)[:200], rid, "", latency_ms)
+    errmsg = redacted(_RID.sub("", text))[:200]
+    return Reply(Fate.ANSWERED, errcode, errmsg, rid, "", latency_ms)
 
 
 def _msgid(value: object) -> str:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from producers import logs
 from producers.api_keys import Scope
 from producers.events import RequestAnswered, RequestFailed
+from producers.redaction import redacted
 from producers.web import body
 from producers.web.call import Answer, Call
 from producers.web.problem import (
@@ -134,9 +135,9 @@ class Entry:
     def _unforeseen(self, call: Call, error: Exception) -> Answer:
         problem = of_error(error)
         if problem is None:
-            text = "".join(traceback.format_exception(error))[-_TRACE:]
+            text = redacted("".join(traceback.format_exception(error)))[-_TRACE:]
             route = call.route.path if call.route else ""
-            logs.emit(RequestFailed(call.id, route, type(error).__name__, logs.redacted(text)))
+            logs.emit(RequestFailed(call.id, route, type(error).__name__, text))
             problem = ProblemError("internal", "tell the operator the request_id", close=True)
         return Answer.of_problem(problem, call.id)
 

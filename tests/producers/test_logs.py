@@ -1,8 +1,12 @@
 """The logs: one JSON object a line, of events and libraries; nobody waits for a reader."""
 
+import contextlib
 import json
 import logging
 import os
+import pty
+import re
+import resource
 import subprocess
 import sys
 import textwrap
@@ -310,7 +314,231 @@ def test_processes_that_share_a_pipe_keep_their_lines_whole() -> None:
     assert len(lines) == 12_000
 
 
-def test_a_line_longer_than_a_pipe_takes_at_once_is_written_all_the_same() -> None:
-    lines = [b"a" * 10, b"b" * 9000, b"c" * 10, b"d" * 10]
-    pieces = list(logs._pieces(lines, 4096))
-    assert pieces == [b"a" * 10 + b"\n", b"b" * 9000 + b"\n", b"c" * 10 + b"\n" + b"d" * 10 + b"\n"]
+def test_a_line_longer_than_a_pipe_takes_at_once_is_written_all_the_same(
+    pipe: tuple[int, int],
+) -> None:
+    source, sink = pipe
+    lines: list[dict[str, Any]] = []
+    reader = threading.Thread(target=read_all, args=(source, lines))
+    reader.start()
+    logs.configure("test", descriptor=sink)
+    lengths = [10, 9000, 10, 70_000, 10, 10]
+    for length in lengths:
+        logs.emit(LimitLifted("a" * length))
+    logs.close()
+    end(sink)
+    reader.join(10)
+    assert [len(line["app"]) for line in lines] == lengths
+
+
+# -- stress: real processes -------------------------------------------------------------------
+
+SENDS = """
+import sys, time
+from producers import logs
+from producers.events import MessageSettled
+
+def settled(n):
+    return MessageSettled(
+        "shop", "b1a2128554c4a519c061f9", 0, f"oABCDEFGHIJKLMNOPQRSTUVWX{n:04d}", 1, "settled",
+        "refused", 43101, "user refuse to accept the msg", "5f3c3a2e-1a2b3c4d-5e6f7a8b", "",
+        "subscription", False, 50.123)
+
+def rss_kb():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+logs.configure("unit")
+"""
+
+
+def started(code: str, stdout: Any, *limits: int) -> "subprocess.Popen[str]":
+    """Start a process that logs; with a soft limit on the size of its files, if one is given."""
+
+    def limit() -> None:
+        for soft in limits:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, resource.RLIM_INFINITY))
+
+    return subprocess.Popen(
+        [sys.executable, "-c", SENDS + textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,  # noqa: PLW1509 - this test has one thread when it forks
+    )
+
+
+def heard(process: "subprocess.Popen[str]") -> str:
+    assert process.stderr is not None
+    return process.stderr.readline().strip()
+
+
+def told(process: "subprocess.Popen[str]", word: str = "go") -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{word}\n")
+    process.stdin.flush()
+
+
+def finished(process: "subprocess.Popen[str]") -> None:
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (0, "")
+
+
+def test_a_reader_that_stalls_costs_no_more_memory_than_is_said(tmp_path: Path) -> None:
+    """A pipe that nobody reads, and 200,000 sends: 16 MiB of lines wait, and one piece of them."""
+    reading, writing = os.pipe()
+    process = started(
+        """
+        for n in range(1000): logs.emit(settled(n))
+        before = rss_kb()
+        for n in range(200_000): logs.emit(settled(n))
+        say(rss_kb() - before)
+        sys.stdin.readline()
+        """,
+        writing,
+    )
+    os.close(writing)
+    grown_kb = int(heard(process))
+    told(process)
+    with os.fdopen(reading, "rb") as pipe:
+        lines = [json.loads(line) for line in pipe]
+    finished(process)
+    assert grown_kb < 24 * 1024
+    dropped = sum(line.get("dropped_lines", 0) for line in lines)
+    own = sum(line["event"] == "lines_dropped" for line in lines)
+    assert len(lines) - own + dropped == 201_000
+    assert len(lines) > 30_000
+
+
+def test_what_a_full_disk_dropped_is_told_when_there_is_room_again(tmp_path: Path) -> None:
+    """The file may grow to 1 MB; its last line is written in part, and completed later."""
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        process = started(
+            """
+            for n in range(100_000): logs.emit(settled(n))
+            say("full")
+            sys.stdin.readline()
+            time.sleep(1.2)
+            logs.emit(settled(0))
+            """,
+            file,
+            1_000_000,
+        )
+    assert heard(process) == "full"
+    assert path.stat().st_size == 1_000_000
+    assert not path.read_bytes().endswith(b"\n")  # torn, for now
+    infinite = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, infinite)
+    told(process)
+    finished(process)
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    dropped = sum(line.get("dropped_lines", 0) for line in lines)
+    own = sum(line["event"] == "lines_dropped" for line in lines)
+    assert dropped > 10_000
+    assert len(lines) - own + dropped == 100_001
+
+
+def test_what_was_dropped_is_told_though_no_other_line_comes(
+    tmp_path: Path, eventually: Any
+) -> None:
+    reading, writing = os.pipe()
+    process = started(
+        """
+        for n in range(100_000): logs.emit(settled(n))
+        say("full")
+        sys.stdin.readline()
+        """,
+        writing,
+    )
+    os.close(writing)
+    assert heard(process) == "full"
+    lines: list[dict[str, Any]] = []
+    reader = threading.Thread(target=read_all, args=(reading, lines))
+    reader.start()
+    eventually(
+        lambda: (
+            len(lines)
+            - sum(line["event"] == "lines_dropped" for line in lines)
+            + sum(line.get("dropped_lines", 0) for line in lines)
+            == 100_000
+        ),
+        "every line is written or told",
+    )
+    assert process.poll() is None  # it still runs, and says nothing more
+    told(process)
+    finished(process)
+    reader.join(10)
+    os.close(reading)
+
+
+def test_a_disk_that_stays_full_stops_nobody() -> None:
+    with open("/dev/full", "wb") as file:  # noqa: PTH123 - a device
+        process = started(
+            """
+            before = rss_kb()
+            for n in range(200_000): logs.emit(settled(n))
+            say(rss_kb() - before)
+            """,
+            file,
+        )
+    began = time.monotonic()
+    assert int(heard(process)) < 24 * 1024
+    finished(process)
+    assert time.monotonic() - began < 15
+
+
+def test_a_torn_line_of_a_file_that_others_write_too_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("ab") as file:
+        process = started(
+            """
+            for n in range(5000): logs.emit(settled(n))
+            say("full")
+            sys.stdin.readline()
+            time.sleep(1.2)
+            """,
+            file,
+            100_000,
+        )
+        assert heard(process) == "full"
+        file.write(b"another process's line\n")
+    infinite = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, infinite)
+    told(process)
+    finished(process)
+    rows = path.read_bytes().splitlines()
+    whole = [row for row in rows if row.startswith(b"{") and row.endswith(b"}")]
+    assert len(whole) == 5000
+    assert len({json.loads(row)["openid"] for row in whole}) == 5000
+    assert len(rows) <= 5002  # the fragment, and an empty row at most
+
+
+def test_on_a_terminal_lines_are_for_people(eventually: Any) -> None:
+    ours, theirs = pty.openpty()
+    process = started(
+        """
+        logs.emit(settled(7))
+        import logging
+        logging.getLogger("dramatiq").warning("two words")
+        logs.close()
+        """,
+        theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal, on Linux
+        while some := os.read(ours, 65536):
+            shown += some
+    os.close(ours)
+    finished(process)
+    first, second = shown.decode().splitlines()
+    assert re.match(r"\d\d:\d\d:\d\d\.\d{3} info    unit message_settled app=shop ", first)
+    assert "openid=oABCDEFGHIJKLMNOPQRSTUVWX0007" in first
+    assert 'errcode=43101 errmsg="user refuse to accept the msg"' in first
+    assert second.endswith('warning unit library_line logger=dramatiq message="two words"')
+    assert "{" not in shown.decode()

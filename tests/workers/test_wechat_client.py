@@ -651,3 +651,14 @@ def test_an_errcode_beyond_all_numbers_is_none_that_a_log_line_cannot_hold(numbe
     reply = parse(200, b'{"errcode":%b}' % number)
     assert reply.fate in {Fate.ANSWERED, Fate.UNANSWERED}
     assert -(2**63) <= reply.errcode < 2**63
+
+
+def test_what_wechat_says_shows_no_secret() -> None:
+    """Redacted before it is cut: else the half of a password's URL would stay."""
+    secret = "abcdefghijklmnopqrstuvwxyz0123456789"
+    for pad in range(120, 200, 9):
+        said = f"{'x' * pad} access_token={secret} redis://:{secret}@h"
+        raw = json.dumps({"errcode": 40001, "errmsg": said}).encode()
+        errmsg = parse(200, raw).errmsg
+        assert len(errmsg) <= 200
+        assert "abcdefgh" not in errmsg
