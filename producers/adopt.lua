@@ -1,11 +1,12 @@
 -- adopt: a lane takes over a newer generation of a broadcast: its state, its rate, its end.
 --
--- Guarantee: an older or equal generation changes nothing, so it can be repeated at will.
+-- Guarantee: an older or equal generation changes nothing, so it can be repeated at will. A lane has
+-- a copy once it has a generation; what else may lie under its key stays, and becomes one.
 -- What is queued or delayed of a broadcast that drops (cancelled, aborted, late) is counted and
 -- dropped at once; a resumed message among it, or one set aside, was perhaps sent: in_doubt.
 --
 -- KEYS  1 lane hash, 2 queue list, 3 delayed zset, 4 flight hash, 5 tries hash, 6 ring list,
---       7 priority ring list, 8 stock hash, 9 ledger hash, 10 sending zset
+--       7 priority ring list, 8 stock hash, 9 ledger hash, 10 sending zset (and `busy`, see ring.lua)
 -- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 generation, 5 state, 6 drop outcome or '',
 --       7 ttl_ms, 8 wake channel, 9 lane prefix, 10 rate (per second), 11 window, then field, value …
 --       for a lane that has no copy
@@ -18,10 +19,12 @@ local id, generation, state, drop, ttl, prefix =
   ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[9]
 local margin, lease = 0, 0  -- a resumed message that waits has no lease
 --@include permit
+--@include ring
 --@include flight
-if tonumber(redis.call('HGET', lane, 'generation') or -1) >= generation then return { 0, 0 } end
-if redis.call('EXISTS', lane) == 0 then
-  for i = 12, #ARGV, 2 do redis.call('HSET', lane, ARGV[i], ARGV[i + 1]) end
+local mine_is = redis.call('HGET', lane, 'generation')
+if tonumber(mine_is or -1) >= generation then return { 0, 0 } end
+if not mine_is then
+  for i = 12, #ARGV, 2 do redis.call('HSETNX', lane, ARGV[i], ARGV[i + 1]) end
 end
 local was = redis.call('HMGET', lane, 'state', 'drop', 'verdict')
 if was[1] ~= state or was[2] ~= drop or was[3] ~= '' then  -- not merely a new rate
@@ -30,8 +33,9 @@ if was[1] ~= state or was[2] ~= drop or was[3] ~= '' then  -- not merely a new r
 end
 redis.call('HSET', lane, 'generation', generation, 'rate', ARGV[10], 'window', ARGV[11])
 redis.call('PEXPIRE', lane, ttl)
-local mine = redis.call('HGET', lane, 'priority') == '1' and first or ring
-redis.call('LREM', mine, 0, id)
+local has = redis.call('HMGET', lane, 'app', 'priority')
+local app, priority = has[1], has[2]
+redis.call('LREM', priority == '1' and first or ring, 0, id)
 local dropped = 0
 if drop ~= '' then
   local doubted = 0
@@ -39,7 +43,7 @@ if drop ~= '' then
   for i = 1, #entries, 2 do
     local held = read_flight(entries[i + 1])
     if held.worker == '-' or held.worker == 'aside' then
-      doubt(prefix, redis.call('HGET', lane, 'app'), id, lane, flight, entries[i], held, ttl)
+      doubt(prefix, app, id, lane, flight, entries[i], held, ttl)
       if held.worker == '-' then doubted = doubted + 1 end
     end
   end
@@ -51,7 +55,10 @@ if drop ~= '' then
     redis.call('HINCRBY', lane, 'done', dropped)
   end
 elseif state == 'running' then
-  if redis.call('LLEN', queue) > 0 then redis.call('RPUSH', mine, id) end
+  if redis.call('LLEN', queue) > 0 then
+    join_ring(prefix, app, id, priority)
+    wake(prefix, app)
+  end
   redis.call('PUBLISH', ARGV[8], 'go ' .. id)
 end
 if drop ~= '' or state ~= 'running' then redis.call('PUBLISH', ARGV[8], 'stop ' .. id) end

@@ -3,16 +3,17 @@
 -- Guarantee: each is either back at the front of the queue, resumed with its permit and with all its
 -- attempts anew, or in_doubt. Run again it finds nothing.
 --
--- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 ring list, 5 sending zset, 6 stock, 7 ledger
--- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 lane prefix, 5 app, 6 ttl_ms, 7 wake channel,
---       8 what to do: replay or doubt
+-- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 sending zset, 5 stock, 6 ledger (and the rings)
+-- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 lane prefix, 5 app, 6 ttl_ms,
+--       7 what to do: replay or doubt
 -- Returns  how many there were
 --@include clock
-local lane, flight, queue, ring, sending, stock, ledger =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local lane, flight, queue, sending, stock, ledger =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, prefix, app, ttl = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local margin, lease = 0, 0
 --@include permit
+--@include ring
 --@include flight
 local found = 0
 local entries = redis.call('HGETALL', flight)
@@ -20,7 +21,7 @@ for i = 1, #entries, 2 do
   local item, held = entries[i], read_flight(entries[i + 1])
   if held.worker == 'aside' then
     found = found + 1
-    if ARGV[8] == 'replay' then
+    if ARGV[7] == 'replay' then
       write_flight(flight, item, '-', held.fence, held.member, held.expires, held.since, 0, '1')
       redis.call('LPUSH', queue, item)
     else
@@ -30,12 +31,11 @@ for i = 1, #entries, 2 do
 end
 if found == 0 then return 0 end
 redis.call('HSET', lane, 'aside', 0)
-if ARGV[8] == 'replay' then
+if ARGV[7] == 'replay' then
   if redis.call('HGET', lane, 'open') ~= '1' then redis.call('HINCRBY', lane, 'unjudged', found) end
   redis.call('PEXPIRE', queue, ttl)
-  if redis.call('HGET', lane, 'state') == 'running' and not redis.call('LPOS', ring, id) then
-    redis.call('RPUSH', ring, id)
-  end
-  redis.call('PUBLISH', ARGV[7], 'wake')
+  local has = redis.call('HMGET', lane, 'state', 'priority')
+  if has[1] == 'running' then join_ring(prefix, app, id, has[2]) end
+  wake(prefix, app)
 end
 return found

@@ -6,7 +6,7 @@ Scripts that find their keys on the way (which broadcast is next, which openid) 
 the lane's prefix by the same names as here.
 
 Keys without a TTL, all others have one: `deployment`, `fence`, `audience`, `audience_buckets`,
-`audience_size`, `audiences`, `ledger`, `stock`, `active`, `ring`,
+`audience_size`, `audiences`, `ledger`, `stock`, `active`, `ring`, `busy`,
 `workers`, `server`, `seen`, `api_keys`, and Dramatiq's own.
 """
 
@@ -36,7 +36,8 @@ API_KEYS: Final = "wxb:{keys}:all"
 """hash: id of an API key → JSON: digest, name, apps, scopes, rate, created. Revoking removes it."""
 
 WAKE: Final = "wxb:wake"
-"""pub/sub channel: ``wake`` (there is work), ``stop ID`` and ``go ID`` (a broadcast moved)."""
+"""pub/sub channel: ``wake LANE APP`` (something may be taken), ``stop ID`` and ``go ID`` (of a
+broadcast), ``rate APP``. Nothing depends on it."""
 
 DRAMATIQ_NAMESPACE: Final = "{wxb:jobs}"
 """Namespace of Dramatiq's stock queues: only the edges that the keeper would do a second later."""
@@ -178,6 +179,11 @@ def ring(lane: int, app: str) -> str:
 def priority_ring(lane: int, app: str) -> str:
     """list: as `ring`, served before it."""
     return f"{lane_prefix(lane)}first:{app}"
+
+
+def busy(lane: int) -> str:
+    """set: aliases of the apps with something in a ring of this lane. Owner: ring.lua, take.lua."""
+    return f"{lane_prefix(lane)}busy"
 
 
 def sending(lane: int, app: str) -> str:

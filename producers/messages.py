@@ -154,11 +154,10 @@ class Messages:
             self._broadcasts.ttl_ms,
             ms(_KEY_TTL if key else _TOKEN_TTL),
             spec.digest(),
-            keys.WAKE,
+            app,
         ]
         script_keys = [
             keys.posted(lane, app, _of_user(key, openid) if key else scripts.new_token()),
-            keys.priority_ring(lane, app),
         ]
         status, carrier = self._post_to_carriers(spec, script_keys, arguments)
         if status == "other":

@@ -4,16 +4,17 @@
 -- per user at most, so that all that holds for a broadcast's recipients holds for it. If the process
 -- dies just after it, the message is on its way.
 --
--- KEYS  1 posted string (this key's message), 2 priority ring list
+-- KEYS  1 posted string (this key's message)
 -- Found on the way, with the lane's hash tag: lane:ID, queue:ID, mail:ID, recipients:ID,
--- outcomes:ID:BUCKET (see keys.py)
+-- outcomes:ID:BUCKET, first:APP, busy (see keys.py)
 -- ARGV  1 unused, 2 now_ms or '', 3 lane prefix, 4 item (bucket:openid), 5 payload, 6 life (ms),
---       7 ttl of outcomes (ms), 8 ttl of the key (ms), 9 digest of the content, 10 wake channel,
+--       7 ttl of outcomes (ms), 8 ttl of the key (ms), 9 digest of the content, 10 app,
 --       then carrier ids in their order
 -- Returns  {'new' or 'known' (posted before), carrier}, {'other', carrier} (the key posted other
 --       content), {'absent', carrier} (create it and ask again) or {'full', ''} (they all hold one)
 --@include clock
-local posted, ring = KEYS[1], KEYS[2]
+--@include ring
+local posted, app = KEYS[1], ARGV[10]
 local prefix, item, payload, life, ttl = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local bucket, openid = string.match(item, '^(%d+):(.*)$')
 
@@ -39,10 +40,7 @@ local function put(id, lane, state)
   redis.call('PEXPIRE', queue, ttl)
   redis.call('PEXPIRE', recipients, math.max(redis.call('PTTL', lane), 0) + 604800000)
   redis.call('SET', posted, id .. ' ' .. ARGV[9], 'PX', ARGV[8])
-  if state == 'running' and not redis.call('LPOS', ring, id) then
-    redis.call('RPUSH', ring, id)
-    redis.call('PUBLISH', ARGV[10], 'wake')
-  end
+  if state == 'running' and join_ring(prefix, app, id, 1) then wake(prefix, app) end
 end
 
 for i = 11, #ARGV do

@@ -203,14 +203,12 @@ class Receipts:
         """
         spec = self._broadcasts.spec(broadcast)
         found = 0
-        ring = keys.priority_ring if spec.priority else keys.ring
         for lane in range(self._settings.lanes):
             found += self._aside(
                 keys=[
                     keys.lane_broadcast(lane, broadcast),
                     keys.flight(lane, broadcast),
                     keys.queue(lane, broadcast),
-                    ring(lane, spec.app),
                     keys.sending(lane, spec.app),
                     keys.stock(lane, spec.app),
                     keys.ledger(lane, spec.app),
@@ -222,7 +220,6 @@ class Receipts:
                     keys.lane_prefix(lane),
                     spec.app,
                     self._broadcasts.ttl_ms,
-                    keys.WAKE,
                     "replay" if replay else "doubt",
                 ],
             )

@@ -7,17 +7,18 @@
 --
 -- KEYS  1 lane    hash  the lane's copy of the broadcast
 --       2 queue   list  bucket:openid
---       3 ring    list  the running broadcasts (the priority ring, for a priority one)
---       (found by KEYS 1: recipients:ID, bitmap, the buckets that had members)
+--       (found by KEYS 1: recipients:ID, bitmap, the buckets that had members; the rings of its app)
 --       then the audience's buckets, sets, in ascending order from the cursor on
 -- ARGV  1 broadcast id, 2 expected cursor (next bucket), 3 1 when these are the last buckets,
---       4 wake channel, then the bucket number of each set
+--       4 lane prefix, then the bucket number of each set
 -- Returns  {status, cursor, pushed or counted, queue length}; status 1 did a step, 0 the cursor
 --       is elsewhere, -1 not running, 2 all split, 3 the window is full
-local lane, queue, ring = KEYS[1], KEYS[2], KEYS[3]
+--@include ring
+local lane, queue = KEYS[1], KEYS[2]
 local recipients = string.gsub(lane, ':lane:', ':recipients:', 1)
-local id, expected, last, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local has = redis.call('HMGET', lane, 'state', 'drop', 'cursor', 'split', 'window', 'verdict')
+local id, expected, last, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local has = redis.call('HMGET', lane, 'state', 'drop', 'cursor', 'split', 'window', 'verdict',
+  'app', 'priority')
 local cursor, drop = has[3], has[2]
 local queued = redis.call('LLEN', queue)
 local carries = has[4] == 'mail' and (not drop or drop == '')  -- filled by post.lua
@@ -31,8 +32,8 @@ local room = tonumber(has[5]) - queued
 if not counting and room <= 0 then return { 3, cursor, 0, queued } end
 
 local moved, reached = 0, 0
-for key = 4, #KEYS do
-  local bucket = ARGV[key + 1]
+for key = 3, #KEYS do
+  local bucket = ARGV[key + 2]
   if counting then
     moved = moved + redis.call('SCARD', KEYS[key])
   else
@@ -50,7 +51,7 @@ for key = 4, #KEYS do
   if not counting and moved >= room then break end
 end
 redis.call('HINCRBY', lane, 'total', moved)
-if reached == #KEYS or #KEYS == 3 then
+if reached == #KEYS or #KEYS == 2 then
   if last == '1' then redis.call('HSET', lane, 'split', 'done') end
 end
 redis.call('HSET', lane, 'cursor', cursor)
@@ -63,7 +64,6 @@ elseif moved > 0 then
   redis.call('PEXPIRE', queue, 2592000000)
   -- a week longer than this copy, for its first outcome may be written at the end of its life
   redis.call('PEXPIRE', recipients, math.max(redis.call('PTTL', lane), 0) + 604800000)
-  if not redis.call('LPOS', ring, id) then redis.call('RPUSH', ring, id) end
-  if queued == 0 then redis.call('PUBLISH', channel, 'wake') end
+  if join_ring(prefix, has[7], id, has[8]) or queued == 0 then wake(prefix, has[7]) end
 end
 return { 1, cursor, moved, queued + moved }

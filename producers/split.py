@@ -43,24 +43,20 @@ class Splitter:
         lane_key = keys.lane_broadcast(lane, broadcast)
         has = repeat(
             "reading the split cursor",
-            lambda: self._client.hmget(
-                lane_key, ["app", "audience", "cursor", "split", "priority"]
-            ),
+            lambda: self._client.hmget(lane_key, ["app", "audience", "cursor", "split"]),
         )
-        app, audience, cursor, split, priority = has
+        app, audience, cursor, split = has
         if app is None or split == "done":
             return 0
         buckets = filled_buckets(self._client, lane, app, audience, int(cursor))
-        ring = keys.priority_ring if priority == "1" else keys.ring
         while True:
             offered, rest = buckets[:_BUCKETS], buckets[_BUCKETS:]
             script_keys = [
                 lane_key,
                 keys.queue(lane, broadcast),
-                ring(lane, app),
                 *(keys.audience(lane, app, audience, bucket) for bucket in offered),
             ]
-            args = [broadcast, cursor, "" if rest else "1", keys.WAKE, *offered]
+            args = [broadcast, cursor, "" if rest else "1", keys.lane_prefix(lane), *offered]
             status, cursor, pushed, _ = repeat(
                 "splitting", partial(self._script, keys=script_keys, args=args)
             )

@@ -205,13 +205,12 @@ class Lane:
     ) -> list[Any]:
         n, app = self.number, self.app
         copy = self.copy(broadcast)
-        ring = keys.priority_ring if copy.get("priority") == "1" else keys.ring
         at = copy.get("cursor", "0") if cursor is None else cursor
         audience = copy.get("audience", "all")
-        names = [keys.lane_broadcast(n, broadcast), keys.queue(n, broadcast), ring(n, app)]
+        names = [keys.lane_broadcast(n, broadcast), keys.queue(n, broadcast)]
         offered = [bucket for bucket in buckets if bucket >= int(at)]
         names += [keys.audience(n, app, audience, bucket) for bucket in offered]
-        args = [broadcast, at, "1" if last else "", keys.WAKE, *offered]
+        args = [broadcast, at, "1" if last else "", self.prefix, *offered]
         return self.run("producers", "split", names, args)
 
     def start(self, broadcast: str, *openids: str, **copy: Any) -> None:
@@ -226,6 +225,7 @@ class Lane:
             priority = copy.get("priority") == 1
             ring = keys.priority_ring if priority else keys.ring
             self.client.rpush(ring(self.number, self.app), broadcast)
+            self.client.sadd(self.key("busy"), self.app)
 
     # -- working --------------------------------------------------------------------------------
 
@@ -300,12 +300,10 @@ class Lane:
         attempts: int = 5,
     ) -> list[int]:
         n, app = self.number, self.app
-        ring = keys.priority_ring if self.copy(broadcast)["priority"] == "1" else keys.ring
         names = [
             keys.lane_broadcast(n, broadcast),
             keys.flight(n, broadcast),
             keys.queue(n, broadcast),
-            ring(n, app),
             keys.sending(n, app),
             keys.stock(n, app),
             keys.ledger(n, app),
@@ -318,36 +316,31 @@ class Lane:
             self.prefix,
             TTL,
             attempts,
-            keys.WAKE,
             LEASE,
         ]
         return self.run("workers", "recover", names, args)[:2]
 
     def aside(self, broadcast: str, what: str) -> int:
         n, app = self.number, self.app
-        ring = keys.priority_ring if self.copy(broadcast)["priority"] == "1" else keys.ring
         names = [
             keys.lane_broadcast(n, broadcast),
             keys.flight(n, broadcast),
             keys.queue(n, broadcast),
-            ring(n, app),
             keys.sending(n, app),
             keys.stock(n, app),
             keys.ledger(n, app),
         ]
-        args = ["", self.now_ms, broadcast, self.prefix, app, TTL, keys.WAKE, what]
+        args = ["", self.now_ms, broadcast, self.prefix, app, TTL, what]
         return self.run("producers", "aside", names, args)
 
     def promote(self, broadcast: str, limit: int = 1000) -> int:
-        n, app = self.number, self.app
-        ring = keys.priority_ring if self.copy(broadcast)["priority"] == "1" else keys.ring
+        n = self.number
         names = [
             keys.lane_broadcast(n, broadcast),
             keys.delayed(n, broadcast),
             keys.queue(n, broadcast),
-            ring(n, app),
         ]
-        args = ["", self.now_ms, broadcast, limit, TTL, keys.WAKE]
+        args = ["", self.now_ms, broadcast, limit, TTL, self.prefix]
         return self.run("workers", "promote", names, args)
 
     def trim(self) -> int:

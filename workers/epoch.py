@@ -34,6 +34,7 @@ from producers.lifecycle import RESTORED
 from producers.settings import Settings
 from producers.store import Client
 from producers.words import State
+from workers.copies import Copies
 
 GAP_MS: Final = 600_000
 _FENCES: Final = 1_000_000
@@ -65,6 +66,7 @@ class Epochs:
         self._client = client
         self._settings = settings
         self._broadcasts = broadcasts
+        self._copies = Copies(client)
         self._server = ""
         self._acknowledged_ms = 0
         self._beginning = threading.Lock()
@@ -191,7 +193,7 @@ class Epochs:
 
     def _be_unsure(self, broadcast: str) -> None:
         for lane in range(self._settings.lanes):
-            self._client.hset(keys.lane_broadcast(lane, broadcast), "unsure", "1")
+            self._copies.mark(broadcast, lane, "unsure", "1")
 
     def _compare(self, info: str, last: str | None) -> None:
         """Raise unless the server is the one of the current epoch."""

@@ -16,6 +16,7 @@ from producers.settings import Settings
 from producers.split import Splitter
 from producers.store import Client
 from producers.words import ENDED, State
+from workers.copies import Copies
 
 LEASE_MS: Final = 3000
 _PROMOTED: Final = 1000
@@ -44,6 +45,8 @@ class Keeper:
         self._promote = client.register_script(scripts.source("workers", "promote"))
         self._trim = client.register_script(scripts.source("workers", "trim"))
         self._pace = client.register_script(scripts.source("producers", "pace"))
+        self._lease = client.register_script(scripts.source("workers", "hold"))
+        self._copies = Copies(client)
         self._worker = worker
 
     def run_once(self) -> None:
@@ -59,12 +62,8 @@ class Keeper:
                 logs.emit(DutyFailed("hold", lane, type(error).__name__))
 
     def _hold(self, lane: int) -> bool:
-        key = keys.keeper(lane)
-        if self._client.set(key, self._worker, nx=True, px=LEASE_MS):
-            return True
-        if self._client.get(key) != self._worker:
-            return False
-        return bool(self._client.set(key, self._worker, xx=True, px=LEASE_MS))
+        held = self._lease(keys=[keys.keeper(lane)], args=[self._worker, LEASE_MS])
+        return bool(held)
 
     def _keep(self, lane: int) -> None:
         for app in self._settings.apps:
@@ -92,14 +91,12 @@ class Keeper:
                 self._forget_orphan(app, broadcast)
             return
         lane_key = keys.lane_broadcast(lane, broadcast)
-        mine, verdict, priority = self._client.hmget(
-            lane_key, ["generation", "verdict", "priority"]
-        )
+        mine, verdict = self._client.hmget(lane_key, ["generation", "verdict"])
         if mine is None or int(mine) < int(generation):
             self._broadcasts.adopt(broadcast)
         elif verdict:
             self.obey(broadcast, verdict)
-        self._promote_due(app, broadcast, lane, priority == "1")
+        self._promote_due(broadcast, lane)
         self._splitter.fill(broadcast, lane)
         if state == State.RUNNING:
             self._pace(keys=[lane_key, keys.pace(lane, broadcast)], args=["", ""])
@@ -120,15 +117,21 @@ class Keeper:
         except (IllegalMoveError, NotFoundError):
             return  # somebody was faster, or the operator was
 
-    def _promote_due(self, app: str, broadcast: str, lane: int, priority: bool) -> None:
+    def _promote_due(self, broadcast: str, lane: int) -> None:
         self._promote(
             keys=[
                 keys.lane_broadcast(lane, broadcast),
                 keys.delayed(lane, broadcast),
                 keys.queue(lane, broadcast),
-                (keys.priority_ring if priority else keys.ring)(lane, app),
             ],
-            args=["", "", broadcast, _PROMOTED, self._broadcasts.ttl_ms, keys.WAKE],
+            args=[
+                "",
+                "",
+                broadcast,
+                _PROMOTED,
+                self._broadcasts.ttl_ms,
+                keys.lane_prefix(lane),
+            ],
         )
 
     def _expire(self, broadcast: str) -> None:
@@ -161,21 +164,19 @@ class Keeper:
         if not used_up or not waiting:
             return
         left = max(1, self._settings.canary - int(errors or 0))
-        self._client.hset(keys.lane_broadcast(canary_lane, broadcast), "canary", "0")
-        self._client.hset(keys.lane_broadcast(waiting[0], broadcast), "canary", str(left))
+        self._copies.give_canary(broadcast, canary_lane, 0)
+        if not self._copies.give_canary(broadcast, waiting[0], left):
+            return  # it has not adopted the broadcast yet: again in a second
         self._client.hset(
             keys.home(self._broadcasts.home_lane(broadcast), broadcast),
             "canary_lane",
             str(waiting[0]),
         )
-        self._client.publish(keys.WAKE, "wake")
 
     def open_lanes(self, broadcast: str, lanes: list[int]) -> None:
         """Let the flood into these lanes: somewhere a message was delivered."""
         for lane in lanes:
-            self._client.hset(keys.lane_broadcast(lane, broadcast), "open", "1")
-        if lanes:
-            self._client.publish(keys.WAKE, "wake")
+            self._copies.open(broadcast, lane)
 
     def _forget_orphan(self, app: str, broadcast: str) -> None:
         listed_at = self._client.zscore(keys.active(app), broadcast)

@@ -1,10 +1,11 @@
 -- promote: delayed messages whose time has come go to the front of the queue.
 --
--- KEYS  1 lane hash, 2 delayed zset, 3 queue list, 4 ring list
--- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 limit, 5 ttl_ms, 6 wake channel
+-- KEYS  1 lane hash, 2 delayed zset, 3 queue list
+-- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 limit, 5 ttl_ms, 6 lane prefix
 -- Returns  how many were promoted
 --@include clock
-local has = redis.call('HMGET', KEYS[1], 'state', 'verdict', 'drop')
+--@include ring
+local has = redis.call('HMGET', KEYS[1], 'state', 'verdict', 'drop', 'app', 'priority')
 if has[1] ~= 'running' or has[2] ~= '' or has[3] ~= '' then return 0 end
 local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[4])
 if #due > 0 then
@@ -12,8 +13,7 @@ if #due > 0 then
   redis.call('ZREM', KEYS[2], unpack(due))
   redis.call('PEXPIRE', KEYS[3], ARGV[5])
 end
-if redis.call('LLEN', KEYS[3]) > 0 and not redis.call('LPOS', KEYS[4], ARGV[3]) then
-  redis.call('RPUSH', KEYS[4], ARGV[3])
-  redis.call('PUBLISH', ARGV[6], 'wake')
+if redis.call('LLEN', KEYS[3]) > 0 and join_ring(ARGV[6], has[4], ARGV[3], has[5]) then
+  wake(ARGV[6], has[4])
 end
 return #due

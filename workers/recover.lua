@@ -6,20 +6,22 @@
 -- and again ends: it keeps its permit and waits for an operator (aside.lua). Run again it finds
 -- nothing: the entries no longer carry the dead worker's name.
 --
--- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 ring list, 5 sending zset, 6 stock, 7 ledger
+-- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 sending zset, 5 stock, 6 ledger (and the rings)
 -- ARGV  1 unused, 2 now_ms or '', 3 dead worker, 4 broadcast id, 5 lane prefix, 6 ttl_ms,
---       7 attempts, 8 wake channel, 9 sending lease (ms)
+--       7 attempts, 8 sending lease (ms)
 -- Returns  {resumed, in doubt, set aside}
 --@include clock
-local lane, flight, queue, ring, sending, stock, ledger =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local lane, flight, queue, sending, stock, ledger =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local dead, id, prefix, ttl, attempts = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
-local margin, lease = 0, tonumber(ARGV[9])
+local margin, lease = 0, tonumber(ARGV[8])
 --@include permit
+--@include ring
 --@include flight
-local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'open', 'unjudged')
+local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'open', 'unjudged', 'app',
+  'priority')
 local unjudged = has[4] ~= '1' and tonumber(has[5] or 0) or 0
-local app = redis.call('HGET', lane, 'app')
+local app = has[6]
 local resumed, doubted, aside = 0, 0, 0
 local entries = redis.call('HGETALL', flight)
 for i = 1, #entries, 2 do
@@ -52,9 +54,7 @@ end
 if aside > 0 then redis.call('HINCRBY', lane, 'aside', aside) end
 if resumed > 0 then
   redis.call('PEXPIRE', queue, ttl)
-  if has[1] == 'running' and has[3] == '' and not redis.call('LPOS', ring, id) then
-    redis.call('RPUSH', ring, id)
-  end
-  redis.call('PUBLISH', ARGV[8], 'wake')
+  if has[1] == 'running' and has[3] == '' then join_ring(prefix, app, id, has[7]) end
+  wake(prefix, app)
 end
 return { resumed, doubted, aside }

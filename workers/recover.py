@@ -103,13 +103,11 @@ class Recoverer:
         Raises:
             redis.ConnectionError, redis.TimeoutError: repeat it; it finds what is left.
         """
-        priority = self._client.hget(keys.lane_broadcast(lane, broadcast), "priority") == "1"
         resumed, doubted, aside = self._script(
             keys=[
                 keys.lane_broadcast(lane, broadcast),
                 keys.flight(lane, broadcast),
                 keys.queue(lane, broadcast),
-                (keys.priority_ring if priority else keys.ring)(lane, app),
                 keys.sending(lane, app),
                 keys.stock(lane, app),
                 keys.ledger(lane, app),
@@ -122,7 +120,6 @@ class Recoverer:
                 keys.lane_prefix(lane),
                 self._ttl_ms,
                 self._settings.attempts,
-                keys.WAKE,
                 sending_lease_ms(self._settings),
             ],
         )

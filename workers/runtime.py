@@ -205,7 +205,7 @@ class Runtime:
         self._do(("finish", broadcast), lambda: self.broadcasts.finish(broadcast))
 
     def _on_flag(self, app: str, broadcast: str, lane: int, flag: str) -> None:
-        if flag == "closed":
+        if flag in {"closed", "queued"}:
             self.hands.wake()
         elif flag == "opened":
             logs.emit(CanaryOpened(app, broadcast, lane))

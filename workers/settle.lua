@@ -20,13 +20,14 @@
 --       skip:   f or p: a kind the next claim must not use; else -
 -- Returns  per answer one string: "stale", "done" (outcome written), "later" (delayed or requeued),
 --       or "next MEMBER EXPIRES FENCE" (swapped); then "id flag" per broadcast that has something
---       to say: opened, verdict, complete, closed
+--       to say: opened, verdict, complete, closed, queued (some are back)
 --@include reply
 --@include clock
 local sending, fence, stock, ledger = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker, prefix, app, lease = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local margin, ttl, canary = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
 --@include permit
+--@include ring
 --@include flight
 sums = {}
 local DAY = 86400000
@@ -49,7 +50,7 @@ local function broadcast(id)
     template = has[8], running = has[9] == 'running', verdict = has[10] or '', moved = false,
     window = tonumber(has[13] or 0), share = tonumber(has[14] or 1),
     recent = tonumber(has[15] or 0), recent_errors = tonumber(has[16] or 0),
-    ring = prefix .. (has[11] == '1' and 'first:' or 'ring:') .. app,
+    priority = has[11], ring = prefix .. (has[11] == '1' and 'first:' or 'ring:') .. app,
     flight = prefix .. 'flight:' .. id, delayed = prefix .. 'delayed:' .. id,
     queue = prefix .. 'queue:' .. id, tries = prefix .. 'tries:' .. id,
     suspects = prefix .. 'suspects:' .. id,
@@ -244,8 +245,9 @@ local function settle(row)
     end
     redis.call('LPUSH', one.queue, item)
     redis.call('PEXPIRE', one.queue, ttl)
-    if one.running and one.verdict == '' and not redis.call('LPOS', one.ring, id) then
-      redis.call('RPUSH', one.ring, id)
+    if one.running and one.verdict == '' then
+      join_ring(prefix, app, id, one.priority)
+      one.queued = true
     end
     return 'later'
   end
@@ -300,6 +302,7 @@ for _, one in ipairs(order) do
   if one.verdict ~= '' then flags[#flags + 1] = one.id .. ' verdict ' .. one.verdict end
   if not one.open then flags[#flags + 1] = one.id .. ' closed' end
   if complete then flags[#flags + 1] = one.id .. ' complete' end
+  if one.queued then flags[#flags + 1] = one.id .. ' queued' end
   for _, flag in ipairs(flags) do results[#results + 1] = flag end
 end
 write_sums()

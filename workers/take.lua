@@ -15,7 +15,7 @@
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
 -- flight:ID, tries:ID, mail:ID, suspects:ID, outcomes:ID:BUCKET, permits:APP:OPENID,
--- subs:APP:OPENID (see keys.py).
+-- subs:APP:OPENID, busy (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 max claims (1..1000),
 --       7 sending lease (ms), 8 permit margin (ms), 9 ttl of outcomes (ms),
 --       10 default allowance per 100 ms (milliseconds), then broadcast id, allowance pairs for
@@ -192,6 +192,7 @@ for _, turns in ipairs({ first, ring }) do
   end
 end
 write_sums()
+if redis.call('EXISTS', first, ring) == 0 then redis.call('SREM', prefix .. 'busy', app) end
 if claimed > 0 then redis.call('PEXPIRE', sending, lease + 60000) end
 if #rows == 0 then return rows end
 return answer(rows)

@@ -230,7 +230,7 @@ def test_what_is_split_wakes_the_workers(client: Any, settings: Settings, eventu
     def woken() -> bool:
         message = ears.get_message(timeout=0.1)
         heard.extend([message["data"]] if message else [])
-        return {"wake", f"go {broadcast}"} <= set(heard)
+        return {"wake 0 shop", f"go {broadcast}"} <= set(heard)
 
     eventually(woken, "the channel told of new work")
     ears.close()

@@ -37,7 +37,7 @@ WITHOUT_TTL = (
     keys.DEPLOYMENT,
     keys.WORKERS,
     re.escape(keys.SEEN),
-    r"wxb:\{\d+\}:(fence|audience:.+|buckets:.+|size:.+|ledger:shop|stock:shop|ring:shop|first:shop)",
+    r"wxb:\{\d+\}:(fence|audience:.+|buckets:.+|size:.+|ledger:shop|stock:shop|ring:shop|first:shop|busy)",
     r"wxb:\{app:shop\}:(audiences|active)",
     r"\{wxb:jobs\}.*",
 )
@@ -257,7 +257,7 @@ def known_keys(worker: Worker, ids: list[str]) -> Iterator[str]:
     yield from (keys.limiter_reply("shop", caller) for caller in callers)
     yield from (keys.broadcast_limiter("shop", broadcast) for broadcast in ids)
     for lane in range(settings.lanes):
-        yield from (keys.fence(lane), keys.keeper(lane))
+        yield from (keys.fence(lane), keys.keeper(lane), keys.busy(lane))
         per_app = (keys.ring, keys.priority_ring, keys.sending, keys.stock, keys.ledger)
         yield from (build(lane, "shop") for build in per_app)
         yield keys.audience_size(lane, "shop", "all")

@@ -235,7 +235,7 @@ def test_an_unsent_message_returns_to_the_front_as_if_never_taken(lane: Lane) ->
     lane.start("b1", "anna", "bert")
     claim = lane.take_one()
     settled = lane.settle(row(claim, "requeue", "back"))
-    assert (settled.results, settled.flags) == (["later"], ["b1 closed"])
+    assert (settled.results, settled.flags) == (["later"], ["b1 closed", "b1 queued"])
     assert (lane.queue("b1"), lane.ring()) == (["anna", "bert"], ["b1"])
     assert (lane.flight("b1"), lane.sending()) == ({}, {})
     assert lane.canary_of("b1") == ("0", 0, 0, 0, 0)
