@@ -22,7 +22,7 @@ from producers.errors import InvalidInputError
 from producers.expiry import HOUR_MS, last_end_ms, unsent
 from producers.fields import check_template_id
 from producers.retry import repeat, repeat_all
-from producers.settings import Settings, ms
+from producers.settings import Settings, ms, rate_faults
 from producers.split import filled_buckets
 from producers.store import Client
 from producers.words import Channel
@@ -200,8 +200,8 @@ class Forecaster:
             faults.append(f"channel {channel!r}: take template or subscribe")
         if template_id or channel == Channel.SUBSCRIBE:
             faults += check_template_id(template_id)
-        if rate is not None and not 0 <= rate <= 1_000_000:
-            faults.append(f"rate {rate}: sends per second, 0 or more")
+        if rate is not None:
+            faults += rate_faults(rate)
         if faults:
             raise InvalidInputError(faults)
         return Channel(channel)

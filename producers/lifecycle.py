@@ -13,8 +13,8 @@ from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
 from producers.events import BroadcastMoved
 from producers.jobs import Jobs
 from producers.retry import LOST, repeat
-from producers.settings import Settings
-from producers.spec import Spec, rate_faults
+from producers.settings import Settings, kept_rate, rate_faults
+from producers.spec import Spec
 from producers.status import Register
 from producers.store import Client
 from producers.words import ENDED, State
@@ -75,7 +75,7 @@ class Lifecycle(Register):
             NotFoundError, StoreUnavailableError.
         """
         home = self._home(broadcast)
-        return float(home.get("rate", Spec.from_json(home["spec"]).rate))
+        return _rate(home, Spec.from_json(home["spec"]))
 
     def set_rate(self, broadcast: str, rate: float) -> State:
         """Change how fast a broadcast is sent; workers follow within a second.
@@ -138,7 +138,7 @@ class Lifecycle(Register):
 
     def _adopt_in(self, lane: int, broadcast: str, home: dict[str, str], spec: Spec) -> None:
         app, settings = spec.app, self._settings
-        rate, carries = float(home.get("rate", spec.rate)), keys.is_carrier(broadcast)
+        rate, carries = _rate(home, spec), keys.is_carrier(broadcast)
         first_copy: list[str | int | float] = [
             "app",
             app,
@@ -226,3 +226,8 @@ class Lifecycle(Register):
             self._jobs.split(broadcast)
         except LOST:
             return  # an edge: the keeper splits within a second
+
+
+def _rate(home: dict[str, str], spec: Spec) -> float:
+    """Return the rate that a broadcast has now: as created, or as it was changed since."""
+    return kept_rate(float(home["rate"])) if "rate" in home else spec.rate

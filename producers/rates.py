@@ -10,8 +10,7 @@ from producers import keys, logs
 from producers.errors import InvalidInputError
 from producers.events import AppRateChanged
 from producers.retry import repeat_all
-from producers.settings import Settings
-from producers.spec import rate_faults
+from producers.settings import Settings, rate_faults
 from producers.store import Client
 
 _UNUSED_MS = 2 * 86_400_000
@@ -66,8 +65,6 @@ class Rates:
         """
         before = self.get(app)
         faults = rate_faults(rate) if rate is not None else []
-        if not faults and rate and round(rate * 1000) == 0:
-            faults = [f"rate {rate}: at least 0.001 per second"]
         if faults:
             raise InvalidInputError(faults)
         limiter = keys.limiter(app)

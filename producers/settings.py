@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import redis.connection
 from dotenv import dotenv_values
 from pydantic import (
+    AfterValidator,
     AnyHttpUrl,
     BaseModel,
     BeforeValidator,
@@ -23,6 +24,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -49,6 +51,40 @@ Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta())
 PositiveDuration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta())]
 
 
+LEAST_RATE: Final = 0.001
+MOST_RATE: Final = 1_000_000
+"""Sends per second. The limiter reckons in sends per 1,000 seconds: less than one is no rate."""
+
+
+def rate_faults(rate: float) -> list[str]:
+    """Return what is wrong with a rate of sends per second."""
+    if rate == 0 or LEAST_RATE <= rate <= MOST_RATE:
+        return []
+    return [f"rate {rate}: sends per second, 0 (no limit of its own) or 0.001 to 1,000,000"]
+
+
+def kept_rate(stored: float) -> float:
+    """Return a stored rate as one that may be: what an earlier version let in counts as slowest."""
+    return LEAST_RATE if rate_faults(stored) else stored
+
+
+def _checked_rate(rate: float) -> float:
+    faults = rate_faults(rate)
+    if faults:
+        raise ValueError(faults[0])
+    return rate
+
+
+Rate = Annotated[
+    float,
+    AfterValidator(_checked_rate),
+    WithJsonSchema(
+        {"anyOf": [{"const": 0}, {"type": "number", "minimum": LEAST_RATE, "maximum": MOST_RATE}]}
+    ),
+]
+"""Sends per second: 0, or what `rate_faults` finds nothing wrong with."""
+
+
 class AppSettings(BaseModel):
     """One mini-program: who it is, and what WeChat and you allow it."""
 
@@ -57,11 +93,8 @@ class AppSettings(BaseModel):
     appid: str = Field(min_length=1, max_length=64, description="the mini-program's appid (wx…)")
     secret: SecretStr = Field(min_length=1, description="its AppSecret")
     wechat_url: AnyHttpUrl | None = Field(None, description="base URL; default: WXB_WECHAT_URL")
-    rate_per_second: float = Field(
+    rate_per_second: Rate = Field(
         300,
-        ge=0,
-        le=1_000_000,
-        allow_inf_nan=False,
         description="sends started per second by all workers together; 0 = unlimited",
     )
     rate_per_minute: int = Field(0, ge=0, description="sends per sliding minute; 0 = unlimited")

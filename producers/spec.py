@@ -10,7 +10,7 @@ import orjson
 
 from producers import fields
 from producers.errors import InvalidInputError
-from producers.settings import ms
+from producers.settings import kept_rate, ms, rate_faults
 from producers.words import Channel
 
 MAX_LIFE: Final = timedelta(days=7)
@@ -132,7 +132,8 @@ class Spec:
     def from_json(cls, text: str) -> Self:
         """Read a stored spec."""
         stored: dict[str, Any] = orjson.loads(text)
-        return replace(cls(**stored), channel=Channel(stored["channel"]))
+        spec = cls(**stored)
+        return replace(spec, channel=Channel(spec.channel), rate=kept_rate(spec.rate))
 
     def payload(self) -> str:
         """Return what a single message does not share with the others of its carrier."""
@@ -165,13 +166,6 @@ def _emphasis(channel: Channel, keyword: str, data: Mapping[str, str]) -> tuple[
         return fields.check_emphasis_keyword(keyword, data), []
     except InvalidInputError as error:
         return "", list(error.faults)
-
-
-def rate_faults(rate: float) -> list[str]:
-    """Return what is wrong with a rate of sends per second."""
-    if not (0 <= rate <= 1_000_000):
-        return [f"rate {rate}: sends per second, 0 (no limit of its own) to 1,000,000"]
-    return []
 
 
 def _choices(state: str, lang: str, rate: float, expires_in: timedelta) -> list[str]:

@@ -82,7 +82,7 @@ class Limiter:
         ]
         for broadcast, (rate, wanted) in own.items():
             script_keys.append(keys.broadcast_limiter(alias, broadcast))
-            args += (round(rate * 1000), wanted)
+            args += (max(1, round(rate * 1000)), wanted)
         again, self._token = token == self._token, token
         answer = self._script(keys=script_keys, args=args)
         given_at = time.monotonic()

@@ -8,8 +8,9 @@
 -- Returns  {blocked_until_ms, level}
 --@include clock
 local base, max = tonumber(ARGV[3]), tonumber(ARGV[4])
-local has = redis.call('HMGET', KEYS[1], 'blocked_until_ms', 'level')
+local has = redis.call('HMGET', KEYS[1], 'blocked_until_ms', 'level', 'blocked_at_ms')
 local blocked, level = tonumber(has[1] or 0), tonumber(has[2] or 0)
+if tonumber(has[3] or 0) > now then blocked = 0 end  -- the clock was set back
 if base == 0 then
   if blocked <= now then
     level, blocked = 0, 0
@@ -18,7 +19,10 @@ if base == 0 then
 elseif blocked <= now then
   blocked = now + math.min(max, base * 2 ^ math.min(level, 20))
   level = level + 1
-  redis.call('HSET', KEYS[1], 'blocked_until_ms', string.format('%d', blocked), 'level', level)
+  redis.call('HSET', KEYS[1], 'blocked_until_ms', string.format('%d', blocked), 'level', level,
+    'blocked_at_ms', now)
 end
-redis.call('PEXPIRE', KEYS[1], 172800000)
+-- a rate that was set live stays until it is taken back
+if redis.call('HEXISTS', KEYS[1], 'rate') == 1 then redis.call('PERSIST', KEYS[1])
+else redis.call('PEXPIRE', KEYS[1], 172800000) end
 return { string.format('%d', blocked), level }

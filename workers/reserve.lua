@@ -10,8 +10,10 @@
 --
 -- All arithmetic is in whole microseconds since the epoch (below 2^53, so exact in a double).
 --
--- KEYS  1 reply string, 2 limiter hash: next_us, blocked_until_ms, level, day, day_count, rate (set
---       while running), ahead (slots beyond next_us that are given already) and m:SECOND counts; then a limiter hash (next_us) per broadcast with a rate of its own
+-- KEYS  1 reply string, 2 limiter hash: next_us, blocked_at_ms and blocked_until_ms (a clock
+--       that was set back to before it frees everybody), level, day, day_count, rate (set
+--       while running), ahead (slots beyond next_us that are given already) and w:0 … w:63,
+--       "second count" of each of the last seconds; then a limiter hash (next_us) per broadcast with a rate of its own
 -- ARGV  1 token, 2 now_us or '', 3 rate per 1000 s (0 unlimited), 4 per minute (0), 5 per day (0),
 --       6 day offset (ms to add to the epoch so that a day starts at a multiple of 24 h),
 --       7 slots returned unused, 8 how far ahead a slot may lie (us), 9 sends wanted without a rate
@@ -29,7 +31,7 @@ end
 local limiter = KEYS[2]
 local rate, per_minute, per_day = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local has = redis.call('HMGET', limiter, 'next_us', 'blocked_until_ms', 'level', 'day', 'day_count',
-  'rate', 'ahead')
+  'rate', 'ahead', 'blocked_at_ms')
 rate = tonumber(has[6] or rate)
 local level = tonumber(has[3] or 0)
 local function us(value) return string.format('%.0f', value) end
@@ -46,7 +48,10 @@ local next_us = math.min(tonumber(has[1] or 0), horizon + spacing)
 -- An own rate may give a slot some way ahead; the app's slots before it stay free for others. Those
 -- ahead lie on the same grid as next_us, so that next_us can step over them.
 local ahead = {}
-for at in string.gmatch(has[7] or '', '%d+') do ahead[#ahead + 1] = tonumber(at) end
+for at in string.gmatch(has[7] or '', '%d+') do
+  at = tonumber(at)
+  if spacing > 0 and at <= horizon + spacing then ahead[#ahead + 1] = at end
+end
 
 local function step_over()
   while ahead[1] and ahead[1] < next_us + spacing - 2 do
@@ -58,7 +63,7 @@ end
 -- The first free slot of the app from a moment on, and its place among those ahead.
 local function free_slot(from)
   local slot, place = next_us, 1
-  if spacing == 0 then return math.max(from, slot), place end
+  if spacing == 0 then return math.max(from, now), place end
   if from > slot then slot = slot + math.ceil((from - slot) / spacing - 1e-6) * spacing end
   while ahead[place] and ahead[place] < slot + spacing - 2 do
     if ahead[place] > slot - spacing + 2 then slot = ahead[place] + spacing end
@@ -88,7 +93,8 @@ local function at_most(limit, wait)
 end
 
 local blocked = tonumber(has[2] or 0) * 1000
-if blocked > now then at_most(0, math.ceil((blocked - now) / 1000)) end
+local since = tonumber(has[8] or 0) * 1000
+if blocked > now and since <= now then at_most(0, math.ceil((blocked - now) / 1000)) end
 if probing then at_most(1, 1000) end
 
 local DAY = 86400000
@@ -100,16 +106,19 @@ if per_day > 0 then
   at_most(per_day - day_count, (day + 1) * DAY - tonumber(ARGV[6]) - now_ms)
 end
 
-local second = math.floor(now / 1000000)
+local second, this_second = math.floor(now / 1000000), 0
 if per_minute > 0 then
+  -- the last seconds take turns in 64 fields, so that there are never more
+  local window = {}
+  for place = 0, 63 do window[place + 1] = 'w:' .. place end
   local used, oldest = 0, second
-  local fields = {}
-  for s = second - 60, second + 1 do fields[#fields + 1] = 'm:' .. us(s) end
-  local counts = redis.call('HMGET', limiter, unpack(fields))
-  for i = #counts, 1, -1 do
-    if counts[i] then
-      used = used + tonumber(counts[i])
-      oldest = second - 61 + i
+  local counts = redis.call('HMGET', limiter, unpack(window))
+  for _, of_second in pairs(counts) do
+    local at, count = string.match(of_second or '', '^(%d+) (%d+)$')
+    at = tonumber(at)
+    if at and at >= second - 60 and at <= second then
+      used, oldest = used + tonumber(count), math.min(oldest, at)
+      if at == second then this_second = tonumber(count) end
     end
   end
   at_most(per_minute - used, (oldest + 61) * 1000 - now_ms)
@@ -132,7 +141,9 @@ while granted < may do
   best.slots[#best.slots + 1] = slot
   -- waiting for a place on the grid is made up for: else an own rate would fall behind
   best.at = (slot - best.at < spacing and best.at or slot) + best.spacing
-  if slot >= next_us + spacing - 2 and spacing > 0 then
+  if spacing == 0 then
+    -- unlimited: a slot of an own rate that lies ahead is nobody else's business
+  elseif slot >= next_us + spacing - 2 then
     table.insert(ahead, place, slot)
   else
     next_us = slot + spacing
@@ -144,11 +155,15 @@ end
 for i, at in ipairs(ahead) do ahead[i] = us(at) end
 redis.call('HSET', limiter, 'next_us', us(next_us), 'day', day, 'day_count', day_count + granted,
   'ahead', table.concat(ahead, ' '))
-if not has[6] then redis.call('PEXPIRE', limiter, 2 * DAY) end
+if has[6] then redis.call('PERSIST', limiter) else redis.call('PEXPIRE', limiter, 2 * DAY) end
 if per_minute > 0 and granted > 0 then
-  redis.call('HINCRBY', limiter, 'm:' .. us(second), granted)
-  redis.call('HDEL', limiter, 'm:' .. us(second - 62), 'm:' .. us(second - 63),
-    'm:' .. us(second - 64))
+  redis.call('HSET', limiter, 'w:' .. us(second % 64),
+    string.format('%d %d', second, this_second + granted))
+end
+-- counts under the names that an earlier version gave them, one for each second
+if redis.call('HLEN', limiter) > 80 then
+  local some = redis.call('HSCAN', limiter, 0, 'MATCH', 'm:*', 'COUNT', 200)[2]
+  for i = 1, #some, 2 do redis.call('HDEL', limiter, some[i]) end
 end
 local reply = { us(now), wait_ms, level, us(next_us), in_force }
 for _, one in ipairs(groups) do

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from producers import keys, scripts
-from producers.settings import Settings, ms
+from producers.settings import Settings, kept_rate, ms
 from producers.store import Client
 from workers.claim import Claim, parse_row
 
@@ -90,7 +90,7 @@ class Taker:
         for row in rows:
             if row.startswith("B "):
                 _, broadcast, low, closed, own_rate = row.split(" ")
-                rate = float(own_rate)
+                rate = kept_rate(float(own_rate))
                 if low == "1":
                     taken.low.append(broadcast)
                 if closed == "1":

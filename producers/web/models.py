@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
-from producers import audiences, recipients, status
+from producers import audiences, recipients, settings, status
 from producers.door import MAX_UPLOADS
 from producers.recipients import Recipient
 from producers.rows import OPENID
@@ -234,8 +234,7 @@ class Content(Model):
 
 
 Rate = Annotated[
-    float,
-    Field(ge=0, le=1_000_000, description="sends per second, within the app's; 0: the app's alone"),
+    settings.Rate, Field(description="sends per second, within the app's; 0: the app's alone")
 ]
 
 

@@ -1,16 +1,19 @@
 """Rates that are changed while workers send: kept, told, and refused when they are none."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from log_lines import recorded
+from pydantic import ValidationError
 from shop import Shop
 
 from producers import Producer, keys
 from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError, UnknownAppError
 from producers.rates import Rates
+from producers.web.models import NewBroadcast
 
 
 @pytest.fixture
@@ -90,3 +93,56 @@ def test_the_producer_has_both(client: "redis.Redis", settings: Any) -> None:
         broadcast = producer.broadcast(**spec, data="a").id
         assert producer.set_rate(broadcast, 3) == "running"
         assert producer.set_app_rate("shop", 20) == 20
+
+
+NO_RATES = [
+    5e-324,
+    1e-320,
+    -1e-320,
+    0.0009999,
+    -0.001,
+    1e6 + 1,
+    2**63,
+    math.inf,
+    -math.inf,
+    math.nan,
+]
+
+
+@pytest.mark.parametrize("rate", NO_RATES)
+def test_no_door_lets_in_what_is_no_rate(
+    shop: Shop, rates: Rates, make_settings: Any, rate: float
+) -> None:
+    shop.give("o1", formIds=["f1"])
+    broadcast = shop.broadcast()
+    for door in (
+        lambda: shop.broadcast(rate=rate),
+        lambda: shop.broadcasts.set_rate(broadcast, rate),
+        lambda: rates.set("shop", rate),
+        lambda: make_settings(app={"rate_per_second": rate}),
+        lambda: NewBroadcast.model_validate(
+            {"channel": "template", "template_id": "T", "audience": "all", "data": "a"}
+            | {"rate": rate}
+        ),
+    ):
+        with pytest.raises((InvalidInputError, ValidationError), match=r"rate"):
+            door()
+
+
+@pytest.mark.parametrize("rate", [0, -0.0, 0.001, 1, 1_000_000])
+def test_zero_and_what_the_limiter_can_reckon_with_are_rates(rates: Rates, rate: float) -> None:
+    assert rates.set("shop", rate) == rate
+
+
+def test_a_tiny_rate_of_an_earlier_version_sends_one_in_a_thousand_seconds(shop: Shop) -> None:
+    for user in range(20):
+        shop.give(f"o{user}", formIds=[f"f{user}"])
+    broadcast = shop.broadcast(rate=1)
+    shop.open(broadcast)
+    home, lane = keys.home(0, broadcast), keys.lane_broadcast(0, broadcast)
+    spec = shop.client.hget(home, "spec").replace('"rate":1.0', '"rate":1e-320')
+    assert "e-320" in spec
+    shop.client.hset(home, "spec", spec)
+    shop.client.hset(lane, "rate", "1e-320")
+    assert shop.broadcasts.rate(broadcast) == 0.001
+    assert {claim.rate for claim in shop.take()} == {0.001}

@@ -1,6 +1,7 @@
 """reserve.lua: spacing, windows, the day, and what holds when WeChat says that it is too much."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -397,3 +398,61 @@ def test_the_limiter_of_an_app_with_a_live_rate_stays(shared: Shared) -> None:
     shared.lane.client.persist(keys.limiter("shop"))
     shared.reserve(1)
     assert shared.lane.client.pttl(keys.limiter("shop")) == -1
+
+
+@pytest.mark.parametrize("ask", [lambda shared: shared.reserve(1), penalize])
+def test_a_rate_that_is_set_live_never_ends_by_itself(
+    shared: Shared, ask: Callable[[Shared], object]
+) -> None:
+    set_live(shared, 100)
+    shared.lane.client.pexpire(keys.limiter("shop"), 1000)  # as an earlier version left it
+    ask(shared)
+    assert shared.lane.client.pttl(keys.limiter("shop")) == -1
+
+
+def test_plain_sends_of_an_unlimited_app_never_wait_for_an_own_rates_slots(
+    shared: Shared,
+) -> None:
+    shared.own_rates = {"b1": 10}
+    for _ in range(5):
+        grant = shared.reserve(3, b1=5)
+        assert grant.offsets == [0, 0, 0]
+        shared.now_us += 90_000
+    assert busiest(shared.reserve(0, b1=5).groups[1], 1_000_000) <= 11
+
+
+def test_minute_counts_of_a_quiet_app_do_not_pile_up(shared: Shared) -> None:
+    shared.per_minute = 100
+    limiter = keys.limiter("shop")
+    earlier = {f"m:{NOON // 1_000_000 - second}": 1 for second in range(1000, 1300)}
+    shared.lane.client.hset(limiter, mapping=earlier)
+    for _ in range(300):
+        shared.now_us += 70_000_000
+        assert len(shared.reserve(1).slots) == 1
+    assert shared.lane.client.hlen(limiter) <= 75
+    assert not [name for name in shared.lane.client.hkeys(limiter) if name.startswith("m:")]
+
+
+def test_a_clock_that_is_set_back_an_hour_holds_nobody_back(shared: Shared) -> None:
+    shared.rate, shared.per_minute, shared.own_rates = 100, 50, {"b1": 1}
+    shared.reserve(50, b1=1)
+    penalize(shared, 30_000)
+    shared.now_us -= 3_600_000_000
+    assert shared.reserve(5).wait_ms <= 1000
+    shared.now_us += 1_000_000
+    assert len(shared.reserve(5).slots) == 1, "one at a time, as long as the errors last"
+    penalize(shared, 0)
+    assert shared.reserve(0, b1=1).wait_ms <= 1000
+    shared.now_us += 1_000_000
+    assert len(shared.reserve(0, b1=1).groups[1]) == 1
+    shared.now_us += 400_000
+    assert len(shared.reserve(5).slots) == 5
+
+
+def test_a_limit_error_after_the_clock_was_set_back_holds_as_long_as_it_says(
+    shared: Shared,
+) -> None:
+    penalize(shared, 10_000)
+    shared.now_us -= 3_600_000_000
+    penalize(shared, 1000)
+    assert 0 < shared.reserve(1).wait_ms <= 2000
