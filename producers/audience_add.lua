@@ -3,9 +3,10 @@
 -- KEYS  1 size     string  members of the audience in this lane
 --       2 buckets  bitmap  its non-empty buckets
 --       then per bucket: members set
--- ARGV  per bucket: bucket number, openids (count), the openids
+-- ARGV  1 ttl_ms of what is touched; '': for good
+--       then per bucket: bucket number, openids (count), the openids
 -- Returns  how many were new
-local added, arg = 0, 1
+local ttl_ms, added, arg = ARGV[1], 0, 2
 for key = 3, #KEYS do
   local bucket, count = ARGV[arg], tonumber(ARGV[arg + 1])
   arg = arg + 2
@@ -16,4 +17,7 @@ for key = 3, #KEYS do
   redis.call('SETBIT', KEYS[2], bucket, 1)
 end
 if added > 0 then redis.call('INCRBY', KEYS[1], added) end
+if ttl_ms ~= '' then
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ttl_ms) end
+end
 return added

@@ -9,18 +9,21 @@ no recipient, whoever was split stays one. A broadcast whose audience is deleted
 were split until then.
 """
 
+import contextlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, Literal
 
 from producers import deadline, keys, logs, scripts
-from producers.errors import InvalidInputError, NotFoundError
+from producers.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from producers.events import AudienceDeleted
 from producers.retry import repeat, repeat_all
 from producers.rows import FAULT, openids
-from producers.settings import Settings
+from producers.settings import Settings, ms
 from producers.split import filled_buckets
 from producers.store import Client
 
@@ -37,6 +40,14 @@ _PASSES: Final = 3
 """An import that runs on while its audience is deleted is followed so often."""
 MOST: Final = 1000
 """Audiences on one page of a list."""
+_BESIDE: Final = "~"
+"""What the name of sets begins with that are built beside; no audience's does."""
+_BESIDE_LIFE: Final = timedelta(days=1)
+_SWAPPED: Final = 20
+"""Buckets per script run of a replacement: their members are compared."""
+_TURN: Final = timedelta(minutes=1)
+"""How long one call may switch an audience without a word, and how long another one waits."""
+_AGAIN_S: Final = 0.05
 _DELETING: Final = "-"
 """What the time of an audience begins with while it is being deleted."""
 
@@ -51,6 +62,7 @@ class ImportReport:
         known: members that were there before.
         bad: rows that hold no openid.
         listed: the first 100 bad rows: (row number from 1, one sentence).
+        removed: members that a replacement left out.
     """
 
     rows: int = 0
@@ -58,6 +70,7 @@ class ImportReport:
     known: int = 0
     bad: int = 0
     listed: list[tuple[int, str]] = field(default_factory=list)
+    removed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready fields."""
@@ -66,6 +79,7 @@ class ImportReport:
             "added": self.added,
             "known": self.known,
             "bad": self.bad,
+            "removed": self.removed,
             "listed": [{"row": row, "detail": detail} for row, detail in self.listed],
         }
 
@@ -133,6 +147,7 @@ class Audiences:
         self._add = client.register_script(scripts.source("producers", "audience_add"))
         self._remove = client.register_script(scripts.source("producers", "audience_remove"))
         self._drop = client.register_script(scripts.source("producers", "audience_drop"))
+        self._swap = client.register_script(scripts.source("producers", "audience_swap"))
 
     def import_rows(
         self,
@@ -155,20 +170,60 @@ class Audiences:
             InvalidInputError: the name is not one, or the audience is being deleted.
             StoreUnavailableError: Redis did not answer; see the module's docstring.
         """
-        self._settings.app(app)
-        if not _NAME.fullmatch(name) or name == ALL:
-            raise InvalidInputError(
-                [f"audience name {name!r}: take 1-64 of letters, digits, _ . - (and not 'all')"]
-            )
-        self._register(app, name)
+        self._begin(app, name)
         report = ImportReport()
         for lane, members in deadline.paced(_batches(rows, report, self._settings)):
-            added = self._change(self._add, "storing the audience", lane, app, name, members)
+            added = self._store(lane, app, name, members)
             report.added += added
             report.known += sum(map(len, members.values())) - added
             if on_progress:
                 on_progress(report)
         self._register(app, name)  # who deleted it meanwhile did not delete what came after
+        if on_progress:
+            on_progress(report)
+        return report
+
+    def replace_rows(
+        self,
+        app: str,
+        name: str,
+        rows: Iterable[bytes],
+        on_progress: Callable[[ImportReport], None] | None = None,
+    ) -> ImportReport:
+        """Make the openids of a file an audience's only members, in constant memory.
+
+        Args:
+            app: alias of the app.
+            name: the audience, as for `import_rows`; it is made if there is none.
+            rows: as `import_rows` takes them. When they cannot be read to the end, or not one of
+                them holds an openid, the audience stays as it was.
+            on_progress: called after each batch with the report so far; who is new is known at
+                the end.
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: the name is not one, the audience is being deleted, or another call
+                goes on replacing it.
+            StoreUnavailableError: Redis did not answer; see the module's docstring.
+        """
+        self._begin(app, name)
+        report, beside = ImportReport(), _BESIDE + scripts.new_token()
+        give_up_at = time.monotonic() + _BESIDE_LIFE.total_seconds() / 2
+        try:
+            for lane, members in deadline.paced(_batches(rows, report, self._settings)):
+                self._store(lane, app, beside, members, ms(_BESIDE_LIFE))
+                if time.monotonic() > give_up_at:
+                    raise InvalidInputError(["the rows took too long; send them faster"])
+                if on_progress:
+                    on_progress(report)
+            if report.bad < report.rows or not report.rows:
+                with self._turn(app, name):
+                    self._switch(app, name, beside, report)
+        finally:
+            with contextlib.suppress(StoreUnavailableError):  # it ends by itself
+                for lane in range(self._settings.lanes):
+                    self._discard(lane, app, beside)
+        self._register(app, name)
         if on_progress:
             on_progress(report)
         return report
@@ -201,8 +256,11 @@ class Audiences:
         self._find(app, name)
         report = RemovalReport()
         for lane, members in deadline.paced(_batches(rows, report, self._settings)):
-            removed = self._change(
-                self._remove, "removing from the audience", lane, app, name, members
+            args = _arguments(members)
+            removed = int(
+                self._change(
+                    self._remove, "removing from the audience", lane, app, name, members, args
+                )
             )
             report.removed += removed
             report.unknown += sum(map(len, members.values())) - removed
@@ -259,13 +317,87 @@ class Audiences:
         logs.emit(AudienceDeleted(app, name, deleted))
         return deleted
 
+    def _begin(self, app: str, name: str) -> None:
+        """Name an audience that openids are about to be put into."""
+        self._settings.app(app)
+        if not _NAME.fullmatch(name) or name == ALL:
+            raise InvalidInputError(
+                [f"audience name {name!r}: take 1-64 of letters, digits, _ . - (and not 'all')"]
+            )
+        self._register(app, name)
+
+    def _store(
+        self,
+        lane: int,
+        app: str,
+        name: str,
+        members: dict[int, list[str]],
+        ttl_ms: int | Literal[""] = "",
+    ) -> int:
+        """Add openids of one lane; returns how many are new."""
+        args = [ttl_ms, *_arguments(members)]
+        return int(self._change(self._add, "storing the audience", lane, app, name, members, args))
+
+    @contextlib.contextmanager
+    def _turn(self, app: str, name: str) -> Iterator[None]:
+        """Wait until no other call switches this audience: the last one is to stand whole."""
+        key, mine = keys.audience_turn(app, name), scripts.new_token()
+        give_up_at = time.monotonic() + _TURN.total_seconds()
+        take = partial(self._client.set, key, mine, nx=True, px=ms(_TURN), get=True)
+        while repeat("replacing the audience", take) not in {None, mine}:
+            left_s = deadline.left_s()
+            if time.monotonic() > give_up_at or (left_s is not None and left_s < _AGAIN_S):
+                raise InvalidInputError([f"audience {name!r} is being replaced by another call"])
+            time.sleep(_AGAIN_S)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(StoreUnavailableError):
+                repeat("replacing the audience", lambda: self._client.delete(key))
+
+    def _switch(self, app: str, name: str, beside: str, report: ImportReport) -> None:
+        """Put what was built beside in the audience's place."""
+        turn = keys.audience_turn(app, name)
+        for lane in range(self._settings.lanes):
+            built = set(filled_buckets(self._client, lane, app, beside, 0))
+            buckets = sorted(built.union(filled_buckets(self._client, lane, app, name, 0)))
+            for start in deadline.paced(range(0, len(buckets), _SWAPPED)):
+                script_keys = [
+                    keys.audience_size(lane, app, name),
+                    keys.audience_buckets(lane, app, name),
+                ]
+                args: list[int] = []
+                for bucket in buckets[start : start + _SWAPPED]:
+                    script_keys += (
+                        keys.audience(lane, app, name, bucket),
+                        keys.audience(lane, app, beside, bucket),
+                    )
+                    args += (bucket, int(bucket in built))
+                step = partial(self._swap, keys=script_keys, args=args)
+                added, removed = repeat("replacing the audience", step)
+                report.added += added
+                report.removed += removed
+                if start % (500 * _SWAPPED) == 0:
+                    repeat("replacing the audience", partial(self._client.pexpire, turn, ms(_TURN)))
+        report.known = report.rows - report.bad - report.added
+
+    def _discard(self, lane: int, app: str, beside: str) -> None:
+        """Remove what is left of sets that were built beside."""
+        buckets = filled_buckets(self._client, lane, app, beside, 0)
+        gone = [keys.audience(lane, app, beside, bucket) for bucket in buckets]
+        gone += [keys.audience_size(lane, app, beside), keys.audience_buckets(lane, app, beside)]
+        for start in deadline.paced(range(0, len(gone), _BUCKETS)):
+            some = gone[start : start + _BUCKETS]
+            repeat("replacing the audience", partial(self._client.unlink, *some))
+
     def _drop_lane(self, lane: int, app: str, name: str) -> Iterator[int]:
         """Empty a lane's buckets, and yield how many members each step deleted."""
         buckets = filled_buckets(self._client, lane, app, name, 0)
         for start in deadline.paced(range(0, len(buckets), _BUCKETS)):
             some = buckets[start : start + _BUCKETS]
-            members: dict[int, list[str]] = {bucket: [] for bucket in some}
-            yield self._change(self._drop, "deleting the audience", lane, app, name, members)
+            yield int(
+                self._change(self._drop, "deleting the audience", lane, app, name, some, some)
+            )
 
     def names(self, app: str) -> list[str]:
         """Return the names of the app's audiences, sorted, ``all`` first.
@@ -372,18 +504,24 @@ class Audiences:
         lane: int,
         app: str,
         name: str,
-        members: dict[int, list[str]],
-    ) -> int:
+        buckets: Iterable[int],
+        args: Sequence[str | int],
+    ) -> Any:
         """Run a script on some buckets of one lane; it answers how many members changed."""
         script_keys = [
             keys.audience_size(lane, app, name),
             keys.audience_buckets(lane, app, name),
-            *(keys.audience(lane, app, name, bucket) for bucket in members),
+            *(keys.audience(lane, app, name, bucket) for bucket in buckets),
         ]
-        args: list[str | int] = []
-        for bucket, some in members.items():
-            args += (bucket, len(some), *some) if script is not self._drop else (bucket,)
-        return int(repeat(during, lambda: script(keys=script_keys, args=args)))
+        return repeat(during, lambda: script(keys=script_keys, args=args))
+
+
+def _arguments(members: dict[int, list[str]]) -> list[str | int]:
+    """Return openids by bucket as the scripts take them."""
+    args: list[str | int] = []
+    for bucket, some in members.items():
+        args += (bucket, len(some), *some)
+    return args
 
 
 def _batches(

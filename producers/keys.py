@@ -221,7 +221,10 @@ def reply(lane: int, script: str, caller: str) -> str:
 
 
 def audience(lane: int, app: str, name: str, bucket: int) -> str:
-    """set: the openids of an audience in one bucket."""
+    """set: the openids of an audience in one bucket.
+
+    A name that begins with ``~``: built beside, to replace one; this and the next two, 1 day.
+    """
     return f"{lane_prefix(lane)}audience:{app}:{name}:{bucket}"
 
 
@@ -263,6 +266,11 @@ def app_prefix(app: str) -> str:
 def audiences(app: str) -> str:
     """hash: audience name → when it was first imported (ms)."""
     return f"{app_prefix(app)}audiences"
+
+
+def audience_turn(app: str, name: str) -> str:
+    """string: the call that puts an audience's new sets in place; a lease of a minute."""
+    return f"{app_prefix(app)}turn:{name}"
 
 
 def active(app: str) -> str:

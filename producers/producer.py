@@ -109,9 +109,10 @@ class Producer:
     **Timeout.** Each call ends within it, retries and pauses included, with `StoreUnavailableError`
     when Redis has not answered; nobody knows then whether the last step was made, and the same call
     with the same key loses and doubles nothing. What works batch by batch (`collect` and
-    `collect_lines` of many, `import_audience`, `remove_from_audience`, `delete_audience`,
-    `forget_user`, `forecast`, `iterate_recipients`, each look of `watch`) has it for each batch,
-    the reading of your iterable left out. A name server that is silent is not ours to bound.
+    `collect_lines` of many, `import_audience`, `replace_audience`, `remove_from_audience`,
+    `delete_audience`, `forget_user`, `forecast`, `iterate_recipients`, each look of `watch`) has it
+    for each batch, the reading of your iterable left out. A name server that is silent is not ours
+    to bound.
 
     Args:
         settings: default: from the environment and ``.env``.
@@ -170,6 +171,11 @@ class Producer:
         """Add openids to an audience; see `Audiences.import_rows`."""
         with self._call() as here:
             return here.audiences.import_rows(app, name, rows)
+
+    def replace_audience(self, app: str, name: str, rows: Iterable[bytes]) -> ImportReport:
+        """Make openids an audience's only members; see `Audiences.replace_rows`."""
+        with self._call() as here:
+            return here.audiences.replace_rows(app, name, rows)
 
     def count_audience(self, app: str, name: str) -> int:
         """Return how many members an audience has; see `Audiences.count`."""
@@ -371,6 +377,10 @@ class AsyncProducer:
     async def import_audience(self, app: str, name: str, rows: Iterable[bytes]) -> ImportReport:
         """As `Producer.import_audience`."""
         return await self._stream(self._producer.import_audience, app, name, rows)
+
+    async def replace_audience(self, app: str, name: str, rows: Iterable[bytes]) -> ImportReport:
+        """As `Producer.replace_audience`."""
+        return await self._stream(self._producer.replace_audience, app, name, rows)
 
     async def count_audience(self, app: str, name: str) -> int:
         """As `Producer.count_audience`."""

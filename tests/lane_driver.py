@@ -145,7 +145,7 @@ class Lane:
     def audience(self, name: str, *openids: str) -> int:
         n, app = self.number, self.app
         names = [keys.audience_size(n, app, name), keys.audience_buckets(n, app, name)]
-        args: list[Any] = []
+        args: list[Any] = [""]
         members: dict[int, list[str]] = {}
         for openid in openids:
             members.setdefault(self.bucket(openid), []).append(openid)

@@ -17,12 +17,20 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the audience.
 
 
 @app.command("import")
-def import_(name: Name, file: File, app: App, as_json: AsJson = False) -> None:
+def import_(
+    name: Name,
+    file: File,
+    app: App,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Its only members from then on, in one switch.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Add the openids of a file to an audience.
 
     The file holds an openid a line; or CSV with a column named openid, or the openid first; or
     JSON lines. Importing is adding: the same file twice changes nothing. When no row holds an
-    openid, the exit code is 1.
+    openid, the exit code is 1, and nothing was replaced.
     """
     with opened(as_json=as_json) as session:
         from producers.audiences import Audiences, ImportReport
@@ -37,7 +45,8 @@ def import_(name: Name, file: File, app: App, as_json: AsJson = False) -> None:
                 bar.update(lines.position, note, counted=f"{report.rows:,} rows")
 
             audiences = Audiences(session.client, session.settings)
-            report = audiences.import_rows(app, name, lines, show)
+            work = audiences.replace_rows if replace else audiences.import_rows
+            report = work(app, name, lines, show)
         members = audiences.count(app, name)
         if as_json:
             print_json({"audience": name, "members": members, **report.as_dict()})
@@ -45,6 +54,8 @@ def import_(name: Name, file: File, app: App, as_json: AsJson = False) -> None:
             counts = table("", ">rows")
             counts.add_row("new members", f"{report.added:,}")
             counts.add_row("members before", f"{report.known:,}")
+            if replace:
+                counts.add_row("left out", f"{report.removed:,}")
             counts.add_row("without an openid", f"{report.bad:,}")
             counts.add_section()
             counts.add_row(f"members of {name} now", f"{members:,}")

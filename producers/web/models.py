@@ -156,6 +156,7 @@ class Imported(Model):
     added: int = Field(description="members that are new")
     known: int = Field(description="members that were there before")
     bad: int = Field(description="rows that hold no openid")
+    removed: int = Field(description="members that a replacement left out")
     listed: list[BadRow] = Field(description="the first 100 bad rows")
 
 

@@ -113,14 +113,16 @@ TABLE: Final[tuple[Route, ...]] = (
     Route(
         "PUT",
         "/v1/apps/{app}/audiences/{name}",
-        audiences.import_audience,
+        audiences.replace_audience,
         Scope.SEND,
-        "Import an audience",
+        "Replace an audience",
         _AUDIENCES,
         _ok("What became of the rows", models.Imported),
         body=Body(TypeAdapter(models.Members), _ROWS),
-        text="Adds the openids; the audience is made if there is none. The same rows again change "
-        "nothing, so an import that broke off is sent again.",
+        text="The openids are its only members from then on; it is made if there is none. They are "
+        "put in place when the last row is read: a call that breaks off before changes nothing, "
+        "nor do rows of which not one holds an openid. To add to it, as this call itself "
+        "once did, POST its `members`.",
     ),
     Route(
         "DELETE",

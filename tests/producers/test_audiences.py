@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -395,3 +397,164 @@ def test_adding_and_removing_is_a_set(
             for lane in range(settings.lanes)
         )
         assert bits == len({keys.bucket_of(openid, settings.buckets) for openid in mine})
+
+
+@both_layouts
+def test_replacing_leaves_exactly_the_new_members(
+    audiences: Audiences, client: Any, settings: Settings
+) -> None:
+    audiences.import_rows("shop", "vip", [b"o%d" % n for n in range(3000)])
+    rows = [b"o%d" % n for n in range(2000, 5000)]
+    report = audiences.replace_rows("shop", "vip", [*rows, b"o2000", b"not an openid"])
+    assert counts(report) == (3002, 2000, 1001, 1)
+    assert report.removed == 2000
+    assert members(client, settings) == sorted(row.decode() for row in rows)
+    assert audiences.count("shop", "vip") == 3000
+    again = audiences.replace_rows("shop", "vip", rows)
+    assert (*counts(again), again.removed) == (3000, 0, 3000, 0, 0)
+    few = audiences.replace_rows("shop", "vip", [b"o1"])
+    assert (*counts(few), few.removed) == (1, 1, 0, 0, 3000)
+    assert members(client, settings) == ["o1"]
+    for lane in range(settings.lanes):  # buckets that are empty are not read
+        bits = client.bitcount(keys.audience_buckets(lane, "shop", "vip"))
+        assert bits == (lane == keys.bucket_of("o1", settings.buckets) % settings.lanes)
+
+
+@both_layouts
+def test_replacing_makes_an_audience_and_can_empty_it(audiences: Audiences) -> None:
+    assert counts(audiences.replace_rows("shop", "vip", [b"o1", b"o2"])) == (2, 2, 0, 0)
+    assert audiences.names("shop") == ["all", "vip"]
+    assert audiences.replace_rows("shop", "vip", []).removed == 2
+    assert audiences.count("shop", "vip") == 0
+    assert audiences.names("shop") == ["all", "vip"]
+
+
+@both_layouts
+@pytest.mark.parametrize("fault", ["cut", "wrong file"])
+def test_a_replacement_that_comes_to_nothing_changes_nothing_and_leaves_nothing(
+    audiences: Audiences, client: Any, settings: Settings, fault: str
+) -> None:
+    audiences.import_rows("shop", "vip", [b"o1", b"o2"])
+    before = set(client.keys())
+
+    def cut() -> Iterator[bytes]:
+        yield from (b"o%d" % n for n in range(50_000))
+        raise ConnectionResetError
+
+    if fault == "cut":
+        with pytest.raises(ConnectionResetError):
+            audiences.replace_rows("shop", "vip", cut())
+    else:
+        report = audiences.replace_rows("shop", "vip", [b"<html>", b"404 Not Found"])
+        assert (report.bad, report.removed) == (2, 0)
+    assert members(client, settings) == ["o1", "o2"]
+    assert audiences.count("shop", "vip") == 2
+    assert set(client.keys()) == before
+
+
+def test_what_is_built_beside_ends_by_itself(
+    audiences: Audiences, client: Any, settings: Settings
+) -> None:
+    """Its builder may die: every key has a TTL from the first row on."""
+    seen: set[str] = set()
+
+    def rows() -> Iterator[bytes]:
+        for n in range(5000):
+            yield b"o%d" % n
+        seen.update(client.scan_iter("*~*", count=10_000))
+        assert all(client.pttl(key) > 0 for key in seen)
+
+    audiences.replace_rows("shop", "vip", rows())
+    assert len(seen) > 100
+    assert not list(client.scan_iter("*~*", count=10_000))
+    assert client.ttl(keys.audience(0, "shop", "vip", keys.bucket_of("o1", 256))) == -1
+
+
+@both_layouts
+def test_of_two_replacements_at_once_one_stands_whole(
+    audiences: Audiences, client: Any, settings: Settings
+) -> None:
+    crowds = [[b"%s%d" % (name, n) for n in range(3000)] for name in (b"oA", b"oB", b"oC")]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda rows: audiences.replace_rows("shop", "vip", rows), crowds))
+    assert audiences.count("shop", "vip") == 3000
+    found = [one.encode() for one in members(client, settings)]
+    assert found in [sorted(crowd) for crowd in crowds]
+
+
+@both_layouts
+def test_a_broadcast_that_is_split_meanwhile_misses_nobody_who_stays(
+    audiences: Audiences, client: Any, settings: Settings
+) -> None:
+    """Each bucket is read whole, the old one or the new one."""
+    old = [b"o%d" % n for n in range(2000)]
+    audiences.import_rows("shop", "vip", old)
+    stay, ended, read = set(old[1000:]), threading.Event(), 0
+    by_bucket: dict[int, set[str]] = {}
+    for one in stay:
+        by_bucket.setdefault(keys.bucket_of(one.decode(), 256), set()).add(one.decode())
+
+    def replace() -> None:
+        try:
+            for _ in range(5):
+                audiences.replace_rows("shop", "vip", old[1000:])
+                audiences.replace_rows("shop", "vip", old)
+        finally:
+            ended.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(replace)
+        while not ended.is_set():
+            for bucket, mine in by_bucket.items():
+                lane = bucket % settings.lanes
+                assert mine <= client.smembers(keys.audience(lane, "shop", "vip", bucket))
+                read += 1
+        done.result()
+    assert read > 100
+
+
+@both_layouts
+def test_a_lost_reply_of_a_replacement_loses_nobody(
+    client: Any, settings: Settings, make_settings: Any
+) -> None:
+    rows = [b"o%d" % n for n in range(300)]
+    Audiences(client, settings).import_rows("shop", "vip", [b"gone", *rows[:100]])
+    for lost in range(2, 14, 2):
+        with lossy_link(settings) as link:
+            far = store.connect(make_settings(lanes=settings.lanes, redis_url=link.url))
+            audiences = Audiences(far, settings)
+            audiences.count("shop", "vip")
+            link.lose(lost)
+            audiences.replace_rows("shop", "vip", rows)
+            far.connection_pool.disconnect()
+            assert link.lost == 1
+        assert members(client, settings) == sorted(row.decode() for row in rows)
+        assert Audiences(client, settings).count("shop", "vip") == 300
+        Audiences(client, settings).import_rows("shop", "vip", [b"gone"])
+
+
+def test_all_is_not_replaced(audiences: Audiences) -> None:
+    with pytest.raises(InvalidInputError, match="not 'all'"):
+        audiences.replace_rows("shop", "all", [b"o1"])
+
+
+@both_layouts
+def test_who_dies_while_replacing_leaves_sums_that_are_right(
+    client: Any, settings: Settings
+) -> None:
+    rows = [b"o%d" % n for n in range(300)]
+    died = 0
+    for lives in range(1, 40, 3):
+        Audiences(client, settings).replace_rows("shop", "vip", rows[:150])
+        mortal = MortalClient(client.connection_pool, lives)
+        try:
+            Audiences(mortal, settings).replace_rows("shop", "vip", rows[100:])
+        except DiedError:
+            died += 1
+        client.delete(keys.audience_turn("shop", "vip"))  # its minute is over
+        found = members(client, settings)
+        assert Audiences(client, settings).count("shop", "vip") == len(found)
+        assert {row.decode() for row in rows[100:150]} <= set(found)
+    assert died > 5
+    Audiences(client, settings).replace_rows("shop", "vip", rows[100:])
+    assert members(client, settings) == sorted(row.decode() for row in rows[100:])

@@ -21,6 +21,17 @@ def test_an_import_adds_what_is_new(settings: Settings, tmp_path: Path) -> None:
     assert ["members", "of", "vips", "now", "3"] in rows
 
 
+def test_an_import_that_replaces_leaves_the_new_ones_alone(settings: Settings) -> None:
+    into = ("audience", "import", "-a", "shop", "vips", "-")
+    run(settings, *into, stdin="oA\noB\n")
+    ran = run(settings, *into, "--replace", "--json", stdin="oB\noC\noD\n")
+    assert (ran.code, ran.json["added"], ran.json["known"], ran.json["removed"]) == (0, 2, 1, 1)
+    assert ran.json["members"] == 3
+    assert run(settings, *into, "--replace", stdin="?\n").code == 1
+    again = run(settings, *into, "--replace", stdin="oA\n")
+    assert ["left", "out", "3"] in [row.split() for row in again.out.splitlines()]
+
+
 def test_rows_without_any_openid_are_an_error(settings: Settings) -> None:
     ran = run(settings, "audience", "import", "--app", "shop", "vips", "-", stdin="!!\n")
     assert ran.code == 1

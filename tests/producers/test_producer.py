@@ -34,7 +34,8 @@ def test_a_backend_collects_broadcasts_and_cancels(settings) -> None:
 async def test_an_async_backend_does_the_same(settings) -> None:
     async with AsyncProducer(settings) as producer:
         assert (await producer.collect("shop", UPLOADS)).new == 3
-        assert (await producer.import_audience("shop", "vip", [b"o1", b"o9"])).added == 2
+        assert (await producer.import_audience("shop", "vip", [b"o1", b"o8"])).added == 2
+        assert (await producer.replace_audience("shop", "vip", [b"o1", b"o9"])).removed == 1
         assert await producer.count_audience("shop", "vip") == 2
         created = await producer.broadcast(**{**SPEC, "audience": "vip"})
         assert (await producer.status(created.id)).total == 2

@@ -1,8 +1,9 @@
 """Handlers: audiences."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from producers.audiences import ImportReport
 from producers.rows import OPENID
 from producers.web.call import Answer, Call
 from producers.web.cursor import seal, unseal
@@ -37,16 +38,17 @@ async def show_audience(call: Call) -> Answer:
     return Answer(value=Audience(name=name, members=members))
 
 
-async def import_audience(call: Call) -> Answer:
-    """Add openids to an audience, which is made if there is none."""
-    return await _import(call, call.path["name"])
+async def replace_audience(call: Call) -> Answer:
+    """Make openids an audience's only members; it is made if there is none."""
+    audiences = call.services.audiences
+    return await _import(call, audiences.replace_rows, call.path["name"])
 
 
 async def add_members(call: Call) -> Answer:
     """Add openids to an audience that there is."""
-    name = call.path["name"]
-    await call.run(call.services.audiences.count, call.app, name)
-    return await _import(call, name)
+    audiences, name = call.services.audiences, call.path["name"]
+    await call.run(audiences.count, call.app, name)
+    return await _import(call, audiences.import_rows, name)
 
 
 async def remove_members(call: Call) -> Answer:
@@ -65,12 +67,13 @@ async def delete_audience(call: Call) -> Answer:
     return Answer(value=Deleted(members=members))
 
 
-async def _import(call: Call, name: str) -> Answer:
-    audiences = call.services.audiences
+async def _import(
+    call: Call, work: Callable[[str, str, Iterable[bytes]], ImportReport], name: str
+) -> Answer:
     if call.streams:
-        report = await on_stream(call, audiences.import_rows, call.app, name, call.body)
+        report = await on_stream(call, work, call.app, name, call.body)
     else:
-        report = await call.run(audiences.import_rows, call.app, name, _rows(call.body))
+        report = await call.run(work, call.app, name, _rows(call.body))
     return Answer(value=Imported.model_validate(_counted(call, report.as_dict())))
 
 

@@ -27,9 +27,31 @@ def test_it_is_imported_in_any_form(shop: Caller, media: str, body: Any, bad: li
     got = shop("PUT", VIP, body, media)
     assert got.status == 200
     listed = [{"row": row, "detail": FAULT} for row in bad]
-    assert got.json == {"rows": 4, "added": 3, "known": 0, "bad": 1, "listed": listed}
+    counts = {"rows": 4, "added": 3, "known": 0, "bad": 1, "removed": 0}
+    assert got.json == {**counts, "listed": listed}
     assert shop.get(VIP).json == {"name": "vip", "members": 3}
     assert shop("PUT", VIP, body, media).json["known"] == 3
+
+
+def test_put_replaces_and_post_adds(shop: Caller) -> None:
+    shop("PUT", VIP, b"oA\noB", "text/plain")
+    got = shop("PUT", VIP, b"oB\noC\noD", "text/plain").json
+    assert (got["added"], got["known"], got["removed"]) == (2, 1, 1)
+    assert shop.get(VIP).json["members"] == 3
+    got = shop.post(f"{VIP}/members", {"openids": ["oA"]}).json
+    assert (got["added"], got["removed"]) == (1, 0)
+    assert shop.get(VIP).json["members"] == 4
+
+
+@pytest.mark.parametrize(
+    ("media", "body"),
+    [("text/plain", b"<html>\nNot Found"), ("application/json", {"openids": ["?"]})],
+)
+def test_a_put_without_one_openid_empties_nothing(shop: Caller, media: str, body: Any) -> None:
+    shop("PUT", VIP, b"oA\noB", "text/plain")
+    got = shop("PUT", VIP, body, media)
+    assert got.json["bad"] == got.json["rows"] > 0
+    assert shop.get(VIP).json["members"] == 2
 
 
 def test_json_holds_openids_and_nothing_that_only_looks_like_rows(shop: Caller) -> None:
