@@ -217,6 +217,17 @@ class BootFailed(Event):
 
 
 @dataclass
+class WorkerBroken(Event):
+    """A part that a worker process cannot do without ended; the process drains and ends too."""
+
+    LEVEL: ClassVar[Level] = "error"
+
+    worker: str
+    part: str
+    error: str
+
+
+@dataclass
 class TokenRefreshed(Event):
     """A new access token is in use by everyone."""
 
@@ -284,12 +295,26 @@ class StoreUnreachable(Event):
 
 @dataclass
 class DutyFailed(Event):
-    """A duty of the keeper failed; it runs again in a second."""
+    """A duty of a worker failed; it runs again in a second."""
 
     LEVEL: ClassVar[Level] = "error"
 
     duty: str
     lane: int
+    error: str
+
+
+@dataclass
+class AppFailed(Event):
+    """An error that nobody foresaw in taking or reserving for one app.
+
+    What was claimed is handed back, and the app waits a second in this worker; the others go on.
+    """
+
+    LEVEL: ClassVar[Level] = "error"
+
+    app: str
+    during: str
     error: str
 
 

@@ -25,6 +25,20 @@ LOST: Final = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyL
 """Errors after which nobody knows whether the script ran."""
 
 
+_REFUSALS: Final = ("OOM", "MISCONF", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS")
+
+
+def passes(error: redis.RedisError) -> bool:
+    """Say whether the same call may succeed later: the answer was lost, or Redis refuses everybody.
+
+    A full server, one that cannot write to its disk, one that runs a script for too long. Any other
+    error reply is about the call itself, and would come again.
+    """
+    if isinstance(error, (*LOST, redis.OutOfMemoryError, redis.ReadOnlyError)):
+        return True
+    return str(error).startswith(_REFUSALS)
+
+
 def pause_s(attempt: int) -> float:
     """Return the pause after the n-th failed attempt (1, 2, …).
 

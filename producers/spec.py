@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from datetime import timedelta
 from typing import Any, Final, Self
 
@@ -130,9 +131,13 @@ class Spec:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read a stored spec."""
+        """Read a stored spec; what a later version added is left out, and what it lacks is default.
+
+        While an upgrade rolls, processes of both versions read what the other one stored.
+        """
         stored: dict[str, Any] = orjson.loads(text)
-        spec = cls(**stored)
+        names = {field.name for field in dataclass_fields(cls)}
+        spec = cls(**{name: value for name, value in stored.items() if name in names})
         return replace(spec, channel=Channel(spec.channel), rate=kept_rate(spec.rate))
 
     def payload(self) -> str:
@@ -140,8 +145,9 @@ class Spec:
         return orjson.dumps({name: getattr(self, name) for name in _PAYLOAD}).decode()
 
     def with_payload(self, payload: str) -> Self:
-        """Return a carrier's spec with a single message's own content."""
-        return replace(self, **orjson.loads(payload))
+        """Return a carrier's spec with a single message's own content, read as `from_json` does."""
+        own = orjson.loads(payload)
+        return replace(self, **{name: own[name] for name in _PAYLOAD if name in own})
 
     def digest(self) -> str:
         """Return what tells this content from another under the same idempotency key."""

@@ -30,7 +30,7 @@ from producers.errors import StoreUnavailableError, WxbroadcastError
 from producers.events import BootFailed, StoreUnreachable
 from producers.jobs import SEND
 from producers.retry import LOST, pause_s
-from workers.runtime import Runtime
+from workers.runtime import END_S, Runtime
 
 _BOOT_S: Final = 10.0
 """How long a boot waits for Redis; then the unit ends, to be started anew from outside."""
@@ -75,7 +75,13 @@ class Lifecycle(Middleware):
             _end(f"{type(error).__name__}: {error}")
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
-        """Take nothing more, and settle what is in hand."""
+        """Take nothing more, and settle what is in hand.
+
+        A thread that waits for a Redis that is away must not keep the process: it ends in time.
+        """
+        last = threading.Timer(END_S, _leave)
+        last.daemon = True
+        last.start()
         if self._broker.runtime:
             self._broker.runtime.stop()
 
@@ -121,6 +127,12 @@ def _open_runtime(loaded: settings.Settings, loop: asyncio.AbstractEventLoop) ->
             attempt += 1
             logs.emit(StoreUnreachable("booting", type(error).__name__, attempt))
             time.sleep(pause_s(attempt))
+
+
+def _leave() -> NoReturn:
+    """End a process whose time to stop is over; recovery has what is in its hands."""
+    logs.close()
+    os._exit(os.EX_OK)
 
 
 def _end(why: str) -> NoReturn:

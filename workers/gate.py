@@ -15,6 +15,11 @@ BATCH: Final = 256
 """Claims per take: about 2 ms of Redis."""
 
 _ASK_AGAIN_S: Final = 30.0
+_SLOWEST: Final = 0.001
+"""Sends per second: a rate below it, or one that is no number, is remembered as this one.
+
+What is stored may come from another version; a memory must not break on it.
+"""
 _BATCH_S: Final = 0.2
 """A batch holds at most what all workers together send in this time."""
 
@@ -49,7 +54,7 @@ class Gate:
             return 1
         if not self.rate:
             return BATCH
-        return max(1, min(BATCH, math.ceil(self.rate * _BATCH_S / workers)))
+        return max(1, math.ceil(min(BATCH, self.rate * _BATCH_S / workers)))
 
     @property
     def next_at(self) -> float:
@@ -66,7 +71,7 @@ class Gate:
             if ahead > 10:
                 del self.own_next[broadcast]  # long unused: take.lua's default will do
             else:
-                allowed[broadcast] = max(0, math.ceil(ahead * rate))
+                allowed[broadcast] = math.ceil(max(0, min(BATCH, ahead * rate)))
         return allowed
 
     def own_next_at(self, now: float) -> float:
@@ -79,20 +84,28 @@ class Gate:
 
     def set_rate(self, rate: float) -> None:
         """The app's rate was changed: ask anew at once."""
+        rate = _sane(rate)
         if rate != self.rate:
             self.rate, self.horizon = rate, 0.0
 
     def learn(self, grant: Grant, own: dict[str, tuple[float, int]], now: float) -> None:
         """Take in what a reserve answered."""
         self.level = grant.level
-        self.rate = grant.rate
+        self.rate = _sane(grant.rate)
         self.horizon = grant.horizon
         for (broadcast, (rate, wanted)), slots in zip(own.items(), grant.slots[1:], strict=True):
             if slots:
-                self.own_next[broadcast] = (rate, slots[-1] + 1 / rate)
+                self.own_next[broadcast] = (rate, slots[-1] + 1 / max(_sane(rate), _SLOWEST))
             elif wanted:
                 self.own_next[broadcast] = (rate, now + AHEAD_US / 1e6 + grant.wait_s)
         # a used-up day or minute is asked for again now and then, one claim at a time
         self.tight = grant.wait_s > 1 and not own
         if grant.wait_s and not own:
             self.not_before = now + min(grant.wait_s, _ASK_AGAIN_S)
+
+
+def _sane(rate: float) -> float:
+    """Return a rate as a number that can be reckoned with; 0 = unlimited."""
+    if rate == 0:
+        return 0.0
+    return min(rate, 1e9) if rate >= _SLOWEST else _SLOWEST

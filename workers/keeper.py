@@ -6,11 +6,9 @@ brings it forward, and doing one twice changes nothing. Jobs and wake-ups only m
 
 from typing import Final
 
-import redis
-
 from producers import keys, logs, scripts
 from producers.broadcasts import Broadcasts
-from producers.errors import IllegalMoveError, NotFoundError, StoreUnavailableError
+from producers.errors import IllegalMoveError, NotFoundError
 from producers.events import DutyFailed, PermitsExpired
 from producers.settings import Settings
 from producers.split import Splitter
@@ -58,7 +56,7 @@ class Keeper:
             try:
                 if self._hold(lane):
                     self._keep(lane)
-            except (redis.RedisError, StoreUnavailableError) as error:
+            except Exception as error:  # noqa: BLE001  (the other lanes go on)
                 logs.emit(DutyFailed("hold", lane, type(error).__name__))
 
     def _hold(self, lane: int) -> bool:
@@ -75,8 +73,8 @@ class Keeper:
             for broadcast in self._client.zrange(keys.active(app), 0, -1):
                 try:
                     self._keep_broadcast(app, broadcast, lane)
-                except (redis.RedisError, StoreUnavailableError) as error:
-                    logs.emit(DutyFailed("keep", lane, type(error).__name__))
+                except Exception as error:  # noqa: BLE001  (the other broadcasts go on)
+                    logs.emit(DutyFailed("keep", lane, f"{type(error).__name__} ({broadcast})"))
 
     def _keep_broadcast(self, app: str, broadcast: str, lane: int) -> None:
         """Adopt, promote and split in this lane; at its home, judge, hand over, expire, finish."""

@@ -4,6 +4,7 @@ It runs on Dramatiq's consumer thread of the `send` queue. Where it waits, it wa
 room in hand, the limiter's horizon, a wake-up, or a second (nobody depends on wake-ups).
 """
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -13,9 +14,8 @@ import redis
 
 from producers import logs, scripts
 from producers.broadcasts import Broadcasts
-from producers.errors import NotFoundError, StoreUnavailableError
-from producers.events import StoreUnreachable
-from producers.retry import LOST, pause_s
+from producers.events import AppFailed, StoreUnreachable
+from producers.retry import LOST, passes, pause_s
 from producers.settings import Settings
 from producers.spec import Spec
 from workers.claim import Claim
@@ -27,6 +27,7 @@ from workers.tokens import TokenKeeper
 from workers.wechat import Envelope
 
 _POLL_S: Final = 1.0
+_FAILED_S: Final = 1.0
 _SPECS: Final = 1000
 """Broadcasts whose message is kept ready."""
 
@@ -77,10 +78,13 @@ class Pump:
         self._turns = [(app, lane) for lane in range(settings.lanes) for app in settings.apps]
         self.unknown = False
         """Whether a take is under way whose claims are not known yet."""
+        self.thread: threading.Thread | None = None
+        """Who pumps."""
         self._specs: OrderedDict[str, tuple[Spec, Envelope]] = OrderedDict()
 
     def next_batch(self, seconds: float) -> Batch | None:
         """Return the next batch with its slots, or None when none came within so long."""
+        self.thread = threading.current_thread()
         deadline = time.monotonic() + seconds
         while not self._hands.closing:
             batch = self._swapped() or self._take_round()
@@ -108,29 +112,43 @@ class Pump:
             turn = self._turns.pop(0)
             self._turns.append(turn)
             app, lane = turn
-            now = time.monotonic()
-            gate = self._gates[app]
             workers = self._workers()
             if not workers:
                 return None  # nobody would know whose the claims are
-            most = min(gate.most(now, workers), self._hands.room)
-            if most <= 0 or self._tokens[app].ready is None:
-                continue
-            taken = self._take(app, lane, most, gate.allowances(now))
-            if taken is None:
-                return None
-            if taken.claims:
-                self._hands.take(taken.claims)
-            self.unknown = False
-            for broadcast in taken.low:
-                self._on_low(broadcast, lane)
-            for broadcast in taken.complete:
-                self._on_complete(broadcast)
-            if taken.claims:
-                batch = self._reserve(app, taken.claims)
+            try:
+                batch = self._turn(app, lane, workers)
+            except Exception as error:  # noqa: BLE001  (the other apps go on)
+                self.unknown = False  # should it have claimed, the worker finds that in a while
+                self._failed(app, "taking", error)
+            else:
                 if batch:
                     return batch
         return None
+
+    def _turn(self, app: str, lane: int, workers: int) -> Batch:
+        """Take for one app in one lane, and reserve."""
+        now = time.monotonic()
+        gate = self._gates[app]
+        most = min(gate.most(now, workers), self._hands.room)
+        if most <= 0 or self._tokens[app].ready is None:
+            return []
+        taken = self._take(app, lane, most, gate.allowances(now))
+        if taken is None:
+            return []
+        for broadcast in taken.low:
+            self._on_low(broadcast, lane)
+        for broadcast in taken.complete:
+            self._on_complete(broadcast)
+        if taken.claims:
+            self._hands.take(taken.claims)
+        self.unknown = False
+        return self._reserve(app, taken.claims) if taken.claims else []
+
+    def _failed(self, app: str, during: str, error: Exception) -> None:
+        """Let one app wait a second after an error that nobody foresaw."""
+        gate = self._gates[app]
+        gate.not_before = max(gate.not_before, time.monotonic() + _FAILED_S)
+        logs.emit(AppFailed(app, during, f"{type(error).__name__}: {error}"[:200]))
 
     def _swapped(self) -> Batch | None:
         """Reserve slots for permits that were claimed in place of dead ones."""
@@ -152,8 +170,9 @@ class Pump:
             try:
                 return self._taker.take(app, lane, most, allowances, token)
             except (*LOST, redis.ResponseError) as error:
-                # a full or read-only server (OOM, READONLY) refuses before the script writes
-                attempt += 1
+                if not passes(error):
+                    raise
+                attempt += 1  # a full server refuses before the script writes
                 logs.emit(StoreUnreachable("taking", type(error).__name__, attempt))
                 if self._hands.closing and attempt > 3:
                     return None  # recovery finds what it may have claimed
@@ -163,6 +182,14 @@ class Pump:
 
     def _reserve(self, app: str, claims: list[Claim]) -> Batch:
         """Give claims their slots; those that get none go back to the queue."""
+        try:
+            return self._granted(app, claims)
+        except Exception as error:  # noqa: BLE001  (the other apps go on)
+            self._hand_back(claims)  # twice for some, perhaps: their fences make that harmless
+            self._failed(app, "reserving", error)
+            return []
+
+    def _granted(self, app: str, claims: list[Claim]) -> Batch:
         ready = self._with_envelopes(claims)
         plain = [pair for pair in ready if not pair[2]]
         own: dict[str, list[tuple[Claim, Envelope, float]]] = {}
@@ -186,6 +213,8 @@ class Pump:
                 )
                 break
             except (*LOST, redis.ResponseError) as error:
+                if not passes(error):
+                    raise
                 attempt += 1
                 logs.emit(StoreUnreachable("reserving slots", type(error).__name__, attempt))
                 if attempt > 3:
@@ -206,18 +235,20 @@ class Pump:
 
     def _with_envelopes(self, claims: list[Claim]) -> list[tuple[Claim, Envelope, float]]:
         """Return each claim with its message and its broadcast's own rate."""
-        ready, unknown = [], []
+        ready, unread = [], []
         for claim in claims:
             try:
                 spec, envelope = self._spec(claim.broadcast)
-            except (NotFoundError, StoreUnavailableError):
-                unknown.append(claim)
-            else:
                 if claim.payload:
                     envelope = Envelope.of(spec.with_payload(claim.payload))
+            except Exception as error:  # noqa: BLE001  (the other broadcasts go on)
+                unread.append(claim)
+                failed = error
+            else:
                 ready.append((claim, envelope, claim.rate))
-        if unknown:
-            self._hand_back(unknown)
+        if unread:
+            self._hand_back(unread)
+            self._failed(unread[0].app, f"reading {unread[0].broadcast}", failed)
         return ready
 
     def _spec(self, broadcast: str) -> tuple[Spec, Envelope]:

@@ -5,7 +5,8 @@ session, tokens, beat, keeper; then the pump may take. Shutdown (SIGTERM): take 
 back what was not posted, wait for the answers of what was (at most 9 s), settle them, leave.
 
 What the threads do: the pump's takes and reserves, the loop posts and settles and beats, the
-keeper's does the lanes' duties.
+keeper's does the lanes' duties. None of them ends for what a duty raises; should one end all the
+same, the process drains and ends, to be started anew from outside.
 """
 
 import asyncio
@@ -25,13 +26,14 @@ import redis
 
 from producers import keys, logs, store
 from producers.broadcasts import Broadcasts
-from producers.errors import NotFoundError, WxbroadcastError
+from producers.errors import NotFoundError, StoreUnavailableError
 from producers.events import (
     CanaryOpened,
     ClaimsForgotten,
     DutyFailed,
     MessagesRecovered,
     StoreUnreachable,
+    WorkerBroken,
     WorkerBuried,
     WorkerStarted,
     WorkerStopped,
@@ -70,8 +72,11 @@ collector, with 50,000 as the first 10 % (py-spy, 2026-11): each message makes s
 objects, and each collection walks through all that is in flight.
 """
 
-DRAIN_S: Final = 8.7
-"""SIGTERM to the end: 10 s, of which Dramatiq notices within one."""
+DRAIN_S: Final = 8.5
+"""A POST under way takes 8 s at most; then its answer is settled."""
+
+END_S: Final = 8.9
+"""From SIGTERM to the end: 10 s, of which Dramatiq notices within one."""
 
 
 def _calm_the_collector() -> None:
@@ -111,6 +116,7 @@ class Runtime:
         self._duties: set[tuple[str, ...]] = set()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="duty")
         self._closing = threading.Event()
+        self._ending = threading.Lock()
         self._look_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         asyncio.run_coroutine_threadsafe(self._open(), loop).result(30)
@@ -130,10 +136,8 @@ class Runtime:
             self._fill,
             self._finish,
         )
-        self._keeping = threading.Thread(target=self._keep, name="keeper", daemon=True)
-        self._keeping.start()
-        self._listening = threading.Thread(target=self._listen, name="wake", daemon=True)
-        self._listening.start()
+        self._keeping = self._start("keeper", self._keep)
+        self._listening = self._start("wake", self._listen)
         _calm_the_collector()
         logs.emit(
             WorkerStarted(self.worker, settings.lanes, len(settings.apps), settings.in_flight)
@@ -176,7 +180,47 @@ class Runtime:
             self._spawn(self._keep_token(alias))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.get_running_loop().create_task(work))
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+
+    # -- what cannot be done without ---------------------------------------------------------
+
+    def _start(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        """Start a thread that ends with the process, or the process with it."""
+
+        def run() -> None:
+            why = "it returned"
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001  (whatever it was, the thread is gone)
+                why = f"{type(error).__name__}: {error}"
+            self._ended(name, why)
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        self._ended("loop", f"{type(error).__name__}: {error}")
+
+    def _ended(self, part: str, why: str) -> None:
+        """End the process, unless it is ending: half a worker holds claims that nobody serves."""
+        if self._closing.is_set() or self.hands.closing:
+            return
+        logs.emit(WorkerBroken(self.worker, part, why))
+        threading.Thread(target=self._break_off, name="end", daemon=True).start()
+
+    def _break_off(self) -> None:
+        """Drain what can be drained, and end with a code that says that nobody asked for it."""
+        try:
+            self.stop()
+        finally:
+            logs.close()
+            os._exit(os.EX_SOFTWARE)
 
     # -- what actors call -------------------------------------------------------------------
 
@@ -227,22 +271,36 @@ class Runtime:
         def run() -> None:
             try:
                 duty()
-            except (redis.RedisError, WxbroadcastError) as error:
-                logs.emit(DutyFailed(key[0], -1, type(error).__name__))  # the keeper repeats it
+            except Exception as error:  # noqa: BLE001  (the keeper repeats it)
+                logs.emit(DutyFailed(key[0], -1, type(error).__name__))
             finally:
                 self._duties.discard(key)
 
         self._pool.submit(run)
 
     def _keep(self) -> None:
+        duties = (
+            ("begin an epoch", self._epochs.begin),
+            ("keep", self._keeper.run_once),
+            ("look at flights", self._look_at_flights),
+            ("look at rates", self._look_at_rates),
+        )
         while not self._closing.wait(1.0):
-            try:
-                self._epochs.begin()
-                self._keeper.run_once()
-                self._look_at_flights()
-                self._look_at_rates()
-            except (redis.RedisError, WxbroadcastError) as error:
-                logs.emit(DutyFailed("keep", -1, type(error).__name__))
+            self._look_at_itself()
+            for name, duty in duties:
+                try:
+                    duty()
+                except Exception as error:  # noqa: BLE001  (the other duties go on)
+                    logs.emit(DutyFailed(name, -1, type(error).__name__))
+                    if isinstance(error, redis.RedisError | StoreUnavailableError):
+                        break  # Redis is away for all of them
+
+    def _look_at_itself(self) -> None:
+        """End the process when the event loop or the pump's thread is gone."""
+        if not self.loop.is_running():
+            self._ended("loop", "it stopped")
+        if self.pump.thread is not None and not self.pump.thread.is_alive():
+            self._ended("pump", "its thread ended")
 
     def _listen(self) -> None:
         """Turn wake-ups into wakes; the pump's own poll is what nobody can lose."""
@@ -254,7 +312,8 @@ class Runtime:
                         message = wakes.get_message(timeout=1.0)
                         if message:
                             self._heard(message["data"])
-            except (*LOST, redis.RedisError, WxbroadcastError):
+            except Exception as error:  # noqa: BLE001  (it listens again)
+                logs.emit(DutyFailed("listen", -1, type(error).__name__))
                 self._closing.wait(1.0)
 
     def _heard(self, text: str) -> None:
@@ -279,7 +338,7 @@ class Runtime:
                     self._do(("recover", peer), partial(self._recover, peer, silent_ms))
                 self._epochs.acknowledged(round(self._peers.server_time() * 1000))
                 again_s = BEAT_S
-            except redis.RedisError as error:
+            except Exception as error:  # noqa: BLE001  (without beats it would be buried)
                 logs.emit(StoreUnreachable("beating", type(error).__name__, 1))
                 again_s = _BEAT_AGAIN_S
                 if isinstance(error, ServerChangedError):
@@ -349,7 +408,7 @@ class Runtime:
             was_ready = keeper.ready is not None
             try:
                 await keeper.tick()
-            except redis.RedisError as error:
+            except Exception as error:  # noqa: BLE001  (without a token its app would stand still)
                 logs.emit(StoreUnreachable("reading the token", type(error).__name__, 1))
             if keeper.ready is not None and not was_ready:
                 self.hands.wake()
@@ -359,6 +418,11 @@ class Runtime:
 
     def stop(self) -> None:
         """Drain and close: within 10 s nothing is in hand, or recovery has it."""
+        with self._ending:
+            if not self._closing.is_set():
+                self._stop()
+
+    def _stop(self) -> None:
         started = time.monotonic()
         logs.emit(WorkerStopping(self.worker, self.hands.held))
         self.hands.close()
@@ -372,10 +436,14 @@ class Runtime:
                 self._hand_back(swapped)
         self._closing.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+        def left_s() -> float:
+            return max(0.1, started + END_S - time.monotonic())
+
         with contextlib.suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(2)
-        self._keeping.join(2)
-        self._listening.join(2)
+            asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(min(2.0, left_s()))
+        for thread in (self._keeping, self._listening):
+            thread.join(min(2.0, left_s()))
         self._taking.close()
         self.redis.close()
         left = max(0, self.hands.held)

@@ -192,3 +192,12 @@ def test_a_digest_is_one_word_that_never_changes() -> None:
     assert digest == checked().digest()
     assert len(digest) == 32
     assert digest.isalnum()
+
+
+def test_what_a_later_version_stored_is_read_without_what_it_added() -> None:
+    spec = checked(rate=5)
+    stored = {**json.loads(spec.to_json()), "urgency": 3}
+    del stored["priority"]  # an earlier one may know less
+    assert Spec.from_json(json.dumps(stored)) == spec
+    payload = {**json.loads(checked(page="pages/a").payload()), "urgency": 3, "app": "other"}
+    assert spec.with_payload(json.dumps(payload)) == checked(rate=5, page="pages/a")

@@ -33,17 +33,29 @@ TEMPLATE = "T" * 43
 DATA = {"template": "a,b,c", "subscribe": {"thing1": "签到提醒", "date2": "2026-11-24"}}
 
 
+def template_of(app: str) -> str:
+    """Return the template of an app."""
+    return TEMPLATE if app == "shop" else app.upper()[0] * 43
+
+
 class Stage:
-    """See the module. Its app is `shop`, its users o0 …; `changes` are settings."""
+    """See the module. Its app is `shop`, its users o0 …; `changes` are settings.
+
+    `others` are further apps: alias → settings. Their users are named after them (club0 …), and so
+    is their template, so that a fault can be theirs alone.
+    """
 
     def __init__(self, backstage: Backstage, url: str, folder: Path, **changes: Any) -> None:
         self._backstage = backstage
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        app = changes.pop("app", {})
+        apps = {"shop": changes.pop("app", {}), **changes.pop("others", {})}
         fields = {
             "redis_url": url,
-            "apps": {"shop": {"appid": "wx0000000000000001", "secret": "shop-secret", **app}},
+            "apps": {
+                alias: {"appid": f"wx{number:016}", "secret": f"{alias}-secret", **app}
+                for number, (alias, app) in enumerate(apps.items(), 1)
+            },
             "buckets": 256,
             **changes,
         }
@@ -98,33 +110,37 @@ class Stage:
 
     # -- producers --------------------------------------------------------------------------
 
-    def form_ids(self, users: int, each: int = 1, *, unknown: Iterable[str] = ()) -> None:
+    def form_ids(
+        self, users: int, each: int = 1, *, unknown: Iterable[str] = (), app: str = "shop"
+    ) -> None:
         """Collect form_ids f0x0 … of users o0 …; WeChat knows all but the unknown ones."""
+        who, what = ("o", "f") if app == "shop" else (app, f"{app}f")
         self.collector.collect(
-            "shop",
+            app,
             (
-                {"openid": f"o{user}", "formIds": [f"f{user}x{n}" for n in range(each)]}
+                {"openid": f"{who}{user}", "formIds": [f"{what}{user}x{n}" for n in range(each)]}
                 for user in range(users)
             ),
         )
         left_out = set(unknown)
         self._give(
             form_ids=[
-                {"openid": f"o{user}", "form_id": f"f{user}x{n}"}
+                {"openid": f"{who}{user}", "form_id": f"{what}{user}x{n}"}
                 for user in range(users)
                 for n in range(each)
-                if f"f{user}x{n}" not in left_out
+                if f"{what}{user}x{n}" not in left_out
             ]
         )
 
-    def accepts(self, users: int) -> None:
+    def accepts(self, users: int, *, app: str = "shop") -> None:
         """Collect one accept of each of users o0 …."""
+        who, template = "o" if app == "shop" else app, template_of(app)
         self.collector.collect(
-            "shop",
-            ({"openid": f"o{u}", "subscriptions": {TEMPLATE: "accept"}} for u in range(users)),
+            app,
+            ({"openid": f"{who}{u}", "subscriptions": {template: "accept"}} for u in range(users)),
         )
         self._give(
-            subscriptions=[{"openid": f"o{u}", "template_id": TEMPLATE} for u in range(users)]
+            subscriptions=[{"openid": f"{who}{u}", "template_id": template} for u in range(users)]
         )
 
     def _give(self, **grants: Any) -> None:
@@ -132,19 +148,19 @@ class Stage:
 
         self._backstage.call(self.sandbox.orders.give, Grants.model_validate(grants))
 
-    def permits(self, channel: str, users: int) -> None:
+    def permits(self, channel: str, users: int, *, app: str = "shop") -> None:
         """Collect one permit of each user, for a channel."""
         if channel == "template":
-            self.form_ids(users)
+            self.form_ids(users, app=app)
         else:
-            self.accepts(users)
+            self.accepts(users, app=app)
 
-    def spec(self, channel: str = "template", **changes: Any) -> Spec:
+    def spec(self, channel: str = "template", *, app: str = "shop", **changes: Any) -> Spec:
         """Return a spec to everyone."""
         fields: dict[str, Any] = {
-            "app": "shop",
+            "app": app,
             "channel": channel,
-            "template_id": TEMPLATE,
+            "template_id": template_of(app),
             "data": DATA[channel],
             "audience": "all",
         }
@@ -200,11 +216,17 @@ class Stage:
         """Start a process of a backend's own, with a trap on its way."""
         return self._start([sys.executable, "-c", code], trap, {"PYTHONPATH": str(ROOT)})
 
+    def command(self, command: list[str], **env: str) -> "subprocess.Popen[bytes]":
+        """Start a command in the environment of a unit."""
+        return self._start(command, None, env)
+
     def _start(
         self, command: list[str], trap: Trap | None, env: dict[str, str]
     ) -> "subprocess.Popen[bytes]":
-        app = self.settings.apps["shop"]
-        secrets = {"secret": app.secret.get_secret_value()}
+        apps = {
+            alias: {**app.model_dump(mode="json"), "secret": app.secret.get_secret_value()}
+            for alias, app in self.settings.apps.items()
+        }
         redis_url, wechat_url = self.settings.redis_url.get_secret_value(), self.sandbox.url
         if trap and trap.word == POST:
             wechat_url = f"http://127.0.0.1:{self._lay(wechat_url, trap)}"
@@ -223,9 +245,7 @@ class Stage:
                     "PATH": f"{BIN}:{os.environ['PATH']}",
                     "WXB_REDIS_URL": redis_url,
                     "WXB_WECHAT_URL": wechat_url,
-                    "WXB_APPS": orjson.dumps(
-                        {"shop": {**app.model_dump(mode="json"), **secrets}}
-                    ).decode(),
+                    "WXB_APPS": orjson.dumps(apps).decode(),
                     "WXB_BUCKETS": str(self.settings.buckets),
                     **self._changes,
                     **env,

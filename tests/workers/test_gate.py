@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workers.gate import BATCH, Gate
 from workers.limiter import AHEAD_US, Grant
@@ -146,3 +148,29 @@ def test_a_broadcast_long_unused_is_forgotten() -> None:
 
 def test_without_such_a_broadcast_there_is_nothing_to_wait_for() -> None:
     assert Gate(300).own_next_at(NOW) == math.inf
+
+
+ODD = st.one_of(
+    st.sampled_from(
+        [5e-324, 1e-320, -0.0, 0.0, math.inf, -math.inf, math.nan, 2.0**63, -1.0, 1e308, 0.001]
+    ),
+    st.floats(),
+    st.integers(-(2**63), 2**63).map(float),
+)
+
+
+@given(rate=ODD, own=ODD, granted=ODD, workers=st.integers(1, 10_000), ahead=st.floats(0, 1e6))
+def test_no_rate_whatever_it_is_breaks_a_gate(
+    rate: float, own: float, granted: float, workers: int, ahead: float
+) -> None:
+    gate = Gate(rate)
+    for set_to in (granted, own):
+        gate.learn(
+            grant([NOW], [], horizon=NOW, rate=granted), {"b1": (own, 1), "b2": (own, 1)}, NOW
+        )
+        for now in (NOW, NOW + ahead):
+            assert 0 <= gate.most(now, workers) <= BATCH
+            assert gate.own_next_at(now) > now
+            assert all(0 <= allowed <= BATCH for allowed in gate.allowances(now).values())
+        gate.set_rate(set_to)
+        assert 0 <= gate.rate < math.inf

@@ -1,0 +1,146 @@
+"""Fault domains: what one app, one worker or one stored thing cannot do to the others."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from crash import Backstage
+from stage import Stage
+
+from producers import keys
+
+Eventually = Callable[..., Any]
+Stages = Callable[..., Stage]
+
+
+@pytest.fixture
+def stages(valkey_url: str, tmp_path: Path) -> Iterator[Stages]:
+    """Give a maker of stages, each on an empty database of its own."""
+    backstage = Backstage()
+    made: list[Stage] = []
+
+    def make(**changes: Any) -> Stage:
+        changes.setdefault("app", {"rate_per_second": 200})
+        number = len(made)
+        stage = Stage(backstage, f"{valkey_url}/{number}", tmp_path / f"stage-{number}", **changes)
+        stage.client.flushdb()
+        made.append(stage)
+        return stage
+
+    yield make
+    for stage in made:
+        stage.close()
+    backstage.close()
+
+
+# -- what is stored -----------------------------------------------------------------------------
+
+
+def add_to_spec(stage: Stage, broadcast: str, **more: Any) -> None:
+    """Store a spec as a later version would."""
+    home = keys.home(stage.broadcasts.home_lane(broadcast), broadcast)
+    spec = orjson.loads(stage.client.hget(home, "spec"))
+    stage.client.hset(home, "spec", orjson.dumps({**spec, **more}).decode())
+
+
+@pytest.mark.timeout(60)
+def test_what_a_later_version_stored_is_sent_by_this_one(stages: Stages) -> None:
+    stage = stages()
+    stage.form_ids(40)
+    newer = stage.create()
+    add_to_spec(stage, newer, urgency=3)
+
+    stage.unit()
+
+    assert stage.wait(newer).outcomes == {"delivered": 40}
+    stage.assert_sound(newer, 40)
+    assert stage.lines("duty_failed") == []
+
+
+def break_spec(stage: Stage, broadcast: str) -> None:
+    home = keys.home(stage.broadcasts.home_lane(broadcast), broadcast)
+    stage.client.hset(home, "spec", '{"app": "shop"}')
+
+
+def break_rate(rate: str) -> Callable[[Stage, str], None]:
+    def set_it(stage: Stage, broadcast: str) -> None:
+        stage.client.hset(keys.lane_broadcast(0, broadcast), "rate", rate)
+
+    return set_it
+
+
+def break_ring(stage: Stage, broadcast: str) -> None:
+    ring = keys.ring(0, "shop")
+    stage.client.delete(ring)
+    stage.client.set(ring, "not a list", ex=3600)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "poison",
+    [
+        pytest.param(break_spec, id="spec"),
+        pytest.param(break_ring, id="ring"),
+        *(pytest.param(break_rate(rate), id=rate) for rate in ("1e-320", "inf", "nan", "-0.0")),
+    ],
+)
+def test_what_breaks_one_app_leaves_the_others_alone(
+    stages: Stages, poison: Callable[[Stage, str], None]
+) -> None:
+    """The keeper goes on past it, and the pump to the other apps."""
+    stage = stages(others={"club": {"rate_per_second": 200}})
+    stage.form_ids(40)
+    stage.form_ids(400, app="club")
+    poison(stage, stage.create())
+    whole = stage.create(app="club")
+    # those that are answered with -1 wait in the delayed queue, from where the keeper takes them
+    stage.fail({"api": "template/send", "action": "errcode", "errcode": -1, "count": 20})
+
+    stage.unit()
+    started = time.monotonic()
+
+    assert stage.wait(whole, within_s=20).outcomes == {"delivered": 400}
+    assert time.monotonic() - started < 12  # 2 s of sending
+    assert len(stage.lines("worker_started")) == 1
+    assert {line["app"] for line in stage.lines("app_failed")} <= {"shop"}
+
+
+ENDING = """
+import ctypes, threading, time
+import workers
+broker = workers.broker
+
+def end() -> None:
+    while broker.runtime is None:
+        time.sleep(0.05)
+    time.sleep(1)
+    [victim] = [one for one in threading.enumerate() if one.name == {name!r}]
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(victim.ident), ctypes.py_object(SystemExit)
+    )
+
+threading.Thread(target=end, daemon=True).start()
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["keeper", "wake"])
+def test_a_worker_that_loses_a_thread_ends_and_says_so(
+    stages: Stages, tmp_path: Path, name: str
+) -> None:
+    stage = stages()
+    (tmp_path / "ending.py").write_text(ENDING.format(name=name))
+    unit = stage.command(
+        ["dramatiq", "ending", "-p", "1", "-t", "2", "--skip-logging"],
+        PYTHONPATH=str(tmp_path),
+    )
+
+    assert unit.wait(25) == os.EX_SOFTWARE
+    [line] = stage.lines("worker_broken")
+    assert (line["part"], line["error"]) == (name, "SystemExit: ")
+    assert [one["in_flight"] for one in stage.lines("worker_stopped")] == [0]
+    assert stage.client.zcard(keys.WORKERS) == 0
