@@ -29,7 +29,7 @@ end
 local was = redis.call('HMGET', lane, 'state', 'drop', 'verdict')
 if was[1] ~= state or was[2] ~= drop or was[3] ~= '' then  -- not merely a new rate
   redis.call('HSET', lane, 'state', state, 'drop', drop, 'verdict', '', 'template_errors', 0,
-    'refusals', 0, 'unknowns', 0)
+    'refusals', 0, 'unknowns', 0, 'recent', 0, 'recent_errors', 0)
 end
 redis.call('HSET', lane, 'generation', generation, 'rate', ARGV[10], 'window', ARGV[11])
 redis.call('PEXPIRE', lane, ttl)

@@ -19,7 +19,6 @@ from producers.errors import IllegalMoveError
 from producers.link import Link
 from producers.sandbox_client import SandboxClient
 from producers.supervisor import Supervisor
-from producers.words import Channel
 
 Later = tuple[float, Callable[[], object]]
 """In how many seconds, what."""
@@ -149,14 +148,14 @@ def begin(crew: Crew, plan: Plan) -> None:
     if Fault.LOST_REPLIES in plan.faults:
         crew.link.lose(plan.lost)
     if Fault.WECHAT in plan.faults:
-        crew.wechat.post("faults", wechat_rules(plan.channel))
+        crew.wechat.post("faults", wechat_rules())
 
 
-def wechat_rules(channel: Channel) -> list[dict[str, Any]]:
+def wechat_rules() -> list[dict[str, Any]]:
     """Return the sandbox's rules: about one send in thirty goes wrong.
 
-    A -1 after a delivery is only told of a form_id, which cannot be used twice; a subscription is
-    tried again after -1, as WeChat's documentation advises, for -1 means that it was not sent.
+    A -1 may come after a delivery too: a form_id is repeated, for it cannot be used twice; a
+    subscription is in doubt.
     """
     rules: list[dict[str, Any]] = [
         {"action": "cut_after", "probability": 0.008},
@@ -167,9 +166,8 @@ def wechat_rules(channel: Channel) -> list[dict[str, Any]]:
         {"action": "errcode", "errcode": -1, "probability": 0.005},
         {"action": "hang", "ms": 12_000, "probability": 0.001},
         {"action": "hang", "ms": 12_000, "accept": True, "probability": 0.001},
+        {"action": "errcode", "errcode": -1, "accept": True, "probability": 0.005},
     ]
-    if channel is Channel.TEMPLATE:
-        rules.append({"action": "errcode", "errcode": -1, "accept": True, "probability": 0.005})
     return [{"api": "/send", **rule} for rule in rules]
 
 

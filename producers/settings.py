@@ -134,7 +134,9 @@ class AppSettings(BaseModel):
         100, ge=1, le=1000, description="stored uses per user; the newest are kept"
     )
     retry_when_busy: bool = Field(
-        True, description="repeat a prepay_id or subscription send that WeChat answered with -1"
+        False,
+        description="repeat a prepay_id or subscription send that WeChat answered with -1, though "
+        "it may have been delivered; else it is in_doubt (a form_id's always is: it counts once)",
     )
 
     @field_validator("day_zone")

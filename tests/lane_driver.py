@@ -239,12 +239,27 @@ class Lane:
         margin: int = MARGIN,
         lease: int = LEASE,
     ) -> Taken:
+        return read_take(self._rows(token, worker, most, allowances, margin, lease))
+
+    def rows(self, worker: str = "w1", most: int = 100) -> list[str]:
+        """Take, and return the rows as the script gave them."""
+        return self._rows(None, worker, most, None, MARGIN, LEASE)
+
+    def _rows(
+        self,
+        token: str | None,
+        worker: str,
+        most: int,
+        allowances: dict[str, int] | None,
+        margin: int,
+        lease: int,
+    ) -> list[str]:
         n, app = self.number, self.app
         args: list[Any] = [token or scripts.new_token(), self.now_ms, worker, self.prefix, app]
         args += [most, lease, margin, TTL, 100]
         for pair in (allowances or {}).items():
             args += pair
-        rows = self.run(
+        rows: list[str] = self.run(
             "workers",
             "take",
             [
@@ -258,7 +273,7 @@ class Lane:
             ],
             args,
         )
-        return read_take(rows)
+        return rows
 
     def take_one(self, worker: str = "w1", **options: Any) -> Claimed:
         (claim,) = self.take(worker, 1, **options).claims
@@ -486,7 +501,7 @@ def read_take(rows: list[str]) -> Taken:
 
 def swapped(claim: Claimed, result: str) -> Claimed:
     """Return the claim that a swap gave in place of another."""
-    word, member, expires, fence = result.split(" ")
+    word, member, expires, fence, _unsure = result.split(" ")
     assert word == "next"
     return Claimed(claim.broadcast, claim.item, member, int(expires), int(fence), claim.tries)
 

@@ -78,9 +78,9 @@ def parse_row(
         int(expires),
         fence,
         int(tries),
-        resumed == "1",
+        resumed in {"1", "3"},
         claimed_at,
-        unsure=resumed == "2",
+        unsure=resumed in {"2", "3"},
         rate=rate,
         payload=payload,
     )

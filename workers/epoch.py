@@ -3,10 +3,11 @@
 Every connection over which a worker takes, settles or beats first compares the server's ``run_id``
 with the one that the deployment last ran on. When they differ (a restart, a failover, a restored
 backup) the connection is refused, nothing is done, and a new epoch begins: each running broadcast
-is marked in every lane, so that from then on a form_id that WeChat calls used (41029) on a first
-attempt means "perhaps this very broadcast", in doubt, rather than "take the next permit"; and fence
-tokens jump ahead of all that may have been given out. When more than ten minutes may be forgotten
-(an old backup) running broadcasts are paused and wait for ``resume --after-restore``.
+is marked in every lane as *unsure*, so that from then on an answer to a first attempt that says no
+more than "this permit was used" means "perhaps by this very broadcast", in doubt, rather than "take
+the next permit" or "refused" (see `workers.verdict`); and fence tokens jump ahead of all that may
+have been given out. When more than ten minutes may be forgotten (an old backup) running broadcasts
+are paused and wait for ``resume --after-restore``.
 
 How much may be forgotten. A worker that lives through it compares: its last beat that the old run
 acknowledged, with the last beat that the new run knows of. A worker that has just started knows
@@ -192,6 +193,10 @@ class Epochs:
         return max(0, (started_ms if started_ms > at_ms else now_ms) - at_ms)
 
     def _be_unsure(self, broadcast: str) -> None:
+        try:
+            self._broadcasts.adopt(broadcast)  # a lane may have forgotten its copy
+        except NotFoundError:
+            return
         for lane in range(self._settings.lanes):
             self._copies.mark(broadcast, lane, "unsure", "1")
 

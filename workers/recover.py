@@ -53,6 +53,7 @@ class Entry(NamedTuple):
             self.tries,
             self.resumed,
             claimed_at=0.0,
+            unsure=True,
         )
 
 
@@ -148,5 +149,4 @@ def forgotten(
 
 def _entry(item: str, row: list[str]) -> Entry:
     worker, fence, member, expires, since, tries, resumed = row
-    # resumed 2: Redis may have forgotten an attempt; what it means for the permit is judged there
     return Entry(item, worker, fence, member, int(expires), int(since), int(tries), resumed == "1")

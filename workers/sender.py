@@ -106,10 +106,12 @@ class Sender:
             self._settler.put(Answer(claim, None, _UNSENT))
 
     def give_up(self, claims: list[Claim]) -> None:
-        """Settle claims that may have been posted, by whom nobody remembers, as unanswered."""
+        """Settle claims that may have been posted, and may have been settled, as forgotten."""
         for claim in claims:
-            reply = Reply(Fate.UNANSWERED, errmsg="forgotten")
-            self._settler.put(Answer(claim, reply, self._judged(claim, reply)))
+            self._put(claim, Reply(Fate.FORGOTTEN, errmsg="forgotten"))
+
+    def _put(self, claim: Claim, reply: Reply) -> None:
+        self._settler.put(Answer(claim, reply, self._judged(claim, reply)))
 
     def drain(self) -> None:
         """Start nothing more; what waits for its slot is handed back."""
@@ -146,7 +148,7 @@ class Sender:
                 except Exception as error:  # noqa: BLE001  (the others must go on)
                     logs.emit(DutyFailed("send", claim.lane, f"{type(error).__name__}: {error}"))
                     with contextlib.suppress(Exception):  # perhaps posted; stale if settled already
-                        self.give_up([claim])
+                        self._put(claim, Reply(Fate.UNANSWERED, errmsg=type(error).__name__))
             called = loop.create_future()
             self._idle.append(called)
             await called

@@ -16,11 +16,12 @@
 --       "id item fence action fate outcome errcode delay_ms streak skip msgid"
 --       action: settle, swap, delay, keep, requeue (unsent: back to the front of the queue)
 --       fate:   spent, back, void, void_all, doubt (spent, for it may have been used)
---       streak: ok, template, refusal, unknown or -
+--       streak: ok, template, refusal, unknown, forgotten, used or - (see verdict.py)
 --       skip:   f or p: a kind the next claim must not use; else -
 -- Returns  per answer one string: "stale", "done" (outcome written), "later" (delayed or requeued),
---       or "next MEMBER EXPIRES FENCE" (swapped); then "id flag" per broadcast that has something
---       to say: opened, verdict, complete, closed, queued (some are back)
+--       or "next MEMBER EXPIRES FENCE UNSURE" (swapped; unsure: 1 when Redis may have forgotten an
+--       attempt with it); then "id flag" per broadcast that has something to say: opened, verdict,
+--       complete, closed, queued (some are back)
 --@include reply
 --@include clock
 local sending, fence, stock, ledger = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -40,7 +41,7 @@ local function broadcast(id)
   local lane = prefix .. 'lane:' .. id
   local has = redis.call('HMGET', lane, 'open', 'drop', 'template_errors', 'refusals', 'unknowns',
     'unjudged', 'channel', 'template', 'state', 'verdict', 'priority', 'canary',
-    'error_window', 'error_share', 'recent', 'recent_errors')
+    'error_window', 'error_share', 'recent', 'recent_errors', 'unsure')
   local one = {
     id = id, lane = lane, open = has[1] == '1', drop = has[2] or '', counts = {}, done = 0,
     -- before the first delivery: how many this lane may put at risk, when it may any
@@ -50,6 +51,7 @@ local function broadcast(id)
     template = has[8], running = has[9] == 'running', verdict = has[10] or '', moved = false,
     window = tonumber(has[13] or 0), share = tonumber(has[14] or 1),
     recent = tonumber(has[15] or 0), recent_errors = tonumber(has[16] or 0),
+    unsure = has[17] == '1',
     priority = has[11], ring = prefix .. (has[11] == '1' and 'first:' or 'ring:') .. app,
     flight = prefix .. 'flight:' .. id, delayed = prefix .. 'delayed:' .. id,
     queue = prefix .. 'queue:' .. id, tries = prefix .. 'tries:' .. id,
@@ -82,6 +84,8 @@ local function judge(one, streak, errcode, keeps_place)
     one.moved = one.moved or not one.open or one.template_errors > 0 or one.unknowns > 0
     if not one.open then one.opened = true end
     one.open, one.template_errors, one.refusals, one.unknowns = true, 0, 0, 0
+  elseif streak == 'used' and not one.open then
+    one.open, one.opened, one.moved = true, true, true
   elseif streak == 'template' then
     one.template_errors, one.moved = one.template_errors + 1, true
     if one.template_errors >= one.limit then pass_verdict(one, 'abort ' .. errcode) end
@@ -130,17 +134,17 @@ end
 
 -- The last answers of a broadcast: more than its share of errors among them pause it.
 local BUDGETED = { failed = true, bad_data = true, in_doubt = true }
-local function spend_budget(one, outcome)
+local function spend_budget(one, outcome, streak)
   if one.window == 0 then return end
   one.recent = one.recent + 1
-  if BUDGETED[outcome] then one.recent_errors = one.recent_errors + 1 end
+  if BUDGETED[outcome] and streak ~= 'forgotten' and streak ~= 'used' then one.recent_errors = one.recent_errors + 1 end
   if one.recent >= one.window then
     if one.recent_errors > one.share * one.recent then pass_verdict(one, 'pause 0') end
     one.recent, one.recent_errors = 0, 0
   end
 end
 
-local function finish(one, item, openid, held, outcome, errcode, msgid)
+local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
   if outcome == 'in_doubt' then
     outcome = doubtful_outcome(prefix, app, one.id, item, held, ttl)
   elseif outcome == 'delivered' and msgid ~= '-' then
@@ -149,7 +153,7 @@ local function finish(one, item, openid, held, outcome, errcode, msgid)
       one.template .. ' ' .. msgid)
     if early and string.sub(early, 1, 2) ~= '0 ' then outcome = 'failed' end
   end
-  spend_budget(one, outcome)
+  spend_budget(one, outcome, streak)
   local value = outcome
   if errcode ~= '0' and outcome ~= 'delivered' then value = outcome .. ' ' .. errcode end
   local name = write_outcome(prefix, one.id, item, value, ttl)
@@ -197,7 +201,7 @@ local function swap(one, item, openid, tries, skip)
   local token = redis.call('INCR', fence)
   write_flight(one.flight, item, worker, token, member, expires, now, tries, '0')
   redis.call('ZADD', sending, now + lease, openid)
-  return string.format('next %s %d %d', member, expires, token)
+  return string.format('next %s %d %d %d', member, expires, token, one.unsure and 1 or 0)
 end
 
 local function settle(row)
@@ -265,12 +269,12 @@ local function settle(row)
     if dropped then return wait(one, item, openid, held, 0, 0) end
     if fate == 'back' then return wait(one, item, openid, held, held.tries + 1, tonumber(delay)) end
     if not one.open or busy then return wait(one, item, openid, held, held.tries, PARK) end
-    return finish(one, item, openid, held, outcome, errcode, '-')
+    return finish(one, item, openid, held, outcome, errcode, '-', streak)
   end
   judge(one, streak, errcode, false)
   apply_fate(one, fate, openid, held)
   if action == 'delay' then return wait(one, item, openid, held, held.tries + 1, tonumber(delay)) end
-  return finish(one, item, openid, held, outcome, errcode, msgid)
+  return finish(one, item, openid, held, outcome, errcode, msgid, streak)
 end
 
 local results = {}

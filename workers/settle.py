@@ -178,7 +178,7 @@ class Settler:
         swapped: list[Claim] = []
         for answer, result in zip(batch, results, strict=False):
             if result.startswith("next "):
-                _, member, expires, fence = result.split(" ")
+                _, member, expires, fence, unsure = result.split(" ")
                 old = answer.claim
                 swapped.append(
                     Claim(
@@ -191,6 +191,7 @@ class Settler:
                         fence,
                         old.tries + (answer.verdict.fate == PermitFate.BACK),
                         resumed=False,
+                        unsure=unsure == "1",
                         claimed_at=claimed_at,
                         rate=old.rate,
                         payload=old.payload,

@@ -22,8 +22,8 @@
 --       broadcasts with a rate of their own (how many may be claimed now)
 -- Returns  rows of strings: "B id low closed rate" opens a broadcast's rows (low: 1 when its queue
 --       wants a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
---       resumed payload" per claim (resumed: 0 no, 1 an earlier attempt with this permit may have
---       arrived, 2 no, but Redis may have forgotten one: it was restarted while the broadcast ran;
+--       resumed payload" per claim (resumed: 1 when an earlier attempt with this permit may have
+--       arrived, plus 2 when Redis may have forgotten one: it was restarted while the broadcast ran;
 --       payload: of a single message, else empty); "Q id" says that the lane is complete
 --@include reply
 --@include clock
@@ -96,14 +96,14 @@ local function claim_for(item, id, channel, template, keys, tally)
       return
     end
     tried = keys.tried and tonumber(redis.call('HGET', keys.tries, item) or 0) or 0
-    resumed = keys.unsure and '2' or '0'
+    resumed = '0'
     tally.fresh = tally.fresh + 1
   end
   last_fence = last_fence + 1
   write_flight(keys.flight, item, worker, last_fence, member, expires, now, tried, resumed)
   redis.call('ZADD', sending, now + lease, openid)
-  return string.format('%s %s %d %d %d %s %s', item, member, expires, last_fence, tried, resumed,
-    payload or '')
+  return string.format('%s %s %d %d %d %d %s', item, member, expires, last_fence, tried,
+    resumed + (keys.unsure and 2 or 0), payload or '')
 end
 
 -- One broadcast's turn. Returns false when it leaves the ring.

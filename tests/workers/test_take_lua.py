@@ -151,6 +151,18 @@ def test_a_resumed_message_keeps_its_permit_and_gets_a_new_fence(lane: Lane) -> 
     lane.check_ledger("b1")
 
 
+def test_every_claim_says_that_redis_may_have_forgotten_an_attempt(lane: Lane) -> None:
+    lane.collect({openid: [form(openid)] for openid in ("anna", "ben")})
+    lane.start("b1", "anna", "ben")
+    first = lane.take_one()
+    lane.settle(row(first, "keep", "keep", delay=0))
+    lane.now_ms += 1
+    lane.promote("b1")
+    lane.client.hset(lane.key("lane_broadcast", "b1"), "unsure", "1")
+    rows = lane.rows()
+    assert [row.split(" ")[5] for row in rows if not row.startswith("B ")] == ["3", "2"]
+
+
 def test_tries_are_remembered_through_a_delay(lane: Lane) -> None:
     users(lane, "anna")
     lane.start("b1", "anna")

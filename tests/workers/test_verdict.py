@@ -50,6 +50,7 @@ def verdict_on(
     attempts: int = ATTEMPTS,
     age_ms: int = DAY_MS,
     retry_when_busy: bool = True,
+    unsure: bool = False,
 ) -> Verdict:
     return judge(
         reply,
@@ -59,6 +60,7 @@ def verdict_on(
         attempts=attempts,
         permit_age_ms=age_ms,
         retry_when_busy=retry_when_busy,
+        unsure=unsure,
     )
 
 
@@ -71,7 +73,7 @@ FIRST = [
     (-1, "f", LAST, IN_DOUBT),
     (-1, "ps", 0, back(1000)),
     (-1, "ps", 3, back(8000)),
-    (-1, "ps", LAST, settled("doubt", "failed")),
+    (-1, "ps", LAST, IN_DOUBT),
     (41028, "fp", 0, NEXT),
     (41028, "fp", LAST, NEXT),
     (41029, "fp", 0, NEXT),
@@ -172,8 +174,7 @@ def test_a_send_that_never_left_costs_neither_permit_nor_attempt(kind: str, trie
 
 @pytest.mark.parametrize("kind", ["p", "s"])
 def test_system_error_is_final_where_the_setting_says_so(kind: str) -> None:
-    expected = settled("doubt", "failed")
-    assert verdict_on(answered(-1), kind, retry_when_busy=False) == expected
+    assert verdict_on(answered(-1), kind, retry_when_busy=False) == IN_DOUBT
     assert verdict_on(answered(-1), "f", retry_when_busy=False) == keep(1000)
 
 
@@ -184,6 +185,45 @@ def test_a_young_prepay_id_is_tried_once_more_ten_minutes_later() -> None:
     assert verdict_on(answered(41028), "p", age_ms=600_000) == NEXT
     assert verdict_on(answered(41028), "f", age_ms=young) == NEXT
     assert verdict_on(answered(41029), "p", age_ms=young) == NEXT
+
+
+UNSURE = [
+    # errcode, kinds, verdict on a first attempt that may be a second one
+    (0, "fps", DELIVERED),
+    (41029, "f", settled("doubt", "in_doubt", Streak.USED)),
+    (41029, "p", settled("doubt", "in_doubt", Streak.FORGOTTEN)),
+    (41028, "p", settled("doubt", "in_doubt", Streak.FORGOTTEN)),
+    (41028, "f", NEXT),
+    (43101, "s", settled("doubt", "in_doubt", Streak.FORGOTTEN)),
+    (43101, "f", settled("void_all", "refused", Streak.REFUSAL)),
+    (40003, "fps", settled("void_all", "invalid_user", Streak.REFUSAL)),
+    (40037, "fps", STOPS_ALL),
+    (40001, "fps", back(1000, stale_token=True)),
+]
+
+
+@pytest.mark.parametrize(("errcode", "kinds", "expected"), UNSURE)
+def test_what_only_says_used_is_in_doubt_while_redis_may_have_forgotten_a_try(
+    errcode: int, kinds: str, expected: Verdict
+) -> None:
+    for kind in kinds:
+        assert verdict_on(answered(errcode), kind, unsure=True) == expected, kind
+
+
+def test_what_redis_forgot_is_no_error_of_the_broadcast() -> None:
+    forgotten = settled("doubt", "in_doubt", Streak.FORGOTTEN)
+    lost = Reply(Fate.FORGOTTEN)
+    assert verdict_on(lost, "s", unsure=True) == forgotten
+    assert verdict_on(lost, "f", unsure=True) == keep(1000)
+    assert verdict_on(lost, "f", tries=LAST, unsure=True) == forgotten
+    assert verdict_on(answered(41028), "f", resumed=True, unsure=True) == forgotten
+    assert verdict_on(answered(41029), "f", resumed=True, unsure=True) == DELIVERED
+
+
+def test_a_young_prepay_id_waits_also_while_unsure() -> None:
+    assert verdict_on(answered(41028), "p", age_ms=60_000, unsure=True).action is Action.DELAY
+    tried = verdict_on(answered(41028), "p", age_ms=60_000, tries=1, unsure=True)
+    assert tried == settled("doubt", "in_doubt", Streak.FORGOTTEN)
 
 
 @pytest.mark.parametrize("resumed", [False, True])
