@@ -290,6 +290,9 @@ class Settings(BaseSettings):
         512, ge=1, le=10_000, description="requests at work per process; more get 503"
     )
     web_connections: int = Field(4096, ge=1, description="open connections per process")
+    web_connections_of_address: int = Field(
+        1024, ge=1, description="of one address (IPv6: of a /64), without proxies before it"
+    )
     web_timeout: PositiveDuration = Field(
         timedelta(seconds=15), description="one request, its body read; streamed ones take longer"
     )

@@ -45,8 +45,9 @@ class Reader:
         Raises:
             ProblemError: too large, too slow, or cut off.
         """
-        if self._content.is_eof() and self._content.total_bytes <= self._limit:
-            body = self._content.read_nowait()  # most bodies came with their head
+        content = self._content
+        if content.is_eof() and content.total_bytes <= self._limit and not content.exception():
+            body = content.read_nowait()  # most bodies came with their head
             self._count(body)
             return body
         parts = []

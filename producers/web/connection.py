@@ -1,17 +1,24 @@
 """Connections: aiohttp's server protocol, bounded in number, answering malformed HTTP in kind.
 
+One address has its share of the connections, and beyond it gives up its own oldest idle one for a
+new one; when all are taken, the oldest idle one of all goes. So whoever opens connections and says
+nothing takes no place from anybody else, and one that is at work is never closed for another.
+
 aiohttp itself closes a connection whose next request has not come whole within the keep-alive time,
-so that nobody can hold one by sending its head byte by byte.
+so that nobody can hold one by sending its head byte by byte. Bytes of a body that are none, in the
+extensions and headers of its chunks, may be as many as the body's own, and 16 KiB more.
 """
 
 import asyncio
 import logging
+from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web, web_protocol
 from aiohttp.web_protocol import RequestHandler
 
-from producers import logs
+from producers import addresses, logs
 from producers.events import RequestAnswered
 from producers.web.call import Answer
 from producers.web.problem import ProblemError
@@ -22,22 +29,108 @@ _MAX_HEADERS: Final = 100
 _LINGER_S: Final = 2.0
 """How long the rest of a refused body is read, so that the client sees the answer."""
 
+_FRAMING: Final = 16_384
+"""Bytes around the chunks of a body that are free; any more are counted against the body's own."""
+_HEAD_END: Final = b"\r\n\r\n"
+
 _HEADERS: Final = {"Server": "wxbroadcast", "Cache-Control": "no-store"}
 
 
-class Connection(RequestHandler):
-    """One connection."""
+_Line = OrderedDict["Connection", None]
+"""Connections, the one that was used longest ago first."""
 
-    __slots__ = ()
+
+class Connection(RequestHandler):
+    """One connection.
+
+    Attributes:
+        peer: whose share it counts against; '' for nobody's.
+    """
+
+    __slots__ = ("_body", "_owed", "_raw", "peer")
+
+    def __init__(self, server: "Server", **kwargs: Any) -> None:
+        super().__init__(server, **kwargs)
+        self.peer = ""
+        self._body: StreamReader | None = None
+        """The chunked body that is coming in."""
+        self._raw = 0
+        """Bytes that came for it, after those that came with its head."""
+        self._owed = 0
+        """Bytes to come of the body of a request that asks for another protocol."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection, unless there are too many."""
-        manager = self._manager
-        if isinstance(manager, Server) and manager.is_full:
+        """Take a connection, if there is room or room can be made."""
+        server = cast("Server", self._manager)
+        address = transport.get_extra_info("peername")
+        self.peer = addresses.network(str(address[0])) if isinstance(address, tuple) else ""
+        if not server.admit(self):
             cast("asyncio.Transport", transport).abort()
             self._manager = None
             return
         super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Give its place back."""
+        if isinstance(self._manager, Server):
+            self._manager.release(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, within the bounds."""
+        known = len(self._messages)
+        super().data_received(data)
+        if self._owed:
+            self._owed -= len(data)
+            if self._owed < 0:
+                self.close()  # there was more behind the body, and it is gone
+                self._owed = 0
+        if len(self._messages) > known:
+            if isinstance(self._manager, Server):
+                self._manager.touch(self)
+            self._look_at_newest(data)
+        elif self._body is not None:
+            self._bound_framing(len(data))
+
+    def _look_at_newest(self, data: bytes) -> None:
+        """See what the newest request asks for."""
+        message, payload = self._messages[-1]
+        if isinstance(message, web_protocol._ErrInfo):  # noqa: SLF001 - its only name
+            return
+        self._body = payload if message.chunked and not payload.is_eof() else None
+        self._raw = payload.total_bytes
+        if message.upgrade and not self._keeps_all(message, data):
+            self._messages[-1] = (message._replace(should_close=True), payload)
+
+    def _keeps_all(self, message: Any, data: bytes) -> bool:
+        """Say whether nothing came behind a request that asks for another protocol.
+
+        We speak no other, and answer it as any request; but of the piece of the stream in which
+        it ends, the parser drops what is behind it. Where that cannot be excluded the connection
+        ends with the answer, so that the client sends the rest again. Clients that would rather
+        speak HTTP/2 (Java's own asks with every request) keep their connection.
+        """
+        if message.headers.get("Upgrade", "").lower() != "h2c" or message.chunked:
+            return False
+        head, _, rest = data.partition(_HEAD_END)
+        if not head.startswith(f"{message.method} ".encode()):
+            return False
+        length = message.headers.get("Content-Length", "0")
+        owed = (int(length) if length.isdecimal() else 0) - len(rest)
+        self._owed = max(0, owed)
+        return owed >= 0
+
+    def _bound_framing(self, more: int) -> None:
+        """End a body whose chunks are mostly frame."""
+        body = cast("StreamReader", self._body)
+        self._raw += more
+        if body.is_eof():
+            self._body = None
+        elif self._raw - body.total_bytes > _FRAMING + body.total_bytes:
+            self._body = None
+            body.set_exception(web.RequestPayloadError("more frame than body"))
+            body.feed_eof()  # nothing is read after the answer
+            self.close()
 
     @property
     def is_idle(self) -> bool:
@@ -71,24 +164,71 @@ class Connection(RequestHandler):
         return response
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of the process connections may take.
+
+    Attributes:
+        connections: how many may be open.
+        of_address: how many of one address, of IPv6 one /64; None: no share, as behind proxies.
+        keepalive_s: how long one may be idle, or take to send the head of a request.
+    """
+
+    connections: int
+    of_address: int | None
+    keepalive_s: float
+
+
 class Server(web.Server):
     """Makes connections.
 
     Args:
         handler: answers requests.
-        connections: how many may be open.
-        keepalive_s: how long one may be idle, or take to send the head of a request.
+        bounds: of the connections.
     """
 
-    def __init__(self, handler: Any, connections: int, keepalive_s: float) -> None:
+    def __init__(self, handler: Any, bounds: Bounds) -> None:
         super().__init__(handler)
-        self._most = connections
-        self._keepalive_s = keepalive_s
+        self._bounds = bounds
+        self._all: _Line = OrderedDict()
+        self._of: dict[str, _Line] = {}
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no further connection is taken."""
-        return len(self._connections) >= self._most
+    def admit(self, connection: Connection) -> bool:
+        """Give a new connection a place; if need be, that of the oldest idle one."""
+        share = self._bounds.of_address if connection.peer else None
+        line = self._of.get(connection.peer)
+        if line is not None and share is not None and len(line) >= share and not self._clear(line):
+            return False
+        if len(self._all) >= self._bounds.connections and not self._clear(self._all):
+            return False
+        self._all[connection] = None
+        self._of.setdefault(connection.peer, OrderedDict())[connection] = None
+        return True
+
+    def touch(self, connection: Connection) -> None:
+        """A request came: the connection is the one that was used last."""
+        if connection in self._all:
+            self._all.move_to_end(connection)
+            self._of[connection.peer].move_to_end(connection)
+
+    def release(self, connection: Connection) -> None:
+        """Take a connection's place back, if it has one."""
+        if self._all.pop(connection, connection) is None:
+            line = self._of[connection.peer]
+            del line[connection]
+            if not line:
+                del self._of[connection.peer]
+
+    def _clear(self, line: "_Line") -> bool:
+        """Close the oldest idle connection of a line; say whether there was one."""
+        for _ in range(len(line)):
+            oldest = next(iter(line))
+            if oldest.is_idle:
+                self.release(oldest)
+                oldest.force_close()
+                return True
+            line.move_to_end(oldest)  # it is at work, so it is used now
+        return False
 
     def close_idle(self) -> int:
         """Close the connections without a request; return how many have one.
@@ -109,8 +249,8 @@ class Server(web.Server):
         return Connection(
             self,
             loop=self._loop,
-            keepalive_timeout=self._keepalive_s,
-            access_log=None,  # type: ignore[arg-type]  # the entry logs
+            keepalive_timeout=self._bounds.keepalive_s,
+            access_log=None,  # the entry logs
             max_line_size=_MAX_LINE,
             max_field_size=_MAX_LINE,
             max_headers=_MAX_HEADERS,

@@ -62,6 +62,8 @@ class Entry:
         """Answer one request; what aiohttp's server calls."""
         call = Call(request, self._services)
         try:
+            if request.protocol._messages:  # noqa: SLF001 - nothing else tells of them
+                await asyncio.sleep(0)  # others' turn, before the next of those behind this one
             answer = await self._answer(call)
         except asyncio.CancelledError:
             raise
@@ -76,6 +78,7 @@ class Entry:
 
     async def _answer(self, call: Call) -> Answer:
         request = call.request
+        _check_framing(request)
         raw_path, _, query = request.raw_path.partition("?")
         route, call.path = self._router.find(request.method, raw_path)
         call.route = route
@@ -183,6 +186,19 @@ class Entry:
                 round((time.monotonic() - call.started) * 1000, 3),
             )
         )
+
+
+def _check_framing(request: web.BaseRequest) -> None:
+    """Refuse a body in codings that nobody here undoes, or that HTTP/1.0 did not know.
+
+    RFC 9112, 6.1 and 6.3: what a proxy before us takes for its end may be another one.
+    """
+    if "Transfer-Encoding" not in request.headers:
+        return
+    codings = [coding.lower() for coding in request.headers.getall("Transfer-Encoding")]
+    if codings != ["chunked"] or request.version < (1, 1):
+        detail = "Transfer-Encoding: take chunked alone, in HTTP/1.1"
+        raise ProblemError("bad-request", detail, close=True)
 
 
 def _query(route: Route, text: str) -> object:

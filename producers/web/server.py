@@ -24,7 +24,7 @@ from producers import logs, store
 from producers.errors import InvalidInputError
 from producers.events import WebStarted, WebStopped, WebStopping
 from producers.settings import Settings
-from producers.web.connection import Server
+from producers.web.connection import Bounds, Server
 from producers.web.documents import Documents
 from producers.web.entry import Entry
 from producers.web.router import Router
@@ -97,9 +97,12 @@ class Service:
         """Listen."""
         settings = self.services.settings
         await self.services.open()
-        self._server = Server(
-            self.entry, settings.web_connections, settings.web_keepalive.total_seconds()
+        bounds = Bounds(
+            settings.web_connections,
+            None if settings.web_proxies else settings.web_connections_of_address,
+            settings.web_keepalive.total_seconds(),
         )
+        self._server = Server(self.entry, bounds)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=_DRAIN_S)
         await self._runner.setup()
         await web.SockSite(self._runner, bound, backlog=_BACKLOG).start()

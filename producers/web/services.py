@@ -23,13 +23,12 @@ from producers.web.batcher import Batcher
 from producers.web.documents import Documents
 from producers.web.guard import Guard
 from producers.web.idempotency import Idempotency
+from producers.web.places import Places
 
 _THREADS: Final = 16
 """Library calls at once; they wait for Redis most of the time."""
 _QUICK: Final = 4
 """Threads for what every request waits for: permits, keys, limits. Nothing slow gets there."""
-_STREAMS: Final = 4
-"""Streamed imports at once: each holds a thread while its client sends."""
 
 
 class Services:
@@ -38,7 +37,7 @@ class Services:
     Attributes:
         settings: as loaded.
         threads: for library calls.
-        stream_threads: for streamed imports and exports; ``streams`` counts them.
+        stream_threads: for streamed imports and exports; ``streams`` are their places.
         stopping: set when no new work is taken.
         documents: of the API.
     """
@@ -46,11 +45,11 @@ class Services:
     def __init__(self, settings: Settings, documents: Documents) -> None:
         self.settings = settings
         self.documents = documents
-        self.client = store.connect(settings, 2 * (_THREADS + _QUICK + _STREAMS))
+        self.streams = Places(len(settings.apps))
+        self.client = store.connect(settings, 2 * (_THREADS + _QUICK + self.streams.most))
         self.threads: Executor = ThreadPoolExecutor(_THREADS, "web")
         self.quick: Executor = ThreadPoolExecutor(_QUICK, "web-quick")
-        self.stream_threads: Executor = ThreadPoolExecutor(_STREAMS, "web-stream")
-        self.streams = asyncio.Semaphore(_STREAMS)
+        self.stream_threads: Executor = ThreadPoolExecutor(self.streams.most, "web-stream")
         self.stopping = False
         self.keys = ApiKeys(self.client, settings)
         self.guard = Guard(self.keys, self.quick)

@@ -1,17 +1,13 @@
 """Streams: library code that reads a body, or writes an export, while the client waits.
 
-Each holds a thread for as long as its client takes, so there are only a few; one more is told to
-come again.
+Each holds a thread for as long as its client takes, so there are only a few (see `places`); one
+more is told to come again.
 """
 
-import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from concurrent.futures import Executor
 from typing import Final, ParamSpec, TypeVar
 
 from producers.web.call import Call, on_thread
-from producers.web.problem import ProblemError, retry_after
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,10 +20,11 @@ async def on_stream(call: Call, work: Callable[P, R], *args: P.args, **kwargs: P
     """Run library code that reads the body's lines.
 
     Raises:
-        ProblemError: busy: all places are taken; or what the body's reader raises.
+        ProblemError: busy: no place is free; or what the body's reader raises.
     """
-    async with _place(call) as pool:
-        return await on_thread(pool, work, *args, **kwargs)
+    services = call.services
+    with services.streams.taken(call.app):
+        return await on_thread(services.stream_threads, work, *args, **kwargs)
 
 
 class Export:
@@ -63,21 +60,11 @@ async def exported(call: Call, rows: Iterator[bytes]) -> Export:
 
 
 async def _pieces(call: Call, rows: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    async with _place(call) as pool:
-        while piece := await on_thread(pool, _some, rows):
+    services = call.services
+    with services.streams.taken(call.app):
+        while piece := await on_thread(services.stream_threads, _some, rows):
             yield piece
 
 
 def _some(rows: Iterator[bytes]) -> bytes:
     return b"".join(row for _, row in zip(range(_ROWS), rows, strict=False))
-
-
-@contextlib.asynccontextmanager
-async def _place(call: Call) -> AsyncIterator[Executor]:
-    places: asyncio.Semaphore = call.services.streams
-    if places.locked():
-        raise ProblemError(
-            "busy", "too many imports and exports at once", headers=retry_after(5000), close=True
-        )
-    async with places:
-        yield call.services.stream_threads

@@ -160,7 +160,7 @@ def test_recipients_are_exported_whole(shop: Caller, house: House) -> None:
     lines = [json.loads(line) for line in got.body.splitlines()]
     assert len(lines) == queued > 0
     assert set(lines[0]) == {"openid", "outcome", "errcode", "msgid", "settled_by"}
-    assert not house.service.services.streams.locked()
+    assert house.service.services.streams.in_use == 0
 
 
 def test_an_export_of_nobody_is_empty(shop: Caller, made: str) -> None:

@@ -67,16 +67,13 @@ def test_streams_are_few_and_hold_up_nothing_else(
     assert shop.post(PERMITS, b'{"openid":"oA","formId":"f"}', NDJSON).status == 200
 
 
-def test_beyond_the_most_connections_none_is_taken(open_house: Callable[..., House]) -> None:
-    house = open_house(web_connections=2)
-    with house.wire() as one, house.wire() as two:
-        for wire in (one, two):
-            wire.send(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
-            assert wire.answer().status == 200
-        with house.wire() as three:
-            assert three.is_closed()
-        one.send(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert one.answer().status == 200
+def test_the_streams_of_one_app_take_no_place_of_another(
+    house: House, shop: Caller, eventually: Callable[..., Any]
+) -> None:
+    cafe, line = house.caller(apps=("cafe",)), b'{"openid":"oA","formId":"f"}'
+    with held(house, shop, eventually, 4):
+        assert shop.post(PERMITS, line, NDJSON).kind == "busy"
+        assert cafe.post(PERMITS.replace("shop", "cafe"), line, NDJSON).status == 200
 
 
 def test_requests_of_one_connection_come_in_turn(house: House, shop: Caller) -> None:
