@@ -17,6 +17,7 @@ from producers.cli import (
     keys,
     lifecycle,
     message,
+    miniprogram,
     rate,
     recipients,
     sandbox,
@@ -57,6 +58,7 @@ _CARE = "Looking after it"
 app.command(rich_help_panel=_SETUP)(demo.demo)
 app.command(rich_help_panel=_SETUP)(up.up)
 app.command(rich_help_panel=_SETUP)(web.web)
+app.command(rich_help_panel=_SETUP)(miniprogram.miniprogram)
 app.command(rich_help_panel=_SETUP)(chaos.chaos)
 app.command(rich_help_panel=_SETUP)(sandbox.sandbox)
 app.command(rich_help_panel=_WORK)(collect.collect)

@@ -1,7 +1,8 @@
 /**
  * push-code: gathers on the phone what allows one message each, and files it for this user.
  *
- * Drop this file into a mini-program; it needs nothing else and is plain ES5.
+ * Drop this file into a mini-program (`wxbroadcast miniprogram DIR --script` puts it there); it needs
+ * nothing else and is plain ES5.
  *
  *   var pushCode = require('./push-code.js');
  *   App({onLaunch: function () { pushCode.start({url: 'https://push.example.com', app: 'shop'}); }});
