@@ -22,16 +22,17 @@ class SandboxThread:
 
     Args:
         config: what it is told; the defaults when None.
+        port: of the loopback address; 0: a free one.
 
     Raises:
         OSError: it cannot listen.
     """
 
-    def __init__(self, config: SandboxConfig | None = None) -> None:
+    def __init__(self, config: SandboxConfig | None = None, port: int = 0) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox", daemon=True)
         self._thread.start()
-        self._sandbox = Sandbox(config)
+        self._sandbox = Sandbox(config, port=port)
         try:
             self._await(self._sandbox.start())
         except BaseException:

@@ -24,12 +24,19 @@ def up(
     data_dir: Annotated[
         Path, typer.Option(metavar="DIR", help="Where the embedded Valkey keeps its data.")
     ] = _DATA_DIR,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Run a local WeChat too, which takes all permits.")
+    ] = False,
 ) -> None:
     """Run the Procfile here, until Ctrl-C or SIGTERM.
 
     Units that end are started again; their log lines go to stdout as they are. Variables come
     from the environment and .env. Without WXB_REDIS_URL an embedded Valkey runs too, with its data
     in .wxbroadcast/, and its address is printed for other commands.
+
+    With --sandbox nothing reaches WeChat: a local one listens at WXB_WECHAT_URL, or at a free port
+    when that is not set. To it each permit and login code that it has not seen is good, so whatever
+    was collected here is delivered; what it received ends with this command.
     """
     with guarded(as_json=False):
         from producers import logs
@@ -39,7 +46,7 @@ def up(
         logs.configure("up", descriptor=1)
         with Interrupts() as interrupts:
             try:
-                with _running(counts, procfile, data_dir):
+                with _running(counts, procfile, data_dir, sandbox=sandbox):
                     while True:
                         interrupts.wait(60)
             except Interrupted as interrupted:
@@ -48,7 +55,9 @@ def up(
 
 
 @contextmanager
-def _running(counts: dict[str, int], procfile: Path | None, data_dir: Path) -> Iterator[None]:
+def _running(
+    counts: dict[str, int], procfile: Path | None, data_dir: Path, *, sandbox: bool
+) -> Iterator[None]:
     """Run the units, and what they need."""
     import sys
 
@@ -75,12 +84,43 @@ def _running(counts: dict[str, int], procfile: Path | None, data_dir: Path) -> I
             env["WXB_REDIS_URL"] = stack.enter_context(embedded.valkey(data_dir))
             say(f"embedded Valkey, data in {data_dir}/; for other commands:")
             say(f"  export WXB_REDIS_URL={env['WXB_REDIS_URL']}")
+        if sandbox:
+            env["WXB_WECHAT_URL"] = stack.enter_context(_local_wechat(env))
         supervisor = Supervisor(env, Path.cwd())
         stack.callback(supervisor.stop)
         for name, command in commands.items():
             for number in range(counts.get(name, 1)):
                 supervisor.start(f"{name}.{number + 1}", command)
         yield
+
+
+@contextmanager
+def _local_wechat(env: dict[str, str]) -> Iterator[str]:
+    """Run a local WeChat and give its URL; no app may have another one."""
+    from urllib.parse import urlsplit
+
+    from producers.errors import InvalidInputError
+    from producers.sandbox import SandboxConfig
+    from producers.sandbox_thread import SandboxThread
+
+    if any(
+        "wechat_url" in f"{name} {text}".lower() for name, text in env.items() if "WXB_APPS" in name
+    ):
+        raise InvalidInputError(["--sandbox: an app has a wechat_url of its own; leave it out"])
+    url = env.get("WXB_WECHAT_URL")
+    where = urlsplit(url or "http://127.0.0.1:0")
+    if where.scheme != "http" or where.hostname != "127.0.0.1" or where.port is None:
+        raise InvalidInputError(
+            [f"--sandbox: WXB_WECHAT_URL is {url}; leave it out, or set http://127.0.0.1:8800"]
+        )
+    config = SandboxConfig.model_validate({"permits": "any", "codes": "any"})
+    try:
+        wechat = SandboxThread(config, where.port)
+    except OSError as error:
+        raise InvalidInputError([f"--sandbox: cannot listen at {url}: {error.strerror}"]) from error
+    with wechat:
+        say(f"local WeChat: {wechat.url} (nothing reaches the real one)")
+        yield wechat.url
 
 
 def _counts(scale: list[str]) -> dict[str, int]:

@@ -126,10 +126,11 @@ def test_a_killed_unit_is_logged_and_starts_again(
     assert group_of(ended["pid"]) == []
 
 
-def test_the_embedded_valkey_keeps_its_data(
-    start: Callable[..., Up], tmp_path: Path, eventually: Eventually
-) -> None:
-    def cli(url: str, *args: str, text: str = "") -> str:
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., str]:
+    """Give a runner of other commands in the same folder; it returns their stdout."""
+
+    def run(url: str, *args: str, text: str = "") -> str:
         done = subprocess.run(
             [sys.executable, "-m", "producers.cli", *args],
             env={**os.environ, "WXB_REDIS_URL": url},
@@ -141,6 +142,12 @@ def test_the_embedded_valkey_keeps_its_data(
         )
         return done.stdout
 
+    return run
+
+
+def test_the_embedded_valkey_keeps_its_data(
+    start: Callable[..., Up], cli: Callable[..., str], eventually: Eventually
+) -> None:
     first = start("--scale", "worker=0")
     url = eventually(first.url, "the address is told")
     cli(url, "audience", "import", "-a", "shop", "vips", "-", text="oA\noB\n")
@@ -168,6 +175,38 @@ def test_a_redis_that_is_configured_is_used(
     eventually(lambda: client.zcard("wxb:workers") == 1, "the worker beats there")
     assert up.end() == 0
     assert not (tmp_path / ".wxbroadcast").exists()
+
+
+def test_with_the_sandbox_what_was_collected_is_delivered(
+    start: Callable[..., Up], cli: Callable[..., str], eventually: Eventually
+) -> None:
+    up = start("--sandbox")
+    url = eventually(up.url, "the address is told")
+    accept = {"openid": "oA", "subscriptions": {"T": "accept"}, "formId": "f1"}
+    cli(url, "collect", "-a", "shop", "-", text=json.dumps(accept))
+    for channel, data in (("subscribe", '{"thing1": "a"}'), ("template", "a,b")):
+        content = ("--template-id", "T", "--data", data, "--audience", "all")
+        sent = cli(
+            url, "broadcast", "-a", "shop", "--channel", channel, *content, "--wait", "--json"
+        )
+        assert json.loads(sent.splitlines()[-1])["outcomes"] == {"delivered": 1}
+    assert any("local WeChat: http://127.0.0.1:" in line for line in up.said)
+
+
+@pytest.mark.parametrize(
+    ("env", "why"),
+    [
+        ({"WXB_WECHAT_URL": "https://api.weixin.qq.com"}, "leave it out, or set http://127.0.0.1"),
+        ({"WXB_APPS__SHOP__WECHAT_URL": "https://api.weixin.qq.com"}, "a wechat_url of its own"),
+    ],
+)
+def test_the_sandbox_takes_nobody_elses_place(
+    start: Callable[..., Up], env: dict[str, str], why: str
+) -> None:
+    up = start("--sandbox", **env)
+    assert up.process.wait(20) == 2
+    up.end()
+    assert why in "".join(up.said)
 
 
 def test_another_procfile_passes_its_lines_through(
