@@ -2,15 +2,15 @@
 --
 -- Guarantee: an older or equal generation changes nothing, so it can be repeated at will. A lane has
 -- a copy once it has a generation; what else may lie under its key stays, and becomes one.
--- What is queued or delayed of a broadcast that drops (cancelled, aborted, late) is counted and
--- dropped at once; a resumed message among it, or one set aside, was perhaps sent: in_doubt.
+-- What is queued or delayed of a broadcast that drops (cancelled, aborted, late) is dropped at once, and
+-- counted too when nothing is in flight; else sweep.lua tells apart what was perhaps sent.
 --
 -- KEYS  1 lane hash, 2 queue list, 3 delayed zset, 4 flight hash, 5 tries hash, 6 ring list,
 --       7 priority ring list, 8 stock hash, 9 ledger hash, 10 sending zset (and `busy`, see ring.lua)
 -- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 generation, 5 state, 6 drop outcome or '',
 --       7 ttl_ms, 8 wake channel, 9 lane prefix, 10 rate (per second), 11 window, then field, value …
 --       for a lane that has no copy
--- Returns  {1 adopted or 0 known already, messages dropped}
+-- Returns  {1 adopted or 0 known already, messages counted as dropped, 1 when sweep.lua is to be run}
 --@include clock
 local lane, queue, delayed, flight, tries, ring, first =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -22,7 +22,8 @@ local margin, lease = 0, 0  -- a resumed message that waits has no lease
 --@include ring
 --@include flight
 local mine_is = redis.call('HGET', lane, 'generation')
-if tonumber(mine_is or -1) >= generation then return { 0, 0 } end
+local function sweeping() return redis.call('HEXISTS', lane, 'sweeping') end
+if tonumber(mine_is or -1) >= generation then return { 0, 0, sweeping() } end
 if not mine_is then
   for i = 12, #ARGV, 2 do redis.call('HSETNX', lane, ARGV[i], ARGV[i + 1]) end
 end
@@ -38,19 +39,12 @@ local app, priority = has[1], has[2]
 redis.call('LREM', priority == '1' and first or ring, 0, id)
 local dropped = 0
 if drop ~= '' then
-  local doubted = 0
-  local entries = redis.call('HGETALL', flight)
-  for i = 1, #entries, 2 do
-    local held = read_flight(entries[i + 1])
-    if held.worker == '-' or held.worker == 'aside' then
-      doubt(prefix, app, id, lane, flight, entries[i], held, ttl)
-      if held.worker == '-' then doubted = doubted + 1 end
-    end
-  end
-  dropped = redis.call('LLEN', queue) + redis.call('ZCARD', delayed) - doubted
-  redis.call('DEL', queue, delayed, tries)
-  redis.call('HSET', lane, 'aside', 0)
-  if dropped > 0 then
+  local waited = redis.call('LLEN', queue) + redis.call('ZCARD', delayed)
+  redis.call('UNLINK', queue, delayed, tries)
+  if redis.call('EXISTS', flight) == 1 then
+    redis.call('HINCRBY', lane, 'sweeping', waited)
+  elseif waited > 0 then
+    dropped = waited
     redis.call('HINCRBY', lane, 'o:' .. drop, dropped)
     redis.call('HINCRBY', lane, 'done', dropped)
   end
@@ -62,4 +56,4 @@ elseif state == 'running' then
   redis.call('PUBLISH', ARGV[8], 'go ' .. id)
 end
 if drop ~= '' or state ~= 'running' then redis.call('PUBLISH', ARGV[8], 'stop ' .. id) end
-return { 1, dropped }
+return { 1, dropped, sweeping() }

@@ -1,12 +1,12 @@
 -- aside: an operator's word on the messages of one broadcast that were set aside in one lane.
 --
 -- Guarantee: each is either back at the front of the queue, resumed with its permit and with all its
--- attempts anew, or in_doubt. Run again it finds nothing.
+-- attempts anew, or in_doubt. It takes one page of the flight at a time; run again it finds nothing.
 --
 -- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 sending zset, 5 stock, 6 ledger (and the rings)
 -- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 lane prefix, 5 app, 6 ttl_ms,
---       7 what to do: replay or doubt
--- Returns  how many there were
+--       7 what to do: replay or doubt, 8 cursor ('0': the first page)
+-- Returns  {next cursor ('0': that was the last page), how many there were}
 --@include clock
 local lane, flight, queue, sending, stock, ledger =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -16,10 +16,10 @@ local margin, lease = 0, 0
 --@include ring
 --@include flight
 local found = 0
-local entries = redis.call('HGETALL', flight)
-for i = 1, #entries, 2 do
-  local item, held = entries[i], read_flight(entries[i + 1])
-  if held.worker == 'aside' then
+local next_cursor, page = page_of(flight, ARGV[8])
+for _, item in ipairs(page) do
+  local held = held_as(flight, item)
+  if held and held.worker == 'aside' then
     found = found + 1
     if ARGV[7] == 'replay' then
       write_flight(flight, item, '-', held.fence, held.member, held.expires, held.since, 0, '1')
@@ -29,8 +29,8 @@ for i = 1, #entries, 2 do
     end
   end
 end
-if found == 0 then return 0 end
-redis.call('HSET', lane, 'aside', 0)
+if found == 0 then return { next_cursor, 0 } end
+redis.call('HINCRBY', lane, 'aside', -found)
 if ARGV[7] == 'replay' then
   if redis.call('HGET', lane, 'open') ~= '1' then redis.call('HINCRBY', lane, 'unjudged', found) end
   redis.call('PEXPIRE', queue, ttl)
@@ -38,4 +38,4 @@ if ARGV[7] == 'replay' then
   if has[1] == 'running' then join_ring(prefix, app, id, has[2]) end
   wake(prefix, app)
 end
-return found
+return { next_cursor, found }

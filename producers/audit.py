@@ -259,8 +259,14 @@ class Auditor:
                 keys.delayed(lane, broadcast),
                 keys.flight(lane, broadcast),
             ]
-            row = repeat("recounting messages", partial(self._lane, keys=script_keys))
-            yield lane, [int(value) for value in row]
+            cursor, entries = "0", [0] * 5
+            while True:
+                page = partial(self._lane, keys=script_keys, args=[cursor])
+                cursor, *row = repeat("recounting messages", page)
+                entries = [sum(pair) for pair in zip(entries, map(int, row[4:]), strict=True)]
+                if cursor == "0":
+                    break
+            yield lane, [*map(int, row[:4]), *entries]
 
     def _written(self, broadcast: str) -> Counter[Outcome]:
         """Return the outcomes that are written, recounted a few buckets at a time."""

@@ -13,6 +13,7 @@ that WeChat sends later (one day), and, of a message in hands whose broadcast is
 is settled, among those that leave (8 days). A user who gives a permit afterwards is a new user.
 """
 
+import itertools
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,9 +97,13 @@ class Forgetter:
             "listing broadcasts", lambda: self._client.zrevrange(keys.history(app), 0, -1)
         )
         found = [0, 0, 0, 0]
-        for start in deadline.paced(range(0, len(broadcasts), _BROADCASTS)):
-            some = broadcasts[start : start + _BROADCASTS]
-            counts = self._lose_name(app, f"{bucket}:{openid}", lane, some)
+        for _ in deadline.paced(itertools.count()):
+            if not broadcasts:
+                break
+            looked, *counts = self._lose_name(
+                app, f"{bucket}:{openid}", lane, broadcasts[:_BROADCASTS]
+            )
+            broadcasts = broadcasts[looked:]
             found = [sum(pair) for pair in zip(found, counts, strict=True)]
         forgotten = Forgotten(uses, audiences, *found)
         logs.emit(UserForgotten(app, lane, **forgotten.as_dict()))

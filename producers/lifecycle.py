@@ -6,6 +6,7 @@ generation; whoever makes the move does both, and the keeper repeats the second 
 So a process that dies in between delays a move by a second and loses nothing.
 """
 
+from functools import partial
 from typing import Final
 
 from producers import keys, logs, scripts
@@ -37,6 +38,7 @@ class Lifecycle(Register):
         self._jobs = Jobs(client)
         self._move = client.register_script(scripts.source("producers", "move"))
         self._adopt = client.register_script(scripts.source("producers", "adopt"))
+        self._sweep = client.register_script(scripts.source("producers", "sweep"))
 
     def pause(self, broadcast: str, reason: str = "asked for", errcode: int = 0) -> State:
         """Stop sending; what is in flight is settled. `resume` goes on where it stopped.
@@ -193,7 +195,26 @@ class Lifecycle(Register):
             self._window(app, rate),
             *first_copy,
         ]
-        repeat("adopting a move", lambda: self._adopt(keys=script_keys, args=args))
+        adopted = repeat("adopting a move", lambda: self._adopt(keys=script_keys, args=args))
+        if adopted[2]:
+            self._sweep_in(lane, broadcast, app)
+
+    def _sweep_in(self, lane: int, broadcast: str, app: str) -> None:
+        """Settle what a dropped broadcast leaves in a lane, a page at a time."""
+        script_keys = [
+            keys.lane_broadcast(lane, broadcast),
+            keys.flight(lane, broadcast),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+            keys.sending(lane, app),
+        ]
+        cursor, prefix = "0", keys.lane_prefix(lane)
+        while True:
+            args = ["", "", broadcast, prefix, self.ttl_ms, cursor]
+            call = partial(self._sweep, keys=script_keys, args=args)
+            cursor, *_ = repeat("sweeping a dropped broadcast", call)
+            if cursor == "0":
+                return
 
     def _window(self, app: str, own_rate: float) -> int:
         """Return how many messages a lane queues ahead: about one second of sending."""

@@ -204,23 +204,25 @@ class Receipts:
         spec = self._broadcasts.spec(broadcast)
         found = 0
         for lane in range(self._settings.lanes):
-            found += self._aside(
-                keys=[
-                    keys.lane_broadcast(lane, broadcast),
-                    keys.flight(lane, broadcast),
-                    keys.queue(lane, broadcast),
-                    keys.sending(lane, spec.app),
-                    keys.stock(lane, spec.app),
-                    keys.ledger(lane, spec.app),
-                ],
-                args=[
-                    "",
-                    "",
-                    broadcast,
-                    keys.lane_prefix(lane),
-                    spec.app,
-                    self._broadcasts.ttl_ms,
-                    "replay" if replay else "doubt",
-                ],
-            )
+            script_keys = [
+                keys.lane_broadcast(lane, broadcast),
+                keys.flight(lane, broadcast),
+                keys.queue(lane, broadcast),
+                keys.sending(lane, spec.app),
+                keys.stock(lane, spec.app),
+                keys.ledger(lane, spec.app),
+            ]
+            args = [
+                "",
+                "",
+                broadcast,
+                keys.lane_prefix(lane),
+                spec.app,
+                self._broadcasts.ttl_ms,
+                "replay" if replay else "doubt",
+            ]
+            cursor = ""
+            while cursor != "0":
+                cursor, some = self._aside(keys=script_keys, args=[*args, cursor or "0"])
+                found += some
         return found

@@ -4,14 +4,15 @@
 -- nothing, another one in each broadcast. A message that waits is dropped and counted as cancelled;
 -- one that waits resumed, or was set aside, was perhaps sent: in_doubt. One in a worker's hands goes
 -- its way, is never repeated, and its outcome will be written without the openid (flight.lua). Run
--- again it finds nothing.
+-- again it finds nothing. It stops early where the queues that it has to search are long.
 --
 -- KEYS  1 stock hash, 2 ledger hash, 3 sending zset, 4 leaving hash
 -- Found on the way: lane:ID, queue:ID, delayed:ID, flight:ID, tries:ID, suspects:ID, doubts:ID,
 -- mail:ID, outcomes:ID:BUCKET, msgids:ID:BUCKET (see keys.py)
 -- ARGV  1 unused, 2 now_ms or '', 3 lane prefix, 4 app, 5 item (bucket:openid), 6 seed of the names
 --       (random, kept nowhere), 7 ttl of outcomes (ms), 8 ttl of leaving (ms), then broadcast ids
--- Returns  {outcomes without a name now, messages dropped, in doubt, in hands}
+-- Returns  {broadcasts looked at (the first ones, at least one), outcomes without a name now, messages
+--       dropped, in doubt, in hands}
 --@include clock
 local stock, ledger, sending, leaving = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, app, item, seed, ttl, leaving_ttl = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
@@ -40,8 +41,13 @@ local function end_resumed(id, lane, flight, held)
   end
 end
 
+local SEARCHED = 100000  -- queued messages that one script searches: about a millisecond
+local looked, searched = 0, 0
 for i = 9, #ARGV do
   local id = ARGV[i]
+  searched = searched + redis.call('LLEN', prefix .. 'queue:' .. id)
+  if looked > 0 and searched > SEARCHED then break end
+  looked = looked + 1
   local lane, flight = prefix .. 'lane:' .. id, prefix .. 'flight:' .. id
   local outcomes = prefix .. 'outcomes:' .. id .. ':' .. bucket
   local name = '~' .. string.sub(redis.sha1hex(seed .. id), 1, 16)
@@ -74,4 +80,4 @@ for i = 9, #ARGV do
   redis.call('HDEL', prefix .. 'doubts:' .. id, item)
   forget_suspect(id)
 end
-return { unnamed, dropped, doubted, in_hands }
+return { looked, unnamed, dropped, doubted, in_hands }

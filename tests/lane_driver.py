@@ -160,6 +160,8 @@ class Lane:
         generation: int = 1,
         state: str = "running",
         drop: str = "",
+        *,
+        sweep: bool = True,
         **copy: Any,
     ) -> list[int]:
         n, app = self.number, self.app
@@ -193,7 +195,27 @@ class Lane:
         args += [rate, window]
         for pair in first.items():
             args += pair
-        return self.run("producers", "adopt", names, args)
+        adopted, dropped, sweeping = self.run("producers", "adopt", names, args)
+        if sweeping and sweep:
+            cursor = "0"
+            while True:
+                cursor, _, some = self.sweep(broadcast, cursor)
+                dropped += some
+                if cursor == "0":
+                    break
+        return [adopted, dropped]
+
+    def sweep(self, broadcast: str, cursor: str = "0") -> list[Any]:
+        n, app = self.number, self.app
+        names = [
+            keys.lane_broadcast(n, broadcast),
+            keys.flight(n, broadcast),
+            keys.stock(n, app),
+            keys.ledger(n, app),
+            keys.sending(n, app),
+        ]
+        args = ["", self.now_ms, broadcast, self.prefix, TTL, cursor]
+        return self.run("producers", "sweep", names, args)
 
     def split(
         self,
@@ -333,7 +355,12 @@ class Lane:
             attempts,
             LEASE,
         ]
-        return self.run("workers", "recover", names, args)[:2]
+        cursor, found = "0", [0, 0, 0]
+        while True:
+            cursor, *some = self.run("workers", "recover", names, [*args, cursor])
+            found = [sum(pair) for pair in zip(found, some, strict=True)]
+            if cursor == "0":
+                return found[:2]
 
     def aside(self, broadcast: str, what: str) -> int:
         n, app = self.number, self.app
@@ -345,8 +372,10 @@ class Lane:
             keys.stock(n, app),
             keys.ledger(n, app),
         ]
-        args = ["", self.now_ms, broadcast, self.prefix, app, TTL, what]
-        return self.run("producers", "aside", names, args)
+        args = ["", self.now_ms, broadcast, self.prefix, app, TTL, what, "0"]
+        cursor, found = self.run("producers", "aside", names, args)
+        assert cursor == "0", "so few are one page"
+        return found
 
     def promote(self, broadcast: str, limit: int = 1000) -> int:
         n = self.number

@@ -89,8 +89,10 @@ class Keeper:
                 self._forget_orphan(app, broadcast)
             return
         lane_key = keys.lane_broadcast(lane, broadcast)
-        mine, verdict = self._client.hmget(lane_key, ["generation", "verdict"])
-        if mine is None or int(mine) < int(generation):
+        mine, verdict, sweeping = self._client.hmget(
+            lane_key, ["generation", "verdict", "sweeping"]
+        )
+        if mine is None or int(mine) < int(generation) or sweeping is not None:
             self._broadcasts.adopt(broadcast)
         elif verdict:
             self.obey(broadcast, verdict)

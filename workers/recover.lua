@@ -3,13 +3,13 @@
 -- Guarantee: a form_id message goes back to the front of the queue, *resumed*, with its permit
 -- held; a prepay_id or subscription one, perhaps sent, becomes in_doubt and is never repeated. A
 -- message that has been tried `attempts` times is set aside, so that one that kills its worker again
--- and again ends: it keeps its permit and waits for an operator (aside.lua). Run again it finds
--- nothing: the entries no longer carry the dead worker's name.
+-- and again ends: it keeps its permit and waits for an operator (aside.lua). It takes one page of the
+-- flight at a time; run again it finds nothing: the entries no longer carry the dead worker's name.
 --
 -- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 sending zset, 5 stock, 6 ledger (and the rings)
 -- ARGV  1 unused, 2 now_ms or '', 3 dead worker, 4 broadcast id, 5 lane prefix, 6 ttl_ms,
---       7 attempts, 8 sending lease (ms)
--- Returns  {resumed, in doubt, set aside}
+--       7 attempts, 8 sending lease (ms), 9 cursor ('0': the first page)
+-- Returns  {next cursor ('0': that was the last page), resumed, in doubt, set aside}
 --@include clock
 local lane, flight, queue, sending, stock, ledger =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -23,10 +23,10 @@ local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'open', 'unjud
 local unjudged = has[4] ~= '1' and tonumber(has[5] or 0) or 0
 local app = has[6]
 local resumed, doubted, aside = 0, 0, 0
-local entries = redis.call('HGETALL', flight)
-for i = 1, #entries, 2 do
-  local item, held = entries[i], read_flight(entries[i + 1])
-  if held.worker == dead then
+local next_cursor, page = page_of(flight, ARGV[9])
+for _, item in ipairs(page) do
+  local held = held_as(flight, item)
+  if held and held.worker == dead then
     local _, openid = bucket_and_openid(item)
     local frees_place = true
     if kind_of(held.member) ~= 'f' or has[2] ~= '' or left_as(prefix, id, item) then
@@ -57,4 +57,4 @@ if resumed > 0 then
   if has[1] == 'running' and has[3] == '' then join_ring(prefix, app, id, has[7]) end
   wake(prefix, app)
 end
-return { resumed, doubted, aside }
+return { next_cursor, resumed, doubted, aside }

@@ -104,27 +104,33 @@ class Recoverer:
         Raises:
             redis.ConnectionError, redis.TimeoutError: repeat it; it finds what is left.
         """
-        resumed, doubted, aside = self._script(
-            keys=[
-                keys.lane_broadcast(lane, broadcast),
-                keys.flight(lane, broadcast),
-                keys.queue(lane, broadcast),
-                keys.sending(lane, app),
-                keys.stock(lane, app),
-                keys.ledger(lane, app),
-            ],
-            args=[
-                "",
-                "",
-                dead,
-                broadcast,
-                keys.lane_prefix(lane),
-                self._ttl_ms,
-                self._settings.attempts,
-                sending_lease_ms(self._settings),
-            ],
-        )
-        return int(resumed), int(doubted), int(aside)
+        found, cursor = [0, 0, 0], "0"
+        while True:
+            cursor, *some = self._script(
+                keys=[
+                    keys.lane_broadcast(lane, broadcast),
+                    keys.flight(lane, broadcast),
+                    keys.queue(lane, broadcast),
+                    keys.sending(lane, app),
+                    keys.stock(lane, app),
+                    keys.ledger(lane, app),
+                ],
+                args=[
+                    "",
+                    "",
+                    dead,
+                    broadcast,
+                    keys.lane_prefix(lane),
+                    self._ttl_ms,
+                    self._settings.attempts,
+                    sending_lease_ms(self._settings),
+                    cursor,
+                ],
+            )
+            found = [sum(pair) for pair in zip(found, map(int, some), strict=True)]
+            if cursor == "0":
+                resumed, doubted, aside = found
+                return resumed, doubted, aside
 
 
 def forgotten(

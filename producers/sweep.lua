@@ -1,0 +1,41 @@
+-- sweep: one page of what waited, perhaps sent, of a broadcast that drops, in one lane.
+--
+-- Guarantee: each resumed message that waited, and each that was set aside, becomes in_doubt; after the
+-- last page the others that waited when the broadcast was dropped are counted as dropped. Until then
+-- the lane keeps `sweeping` (how many waited) and `swept` (how many of them were resumed), and is not
+-- complete. Pages may be run anew from the first one at any time.
+--
+-- KEYS  1 lane hash, 2 flight hash, 3 stock hash, 4 ledger hash, 5 sending zset
+-- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 lane prefix, 5 ttl_ms, 6 cursor ('0': the first)
+-- Returns  {next cursor ('0': that was the last), in doubt, dropped}
+--@include clock
+local lane, flight, stock, ledger, sending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local id, prefix, ttl, cursor = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local margin, lease = 0, 0  -- a resumed message that waits has no lease
+--@include permit
+--@include flight
+local has = redis.call('HMGET', lane, 'app', 'drop', 'sweeping', 'swept')
+local app, drop = has[1], has[2]
+if not has[3] then return { '0', 0, 0 } end
+local next_cursor, page = page_of(flight, cursor)
+local doubted, resumed, aside = 0, 0, 0
+for _, item in ipairs(page) do
+  local held = held_as(flight, item)
+  if held and (held.worker == '-' or held.worker == 'aside') then
+    doubt(prefix, app, id, lane, flight, item, held, ttl)
+    doubted = doubted + 1
+    if held.worker == '-' then resumed = resumed + 1 else aside = aside + 1 end
+  end
+end
+if aside > 0 then redis.call('HINCRBY', lane, 'aside', -aside) end
+if next_cursor ~= '0' then
+  redis.call('HINCRBY', lane, 'swept', resumed)
+  return { next_cursor, doubted, 0 }
+end
+local dropped = math.max(0, tonumber(has[3]) - tonumber(has[4] or 0) - resumed)
+if dropped > 0 then
+  redis.call('HINCRBY', lane, 'o:' .. drop, dropped)
+  redis.call('HINCRBY', lane, 'done', dropped)
+end
+redis.call('HDEL', lane, 'sweeping', 'swept')
+return { '0', doubted, dropped }
