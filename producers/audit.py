@@ -190,7 +190,7 @@ class Auditor:
         def fill(pipeline: Any) -> None:
             for bucket in buckets:
                 self._users(
-                    keys=[keys.audience(lane, app, "all", bucket)],
+                    keys=[keys.audience(lane, app, "all", bucket), keys.stock(lane, app)],
                     args=[keys.lane_prefix(lane), app, trimmed],
                     client=pipeline,
                 )

@@ -26,7 +26,10 @@ Source = Literal["phone", "events"]
 """Who reports a subscription: the phone, or WeChat's events."""
 
 _USERS: Final = 200
-"""Users per script run: about 2 ms of Redis, so that nobody else waits long."""
+_ITEMS: Final = 600
+"""Users, and items, per script run: about 3 ms of Redis, so that nobody else waits long."""
+_ITEMS_OF_USER: Final = 100
+"""Items of one user per script run: under 1 ms, whatever that user sent before."""
 
 _LISTED: Final = 100
 """Refused items that a report lists one by one; all are counted."""
@@ -38,9 +41,16 @@ _REFUSED: Final = {
     -2: Refusal(Reason.VOID_SINCE, "the user withdrew the subscription after this accept"),
     -3: Refusal(
         Reason.NOT_COUNTED,
-        "not counted: subscription_source counts another source, or 500 ids are remembered",
+        "not counted: subscription_source counts another source",
     ),
     -4: Refusal(Reason.USER_REJECT, "the user rejected the subscription; earlier accepts are void"),
+    -5: Refusal(
+        Reason.UNKNOWN_TEMPLATE,
+        "no setting, broadcast or message names the template_id; set subscribe_templates",
+    ),
+    -6: Refusal(
+        Reason.TOO_MANY_TEMPLATES, "the user has unused accepts of 50 other templates already"
+    ),
 }
 
 
@@ -204,7 +214,7 @@ class Collector:
                     if batch is None:
                         batch = waiting[lane] = _Batch(lane, app, source)
                     batch.add(item, bucket, number, report)
-                    if len(batch.users) >= _USERS or batch.items >= 10 * _USERS:
+                    if batch.is_full:
                         storing.store(waiting.pop(lane))
             for batch in waiting.values():
                 storing.store(batch)
@@ -273,6 +283,7 @@ class _Batch:
         self.app = app
         self.source = source
         self.items = 0
+        self.is_full = False
         self.users: dict[str, tuple[int, list[_Place]]] = {}
 
     def add(self, item: PermitItem, bucket: int, line: int, report: Report) -> None:
@@ -281,6 +292,9 @@ class _Batch:
             user = self.users[item.openid] = (bucket, [])
         user[1].append((item, line, report))
         self.items += 1
+        self.is_full = (
+            self.items >= _ITEMS or len(self.users) >= _USERS or len(user[1]) >= _ITEMS_OF_USER
+        )
 
     def call(self, caller: str, app: AppSettings) -> tuple[list[str], list[str | int]]:
         """Return KEYS and ARGV."""
@@ -298,6 +312,7 @@ class _Batch:
             script_keys += (
                 f"{prefix}permits:{alias}:{openid}",
                 f"{prefix}subs:{alias}:{openid}",
+                f"{prefix}marks:{alias}:{openid}",
                 f"{prefix}audience:{alias}:all:{bucket}",
             )
             args += (openid, bucket, len(items))

@@ -25,6 +25,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Final, NoReturn
 
 from producers.errors import InvalidInputError
+from producers.rows import TEMPLATE_ID
 from producers.words import Channel
 
 MAX_VALUE_UNITS: Final = 1024
@@ -36,7 +37,6 @@ The bound is ours: WeChat documents none for ``keywordN``, and answers 45014 to 
 MAX_PAGE_UNITS: Final = 1024
 """UTF-16 units in ``page``, query included. The bound is ours; WeChat documents none."""
 
-MAX_TEMPLATE_ID_LENGTH: Final = 128
 """Characters in a template_id. The bound is ours; those seen have 43."""
 
 _SHOWN_LENGTH: Final = 40
@@ -80,7 +80,6 @@ _LEAP_YEAR: Final = "2000"
 _SUBSCRIBE_KEY: Final = re.compile(r"(?P<type>[a-z_]+)(?P<index>[0-9]+)")
 _TEMPLATE_KEY: Final = re.compile(r"keyword[1-9][0-9]*")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:|//")
-_VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,14 +358,11 @@ def check_template_id(template_id: str) -> list[str]:
     Returns:
         One sentence per fault.
     """
-    if (
-        len(template_id) <= MAX_TEMPLATE_ID_LENGTH
-        and _VISIBLE_ASCII.fullmatch(template_id) is not None
-    ):
+    if TEMPLATE_ID.fullmatch(template_id):
         return []
     fault = (
         f"template_id is {_shown(template_id)} ({len(template_id):,} characters); "
-        f"accepted: 1 to {MAX_TEMPLATE_ID_LENGTH} visible ASCII characters without blanks"
+        f"accepted: 1 to 128 visible ASCII characters without blanks and colons"
     )
     return [fault]
 

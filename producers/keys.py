@@ -6,7 +6,7 @@ Scripts that find their keys on the way (which broadcast is next, which openid) 
 the lane's prefix by the same names as here.
 
 Keys without a TTL, all others have one: `deployment`, `fence`, `audience`, `audience_buckets`,
-`audience_size`, `audiences`, `ledger`, `stock`, `active`, `ring`, `busy`,
+`audience_size`, `audiences`, `ledger`, `stock`, `subscriptions`, `active`, `ring`, `busy`,
 `workers`, `server`, `seen`, `api_keys`, and Dramatiq's own.
 """
 
@@ -72,12 +72,19 @@ def permits(lane: int, app: str, openid: str) -> str:
 
 
 def subscriptions(lane: int, app: str, openid: str) -> str:
-    """hash: template_id → count (−1 = long-term, unlimited).
+    """hash: template_id → count (−1 = long-term, unlimited), never 0; at most 50 templates.
 
-    Also ``void:TEMPLATE``, ``voided:TEMPLATE`` and ``seen:TEMPLATE:SOURCE_ID`` → epoch ms (of an
-    accept: when it came, a blank, when it was given). 1 year after last use.
+    No end, for WeChat gives accepts none: the key goes with the last of them.
     """
     return f"{lane_prefix(lane)}subs:{app}:{openid}"
+
+
+def marks(lane: int, app: str, openid: str) -> str:
+    """hash: template_id → ``VOID VOIDED FLOOR`` and `` DIGEST:GIVEN`` per id; see permit.lua.
+
+    At most 20 templates, of each the 32 newest ids: under 24 kB. 30 days after the last result.
+    """
+    return f"{lane_prefix(lane)}marks:{app}:{openid}"
 
 
 def queue(lane: int, broadcast: str) -> str:

@@ -4,8 +4,12 @@
 --   permits  zset  member (f:FORM_ID, p:PREPAY_ID:n) -> expires_at_ms while available;
 --                  -expires_at_ms once held, spent or void (a tombstone: collecting it again
 --                  changes nothing)
---   subs     hash  template -> available accepts (-1 unlimited); void:TEMPLATE -> accepts given until
---                  then are void (ms); voided:TEMPLATE -> when that became known (ms)
+--   subs     hash  template -> available accepts (-1 unlimited), never 0; it has no end, for accepts
+--                  have none: the last one that goes takes the key with it
+--   marks    hash  template -> "VOID VOIDED FLOOR" and " DIGEST:GIVEN" per result that has an id, of
+--                  this user. Accepts given until VOID (ms) are void, which became known at VOIDED;
+--                  DIGEST: of the id; GIVEN: when the accept was given (ms, 13 digits; zeros of a
+--                  rejection); FLOOR: when the newest accept was given whose mark is forgotten
 --   stock    hash  f:HOUR, p:HOUR, s:TEMPLATE -> available uses; u:HOUR -> users whose last use
 --                  ends in that hour; trimmed -> the first hour that was not trimmed yet
 --   ledger   hash  collected:K spent:K void:K expired:K -> uses
@@ -15,14 +19,22 @@
 -- before that when its user is next seen by `collect`.
 -- Expects: now, stock, ledger (key names), margin (ms). A script of many messages sets `sums` to {}
 -- and calls write_sums() in its end: then what it adds to the stock and to the ledger is written once
--- a field.
+-- a field. Both are looked at here, so that no write to them can fail.
 local HOUR = 3600000
+local MARKS_TTL = 30 * 24 * HOUR
 local function hour_of(at) return string.format('%d', math.floor(at / HOUR)) end
 local function kind_of(member) return string.sub(member, 1, 1) end
 
+-- A count that is no number (somebody wrote into it) begins anew: it must not end a script half-way.
+local function add_now(key, field, by)
+  if type(redis.pcall('HINCRBY', key, field, by)) == 'table' then
+    redis.call('HSET', key, field, by)
+  end
+end
+
 local sums
 local function add(key, field, by)
-  if not sums then return redis.call('HINCRBY', key, field, by) end
+  if not sums then return add_now(key, field, by) end
   local of_key = sums[key] or {}
   sums[key] = of_key
   of_key[field] = (of_key[field] or 0) + by
@@ -31,13 +43,14 @@ end
 local function write_sums()
   for key, fields in pairs(sums) do
     for field, by in pairs(fields) do
-      if by ~= 0 then redis.call('HINCRBY', key, field, by) end
+      if by ~= 0 then add_now(key, field, by) end
     end
   end
   sums = {}
 end
 
-local trimmed = tonumber(redis.call('HGET', stock, 'trimmed') or 0)
+local trimmed = tonumber(redis.call('HGET', stock, 'trimmed') or 0) or 0
+redis.call('HEXISTS', ledger, '')
 
 -- When a user's last use ends, among the hours that are still in the stock; then, whether the user
 -- has any member at all, tombstones included.
@@ -70,11 +83,20 @@ local function claim_permit(permits, skip)
   end
 end
 
+local function count_of(subs, template)
+  return tonumber(redis.call('HGET', subs, template) or 0) or 0
+end
+
+local function set_count(subs, template, count)
+  if count == 0 then return redis.call('HDEL', subs, template) end
+  redis.call('HSET', subs, template, count)
+end
+
 local function claim_subscription(subs, template)
-  local count = tonumber(redis.call('HGET', subs, template) or 0)
+  local count = count_of(subs, template)
   if count == 0 then return end
   if count > 0 then
-    redis.call('HINCRBY', subs, template, -1)
+    set_count(subs, template, count - 1)
     add(stock, 's:' .. template, -1)
     return 's:' .. template, 1
   end
@@ -93,18 +115,30 @@ local function count_use(member, expires, fate)
   end
 end
 
+-- Returns VOID, VOIDED, what follows them (see above).
+local function read_mark(value)
+  local void, voided, rest = string.match(value or '', '^(%d+) (%d+)( .*)$')
+  return tonumber(void or 0), tonumber(voided or 0), rest or ' 0'
+end
+
+local function marks_of(subs) return (string.gsub(subs, '}:subs:', '}:marks:', 1)) end
+
+-- Whoever is no member of `all` was forgotten while a message was in somebody's hands.
+local function is_forgotten(members, openid) return redis.call('SISMEMBER', members, openid) == 0 end
+
 -- Surely not used: available again, unless it ended, or was voided, meanwhile.
-local function hand_back(permits, subs, member, expires, since)
+-- members: the audience `all` in the user's bucket.
+local function hand_back(permits, subs, member, expires, since, members, openid)
   if kind_of(member) == 's' then
     if expires ~= 1 then return end
     local template = string.sub(member, 3)
+    local count = count_of(subs, template)
+    local _, voided = read_mark(redis.call('HGET', marks_of(subs), template))
     -- withdrawn meanwhile, or long-term by now, or its user forgotten: it is no longer counted
-    if redis.call('HEXISTS', subs, template) == 0
-      or tonumber(redis.call('HGET', subs, 'voided:' .. template) or 0) >= since
-      or redis.call('HGET', subs, template) == '-1' then
+    if count < 0 or voided >= since or is_forgotten(members, openid) then
       return count_use(member, expires, 'void')
     end
-    redis.call('HINCRBY', subs, template, 1)
+    set_count(subs, template, count + 1)
     add(stock, 's:' .. template, 1)
   elseif expires <= now then
     count_use(member, expires, 'expired')
@@ -120,33 +154,32 @@ end
 
 -- At most `most` accepts of a template become void (all of them, and an unlimited one, without it).
 local function void_count(subs, template, most)
-  local count = tonumber(redis.call('HGET', subs, template) or 0)
-  if count < 0 then
-    redis.call('HSET', subs, template, 0)
-    return
-  end
-  count = math.min(count, most or count)
-  if count > 0 then
-    redis.call('HINCRBY', subs, template, -count)
-    add(stock, 's:' .. template, -count)
-    add(ledger, 'void:s', count)
+  local count = count_of(subs, template)
+  if count < 0 then return set_count(subs, template, 0) end
+  local gone = math.min(count, most or count)
+  if gone > 0 then
+    set_count(subs, template, count - gone)
+    add(stock, 's:' .. template, -gone)
+    add(ledger, 'void:s', gone)
   end
 end
 
 -- Accepts given until `at` are void, and those held since before `known_at` will not come back.
 local function mark_void(subs, template, at, known_at)
-  local last = redis.call('HMGET', subs, 'void:' .. template, 'voided:' .. template)
-  redis.call('HSET', subs, 'void:' .. template, math.max(at, tonumber(last[1] or 0)),
-    'voided:' .. template, math.max(known_at, tonumber(last[2] or 0)))
+  local marks = marks_of(subs)
+  local void, voided, rest = read_mark(redis.call('HGET', marks, template))
+  redis.call('HSET', marks, template,
+    string.format('%d %d%s', math.max(at, void), math.max(known_at, voided), rest))
+  redis.call('PEXPIRE', marks, MARKS_TTL)
 end
 
 -- Every available use of this user (of one template, for subscriptions) becomes void: what was
 -- given until `at`, as far as it is known, and what is held now and would be handed back.
-local function void_all(permits, subs, channel, template, at)
+-- members: as of hand_back.
+local function void_all(permits, subs, channel, template, at, members, openid)
   if channel == 'subscribe' then
-    if redis.call('EXISTS', subs) == 0 then return end  -- forgotten while one was in flight
+    if is_forgotten(members, openid) then return end
     void_count(subs, template)
-    if redis.call('HEXISTS', subs, template) == 0 then redis.call('HSET', subs, template, 0) end
     mark_void(subs, template, at, now)
     return
   end
@@ -170,8 +203,8 @@ local function void_suspects(prefix, app, id, channel, template)
     local openid, at, count = string.match(suspect, '^(%S+) (%d+) (%d+)$')
     local permits = prefix .. 'permits:' .. app .. ':' .. openid
     local subs = prefix .. 'subs:' .. app .. ':' .. openid
-    if channel == 'subscribe' and redis.call('EXISTS', subs) == 0 then
-      -- forgotten meanwhile
+    if channel == 'subscribe' and redis.call('EXISTS', subs, marks_of(subs)) == 0 then
+      -- forgotten meanwhile, or has nothing left that could be void
     elseif channel == 'subscribe' then
       void_count(subs, template, tonumber(count))
       mark_void(subs, template, tonumber(at), tonumber(at))

@@ -27,6 +27,7 @@ from producers.retry import repeat_all
 from producers.rows import check_openid
 from producers.settings import Settings
 from producers.store import Client
+from producers.subscriptions import MOST_SUBSCRIPTIONS, withdrawn_at_ms
 
 MOST: Final = 5
 """Templates in one wx.requestSubscribeMessage (3 below library 2.8.2; WeChat docs)."""
@@ -132,7 +133,8 @@ class Planner:
 
         def ask(pipeline: Any) -> None:
             pipeline.time()
-            pipeline.hgetall(keys.subscriptions(lane, app, openid))
+            pipeline.hscan(keys.subscriptions(lane, app, openid), count=MOST_SUBSCRIPTIONS)
+            pipeline.hgetall(keys.marks(lane, app, openid))
             for name in audiences:
                 pipeline.sismember(keys.audience(lane, app, name, bucket), openid)
             for one in demand.running:
@@ -141,10 +143,10 @@ class Planner:
                 pipeline.hmget(keys.lane_broadcast(lane, one.broadcast), "cursor", "split", "drop")
 
         answers = repeat_all("reading the user", self._client, ask)
-        (seconds, _), subs = answers[:2]
-        member = dict(zip(audiences, answers[2 : 2 + len(audiences)], strict=True))
-        user = _User(subs, int(seconds) * 1000, demand)
-        rest = answers[2 + len(audiences) :]
+        (seconds, _), (_, subs), marks = answers[:3]
+        member = dict(zip(audiences, answers[3 : 3 + len(audiences)], strict=True))
+        user = _User(subs, withdrawn_at_ms(marks), int(seconds) * 1000, demand)
+        rest = answers[3 + len(audiences) :]
         for one, settled, sent, (cursor, split, drop) in zip(
             demand.running, rest[0::3], rest[1::3], rest[2::3], strict=True
         ):
@@ -162,8 +164,11 @@ class Planner:
 class _User:
     """What one user has, and what is wanted of the user."""
 
-    def __init__(self, subs: dict[str, str], now_ms: int, demand: Demand) -> None:
+    def __init__(
+        self, subs: dict[str, str], withdrawn: dict[str, int], now_ms: int, demand: Demand
+    ) -> None:
         self._subs = subs
+        self._withdrawn = withdrawn
         self._now_ms = now_ms
         self._demand = demand
         self.under_way: dict[str, int] = defaultdict(int)
@@ -193,8 +198,7 @@ class _User:
 
     def skip(self) -> list[str]:
         """Return what the user is better not asked for."""
-        mine = {name.removeprefix("voided:") for name in self._subs}
-        mine = {name for name in mine if ":" not in name}
+        mine = {name for name in (*self._subs, *self._withdrawn) if ":" not in name}
         skipped = {
             name
             for name in mine
@@ -217,7 +221,7 @@ class _User:
         return wanted + (template_id in self._demand.messages)
 
     def _withdrawn_within(self, template_id: str, span_ms: int) -> bool:
-        return int(self._subs.get(f"voided:{template_id}", 0)) > self._now_ms - span_ms
+        return self._withdrawn.get(template_id, 0) > self._now_ms - span_ms
 
 
 def _in_words(under_way: int, per_week: float, has: int, *, messages: bool, withdrawn: bool) -> str:

@@ -16,6 +16,9 @@ from producers.errors import InvalidInputError
 OPENID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What code2Session gives."""
 
+TEMPLATE_ID: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,128}")
+"""Observed: 43 characters of base64url; a colon would end the name in fields of Redis."""
+
 FAULT: Final = "no openid: 1-64 letters, digits, _ or -"
 
 

@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from producers.errors import SettingsError, UnknownAppError
+from producers.rows import TEMPLATE_ID
 from producers.words import TokenSource
 
 WECHAT_URL: Final = "https://api.weixin.qq.com"
@@ -148,6 +149,17 @@ class AppSettings(BaseModel):
             raise ValueError(
                 f"unknown time zone {value!r}; set for instance Asia/Shanghai"
             ) from error
+        return value
+
+    @field_validator("long_term_templates", "subscribe_templates")
+    @classmethod
+    def _templates_are_ids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for template in value:
+            if not TEMPLATE_ID.fullmatch(template):
+                raise ValueError(
+                    f"{template[:40]!r} is no template id: visible ASCII characters without "
+                    "blanks and colons, as the console shows it"
+                )
         return value
 
     @field_validator("token_url")

@@ -28,7 +28,7 @@ from typing import Final
 
 import orjson
 
-from producers.rows import OPENID
+from producers.rows import OPENID, TEMPLATE_ID
 from producers.words import PermitKind
 
 MAX_ITEMS: Final = 1_000
@@ -91,6 +91,8 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     VOID_SINCE = "void_since"
     NOT_COUNTED = "not_counted"
+    UNKNOWN_TEMPLATE = "unknown_template"
+    TOO_MANY_TEMPLATES = "too_many_templates"
     USER_REJECT = "user_reject"
 
 
@@ -286,10 +288,10 @@ def _choice(
     openid: str, template: object, result: object, source: tuple[str, int | None]
 ) -> PermitItem | Refusal:
     """Read what the user chose for one template (WeChat docs, wx.requestSubscribeMessage)."""
-    if not isinstance(template, str) or not _VISIBLE_ASCII.fullmatch(template):
+    if not isinstance(template, str) or not TEMPLATE_ID.fullmatch(template):
         detail = (
             f"a template_id is {_found(template)}; "
-            "accepted: 1 to 128 visible ASCII characters without blanks"
+            "accepted: 1 to 128 visible ASCII characters without blanks and colons"
         )
         return Refusal(Reason.BAD_TEMPLATE_ID, detail)
     if isinstance(result, str):

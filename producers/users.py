@@ -18,6 +18,7 @@ from producers.rows import check_openid
 from producers.settings import Settings, ms
 from producers.spec import Spec
 from producers.store import Client
+from producers.subscriptions import MOST_SUBSCRIPTIONS, withdrawn_at_ms
 from producers.words import PermitKind
 
 RECENT: Final = 100
@@ -28,7 +29,6 @@ _QUEUE: Final = 5000
 
 _HOUR_MS: Final = 3_600_000
 _KINDS: Final = {"f": PermitKind.FORM_ID, "p": PermitKind.PREPAY_ID}
-_MARKS: Final = ("void:", "voided:", "seen:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class Balance:
         template_id: of a subscription; '' otherwise.
         expires_after_ms, expires_before_ms: the hour in which they end, server epoch ms; 0 for a
             subscription, which has no end.
-        withdrawn_at_ms: when the user, or WeChat, last withdrew the subscription; 0: never.
+        withdrawn_at_ms: when the user, or WeChat, withdrew the subscription; 0: not in the last
+            30 days, or the user accepted it again.
     """
 
     kind: PermitKind
@@ -176,7 +177,8 @@ class _Look:
             pipeline.zrangebyscore(
                 keys.permits(lane, app, openid), f"({self._now_ms}", "+inf", withscores=True
             )
-            pipeline.hgetall(keys.subscriptions(lane, app, openid))
+            pipeline.hscan(keys.subscriptions(lane, app, openid), count=MOST_SUBSCRIPTIONS)
+            pipeline.hgetall(keys.marks(lane, app, openid))
             pipeline.zscore(keys.sending(lane, app), openid)
             for name in names:
                 pipeline.sismember(keys.audience(lane, app, name, bucket), openid)
@@ -190,11 +192,12 @@ class _Look:
                 pipeline.zscore(keys.delayed(lane, broadcast), self._item)
 
         answers = repeat_all("reading the user", self._client, ask)
-        self._uses, self._subs, self._lease = answers[:3]
+        self._uses, (_, self._subs), marks, self._lease = answers[:4]
+        self._withdrawn = withdrawn_at_ms(marks)
         self._names = [
-            name for name, has in zip(names, answers[3 : 3 + len(names)], strict=True) if has
+            name for name, has in zip(names, answers[4 : 4 + len(names)], strict=True) if has
         ]
-        rest = answers[3 + len(names) :]
+        rest = answers[4 + len(names) :]
         self._sends: list[Send] = []
         pending = []
         for place, broadcast in enumerate(broadcasts):
@@ -255,12 +258,13 @@ class _Look:
             Balance(_KINDS[kind], n, "", hour * _HOUR_MS, (hour + 1) * _HOUR_MS)
             for (kind, hour), n in sorted(uses.items(), key=lambda one: (one[0][1], one[0][0]))
         ]
-        for template, count in sorted(self._subs.items()):
-            if not template.startswith(_MARKS):
-                withdrawn = int(self._subs.get(f"voided:{template}", 0))
+        for template in sorted({*self._subs, *self._withdrawn}):
+            count = int(self._subs.get(template, 0))
+            withdrawn = 0 if count else self._withdrawn.get(template, 0)
+            if (count or withdrawn) and ":" not in template:  # one of an older layout's marks
                 kind = PermitKind.SUBSCRIPTION
-                balance.append(Balance(kind, int(count), template, withdrawn_at_ms=withdrawn))
-                usable[kind] += max(0, int(count))
+                balance.append(Balance(kind, count, template, withdrawn_at_ms=withdrawn))
+                usable[kind] += max(0, count)
         return UserCard(
             app=self._app,
             openid=self._openid,

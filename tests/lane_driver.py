@@ -132,6 +132,7 @@ class Lane:
             names += [
                 keys.permits(n, app, openid),
                 keys.subscriptions(n, app, openid),
+                keys.marks(n, app, openid),
                 keys.audience(n, app, "all", bucket),
             ]
             args += [openid, bucket, len(items)]
@@ -409,6 +410,14 @@ class Lane:
 
     def subs(self, openid: str) -> dict[str, str]:
         return self.client.hgetall(self.key("subscriptions", self.app, openid))
+
+    def marks(self, openid: str) -> dict[str, tuple[int, int, int, int]]:
+        """Return template → void, voided, floor, ids that are remembered."""
+        found = {}
+        for template, value in self.client.hgetall(self.key("marks", self.app, openid)).items():
+            void, voided, floor, *ids = value.split(" ")
+            found[template] = (int(void), int(voided), int(floor), len(ids))
+        return found
 
     def copy(self, broadcast: str) -> dict[str, str]:
         return self.client.hgetall(self.key("lane_broadcast", broadcast))

@@ -9,7 +9,8 @@
 --
 -- KEYS  1 reply string, 2 sending zset, 3 fence string, 4 stock hash, 5 ledger hash
 -- Found on the way, with the lane's hash tag: lane:ID, flight:ID, delayed:ID, queue:ID, tries:ID,
--- suspects:ID, doubts:ID, receipts:APP:OPENID, outcomes:ID:BUCKET, msgids:ID:BUCKET, permits:APP:OPENID, subs:APP:OPENID (see keys.py).
+-- suspects:ID, doubts:ID, receipts:APP:OPENID, outcomes:ID:BUCKET, msgids:ID:BUCKET,
+-- permits:APP:OPENID, subs:APP:OPENID, marks:APP:OPENID, audience:APP:all:BUCKET (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 sending lease (ms),
 --       7 permit margin (ms), 8 ttl of outcomes (ms), 9 canary K, then one row per answer, each
 --       an argument or a line of one:
@@ -106,18 +107,22 @@ local function permit_keys(openid)
   return prefix .. 'permits:' .. app .. ':' .. openid, prefix .. 'subs:' .. app .. ':' .. openid
 end
 
+local function members_of(item)
+  return prefix .. 'audience:' .. app .. ':all:' .. bucket_and_openid(item)
+end
+
 local function apply_fate(one, fate, openid, held)
   local permits, subs = permit_keys(openid)
   if fate == 'back' then
-    hand_back(permits, subs, held.member, held.expires, held.since)
+    hand_back(permits, subs, held.member, held.expires, held.since, members_of(held.item), openid)
   elseif fate == 'void' or fate == 'void_all' then
     count_use(held.member, held.expires, 'void')
     if fate == 'void_all' then
       if one.open then
-        void_all(permits, subs, one.channel, one.template, now)
-      elseif redis.call('EXISTS', permits, subs) > 0 then  -- not forgotten meanwhile
+        void_all(permits, subs, one.channel, one.template, now, members_of(held.item), openid)
+      elseif not is_forgotten(members_of(held.item), openid) then
         -- a wrong appid refuses everybody: believed once somebody was delivered, or all judged
-        local count = math.max(0, tonumber(redis.call('HGET', subs, one.template) or 0))
+        local count = math.max(0, count_of(subs, one.template))
         redis.call('RPUSH', one.suspects, string.format('%s %d %d', openid, now, count))
         redis.call('PEXPIRE', one.suspects, ttl)
       end
@@ -212,6 +217,7 @@ local function settle(row)
   local entry = redis.call('HGET', one.flight, item)
   local held = entry and read_flight(entry)
   if not held or held.worker ~= worker or held.fence ~= token then return 'stale' end
+  held.item = item
 
   if action == 'keep' then
     if one.drop ~= '' or left_as(prefix, id, item) then

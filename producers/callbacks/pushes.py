@@ -15,12 +15,11 @@ from typing import Any, Final
 import orjson
 
 from producers.errors import InvalidInputError
-from producers.rows import OPENID
+from producers.rows import OPENID, TEMPLATE_ID
 
 MAX_ITEMS: Final = 100
 """Items of one push; a popup asks for five templates, a sent event reports one send."""
 
-_TEMPLATE: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _WORD: Final = re.compile(r"[A-Za-z]{1,32}")
 _MSGID: Final = re.compile(r"[\x21-\x7e]{1,64}")
 _DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
@@ -139,7 +138,7 @@ def _item(event: Happening, entry: object) -> Item | None:
     if not isinstance(entry, dict):
         return None
     template = entry.get("TemplateId")
-    if not isinstance(template, str) or not _TEMPLATE.fullmatch(template):
+    if not isinstance(template, str) or not TEMPLATE_ID.fullmatch(template):
         return None
     if event is not Happening.SENT:
         word = entry.get("SubscribeStatusString")

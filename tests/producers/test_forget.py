@@ -36,7 +36,7 @@ def gone(shop: Shop, openid: str) -> None:
 
 def endless(shop: Shop) -> set[str]:
     """Return the keys of users and sends that would never end."""
-    kinds = ("permits:", "subs:", "outcomes:", "recipients:", "leaving", "doubts:", "suspects:")
+    kinds = ("permits:", "marks:", "outcomes:", "recipients:", "leaving", "doubts:", "suspects:")
     return {
         key
         for key in shop.client.scan_iter(count=1000)

@@ -62,8 +62,8 @@ def tick(shop: Shop) -> None:
 
 def withdrawn_since(shop: Shop, openid: str, template: str, ago_ms: int) -> None:
     """Let a withdrawal have been so long ago."""
-    field, at = f"voided:{template}", shop.now_ms() - ago_ms
-    shop.client.hset(keys.subscriptions(shop.lane(openid), "shop", openid), field, at)
+    mark = f"0 {shop.now_ms() - ago_ms} 0"
+    shop.client.hset(keys.marks(shop.lane(openid), "shop", openid), template, mark)
 
 
 @both_layouts

@@ -238,9 +238,10 @@ class Ledger(RuleBasedStateMachine):
         evicted = 0
         for openid, items in users.items():
             mine = self.uses[openid]
-            for member in [name for name, use in mine.items() if use.expires <= self.now]:
-                self.expire(mine[member], member)
-                del mine[member]
+            if any(item[0] != "s" for item, _ in items):
+                for member in [name for name, use in mine.items() if use.expires <= self.now]:
+                    self.expire(mine[member], member)
+                    del mine[member]
             given[openid] = []
             for (kind, name, _, verdict, source, _), when in items:
                 at = when if when == "" else self.now + when

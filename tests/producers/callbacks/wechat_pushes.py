@@ -73,6 +73,10 @@ class Desk:
         lane = bucket % self.settings.lanes
         return self.client.hgetall(keys.subscriptions(lane, "shop", openid))
 
+    def marks(self, openid: str = "oAnna") -> dict[str, str]:
+        lane = keys.bucket_of(openid, self.settings.buckets) % self.settings.lanes
+        return self.client.hgetall(keys.marks(lane, "shop", openid))
+
     def count(self, template: str = "T", openid: str = "oAnna") -> int:
         return int(self.subs(openid).get(template, 0))
 
