@@ -2,6 +2,7 @@
 
 import json
 import random
+import statistics
 from typing import Any
 
 import pytest
@@ -235,3 +236,41 @@ def test_forecasting_changes_nothing(shop: Shop, forecaster: Forecaster) -> None
     forecaster.forecast("shop", "template")
     forecaster.forecast("shop", "subscribe", TEMPLATE, "vip")
     assert shop.everything() == before
+
+
+def test_in_the_first_hour_of_a_day_an_hour_is_reckoned(shop: Shop, make_settings: Any) -> None:
+    def rate(hours_ago: int) -> float:
+        """The rate after 7,200 sends of a day that began in the hour that is so long ago."""
+        hour = (shop.now_ms() // HOUR - hours_ago) % 24
+        app = {"day_zone": "UTC", "day_starts_at_hour": hour}
+        settings = make_settings(app=app, lanes=shop.settings.lanes)
+        today = (shop.now_ms() + settings.app("shop").day_offset_ms()) // DAY
+        shop.client.hset(keys.limiter("shop"), mapping={"day": today, "day_count": 7200})
+        return Forecaster(shop.client, settings).forecast("shop", "template").rate
+
+    assert rate(0) == 2.0
+    assert 2 / 3 <= rate(2) <= 1.0
+    assert 2 / 6 <= rate(5) <= 2 / 5
+
+
+def test_the_error_told_is_the_spread_of_samples() -> None:
+    """Against the spread of every sample's own estimate, over thousands of draws."""
+    lot = random.Random(5)
+    members = [lot.randrange(20, 60) for _ in range(100)]
+    reachable = [sum(lot.random() < 0.4 for _ in range(size)) for size in members]
+    total = sum(members)
+    estimates, errors = [], []
+    for _ in range(4000):
+        drawn = lot.sample(range(100), 25)
+        seen = module._Seen(members=[members[n] for n in drawn], of=100)
+        values = [reachable[n] for n in drawn]
+        estimates.append(sum(values) / sum(seen.members) * total)
+        errors.append(module._error(values, seen, total))
+    spread = statistics.pstdev(estimates)
+    assert statistics.mean(errors) == pytest.approx(spread, rel=0.05)
+
+
+def test_a_sample_of_one_bucket_knows_nothing_and_one_of_all_knows_it_all() -> None:
+    seen = module._Seen(members=[10], of=5)
+    assert module._error([3], seen, 50) == 50
+    assert module._error([3, 4], module._Seen(members=[10, 9], of=2), 19) == 0

@@ -226,6 +226,58 @@ def test_a_suspect_is_forgotten_too(shop: Shop, forgetter: Forgetter) -> None:
 
 
 @both_layouts
+def test_of_those_refused_before_the_first_delivery_only_the_user_is_let_off(
+    shop: Shop, forgetter: Forgetter
+) -> None:
+    refused = (ANN, BOB, f"{ANN}-and-more")
+    for openid in (*refused, *(f"o{n}" for n in range(20))):  # in each lane somebody who waits
+        shop.give(openid, subscriptions={TEMPLATE: "accept"})
+    broadcast = shop.broadcast("subscribe")
+    for lane in range(shop.settings.lanes):
+        shop.client.hset(keys.lane_broadcast(lane, broadcast), "canary", "50")
+    for claim in shop.take():
+        if claim.openid in refused:
+            shop.settle(claim, "settle", "void_all", "refused", errcode=43101, streak="refusal")
+    forgetter.forget("shop", ANN)
+    left = [
+        row.split(" ")[0]
+        for lane in range(shop.settings.lanes)
+        for row in shop.client.lrange(keys.suspects(lane, broadcast), 0, -1)
+    ]
+    assert sorted(left) == [f"{ANN}-and-more", BOB]
+
+
+@both_layouts
+def test_attempts_that_were_counted_for_the_user_go(shop: Shop, forgetter: Forgetter) -> None:
+    shop.give(ANN, formId="a")
+    shop.give(BOB, formId="b")
+    broadcast = shop.broadcast()
+    shop.open(broadcast)
+    for claim in shop.take():
+        shop.settle(claim, "delay", "back", "-", streak="-")
+    tries = {openid: keys.tries(shop.lane(openid), broadcast) for openid in (ANN, BOB)}
+    items = {openid: f"{shop.bucket(openid)}:{openid}" for openid in (ANN, BOB)}
+    assert shop.client.hexists(tries[ANN], items[ANN])
+    assert forgetter.forget("shop", ANN).dropped == 1
+    assert not shop.client.hexists(tries[ANN], items[ANN])
+    assert shop.client.hexists(tries[BOB], items[BOB])
+    gone(shop, ANN)
+
+
+def test_a_bucket_is_empty_once_its_last_member_is_forgotten(
+    shop: Shop, forgetter: Forgetter
+) -> None:
+    mate = next(f"o{n}" for n in range(10_000) if shop.bucket(f"o{n}") == shop.bucket(ANN))
+    for openid in (ANN, mate):
+        shop.give(openid, formId=openid)
+    buckets = keys.audience_buckets(0, "shop", "all")
+    forgetter.forget("shop", ANN)
+    assert shop.client.getbit(buckets, shop.bucket(ANN)) == 1
+    forgetter.forget("shop", mate)
+    assert shop.client.getbit(buckets, shop.bucket(ANN)) == 0
+
+
+@both_layouts
 def test_doubts_and_receipts_go_and_a_late_receipt_moves_nothing(
     shop: Shop, forgetter: Forgetter
 ) -> None:

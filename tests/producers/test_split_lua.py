@@ -38,6 +38,25 @@ def test_a_full_window_stops_after_the_bucket_that_filled_it(lane: Lane) -> None
     assert lane.copy("b1")["split"] == ""
 
 
+def test_a_bucket_that_just_fills_the_window_is_the_last_one(lane: Lane) -> None:
+    lane.audience("vip", *OPENIDS)
+    first, second, *_ = map(len, in_bucket_order(lane, OPENIDS))
+    lane.adopt("b1", audience="vip", window=first)
+    assert lane.split("b1") == [1, 1, first, first]
+    lane.adopt("b2", audience="vip", window=first + 1)
+    assert lane.split("b2") == [1, 2, first + second, first + second]
+
+
+def test_a_queue_of_exactly_the_window_is_full(lane: Lane) -> None:
+    lane.audience("vip", *OPENIDS)
+    first = len(in_bucket_order(lane, OPENIDS)[0])
+    lane.adopt("b1", audience="vip", window=first)
+    lane.split("b1")
+    assert lane.split("b1") == [3, "1", 0, first]
+    lane.client.lpop(lane.key("queue", "b1"))
+    assert lane.split("b1")[:2] == [1, 2]
+
+
 def test_two_splitters_with_one_cursor_move_a_bucket_once(lane: Lane) -> None:
     lane.audience("vip", *OPENIDS)
     lane.adopt("b1", audience="vip", window=1)

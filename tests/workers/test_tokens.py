@@ -278,6 +278,23 @@ async def test_ten_processes_fetch_one_token(office: Office) -> None:
     assert office.fetches() == 1
 
 
+async def test_who_gets_the_lock_looks_once_more(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process fetched the token between the first look and the lock."""
+    slow, quick = await office.keeper(), await office.keeper()
+    lock = slow._client.set
+
+    async def set_after_the_other(*args: Any, **options: Any) -> Any:
+        await quick.tick()
+        return await lock(*args, **options)
+
+    monkeypatch.setattr(slow._client, "set", set_after_the_other)
+    await slow.tick()
+    assert value_of(slow) == value_of(quick)
+    assert office.fetches() == 1
+
+
 async def test_a_new_process_uses_the_token_that_is_there(office: Office) -> None:
     first = await office.keeper()
     await first.tick()
