@@ -391,16 +391,6 @@ def test_a_call_of_one_user_takes_2_ms_at_the_most(lane: Lane) -> None:
     assert slowest < 2000
 
 
-def test_sources_are_remembered_for_a_week_and_at_most_five_hundred(lane: Lane) -> None:
-    lane.give("anna", *(accept(f"T{n}", source="e") for n in range(250)))
-    assert len(lane.subs("anna")) == 500
-    lane.give("anna", accept("T0", source="e1"))
-    assert lane.give("anna", accept("T0", source="e2")) == [-3, 0]
-    lane.now_ms += WEEK + 1
-    assert lane.give("anna", accept("T0", source="e2")) == [1, 0]
-    assert len(lane.subs("anna")) == 251
-
-
 def test_a_users_permits_outlive_the_last_of_them_whatever_comes_later(lane: Lane) -> None:
     """A tombstone that ended before its form_id would let the same one be collected again."""
     lane.give("anna", form("A", lane.now_ms + 6 * DAY))
