@@ -9,3 +9,9 @@ local function whole(what, text, low, high)
   if not number or not (number >= low and number <= high) or number % 1 ~= 0 then refuse(what, text) end
   return number
 end
+
+-- A count in a hash, which is known to be one. A count that is no number (somebody wrote into it)
+-- begins anew: it must not end a script half-way.
+local function bump(key, field, by)
+  if type(redis.pcall('HINCRBY', key, field, by)) == 'table' then redis.call('HSET', key, field, by) end
+end

@@ -80,28 +80,41 @@ end
 
 local CLOCKS = 5000  -- WeChat's clock and ours may differ by so many ms
 
--- A receipt of this user and template that came within the attempt's time: its errcode, or nothing.
-local function early_receipt(prefix, app, openid, member, since)
-  if kind_of(member) ~= 's' then return end
+-- The receipt of this user and template that came within the attempt's time, if it is the only one
+-- and nobody else may have caused it: its errcode and msgid. It is used up.
+local function early_receipt(prefix, app, openid, held)
+  if kind_of(held.member) ~= 's' then return end
   local receipts = prefix .. 'receipts:' .. app .. ':' .. openid
+  local template, only, errcode = string.sub(held.member, 3), nil, nil
   local found = redis.call('HGETALL', receipts)
+  if #found == 0 then return end
+  local turn = tonumber(redis.call('ZSCORE', sending, openid) or 0)
+  if turn > now and turn ~= held.since + lease then return end  -- another message is being sent
   for i = 1, #found, 2 do
-    local errcode, at = string.match(found[i + 1], '^(%S+) (%S+)$')
-    local template = string.match(found[i], '^(%S+) ')
+    local of, msgid = string.match(found[i], '^(%S+) (%S*)$')
+    local code, at, unsure = string.match(found[i + 1], '^(%S+) (%d+)(.*)$')
     at = tonumber(at)
-    if template == string.sub(member, 3) and at >= since - CLOCKS and at <= now + CLOCKS then
-      redis.call('HDEL', receipts, found[i])
-      return errcode
+    if of == template and at and at >= held.since - CLOCKS and at <= now + CLOCKS then
+      if only or unsure ~= '' then return end
+      only, errcode = msgid, code
     end
   end
+  if only then redis.call('HDEL', receipts, template .. ' ' .. only) end
+  return errcode, only
 end
 
 -- What an unanswered message ends as: in_doubt, listed with its time, unless its receipt is here.
 local function doubtful_outcome(prefix, app, id, item, held, ttl)
-  local _, openid = bucket_and_openid(item)
-  local errcode = early_receipt(prefix, app, openid, held.member, held.since)
-  if errcode == '0' then return 'delivered' end
-  if errcode then return 'failed' end
+  local bucket, openid = bucket_and_openid(item)
+  local errcode, msgid = early_receipt(prefix, app, openid, held)
+  if errcode then
+    if msgid ~= '' and not left_as(prefix, id, item) then  -- the same receipt again is known by it
+      local msgids = prefix .. 'msgids:' .. id .. ':' .. bucket
+      redis.call('HSET', msgids, openid, msgid)
+      redis.call('PEXPIRE', msgids, 86400000)
+    end
+    return errcode == '0' and 'delivered' or 'failed'
+  end
   local doubts = prefix .. 'doubts:' .. id
   redis.call('HSET', doubts, item, string.format('%d %d %s', held.since, now, held.member))
   redis.call('PEXPIRE', doubts, ttl)

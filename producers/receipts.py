@@ -1,9 +1,10 @@
 """Receipts and doubts: WeChat's final word on a send, and what stays without one.
 
 `subscribe_msg_sent_event` says what became of an accepted subscribe message. It is matched by msgid
-where that is known, else by openid, template and time within the POST's interval. An outcome moves
-at most once by receipt: in_doubt to delivered or failed, delivered to failed. Receipts may come
-before the answer, twice, or in disorder; one that finds no recipient yet is kept for a day.
+before anything else; one whose msgid no answer gave goes to the nearest doubt by openid, template
+and time within the POST's interval, unless another message could be meant. An outcome moves at most
+once by receipt: in_doubt to delivered or failed, delivered to failed. Receipts may come before the
+answer, twice, or in disorder; one that finds no recipient yet is kept for a day.
 
 What no receipt settles can be listed, and settled in bulk by an operator's decision.
 

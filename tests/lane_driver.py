@@ -378,6 +378,27 @@ class Lane:
         assert cursor == "0", "so few are one page"
         return found
 
+    def receipt(
+        self,
+        openid: str,
+        *candidates: str,
+        msgid: str = "",
+        errcode: int = 0,
+        at_ms: int = 0,
+        template: str = "T",
+    ) -> tuple[str, str]:
+        """Settle by receipt; the candidates are the newest first. Return broadcast, what."""
+        args = ["", self.now_ms, self.prefix, self.item(openid), template, msgid, errcode]
+        args += [at_ms or self.now_ms, TTL, *candidates]
+        names = [keys.receipts(self.number, self.app, openid)]
+        broadcast, what = self.run("producers", "receipt", names, args)
+        return broadcast, what
+
+    def resolve(self, broadcast: str, outcome: str, *openids: str) -> int:
+        names = [self.key("lane_broadcast", broadcast), self.key("doubts", broadcast)]
+        args = [self.prefix, broadcast, outcome, *(self.item(openid) for openid in openids)]
+        return self.run("producers", "resolve", names, args)
+
     def promote(self, broadcast: str, limit: int = 1000) -> int:
         n = self.number
         names = [

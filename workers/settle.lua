@@ -154,9 +154,12 @@ local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
     outcome = doubtful_outcome(prefix, app, one.id, item, held, ttl)
   elseif outcome == 'delivered' and msgid ~= '-' then
     -- its receipt may have come first, and say that it failed after all
-    local early = redis.call('HGET', prefix .. 'receipts:' .. app .. ':' .. openid,
-      one.template .. ' ' .. msgid)
-    if early and string.sub(early, 1, 2) ~= '0 ' then outcome = 'failed' end
+    local receipts, name = prefix .. 'receipts:' .. app .. ':' .. openid, one.template .. ' ' .. msgid
+    local early = redis.call('HGET', receipts, name)
+    if early then
+      if string.sub(early, 1, 2) ~= '0 ' then outcome = 'failed' end
+      redis.call('HDEL', receipts, name)  -- it was this send's: no doubt may take it
+    end
   end
   spend_budget(one, outcome, streak)
   local value = outcome

@@ -1,0 +1,197 @@
+"""receipt.lua: which of several sends to one user a receipt is of."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from lane_driver import LEASE, Claimed, Lane, accept, row
+
+
+def start(lane: Lane, *broadcasts: str) -> None:
+    lane.give("anna", *(accept() for _ in broadcasts))
+    for broadcast in broadcasts:
+        lane.start(broadcast, "anna", channel="subscribe", open=1)
+
+
+def answer(lane: Lane, claim: Claimed, msgid: str) -> None:
+    lane.settle(row(claim, "settle", "spent", "delivered", streak="ok", msgid=msgid))
+
+
+def lose(lane: Lane, claim: Claimed) -> None:
+    """The answer never comes: the send is in doubt."""
+    lane.settle(row(claim, "settle", "doubt", "in_doubt"))
+
+
+def outcome(lane: Lane, broadcast: str) -> str:
+    return lane.outcomes(broadcast)["anna"]
+
+
+def test_a_msgid_that_is_known_decides_though_a_newer_doubt_fits_by_time(lane: Lane) -> None:
+    start(lane, "b1", "b2")
+    answer(lane, lane.take_one(), "m1")
+    lane.now_ms += 100
+    lose(lane, lane.take_one())
+    assert lane.receipt("anna", "b2", "b1", msgid="m1", errcode=7) == ("b1", "failed")
+    assert (outcome(lane, "b1"), outcome(lane, "b2")) == ("failed receipt", "in_doubt")
+    assert lane.receipt("anna", "b2", "b1", msgid="m1", errcode=7) == ("b1", "confirmed")
+    assert lane.receipt("anna", "b2", "b1", msgid="m2") == ("b2", "delivered")
+
+
+def test_a_receipt_by_time_goes_to_the_nearest_doubt(lane: Lane) -> None:
+    start(lane, "b1", "b2", "b3")
+    began = []
+    for _ in range(3):
+        began.append(lane.now_ms)
+        claim = lane.take_one()
+        lane.now_ms += 1000
+        lose(lane, claim)
+        lane.now_ms += 1000
+    newest_first = ("b3", "b2", "b1")
+    for n, broadcast in ((1, "b2"), (0, "b1"), (2, "b3")):
+        found = lane.receipt("anna", *newest_first, msgid=f"m{n}", at_ms=began[n] + 500)
+        assert found == (broadcast, "delivered")
+
+
+def test_a_receipt_that_may_be_of_an_unanswered_send_is_kept_for_its_msgid(lane: Lane) -> None:
+    start(lane, "b1", "b2")
+    lose(lane, lane.take_one())
+    lane.now_ms += 500
+    second = lane.take_one()
+    assert lane.receipt("anna", "b2", "b1", msgid="m2", errcode=7) == ("", "kept")
+    answer(lane, second, "m2")
+    assert (outcome(lane, "b1"), outcome(lane, "b2")) == ("in_doubt", "failed")
+    assert lane.receipt("anna", "b2", "b1", msgid="m1", at_ms=lane.now_ms - 400) == (
+        "b1",
+        "delivered",
+    )
+
+
+def test_a_receipt_that_came_first_is_used_up_by_the_send_whose_msgid_it_has(lane: Lane) -> None:
+    start(lane, "b1", "b2")
+    first = lane.take_one()
+    assert lane.receipt("anna", "b2", "b1", msgid="m1") == ("", "kept")
+    answer(lane, first, "m1")
+    lane.now_ms += 100
+    lose(lane, lane.take_one())
+    assert outcome(lane, "b2") == "in_doubt"
+
+
+def test_two_receipts_that_came_first_settle_no_doubt_by_time(lane: Lane) -> None:
+    start(lane, "b1")
+    claim = lane.take_one()
+    lane.receipt("anna", "b1", msgid="m1")
+    lane.receipt("anna", "b1", msgid="m2", errcode=7)
+    lose(lane, claim)
+    assert outcome(lane, "b1") == "in_doubt"
+
+
+def test_the_receipt_that_came_first_is_known_when_it_comes_again(lane: Lane) -> None:
+    start(lane, "b1", "b2")
+    first = lane.take_one()
+    lane.receipt("anna", "b2", "b1", msgid="m1")
+    lose(lane, first)
+    assert outcome(lane, "b1") == "delivered"
+    lane.now_ms += 100
+    lose(lane, lane.take_one())
+    assert lane.receipt("anna", "b2", "b1", msgid="m1") == ("b1", "confirmed")
+    assert outcome(lane, "b2") == "in_doubt"
+
+
+def test_a_decision_brings_nothing_back_whose_time_is_over(lane: Lane) -> None:
+    start(lane, "b1", "b2")
+    lose(lane, lane.take_one())
+    lane.now_ms += LEASE
+    lose(lane, lane.take_one())
+    for name in ("lane_broadcast", "outcomes"):
+        parts = ("b1",) if name == "lane_broadcast" else ("b1", lane.bucket("anna"))
+        lane.client.delete(lane.key(name, *parts))
+    assert lane.resolve("b1", "delivered", "anna") == 0
+    assert not lane.client.exists(lane.key("lane_broadcast", "b1"))
+    assert lane.outcomes("b1") == {}
+    assert lane.resolve("b2", "failed", "anna", "bert") == 1
+    assert lane.counts("b2") == {"total": 1, "done": 1, "o:in_doubt": 0, "o:failed": 1}
+
+
+@dataclass
+class Send:
+    """One send to the user, as it truly was."""
+
+    broadcast: str
+    msgid: str
+    answered: bool
+    errcode: int
+    posted_at: int = 0
+    receipts: list[int] = field(default_factory=list)
+
+
+SENDS = st.lists(
+    st.tuples(
+        st.booleans(),  # whether its answer came
+        st.sampled_from([0, 0, 7]),
+        st.sampled_from([50, 900, 7000]),  # ms until the answer, or its end
+        st.sampled_from([100, 3000, 20_000, 60_000]),  # ms until the next one
+        st.lists(st.sampled_from([-1, 0, 1, 40]), min_size=1, max_size=2),
+    ),
+    min_size=1,
+    max_size=5,
+)
+"""The last: when its receipts come: -1 before the answer, else so many sends after it."""
+
+
+@hypothesis_settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(SENDS)
+def test_whatever_the_order_no_send_is_settled_by_anothers_receipt(
+    lane: Lane, sends: list[tuple[bool, int, int, int, list[int]]]
+) -> None:
+    """Answered ones end as their own receipt says; a doubt as its own says, or stays."""
+    lane.client.flushall()
+    truth = [
+        Send(f"b{n}", f"m{n}", answered, errcode, receipts=when)
+        for n, (answered, errcode, _, _, when) in enumerate(sends)
+    ]
+    late: list[tuple[int, Send]] = []
+
+    def tell(send: Send) -> None:
+        names = [one.broadcast for one in reversed(truth)]
+        at_ms = send.posted_at // 1000 * 1000  # CreateTime is in seconds
+        lane.receipt("anna", *names, msgid=send.msgid, errcode=send.errcode, at_ms=at_ms)
+
+    start(lane, *(send.broadcast for send in truth))
+    for n, (send, (_, _, takes_ms, pause_ms, _)) in enumerate(zip(truth, sends, strict=True)):
+        claim = lane.take_one()
+        assert claim.broadcast == send.broadcast
+        send.posted_at = lane.now_ms
+        lane.now_ms += takes_ms
+        for when in send.receipts:
+            if when < 0:
+                tell(send)
+            else:
+                late.append((n + when, send))
+        answer(lane, claim, send.msgid) if send.answered else lose(lane, claim)
+        for due in [one for one in late if one[0] == n]:
+            late.remove(due)
+            tell(due[1])
+        lane.now_ms += pause_ms
+    for _, send in late:
+        tell(send)
+    far = min((pause for *_, pause, _ in sends), default=0) >= 20_000
+    for send in truth:
+        word = "failed" if send.errcode else "delivered"
+        found = outcome(lane, send.broadcast).partition(" ")[0]
+        if send.answered or far:
+            assert found == word, send
+        elif all(other.answered for other in truth if other is not send):
+            assert found in {word, "in_doubt"}, send
+    lane.check_ledger()
+
+
+@pytest.mark.parametrize("word", ["delivered", "failed"])
+def test_an_outcome_moves_once(lane: Lane, word: str) -> None:
+    start(lane, "b1")
+    lose(lane, lane.take_one())
+    errcode = 7 if word == "failed" else 0
+    assert lane.receipt("anna", "b1", msgid="m1", errcode=errcode) == ("b1", word)
+    lane.receipt("anna", "b1", msgid="m2", errcode=7)
+    assert outcome(lane, "b1") == f"{word} receipt"
