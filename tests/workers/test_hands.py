@@ -107,7 +107,9 @@ def test_a_wake_counts_once() -> None:
     hands.wake()
     hands.wake()
     hands.wait(60)
-    hands.wait(0.001)  # would be forever if it were woken by what is over
+    started = time.monotonic()
+    hands.wait(0.05)
+    assert time.monotonic() - started >= 0.05, "what is over wakes nobody"
 
 
 def test_closing_wakes_and_says_so(
