@@ -55,5 +55,9 @@ elseif state == 'running' then
   end
   redis.call('PUBLISH', ARGV[8], 'go ' .. id)
 end
+if state == 'finished' and drop == '' then  -- all are judged: whoever was refused is believed
+  local what = redis.call('HMGET', lane, 'channel', 'template')
+  void_suspects(prefix, app, id, what[1], what[2])
+end
 if drop ~= '' or state ~= 'running' then redis.call('PUBLISH', ARGV[8], 'stop ' .. id) end
 return { 1, dropped, sweeping() }

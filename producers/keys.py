@@ -114,7 +114,7 @@ def tries(lane: int, broadcast: str) -> str:
 def suspects(lane: int, broadcast: str) -> str:
     """list: ``openid refused_at_ms accepts`` of those refused before the first delivery.
 
-    Their other permits are void once it came. As the outcomes.
+    Their other permits are void once it came, or at the broadcast's end. As the outcomes.
     """
     return f"{lane_prefix(lane)}suspects:{broadcast}"
 

@@ -4,6 +4,8 @@ A lane has a copy once it has adopted the broadcast (`producers.lifecycle`). Not
 a hash with a mark and nothing else would pass for a copy, and never become one.
 """
 
+from collections.abc import Sequence
+
 from producers import keys, scripts
 from producers.store import Client
 
@@ -26,15 +28,30 @@ class Copies:
         """
         return bool(self._mark(keys=[keys.lane_broadcast(lane, broadcast)], args=[field, value]))
 
-    def open(self, broadcast: str, lane: int) -> bool:
+    def open(self, app: str, broadcast: str, lane: int) -> bool:
         """Let the flood into a lane: somewhere a message was delivered. As `mark`."""
-        return self._let_in(broadcast, lane, "")
+        return self._let_in(app, broadcast, lane, "")
 
-    def give_canary(self, broadcast: str, lane: int, canary: int) -> bool:
-        """Say how many permits may be at risk in a lane before the first delivery. As `mark`."""
-        return self._let_in(broadcast, lane, str(canary))
+    def give_canary(
+        self, app: str, broadcast: str, lane: int, canary: int, met: Sequence[int] = (0, 0, 0)
+    ) -> bool:
+        """Say how many permits may be at risk in a lane before the first delivery. As `mark`.
 
-    def _let_in(self, broadcast: str, lane: int, canary: str) -> bool:
-        script_keys = [keys.lane_broadcast(lane, broadcast), keys.queue(lane, broadcast)]
-        args = [broadcast, keys.lane_prefix(lane), canary]
+        Args:
+            app: the broadcast's.
+            broadcast: whose copy.
+            lane: where.
+            canary: how many; 0 takes it away.
+            met: template errors, refusals and unknown errors that the canary met elsewhere.
+        """
+        return self._let_in(app, broadcast, lane, str(canary), *met)
+
+    def _let_in(self, app: str, broadcast: str, lane: int, canary: str, *met: int) -> bool:
+        script_keys = [
+            keys.lane_broadcast(lane, broadcast),
+            keys.queue(lane, broadcast),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+        ]
+        args = ["", "", broadcast, keys.lane_prefix(lane), canary, *met]
         return bool(self._open(keys=script_keys, args=args))

@@ -26,6 +26,9 @@ _REASONS: Final = {
 }
 _OVER_BUDGET: Final = "over the error budget: too many of the last answers failed"
 
+_MET: Final = ("template_errors", "refusals", "unknowns")
+"""What a canary has met, in a lane's copy."""
+
 _ORPHAN_MS: Final = 3_600_000
 """An id that was listed and whose home never came is forgotten after an hour."""
 
@@ -104,7 +107,7 @@ class Keeper:
             return
         if state not in ENDED and drop != "late" and int(expires_at_ms) <= self._now_ms():
             self._expire(broadcast)
-        self._open(broadcast, int(canary_lane))
+        self._open(app, broadcast, int(canary_lane))
         if self._broadcasts.finish(broadcast):
             self._client.zrem(keys.active(app), broadcast)
 
@@ -140,20 +143,23 @@ class Keeper:
         except (IllegalMoveError, NotFoundError):
             return
 
-    def _open(self, broadcast: str, canary_lane: int) -> None:
-        """After the first delivery open every lane; move a canary on whose lane is used up."""
+    def _open(self, app: str, broadcast: str, canary_lane: int) -> None:
+        """After the first delivery open every lane; move a canary on whose lane is used up.
+
+        It takes along what it met: K errors over all lanes pass the verdict in the last one.
+        """
         lanes = range(self._settings.lanes)
         pipeline = self._client.pipeline(transaction=False)
         for lane in lanes:
             pipeline.hmget(
                 keys.lane_broadcast(lane, broadcast),
-                ["open", "split", "done", "total", "template_errors", "state"],
+                ["open", "split", "done", "total", "state", *_MET],
             )
         copies = pipeline.execute()
         if any(copy[0] == "1" for copy in copies):
-            self.open_lanes(broadcast, [lane for lane in lanes if copies[lane][0] == "0"])
+            self.open_lanes(app, broadcast, [lane for lane in lanes if copies[lane][0] == "0"])
             return
-        _, split, done, total, errors, state = copies[canary_lane]
+        _, split, done, total, state, *met = copies[canary_lane]
         used_up = split == "done" and int(done) >= int(total) and state == "running"
         waiting = [
             lane
@@ -163,9 +169,9 @@ class Keeper:
         ]
         if not used_up or not waiting:
             return
-        left = max(1, self._settings.canary - int(errors or 0))
-        self._copies.give_canary(broadcast, canary_lane, 0)
-        if not self._copies.give_canary(broadcast, waiting[0], left):
+        self._copies.give_canary(app, broadcast, canary_lane, 0)
+        errors = [int(number or 0) for number in met]
+        if not self._copies.give_canary(app, broadcast, waiting[0], self._settings.canary, errors):
             return  # it has not adopted the broadcast yet: again in a second
         self._client.hset(
             keys.home(self._broadcasts.home_lane(broadcast), broadcast),
@@ -173,10 +179,10 @@ class Keeper:
             str(waiting[0]),
         )
 
-    def open_lanes(self, broadcast: str, lanes: list[int]) -> None:
+    def open_lanes(self, app: str, broadcast: str, lanes: list[int]) -> None:
         """Let the flood into these lanes: somewhere a message was delivered."""
         for lane in lanes:
-            self._copies.open(broadcast, lane)
+            self._copies.open(app, broadcast, lane)
 
     def _forget_orphan(self, app: str, broadcast: str) -> None:
         listed_at = self._client.zscore(keys.active(app), broadcast)

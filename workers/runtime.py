@@ -254,7 +254,7 @@ class Runtime:
         elif flag == "opened":
             logs.emit(CanaryOpened(app, broadcast, lane))
             others = [other for other in range(self.settings.lanes) if other != lane]
-            self._do(("open", broadcast), lambda: self._keeper.open_lanes(broadcast, others))
+            self._do(("open", broadcast), lambda: self._keeper.open_lanes(app, broadcast, others))
             self.hands.wake()
         elif flag == "complete":
             self._finish(broadcast)

@@ -121,7 +121,8 @@ local function apply_fate(one, fate, openid, held)
       if one.open then
         void_all(permits, subs, one.channel, one.template, now, members_of(held.item), openid)
       elseif not is_forgotten(members_of(held.item), openid) then
-        -- a wrong appid refuses everybody: believed once somebody was delivered, or all judged
+        -- a wrong appid refuses everybody: believed once somebody was delivered in any lane
+        -- (open.lua), or at the broadcast's end (adopt.lua)
         local count = math.max(0, count_of(subs, one.template))
         redis.call('RPUSH', one.suspects, string.format('%s %d %d', openid, now, count))
         redis.call('PEXPIRE', one.suspects, ttl)
@@ -308,10 +309,10 @@ for _, one in ipairs(order) do
     local has = redis.call('HMGET', one.lane, 'split', 'done', 'total')
     complete = has[1] == 'done' and tonumber(has[2] or 0) >= tonumber(has[3] or 0)
   end
-  if one.opened or complete and one.verdict == '' and one.drop == '' then
+  if one.opened then
     void_suspects(prefix, app, one.id, one.channel, one.template)
+    flags[#flags + 1] = one.id .. ' opened'
   end
-  if one.opened then flags[#flags + 1] = one.id .. ' opened' end
   if one.verdict ~= '' then flags[#flags + 1] = one.id .. ' verdict ' .. one.verdict end
   if not one.open then flags[#flags + 1] = one.id .. ' closed' end
   if complete then flags[#flags + 1] = one.id .. ' complete' end

@@ -14,7 +14,7 @@
 --       5 fence    string  last fence token
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
--- flight:ID, tries:ID, mail:ID, suspects:ID, outcomes:ID:BUCKET, permits:APP:OPENID,
+-- flight:ID, tries:ID, mail:ID, outcomes:ID:BUCKET, permits:APP:OPENID,
 -- subs:APP:OPENID, busy (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 max claims (1..1000),
 --       7 sending lease (ms), 8 permit margin (ms), 9 ttl of outcomes (ms),
@@ -161,7 +161,6 @@ local function visit(id, quantum)
     local count = redis.call('HMGET', lane, 'done', 'total')
     if tonumber(count[1] or 0) >= tonumber(count[2] or 0) then
       rows[#rows + 1] = 'Q ' .. id
-      void_suspects(prefix, app, id, has[3], has[4])
     end
   end
   return left > 0

@@ -27,6 +27,8 @@ def test_the_first_generation_makes_the_copy(lane: Lane) -> None:
         "template_errors": "0",
         "refusals": "0",
         "unknowns": "0",
+        "recent": "0",
+        "recent_errors": "0",
     }
     assert 0 < lane.client.pttl(lane.key("lane_broadcast", "b1")) <= TTL
 

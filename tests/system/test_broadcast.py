@@ -177,6 +177,39 @@ def test_a_wrong_appid_pauses_having_touched_one_permit_per_recipient(
     assert shop.ledger()["void"] == 10
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("users", [30, 2000])
+@pytest.mark.parametrize("errcode", [40003, 41028, 43101])
+@pytest.mark.parametrize("lanes", [8])
+def test_a_wrong_appid_touches_k_permits_over_all_lanes_together(
+    shop, make_settings, wechat, units, eventually, errcode, users
+) -> None:
+    settings = make_settings(lanes=8, canary=5)
+    shop = type(shop)(shop.client, settings, wechat)
+    wechat.ask("config", {"known_openids_only": errcode == 40003})
+    if errcode == 43101:
+        for _ in range(2):
+            shop.collect_subscriptions(users, TEMPLATE, given=False)
+        spec = subscribe_spec()
+    else:
+        shop.collect_form_ids(users, each=2, given=False)
+        spec = template_spec()
+    units.start(settings, wechat)
+
+    broadcast = shop.broadcasts.create(spec).id
+    status = eventually(
+        lambda: (
+            (s := shop.broadcasts.status(broadcast)).state != "running" and not s.in_flight and s
+        ),
+        "the broadcast stopped",
+    )
+
+    assert (status.state, status.errcode) == ("paused", errcode)
+    ledger = shop.ledger()
+    assert (ledger["void"], ledger["available"]) == (5, 2 * users - 5)
+    assert sum(status.errcodes.values()) == 5
+
+
 def test_a_lost_answer_is_repeated_with_the_same_form_id_and_counts_once(
     shop, wechat, units
 ) -> None:
