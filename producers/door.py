@@ -4,24 +4,23 @@ Whoever trusts the openid that a phone sends lets anyone file permits, and rejec
 name. Here a ``wx.login`` code is exchanged for a short-lived signed ticket (see `tickets`), and
 what comes with a ticket is stored for the openid in the ticket, whatever the upload says.
 
-In Redis: small limits only (see `flood`). A replayed upload counts once: a form_id or prepay_id
-twice is one anyway, and subscriptions need an ``id`` here. If the process dies before the answer,
-the phone sends the same again, which loses and doubles nothing.
+In Redis: small limits only (see `flood` and `knocks`). A replayed upload counts once: a form_id or
+prepay_id twice is one anyway, and subscriptions need an ``id`` here. If the process dies before the
+answer, the phone sends the same again, which loses and doubles nothing.
 
 What it does not do: a user can still lie about *themselves*, for instance report an accept that
 never was; WeChat then refuses the send (43101), and that user alone goes without.
 """
 
-import asyncio
 import contextlib
-import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 import orjson
 
-from producers import addresses, keys, logs
+from producers import keys, logs
 from producers.collect import Collector, Report
 from producers.errors import (
     CodeRefusedError,
@@ -29,9 +28,11 @@ from producers.errors import (
     ForeignOpenidError,
     InvalidInputError,
     LoginUnavailableError,
+    TicketError,
 )
 from producers.events import LoginAnswered, LoginFailed
 from producers.flood import Flood, Limit
+from producers.knocks import Knocks
 from producers.login_codes import Exchange, LoginCodes
 from producers.retry import repeat
 from producers.settings import Settings, ms
@@ -46,7 +47,7 @@ MAX_TEMPLATES: Final = 5
 """Templates of one upload: as many as wx.requestSubscribeMessage takes (WeChat docs)."""
 
 _LOGINS: Final = 200
-"""Logins under way in one process: as many again as WeChat's connections; more are sent away."""
+"""Codes that one process asks WeChat about at once; more are sent away."""
 
 _MINUTE_QUOTA: Final = 45011
 _MINUTE_MS: Final = 60_000
@@ -72,7 +73,8 @@ class Door:
         self._flood = Flood(client)
         self._tickets = Tickets(settings)
         self._codes: LoginCodes | None = None
-        self._logins = 0
+        self._knocks = Knocks(client, settings)
+        self._logins: Counter[str] = Counter()
 
     async def open(self) -> None:
         """Open the session to WeChat, on this event loop."""
@@ -86,18 +88,20 @@ class Door:
 
     # -- logging in -------------------------------------------------------------------------
 
-    async def login(self, app: str, code: str, address: str = "") -> Ticket:
+    async def login(self, app: str, code: str, address: str = "", earlier: str = "") -> Ticket:
         """Exchange a code of ``wx.login`` for a ticket.
 
         Args:
             app: alias of the app.
             code: as the phone sent it; it works once, for five minutes.
             address: the client's, as far as it can be trusted; empty: none is counted.
+            earlier: a ticket that the phone had before, expired or not; it is no proof of who logs
+                in, but that the phone is one of ours, see `knocks`.
 
         Raises:
             UnknownAppError: no such app.
             CodeRefusedError: WeChat does not take the code: the phone calls wx.login again.
-            FloodError: too many logins, or refused codes, of this address.
+            FloodError: too many logins, or refused codes, of this address, user or app.
             LoginUnavailableError: WeChat gave no verdict, or this process has its hands full.
             StoreUnavailableError: Redis did not answer.
         """
@@ -106,61 +110,49 @@ class Door:
             raise RuntimeError("open the door before logging in")
         if not isinstance(code, str) or not _CODE.fullmatch(code):
             raise CodeRefusedError(0)
-        if self._logins >= _LOGINS:
-            raise LoginUnavailableError(_SOON_MS)
-        self._logins += 1
+        knock = await self._knocks.admit(app, address, self._known(app, earlier))
+        found = Exchange()
         try:
-            await asyncio.to_thread(self._count_login, app, address)
-            found = await self._codes.exchange(app, code)
-            if found.openid:
-                logs.emit(LoginAnswered(app, found.openid, 0, ""))
-                return await asyncio.to_thread(self._ticket, app, found.openid)
-            raise await self._no_ticket(app, address, found)
+            with self._asking(app):
+                found = await self._codes.exchange(app, code)
         finally:
-            self._logins -= 1
+            if not found.is_refused:
+                await self._knocks.give_back(knock)
+        if found.openid:
+            logs.emit(LoginAnswered(app, found.openid, 0, ""))
+            return self._ticket(app, found.openid, knock.now_ms)
+        raise self._no_ticket(app, found)
 
-    async def _no_ticket(
-        self, app: str, address: str, found: Exchange
-    ) -> CodeRefusedError | LoginUnavailableError:
-        """Count and log a login that failed, and say how."""
+    @contextlib.contextmanager
+    def _asking(self, app: str) -> Iterator[None]:
+        """Hold a place at WeChat; one app whose WeChat is slow leaves half of them to others."""
+        share = _LOGINS if len(self._settings.apps) == 1 else max(1, _LOGINS // 2)
+        if self._logins[app] >= share or self._logins.total() >= _LOGINS:
+            raise LoginUnavailableError(_SOON_MS)
+        self._logins[app] += 1
+        try:
+            yield
+        finally:
+            self._logins[app] -= 1
+
+    def _known(self, app: str, earlier: str) -> str:
+        """Return the user of an earlier ticket, whatever its age; '' if it is none of ours."""
+        try:
+            return self._tickets.read(app, earlier).openid if earlier else ""
+        except TicketError:
+            return ""
+
+    def _no_ticket(self, app: str, found: Exchange) -> CodeRefusedError | LoginUnavailableError:
+        """Log a login that failed, and say how."""
         if found.is_refused:
             logs.emit(LoginAnswered(app, "", found.errcode, found.rid))
-            await asyncio.to_thread(self._count_refused_code, app, address)
             return CodeRefusedError(found.errcode)
         logs.emit(LoginFailed(app, found.errcode, found.rid, found.error))
         return LoginUnavailableError(_MINUTE_MS if found.errcode == _MINUTE_QUOTA else _SOON_MS)
 
-    def _ticket(self, app: str, openid: str) -> Ticket:
+    def _ticket(self, app: str, openid: str, now_ms: int) -> Ticket:
         life_s = ms(self._settings.ticket_life) // 1000
-        return Ticket(self._tickets.sign(app, openid, self._now_ms() // 1000 + life_s), life_s)
-
-    def _count_login(self, app: str, address: str) -> None:
-        """Let a login pass that is neither one too many nor from where codes are guessed."""
-        if address:
-            lane, caller = self._caller(address)
-            admission = self._flood.admit(
-                lane,
-                (
-                    Limit(keys.login_flood(lane, app, caller), self._settings.logins_per_minute),
-                    self._refused_codes(lane, app, caller, need=1, cost=0),
-                ),
-            )
-            if not admission.admitted:
-                raise FloodError(admission.wait_ms)
-
-    def _count_refused_code(self, app: str, address: str) -> None:
-        if address:
-            lane, caller = self._caller(address)
-            self._flood.admit(lane, (self._refused_codes(lane, app, caller, need=0, cost=1),))
-
-    def _refused_codes(self, lane: int, app: str, caller: str, *, need: int, cost: int) -> Limit:
-        key = keys.refused_code_flood(lane, app, caller)
-        return Limit(key, self._settings.refused_codes_per_minute, need, cost)
-
-    def _caller(self, address: str) -> tuple[int, str]:
-        """Return the lane and the name under which an address is counted; not the address."""
-        name = hashlib.sha256(addresses.network(address).encode()).hexdigest()[:32]
-        return keys.lane_of(name, self._settings.lanes), name
+        return Ticket(self._tickets.sign(app, openid, now_ms // 1000 + life_s), life_s)
 
     # -- with a ticket ----------------------------------------------------------------------
 
@@ -191,7 +183,8 @@ class Door:
         """
         lane = keys.bucket_of(openid, self._settings.buckets) % self._settings.lanes
         key = keys.upload_flood(lane, app, openid)
-        admission = self._flood.admit(lane, (Limit(key, self._settings.uploads_per_minute),))
+        limits = (Limit(key, self._settings.uploads_per_minute),)
+        admission = self._flood.admit(lane, limits)
         if not admission.admitted:
             raise FloodError(admission.wait_ms)
         return admission.now_ms

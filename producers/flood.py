@@ -24,7 +24,7 @@ class Limit:
         key: where it is counted.
         per_minute: as many at once, and spread over a minute again.
         need: room that must be there; 0 never refuses.
-        cost: what the call is counted as; 0 only looks.
+        cost: what the call is counted as; 0 only looks, less gives back.
     """
 
     key: str
@@ -55,11 +55,11 @@ class Flood:
         self._script = client.register_script(scripts.source("producers", "flood"))
         self._callers = threading.local()
 
-    def admit(self, lane: int, limits: Sequence[Limit]) -> Admission:
+    def admit(self, place: int | str, limits: Sequence[Limit]) -> Admission:
         """Count one call, if all its limits have room.
 
         Args:
-            lane: of all the limits' keys.
+            place: of all the limits' keys: a lane, or an app's own.
             limits: at least one.
 
         Raises:
@@ -71,7 +71,11 @@ class Flood:
         args: list[str | float] = [scripts.new_token(), ""]
         for limit in limits:
             args += (_MINUTE_MS / limit.per_minute, limit.per_minute, limit.need, limit.cost)
-        script_keys = [keys.reply(lane, "flood", caller), *(limit.key for limit in limits)]
+        if isinstance(place, int):
+            reply = keys.reply(place, "flood", caller)
+        else:
+            reply = keys.app_reply(place, "flood", caller)
+        script_keys = [reply, *(limit.key for limit in limits)]
         admitted, wait_ms, now_ms = repeat(
             "judging a flood limit", lambda: self._script(keys=script_keys, args=args)
         )

@@ -250,14 +250,22 @@ def upload_flood(lane: int, app: str, openid: str) -> str:
     return f"{lane_prefix(lane)}flood:upload:{app}:{openid}"
 
 
-def login_flood(lane: int, app: str, caller: str) -> str:
-    """string: as `upload_flood`, of the logins of an address; the caller is its digest."""
-    return f"{lane_prefix(lane)}flood:login:{app}:{caller}"
+def app_reply(app: str, script: str, caller: str) -> str:
+    """string: as `reply`, of a script that works on an app's own keys; 10 minutes."""
+    return f"{app_prefix(app)}reply:{script}:{caller}"
 
 
-def refused_code_flood(lane: int, app: str, caller: str) -> str:
-    """string: as `login_flood`, of the login codes of it that WeChat refused."""
-    return f"{lane_prefix(lane)}flood:code:{app}:{caller}"
+def login_flood(app: str, caller: str = "") -> str:
+    """string: as `upload_flood`, of the logins of an address, whose digest the caller is.
+
+    Also of a user known from an earlier ticket; '' is the app's own, all callers' together.
+    """
+    return f"{app_prefix(app)}flood:login:{caller}"
+
+
+def refused_code_flood(app: str, caller: str = "") -> str:
+    """string: as `login_flood`, of the login codes that WeChat refused, or has not answered yet."""
+    return f"{app_prefix(app)}flood:code:{caller}"
 
 
 def home(lane: int, broadcast: str) -> str:

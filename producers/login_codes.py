@@ -24,7 +24,8 @@ PATH: Final = "/sns/jscode2session"
 TIMEOUT_S: Final = 5.0
 """The whole exchange, with its repeat: the phone waits for it."""
 
-_CONNECTIONS: Final = 100
+_CONNECTIONS: Final = 200
+"""As many as the door lets through at once: nobody waits for a connection of another app."""
 _MOST: Final = 65_536
 """Bytes of a reply that are read; WeChat's are about a hundred."""
 _PAUSE_S: Final = 0.3

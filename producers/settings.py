@@ -268,7 +268,16 @@ class Settings(BaseSettings):
         description="logins of one address; thousands of phones may share a carrier's",
     )
     refused_codes_per_minute: int = Field(
-        60, ge=1, le=60_000, description="login codes of one address that WeChat refused"
+        300,
+        ge=1,
+        le=60_000,
+        description="login codes of one address that WeChat refused; more wait their turn",
+    )
+    app_logins_per_minute: int = Field(
+        12_000,
+        ge=2,
+        le=6_000_000,
+        description="login codes of one app that WeChat is asked about; half of them refused ones",
     )
     callback_max_age: Duration = Field(
         timedelta(minutes=5),

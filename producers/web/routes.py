@@ -304,7 +304,9 @@ TABLE: Final[tuple[Route, ...]] = (
         _ok("A ticket, for this user's permits alone", models.Ticket),
         body=Body(TypeAdapter(models.Login), limit=_SMALL),
         problems=(429,),
-        text="Exchanges a code of wx.login. The session_key never leaves the service.",
+        text="Exchanges a code of wx.login. The session_key never leaves the service. A ticket "
+        "that the phone had before, expired or not, may come as bearer: its user then waits behind "
+        "no bad codes of the same address.",
     ),
     Route(
         "POST",

@@ -30,6 +30,7 @@ from producers.errors import (
     TicketError,
     UnknownAppError,
 )
+from producers.knocks import caller_of
 from producers.sandbox import Sandbox, SandboxConfig
 from producers.settings import Settings
 
@@ -231,6 +232,8 @@ async def test_more_logins_than_a_process_can_carry_are_sent_away_at_once(
     sandbox: Sandbox, at: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door_module, "_LOGINS", 1)
+    slow = {"api": "/sns/jscode2session", "action": "delay", "ms": 300, "count": 1}
+    sandbox.orders.configure({"faults": [slow]})
     async with opened(at(sandbox.url)) as door:
         results = await asyncio.gather(
             door.login("shop", "code-anna"),
@@ -596,9 +599,8 @@ async def test_an_address_that_floods_with_logins_is_held_back_alone(
         await door.login("shop", "c5")
 
 
-async def test_guessed_codes_close_the_door_before_wechat_is_asked_again(
-    sandbox: Sandbox, at: Maker
-) -> None:
+async def test_guessed_codes_are_not_asked_about_without_end(sandbox: Sandbox, at: Maker) -> None:
+    """Beyond the limit they wait, and a good one of the same address with them."""
     async with opened(at(sandbox.url, refused_codes_per_minute=2)) as door:
         for guess in ("g1", "g2"):
             with pytest.raises(CodeRefusedError):
@@ -606,6 +608,68 @@ async def test_guessed_codes_close_the_door_before_wechat_is_asked_again(
         with pytest.raises(FloodError):
             await door.login("shop", "code-anna", "203.0.113.9")
         await door.login("shop", "code-anna", "203.0.113.10")  # the code was not used up
+        await door.login("shop", "code-bert")
+
+
+@pytest.mark.parametrize("life_s", [600, -600])
+async def test_who_was_here_before_waits_behind_no_bad_codes(
+    sandbox: Sandbox, at: Maker, life_s: int
+) -> None:
+    async with opened(at(sandbox.url, refused_codes_per_minute=1)) as door:
+        with pytest.raises(CodeRefusedError):
+            await door.login("shop", "g1", "203.0.113.9")
+        for earlier in ("", "v1.shop.oAnna.1.x", ticket(door, app="cafe")):
+            with pytest.raises(FloodError):
+                await door.login("shop", "code-anna", "203.0.113.9", earlier)
+        await door.login("shop", "code-anna", "203.0.113.9", ticket(door, life_s=life_s))
+        for _ in range(11):  # and is no door for guesses
+            with pytest.raises(CodeRefusedError):
+                await door.login("shop", "g", "203.0.113.9", ticket(door))
+        with pytest.raises((FloodError, CodeRefusedError)):
+            await door.login("shop", "g", "203.0.113.9", ticket(door))
+        limit = keys.login_flood("shop", "user:oAnna")
+        assert 0 < door._client.pttl(limit) <= 60_000
+
+
+async def test_an_apps_calls_to_wechat_are_bounded_whatever_the_addresses(
+    sandbox: Sandbox, at: Maker
+) -> None:
+    """Half of them are kept for codes that are good."""
+    sandbox.orders.configure({"codes": "any"})
+    async with opened(at(sandbox.url, app_logins_per_minute=4)) as door:
+        for number in range(4):
+            await door.login("shop", f"c{number}", f"203.0.113.{number}")
+        with pytest.raises(FloodError):
+            await door.login("shop", "c9", "203.0.113.9")
+        await door.login("cafe", "c9", "203.0.113.9")
+    sandbox.orders.configure({"codes": "given"})
+    async with opened(at(sandbox.url, app_logins_per_minute=4)) as door:
+        door._client.flushall()
+        for number in range(2):
+            with pytest.raises(CodeRefusedError):
+                await door.login("shop", f"g{number}", f"203.0.113.{number}")
+        with pytest.raises(FloodError):
+            await door.login("shop", "g5", "203.0.113.5")
+        got = await door.login("shop", "code-anna", "203.0.113.9", ticket(door))
+        assert door.check("shop", got.token) == "oAnna"
+
+
+async def test_a_line_has_an_end(
+    sandbox: Sandbox, at: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producers.knocks._LINE", 3)
+    monkeypatch.setattr("producers.knocks._LINES", 5)
+    async with opened(at(sandbox.url, refused_codes_per_minute=10)) as door:
+        for number in range(20):
+            place = f"203.0.113.{number % 2}"
+            with pytest.raises(CodeRefusedError):
+                await door.login("shop", f"g{number}", place)
+        results = await asyncio.gather(
+            *(door.login("shop", f"h{n}", f"203.0.113.{n % 2}") for n in range(10)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(one, FloodError) for one in results) >= 5
+        assert (door._knocks._waiting, door._knocks._lines) == (0, {})
 
 
 async def test_good_codes_do_not_count_as_guesses(sandbox: Sandbox, at: Maker) -> None:
@@ -625,10 +689,8 @@ async def test_good_codes_do_not_count_as_guesses(sandbox: Sandbox, at: Maker) -
         ("unix:", "unix:", True),
     ],
 )
-def test_an_address_is_what_a_client_cannot_change(
-    door: Door, one: str, other: str, same: bool
-) -> None:
-    assert (door._caller(one) == door._caller(other)) is same
+def test_an_address_is_what_a_client_cannot_change(one: str, other: str, same: bool) -> None:
+    assert (caller_of(one) == caller_of(other)) is same
 
 
 def test_the_sums_hold_after_a_flood(at: Maker) -> None:

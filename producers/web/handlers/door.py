@@ -8,7 +8,8 @@ from producers.web.handlers.permits import collected
 async def log_in(call: Call) -> Answer:
     """Exchange a login code for a collector ticket."""
     body: models.Login = call.body
-    ticket = await call.services.door.login(call.app, body.code, call.remote)
+    door = call.services.door
+    ticket = await door.login(call.app, body.code, call.remote, call.bearer)
     return Answer(value=models.Ticket(token=ticket.token, expires_in_s=ticket.expires_in_s))
 
 
