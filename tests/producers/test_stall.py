@@ -101,8 +101,8 @@ def test_a_verb_ends_in_time_in_each_of_four_threads(
     """On open connections and on new ones, at once; and when Redis goes on, so do they."""
     call = VERBS[verb]
     with Producer(valkey.settings, timeout=TIMEOUT_S) as producer, ThreadPoolExecutor(4) as threads:
-        if warm:
-            producer.status(running)
+        if warm:  # with timeouts as the settings say
+            list(threads.map(lambda _: producer.within(20).status(running), range(4)))
         with valkey.stalled():
             calls = [threads.submit(timed, lambda: call(producer, running)) for _ in range(4)]
             found = [one.result() for one in calls]
@@ -130,6 +130,22 @@ def test_a_plan_takes_the_demand_that_is_there_while_another_thread_waits_for_a_
             assert table.demand("shop") is table._kept["shop"][1]
             assert time.monotonic() - began < 0.1
             assert isinstance(waiting.result()[0], StoreUnavailableError)
+
+
+def test_a_plan_waits_no_longer_than_its_own_timeout_for_anothers_reading(
+    valkey: OwnValkey, running: str
+) -> None:
+    with Producer(valkey.settings, timeout=2) as producer, ThreadPoolExecutor(1) as threads:
+        producer.status(running)
+        table = producer._place.here.planner._table
+        with valkey.stalled():
+            waiting = threads.submit(timed, lambda: producer.plan("shop", "oA"))
+            while not table._reading.locked():
+                time.sleep(0.001)
+            error, seconds = timed(lambda: producer.within(0.2).plan("shop", "oA"))
+            assert isinstance(error, StoreUnavailableError)
+            assert seconds < 0.2 + GRACE_S
+        assert waiting.result()[0] is None
 
 
 def test_the_timeout_is_the_settings_or_the_constructors_or_the_calls(valkey: OwnValkey) -> None:
