@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- adopt: a lane takes over a newer generation of a broadcast: its state, its rate, its end.
 --
 -- Guarantee: an older or equal generation changes nothing, so it can be repeated at will. A lane has

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from producers.retry import LOST, repeat
+from producers.retry import LOST, raise_lasting, repeat
 from producers.store import Client
 
 
@@ -53,9 +53,9 @@ class Ahead:
                 self._let_go(broken=False)
             except LOST:
                 self._let_go(broken=True)
-            except redis.ResponseError:
+            except redis.ResponseError as error:
                 self._let_go(broken=False)
-                raise
+                raise_lasting(self._during, error)
             else:
                 self._let_go(broken=False)
                 return reply

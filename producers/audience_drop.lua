@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- audience_drop: empty some buckets of an audience in one lane: a step of its deletion.
 --
 -- Guarantee: size and bitmap say exactly what the sets hold, after each step. Run again it finds

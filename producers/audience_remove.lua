@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- audience_remove: take openids of one lane out of an audience. Removing one twice changes nothing.
 --
 -- Guarantee: size and bitmap say exactly what the sets hold.

@@ -146,6 +146,7 @@ class Audiences:
         self._settings = settings
         self._add = client.register_script(scripts.source("producers", "audience_add"))
         self._remove = client.register_script(scripts.source("producers", "audience_remove"))
+        self._mark = client.register_script(scripts.source("producers", "audience_mark"))
         self._drop = client.register_script(scripts.source("producers", "audience_drop"))
         self._swap = client.register_script(scripts.source("producers", "audience_swap"))
 
@@ -300,7 +301,7 @@ class Audiences:
         mark = _DELETING + since.removeprefix(_DELETING)
         repeat(
             "deleting the audience",
-            lambda: self._client.hset(keys.audiences(app), name, mark),
+            lambda: self._mark(keys=[keys.audiences(app)], args=[name, mark]),
         )
         deleted = 0
         for _ in range(_PASSES):

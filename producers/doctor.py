@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 import redis
 
-from producers import keys, store
+from producers import keys, store, trouble
 from producers.errors import LayoutMismatchError, StoreUnavailableError
 from producers.redaction import redacted
 from producers.settings import AppSettings, Settings
@@ -82,7 +82,7 @@ def examine(settings: Settings) -> list[Check]:
                 "redis",
                 Health.BAD,
                 type(error).__name__,
-                "Redis does not answer: start it, or set WXB_REDIS_URL",
+                trouble.in_words(error),
             )
         ]
     finally:

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- forget: take one user out of one lane: permits, subscriptions with their marks, receipts, and every
 -- audience.
 --

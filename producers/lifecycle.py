@@ -9,11 +9,13 @@ So a process that dies in between delays a move by a second and loses nothing.
 from functools import partial
 from typing import Final
 
+import redis
+
 from producers import keys, logs, scripts
 from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
 from producers.events import BroadcastMoved
 from producers.jobs import Jobs
-from producers.retry import LOST, repeat
+from producers.retry import repeat
 from producers.settings import Settings, kept_rate, rate_faults
 from producers.spec import Spec
 from producers.status import Register
@@ -245,7 +247,7 @@ class Lifecycle(Register):
     def _ask_for_split(self, broadcast: str) -> None:
         try:
             self._jobs.split(broadcast)
-        except LOST:
+        except redis.RedisError:
             return  # an edge: the keeper splits within a second
 
 

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- move: one step of a broadcast's state at its home, with a new generation.
 --
 -- Guarantee: exactly the moves of the table below (a new rate leaves the state and its reason); the same token again returns the first answer.

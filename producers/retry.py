@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import redis
 
-from producers import deadline, logs
+from producers import deadline, logs, trouble
 from producers.errors import StoreUnavailableError
 from producers.events import StoreUnreachable
 from producers.store import Client
@@ -23,7 +23,6 @@ ATTEMPTS: Final = 6
 
 LOST: Final = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)
 """Errors after which nobody knows whether the script ran."""
-
 
 _REFUSALS: Final = ("OOM", "MISCONF", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS")
 
@@ -57,35 +56,59 @@ def repeat(during: str, call: Callable[[], Answer]) -> Answer:
         call: runs one script with a token that stays the same.
 
     Raises:
-        StoreUnavailableError: Redis did not answer any of them.
+        StoreUnavailableError: Redis did not answer any of them, or it cannot do anything of the
+            kind (full, a replica, another certificate): then without trying again.
     """
     attempt = 0
     while True:
         attempt += 1
         try:
             return call()
-        except LOST as error:
+        except redis.RedisError as error:
+            if trouble.lasts(error):
+                raise StoreUnavailableError(
+                    f"{trouble.in_words(error)} (while {during})"
+                ) from error
+            if not passes(error):
+                raise
             logs.emit(StoreUnreachable(during, type(error).__name__, attempt))
             pause, left_s = pause_s(attempt), deadline.left_s()
             if attempt == ATTEMPTS if left_s is None else pause >= left_s:
-                raise gave_up(during, attempt) from error
+                raise gave_up(during, attempt, error) from error
             time.sleep(pause)
 
 
-def gave_up(during: str, attempts: int = 0) -> StoreUnavailableError:
+def raise_lasting(during: str, error: redis.RedisError) -> None:
+    """Raise what trying again does not mend; return when it may.
+
+    Raises:
+        StoreUnavailableError: Redis cannot: it is full, or its certificate or our password wrong.
+        redis.RedisError: the error itself, which is about the call.
+    """
+    if trouble.lasts(error):
+        raise StoreUnavailableError(f"{trouble.in_words(error)} (while {during})") from error
+    if not passes(error):
+        raise error
+
+
+def gave_up(
+    during: str, attempts: int = 0, error: BaseException | None = None
+) -> StoreUnavailableError:
     """Return the error of who has waited long enough.
 
     Args:
         during: what was being done.
         attempts: how often; 0: it never came to that.
+        error: the last one.
     """
     seconds = deadline.allowed_s()
     bounds = [f"{attempts} attempt{'s' if attempts > 1 else ''}"] if attempts else []
     bounds += [] if seconds is None else [f"{seconds:g} s allowed"]
+    why = f"; {trouble.in_words(error)}" if error is not None else ""
     return StoreUnavailableError(
-        f"Redis did not answer while {during} ({', '.join(bounds)}); what was already answered "
-        "is stored, the same call again (with the same key, where it has one) loses and doubles "
-        "nothing"
+        f"Redis did not answer while {during} ({', '.join(bounds)}){why}; what was already "
+        "answered is stored, the same call again (with the same key, where it has one) loses and "
+        "doubles nothing"
     )
 
 

@@ -3,6 +3,10 @@
 A line ``--@include name`` is replaced by ``producers/name.lua``. Every script that pops, claims or
 counts carries a token chosen by the caller, and the same token again returns the first answer; so
 a caller whose reply was lost simply asks again, and redis-py's own retries stay off.
+
+A script that stops something, settles what was sent or frees memory begins with
+``#!lua flags=allow-oom``: it runs on a Redis that is full, where the others are refused before they
+write anything (Redis docs, Lua API: script flags). All of its keys share one slot, as all of ours.
 """
 
 import re

@@ -12,7 +12,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from producers import deadline, keys
+from producers import deadline, keys, trouble
 from producers.errors import LayoutMismatchError, StoreUnavailableError
 from producers.settings import Settings
 
@@ -140,17 +140,12 @@ def check_layout(client: Client, settings: Settings) -> None:
 
     Raises:
         LayoutMismatchError: it was born with others; the message says what to set.
-        StoreUnavailableError: Redis did not answer.
+        StoreUnavailableError: Redis did not answer, or cannot; the message says what to change.
     """
     try:
         compare_layout(client, settings)
-    except redis.ResponseError as error:
-        raise StoreUnavailableError(f"Redis refuses WXB_REDIS_URL: {error}") from error
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise StoreUnavailableError(
-            f"Redis does not answer at WXB_REDIS_URL ({type(error).__name__}): start it, "
-            "or set WXB_REDIS_URL"
-        ) from error
+    except redis.RedisError as error:
+        raise StoreUnavailableError(trouble.in_words(error)) from error
 
 
 def compare_layout(client: Client, settings: Settings) -> None:

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- sweep: one page of what waited, perhaps sent, of a broadcast that drops, in one lane.
 --
 -- Guarantee: each resumed message that waited, and each that was set aside, becomes in_doubt; after the

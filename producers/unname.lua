@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- unname: one user is no longer known by name among the recipients of some broadcasts in one lane.
 --
 -- Guarantee: counts stay what they are (I2): a recorded outcome stays, under a name that says

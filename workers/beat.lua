@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- beat: this worker lives; and who else does.
 --
 -- KEYS  1 workers zset  worker -> last beat (ms)

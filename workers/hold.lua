@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- hold: take or keep a lease.
 --
 -- Guarantee: nobody else's lease is touched, whenever it ends.

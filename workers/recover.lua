@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- recover: take back what a dead worker had in flight of one broadcast in one lane.
 --
 -- Guarantee: a form_id message goes back to the front of the queue, *resumed*, with its permit

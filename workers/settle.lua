@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- settle: record the answers of up to a few hundred sends of one lane and app, in one step.
 --
 -- Guarantee: an answer counts only while the message is in flight under its own fence token, so

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- trim: hours that are past leave the stock; what was still available in them has expired.
 --
 -- Guarantee: run again it changes nothing; a use is counted expired once (I1).

@@ -55,7 +55,7 @@ def guarded(*, as_json: bool) -> Iterator[None]:
     """
     from redis import RedisError
 
-    from producers import logs
+    from producers import logs, trouble
     from producers.errors import InvalidInputError, StoreUnavailableError, WxbroadcastError
 
     if sys.stderr.isatty():
@@ -67,8 +67,7 @@ def guarded(*, as_json: bool) -> Iterator[None]:
     except StoreUnavailableError as error:
         fail(str(error), Code.NO_STORE, as_json=as_json)
     except RedisError as error:
-        why = f"Redis does not answer as it should ({type(error).__name__}: {error})"
-        fail(why, Code.NO_STORE, as_json=as_json)
+        fail(trouble.in_words(error), Code.NO_STORE, as_json=as_json)
     except InvalidInputError as error:
         fail(str(error), Code.USAGE, as_json=as_json, faults=error.faults)
     except WxbroadcastError as error:
