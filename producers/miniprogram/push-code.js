@@ -454,7 +454,13 @@ function withTicket(done) {
         success: function (res) {
           if (!res || !res.code) return fail(0);
           call(
-            {method: 'POST', path: '/login', body: {code: res.code}, timeout: TIMEOUT_MS},
+            {
+              method: 'POST',
+              path: '/login',
+              body: {code: res.code},
+              token: earlierToken(), // so that it waits behind no bad codes of the same address
+              timeout: TIMEOUT_MS
+            },
             function (status, data, header) {
               var lifeMs = data && data.expires_in_s * 1000;
               if (status !== 200 || !data || !data.token || !(lifeMs > 0)) {
@@ -489,9 +495,14 @@ function ticketIsGood() {
   return leftMs > 0 && leftMs <= ticket.life;
 }
 
+/** The last ticket of this service, good or not: it says who was here before, and nothing else. */
+function earlierToken() {
+  return ticket && ticket.of === config.url + ' ' + config.app ? ticket.token : '';
+}
+
 /** A ticket was not taken; another one, by a login meanwhile, stays. */
 function drop(token) {
-  if (ticket && ticket.token === token) ticket = null;
+  if (ticket && ticket.token === token) ticket.until = 0;
 }
 
 /** Call with a ticket; one that is not taken is renewed, once. */

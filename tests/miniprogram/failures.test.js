@@ -285,7 +285,8 @@ function assertRenewedOnce({phone, service}) {
   assert.deepStrictEqual(service.calls.slice(0, 2), BOTH);
   assert.deepStrictEqual([...service.calls.slice(2)].sort(), ['POST /login', ...BOTH].sort());
   assert.deepStrictEqual([...service.stored], ['first', 'f1']);
-  const used = phone.requests.map((request) => request.header.Authorization).filter(Boolean);
+  const own = phone.requests.filter((request) => !request.url.endsWith('/login'));
+  const used = own.map((request) => request.header.Authorization).filter(Boolean);
   assert.deepStrictEqual(used, ['Bearer v1.1', 'Bearer v1.1', 'Bearer v1.3', 'Bearer v1.3']);
 }
 
@@ -294,6 +295,19 @@ test('two 401s at once: one login, and each is repeated once', () => {
   all.ask();
   all.phone.settle();
   assertRenewedOnce(all);
+});
+
+test('a login shows the ticket that the phone had before, and the first one none', () => {
+  const {phone, pushCode} = opened();
+  pushCode.collect(Phone.submit('first'));
+  for (let n = 0; n < 2; n += 1) {
+    pushCode.upload();
+    phone.settle();
+    pushCode.collect(Phone.submit(`f${n}`));
+    phone.clock += 3 * 3600 * 1000; // it has expired
+  }
+  const shown = phone.sent('/login').map((request) => request.header.Authorization);
+  assert.deepStrictEqual(shown, [undefined, 'Bearer v1.1']);
 });
 
 test('a 401 that comes when the login is over uses its ticket: no second login', () => {
