@@ -77,7 +77,7 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
         stack.callback(client.connection_pool.disconnect)
         store.check_layout(client, settings)
         openids = chaos_crowd.collect(plan, TEMPLATE_ID, client, settings, wechat, watcher)
-        behind = settings_of(plan.demo, proxy.url, wechat.url)
+        behind = settings_of(plan.demo, server.url_at(proxy.port), wechat.url)
         units = stack.enter_context(workers(plan.demo, folder, behind, watcher, _OPTIONS))
         watch = Watch(client, settings.lanes)
         crew = Crew(server, proxy, units, wechat, Broadcasts(client, settings), watch)

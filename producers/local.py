@@ -121,7 +121,7 @@ class Local:
             self._supervisor.start(f"worker.{number + 1}", command)
         deadline = time.monotonic() + _START_S
         while self._client.zcard(keys.WORKERS) < units:
-            if time.monotonic() > deadline:
+            if self._supervisor.hopeless or time.monotonic() > deadline:
                 raise LocalError(f"no {units} workers within {_START_S:.0f} s: {self._said()}")
             time.sleep(_EVERY_S)
 
@@ -140,7 +140,7 @@ class Local:
             self._supervisor.start(_WEB, procfile.read()["web"])
         deadline = time.monotonic() + _START_S
         while not _answers(f"{url}/readyz"):
-            if time.monotonic() > deadline:
+            if self._supervisor.hopeless or time.monotonic() > deadline:
                 raise LocalError(f"no service within {_START_S:.0f} s: {self._said()}")
             time.sleep(_EVERY_S)
         return url

@@ -2,8 +2,9 @@
 
 A unit is one command of the Procfile in a process group of its own. When its first process ends,
 whatever is left of the group is killed (a killed Dramatiq master leaves its child behind), and it
-starts again after a pause that grows from 0.1 to 5 s while it keeps ending young. In production
-systemd or Kubernetes does this.
+starts again after a pause that grows from 0.1 to 5 s while it keeps ending young. One that ends
+because of what it was given (settings, options, a command that is not there) would end so again:
+it is not started again, and `hopeless` says so. In production systemd or Kubernetes does this.
 """
 
 import contextlib
@@ -29,7 +30,11 @@ _LONGEST_PAUSE_S: Final = 5.0
 _SETTLED_S: Final = 10.0
 """A unit that ran for so long starts anew with the first pause."""
 
-_SIMPLE: Final = re.compile(r"(?!\w+=)[^;&|<>()`\n]+")
+_HOPELESS: Final = frozenset({2, 126, 127, os.EX_CONFIG})
+"""Exit codes that the same command would end with again: wrong usage or settings, by our own
+commands' and Dramatiq's convention; cannot be executed; not found; wrong configuration."""
+
+_SIMPLE: Final = re.compile(r"(?!\w+=|exec\b)[^;&|<>()`\n]+")
 """Commands that a shell can `exec`, so that the unit's first process is the command itself."""
 
 
@@ -57,6 +62,12 @@ class Supervisor:
         self._units: dict[str, _Unit] = {}
         self._spawning = threading.Lock()
         self._stopping = threading.Event()
+        self._hopeless: UnitEnded | None = None
+
+    @property
+    def hopeless(self) -> UnitEnded | None:
+        """The first unit that ended for good, because of its settings or its command."""
+        return self._hopeless
 
     @property
     def units(self) -> Sequence[str]:
@@ -132,6 +143,11 @@ class Supervisor:
             exit_code = process.wait()
             _signal_group(process, signal.SIGKILL)
             if self._stopping.is_set():
+                return
+            if exit_code in _HOPELESS:
+                self._hopeless = self._hopeless or UnitEnded(
+                    unit.name, process.pid, exit_code, unit.restarts
+                )
                 return
             unit.restarts += 1
             with contextlib.suppress(OSError):  # nobody reads any more: the unit is needed still

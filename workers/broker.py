@@ -69,10 +69,12 @@ class Lifecycle(Middleware):
             loop = get_event_loop_thread()
             assert loop is not None  # noqa: S101  (UvloopAsyncIO stands before this)
             self._broker.open(_open_runtime(loaded, loop.loop))
+        except StoreUnavailableError as error:
+            _end(str(error), os.EX_TEMPFAIL)
         except WxbroadcastError as error:
-            _end(str(error))
+            _end(str(error), os.EX_CONFIG)
         except Exception as error:  # noqa: BLE001  (whatever it was, this process cannot work)
-            _end(f"{type(error).__name__}: {error}")
+            _end(f"{type(error).__name__}: {error}", os.EX_SOFTWARE)
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
         """Take nothing more, and settle what is in hand.
@@ -135,9 +137,10 @@ def _leave() -> NoReturn:
     os._exit(os.EX_OK)
 
 
-def _end(why: str) -> NoReturn:
+def _end(why: str, code: int) -> NoReturn:
     """End a process that could not boot: a SystemExit, which Dramatiq lets through.
 
+    Its code says whether to start it again: EX_CONFIG is the one that ends so every time.
     The loop's thread is no daemon and would keep the process from ending.
     """
     logs.emit(BootFailed(why))
@@ -146,7 +149,7 @@ def _end(why: str) -> NoReturn:
     thread = get_event_loop_thread()
     if thread is not None:
         thread.stop()  # type: ignore[no-untyped-call]
-    sys.exit(os.EX_CONFIG)
+    sys.exit(code)
 
 
 class WorkBroker(RedisBroker):

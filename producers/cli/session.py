@@ -82,13 +82,17 @@ def guarded(*, as_json: bool) -> Iterator[None]:
 def opened(*, as_json: bool) -> Iterator[Session]:
     """Load the settings and open Redis, within `guarded`."""
     with guarded(as_json=as_json):
-        from producers import settings, store
+        from producers import embedded, settings, store
+        from producers.errors import StoreUnavailableError
 
         loaded = settings.load()
         client = store.connect(loaded)
         try:
             store.check_layout(client, loaded)
             yield Session(loaded, client)
+        except StoreUnavailableError as error:
+            ended = embedded.what_ended(loaded.redis_url.get_secret_value())
+            raise StoreUnavailableError(ended or str(error)) from error
         finally:
             client.close()
             client.connection_pool.disconnect()

@@ -1,16 +1,23 @@
 """``wxbroadcast up``: the Procfile on one machine."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
 from producers.cli.session import guarded, say
+from producers.embedded import DATA_DIR
 
-_DATA_DIR = Path(".wxbroadcast")
+if TYPE_CHECKING:
+    from producers.events import UnitEnded
+    from producers.supervisor import Supervisor
+
+_DATA_DIR: Final = Path(DATA_DIR)
+_LOOK_S: Final = 0.2
 
 
 def up(
@@ -30,9 +37,10 @@ def up(
 ) -> None:
     """Run the Procfile here, until Ctrl-C or SIGTERM.
 
-    Units that end are started again; their log lines go to stdout as they are. Variables come
-    from the environment and .env. Without WXB_REDIS_URL an embedded Valkey runs too, with its data
-    in .wxbroadcast/, and its address is printed for other commands.
+    Units that end are started again; their log lines go to stdout as they are. A unit whose
+    settings or command are wrong stops everything. Variables come from the environment and .env.
+    Without WXB_REDIS_URL an embedded Valkey runs too, with its data in .wxbroadcast/, readable by
+    you alone; other commands find its address in .wxbroadcast/url, the same after every start.
 
     With --sandbox nothing reaches WeChat: a local one listens at WXB_WECHAT_URL, or at a free port
     when that is not set. To it each permit and login code that it has not seen is good, so whatever
@@ -46,19 +54,33 @@ def up(
         logs.configure("up", descriptor=1)
         with Interrupts() as interrupts:
             try:
-                with _running(counts, procfile, data_dir, sandbox=sandbox):
-                    while True:
-                        interrupts.wait(60)
+                with _running(counts, procfile, data_dir, sandbox=sandbox) as supervisor:
+                    while supervisor.hopeless is None:
+                        interrupts.wait(_LOOK_S)
+                _give_up(supervisor.hopeless)
             except Interrupted as interrupted:
                 if interrupted.exit_code == 130:
                     raise typer.Exit(130) from None
 
 
+def _give_up(end: "UnitEnded") -> NoReturn:
+    from producers.errors import SettingsError
+
+    why = {126: "its command cannot be executed", 127: "its command is not there"}.get(
+        end.exit_code, "what it was given is wrong, as it said above"
+    )
+    raise SettingsError(f"{end.unit} ended ({end.exit_code}): {why}; everything is stopped")
+
+
 @contextmanager
 def _running(
     counts: dict[str, int], procfile: Path | None, data_dir: Path, *, sandbox: bool
-) -> Iterator[None]:
-    """Run the units, and what they need."""
+) -> "Iterator[Supervisor]":
+    """Run the units, and what they need.
+
+    Raises:
+        SettingsError, StoreUnavailableError, LayoutMismatchError: no unit could run with this.
+    """
     import sys
 
     from dotenv import dotenv_values
@@ -79,19 +101,59 @@ def _running(
     env = {**from_file, **os.environ}
     bin_dir = str(Path(sys.executable).parent)
     env["PATH"] = os.pathsep.join((bin_dir, env.get("PATH", os.defpath)))
+    _look_for_shadows(env)
     with ExitStack() as stack:
-        if not env.get("WXB_REDIS_URL"):
+        if embedded.is_of(env.get("WXB_REDIS_URL", ""), data_dir):
             env["WXB_REDIS_URL"] = stack.enter_context(embedded.valkey(data_dir))
             say(f"embedded Valkey, data in {data_dir}/; for other commands:")
-            say(f"  export WXB_REDIS_URL={env['WXB_REDIS_URL']}")
+            file = shlex.quote(str(embedded.url_file(data_dir.resolve())))
+            say(f'  export WXB_REDIS_URL="$(cat {file})"')
         if sandbox:
             env["WXB_WECHAT_URL"] = stack.enter_context(_local_wechat(env))
+        if procfile is None:
+            _check(env["WXB_REDIS_URL"])
         supervisor = Supervisor(env, Path.cwd())
         stack.callback(supervisor.stop)
         for name, command in commands.items():
             for number in range(counts.get(name, 1)):
                 supervisor.start(f"{name}.{number + 1}", command)
-        yield
+        yield supervisor
+
+
+def _look_for_shadows(env: dict[str, str]) -> None:
+    """Refuse to start what would not be ours, and warn of what is only so by hand."""
+    from producers import shadows
+    from producers.errors import SettingsError
+
+    hidden = shadows.ahead(env)
+    if hidden:
+        names = ", ".join(map(str, hidden))
+        raise SettingsError(
+            f"{names}: Python imports it in place of wxbroadcast's own package of that name; "
+            "rename it, or take its directory out of PYTHONPATH and of this environment"
+        )
+    for path in shadows.here(Path.cwd()):
+        say(
+            f"{path} is yours: the units run wxbroadcast's own package of that name; by hand, "
+            "start workers with `dramatiq workers --path`, or from another directory"
+        )
+
+
+def _check(redis_url: str) -> None:
+    """Load the settings and look at the deployment as each unit will.
+
+    Raises:
+        SettingsError, StoreUnavailableError, LayoutMismatchError: as it would.
+    """
+    from producers import settings, store
+
+    os.environ["WXB_REDIS_URL"] = redis_url  # this process is there for the units alone
+    loaded = settings.load()
+    client = store.connect(loaded, 1)
+    try:
+        store.check_layout(client, loaded)
+    finally:
+        client.connection_pool.disconnect()
 
 
 @contextmanager

@@ -1,12 +1,17 @@
 """The supervisor, the Procfile and the embedded Valkey."""
 
+import contextlib
 import itertools
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -67,6 +72,20 @@ def test_a_unit_that_keeps_ending_waits_longer_each_time(
     assert pauses[1] >= 0.2
     assert pauses[2] >= 0.4
     assert {end.exit_code for end in ends} == {3}
+
+
+@pytest.mark.parametrize("code", [2, 78, 126, 127])
+def test_a_unit_that_would_end_so_again_is_not_started_again(
+    supervisor: Supervisor, ends: list[UnitEnded], eventually: Eventually, code: int
+) -> None:
+    supervisor.start("a.1", "sleep 1000")
+    assert supervisor.hopeless is None
+    supervisor.start("b.1", f":; exit {code}")
+    end = eventually(lambda: supervisor.hopeless, "the unit is given up")
+    assert (end.unit, end.exit_code, end.restarts) == ("b.1", code, 0)
+    assert ends == []
+    assert supervisor.pids("b.1") == []
+    assert len(supervisor.pids("a.1")) == 1
 
 
 def test_stopping_is_gentle_first(supervisor: Supervisor, tmp_path: Path) -> None:
@@ -134,6 +153,102 @@ def test_the_embedded_valkey_keeps_its_data(tmp_path: Path) -> None:
             assert client.get("seen") == expected
             client.set("seen", 1)
             client.close()
+
+
+def test_the_embedded_valkey_is_for_its_owner_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with embedded.valkey(data) as url:
+        with redis.Redis.from_url(url) as client:
+            client.set("a", 1)
+            client.bgrewriteaof()
+            client.save()
+        port = urlsplit(url).port
+        stranger = redis.Redis("127.0.0.1", int(port or 0))
+        with stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        written = [path for path in data.rglob("*") if path.is_file()]
+        assert {path.suffix for path in written} >= {".aof", ".rdb", ".conf", ".log"}
+        for path in (data, *data.rglob("*")):
+            assert path.stat().st_mode & 0o077 == 0, path
+        password = urlsplit(url).password
+        assert password is not None
+        assert len(password) > 20
+        assert embedded.url_file(data).read_text() == f"{url}\n"
+        for process in (*map(str, Path("/proc").glob("[0-9]*")),):
+            with contextlib.suppress(OSError):
+                assert password.encode() not in Path(process, "cmdline").read_bytes()
+
+
+def test_the_embedded_valkey_keeps_its_port_and_password(tmp_path: Path) -> None:
+    urls = []
+    for _ in range(3):
+        with embedded.valkey(tmp_path) as url:
+            urls.append(url)
+    assert len(set(urls)) == 1
+    port = int(urlsplit(urls[0]).port or 0)
+    with (
+        socket.create_server(("127.0.0.1", port)),  # somebody else's
+        embedded.valkey(tmp_path) as other,
+        redis.Redis.from_url(other) as client,
+    ):
+        assert client.ping()
+    assert urlsplit(other).port != urlsplit(url).port
+    assert urlsplit(other).password == urlsplit(url).password
+
+
+def test_data_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    """As an earlier version left it."""
+    data = tmp_path / "data"
+    (data / "appendonlydir").mkdir(parents=True, mode=0o755)
+    (data / "valkey.conf").write_text("port 1\n")
+    (data / "valkey.conf").chmod(0o644)
+    with embedded.valkey(data):
+        assert (data / "appendonlydir").stat().st_mode & 0o077 == 0
+        assert (data / "valkey.conf").stat().st_mode & 0o077 == 0
+    assert data.stat().st_mode & 0o777 == 0o755  # what was there is not ours to close
+
+
+def test_a_valkey_that_outlives_its_parent_keeps_its_directory(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from producers import embedded\n"
+        "with embedded.valkey(Path(sys.argv[1])) as url: print(url, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        assert parent.stdout is not None
+        url = parent.stdout.readline().strip()
+        parent.kill()
+    with (
+        pytest.raises(SettingsError, match=r"in use .*\(process \d+\)"),
+        embedded.valkey(tmp_path),
+    ):
+        pass
+    with redis.Redis.from_url(url) as client, contextlib.suppress(redis.ConnectionError):
+        client.shutdown()
+
+    def again() -> str:
+        with contextlib.suppress(SettingsError), embedded.valkey(tmp_path) as found:
+            return found
+        return ""
+
+    assert eventually(again, "the directory is free again") == url
+
+
+def test_an_url_says_whose_it_was(tmp_path: Path) -> None:
+    data = tmp_path / "my shop#1" / ".wxbroadcast"
+    with embedded.valkey(data) as url:
+        assert embedded.what_ended(url) == ""
+        assert embedded.is_of(url, data)
+        assert not embedded.is_of(url, tmp_path)
+    assert f"`wxbroadcast up` in {data.parent}; start it again" in embedded.what_ended(url)
+    for other in ("redis://127.0.0.1:1/0", "rediss://:p@redis.internal:6379/2", "unix:///run/r"):
+        assert embedded.what_ended(other) == ""
+        assert not embedded.is_of(other, data)
+    assert embedded.is_of("", data)
 
 
 def test_one_embedded_valkey_per_directory(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class Up:
     def url(self) -> str:
         """The embedded Valkey's address, as it was told."""
         told = [line for line in list(self.said) if "WXB_REDIS_URL=" in line]
-        return told[0].partition("=")[2].strip() if told else ""
+        return Path(told[0].partition("cat ")[2].rstrip(')"\n')).read_text().strip() if told else ""
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end."""
@@ -218,6 +218,98 @@ def test_another_procfile_passes_its_lines_through(
     up = start("--procfile", "Mine", "--scale", "clock=3,other=0", GREETING="tick")
     eventually(lambda: len(up.events("tick")) == 3, "three clocks ticked")
     assert up.end() == 0
+
+
+def test_settings_that_are_wrong_stop_it_and_are_named(
+    start: Callable[..., Up], tmp_path: Path
+) -> None:
+    with (tmp_path / ".env").open("a") as file:
+        file.write("WXB_LANE=2\nWXB_APPS__SHOP__RATE_PER_SECOND=fast\n")
+    up = start()
+    assert up.process.wait(20) == 2
+    up.end()
+    said = "".join(up.said)
+    assert "WXB_LANE: unknown" in said
+    assert "WXB_APPS__SHOP__RATE_PER_SECOND" in said
+    assert up.events("unit_ended") == up.events("boot_failed") == []
+
+
+def test_another_layout_than_the_data_was_born_with_stops_it(
+    start: Callable[..., Up], eventually: Eventually
+) -> None:
+    first = start("--scale", "worker=0,web=0")
+    eventually(first.url, "the first one is up")
+    first.end()
+    second = start(WXB_LANES="2")
+    assert second.process.wait(20) == 2
+    second.end()
+    assert "born with 1" in "".join(second.said)
+
+
+def test_a_unit_whose_settings_are_wrong_stops_it(
+    start: Callable[..., Up], tmp_path: Path, eventually: Eventually
+) -> None:
+    """Of a Procfile that gives one line settings of its own."""
+    (tmp_path / "Mine").write_text(
+        "good: exec sleep 1000\nworker: WXB_LANE=2 exec dramatiq workers --path -p 1\n"
+    )
+    up = start("--procfile", "Mine")
+    assert up.process.wait(30) == 2
+    up.end()
+    said = "".join(up.said)
+    assert "wxbroadcast: WXB_LANE: unknown" in said
+    assert "worker.1 ended (78)" in said
+    assert len(up.events("boot_failed")) == 1
+
+
+def test_a_command_that_is_not_there_stops_it(start: Callable[..., Up], tmp_path: Path) -> None:
+    (tmp_path / "Mine").write_text("clock: no-such-command --at all\n")
+    up = start("--procfile", "Mine")
+    assert up.process.wait(20) == 2
+    up.end()
+    assert "clock.1 ended (127): its command is not there" in "".join(up.said)
+
+
+def test_a_package_workers_of_the_users_own_does_not_take_the_place_of_ours(
+    start: Callable[..., Up], tmp_path: Path, eventually: Eventually
+) -> None:
+    (tmp_path / "workers").mkdir()
+    (tmp_path / "workers" / "__init__.py").write_text("import dramatiq\n")
+    up = start("--scale", "web=0")
+    eventually(lambda: up.events("worker_started"), "our worker started")
+    assert f"{tmp_path / 'workers'} is yours" in "".join(up.said)
+
+
+def test_a_package_that_would_take_the_place_of_ours_stops_it(
+    start: Callable[..., Up], tmp_path: Path
+) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "workers.py").write_text("import dramatiq\n")
+    up = start(PYTHONPATH=str(tmp_path / "lib"))
+    assert up.process.wait(20) == 2
+    up.end()
+    assert f"{tmp_path / 'lib' / 'workers.py'}: Python imports it in place" in "".join(up.said)
+
+
+def test_after_its_end_its_address_is_known_for_what_it_was(
+    start: Callable[..., Up], tmp_path: Path, eventually: Eventually
+) -> None:
+    first = start("--scale", "worker=0,web=0")
+    url = eventually(first.url, "the address is told")
+    assert "redis://" not in "".join(first.said)  # the password is in a file, not on the screen
+    first.end()
+    env = {**os.environ, "WXB_REDIS_URL": url, "WXB_APPS": APPS}
+    listing = [sys.executable, "-m", "producers.cli", "audience", "list", "-a", "shop"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        listing, env=env, cwd=elsewhere, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 4
+    assert f"that was `wxbroadcast up` in {tmp_path}; start it again" in done.stderr
+    second = start("--scale", "worker=0,web=0", WXB_REDIS_URL=url)  # in the same shell
+    assert eventually(second.url, "it runs its own again") == url
+    subprocess.run(listing, env=env, cwd=elsewhere, capture_output=True, check=True)
 
 
 @pytest.mark.parametrize("scale", ["worker", "worker=-1", "nobody=2"])

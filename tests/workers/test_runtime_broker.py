@@ -114,7 +114,7 @@ def test_a_worker_whose_redis_is_away_ends_and_names_the_setting(tmp_path: Path)
     apps = json.dumps({"shop": {"appid": "wx1", "secret": "shop-secret"}})
     url = "redis://:redis-password@127.0.0.1:1/0"
     done = in_fresh_process(BOOTING, tmp_path, WXB_REDIS_URL=url, WXB_APPS=apps)
-    assert done.returncode == os.EX_CONFIG
+    assert done.returncode == os.EX_TEMPFAIL
     *waiting, line = [json.loads(text) for text in done.stdout.splitlines()]
     assert {one["event"] for one in waiting} == {"store_unreachable"}
     assert "WXB_REDIS_URL" in line["error"]
