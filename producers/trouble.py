@@ -39,6 +39,8 @@ def in_words(error: BaseException) -> str:
     fault = _tls_fault(error)
     if fault is not None:
         return f"TLS: {_about_tls(fault)}"
+    if any("handshake operation timed out" in str(one) for one in _causes(error)):
+        return "TLS: Redis did not answer the handshake: set redis:// where it speaks no TLS"
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return _WORDS["OOM"]
     if isinstance(error, redis.exceptions.ReadOnlyError):
@@ -66,12 +68,10 @@ def _about_tls(fault: ssl.SSLError) -> str:
     reason = str(fault.reason or fault)
     if "WRONG_VERSION" in reason or "RECORD_LAYER" in reason or "UNEXPECTED_EOF" in reason:
         return f"Redis speaks no TLS there ({reason}): set redis://, or its TLS port"
-    if "CERTIFICATE_REQUIRED" in reason:
-        return (
-            "Redis wants a certificate of yours: set "
-            "?ssl_certfile=/path/to/cert.pem&ssl_keyfile=/path/to/key.pem in WXB_REDIS_URL"
-        )
-    return f"no connection ({reason}): set WXB_REDIS_URL as the server's certificate asks"
+    return (  # in TLS 1.3 a certificate that is missing shows as any of several errors
+        f"Redis ended the connection ({reason}): where it wants a certificate of yours, set "
+        "?ssl_certfile=/path/to/cert.pem&ssl_keyfile=/path/to/key.pem in WXB_REDIS_URL"
+    )
 
 
 def _tls_fault(error: BaseException) -> ssl.SSLError | None:
