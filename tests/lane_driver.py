@@ -72,6 +72,7 @@ class Taken:
     low: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     complete: list[str] = field(default_factory=list)
+    left: str = ""
 
     @property
     def openids(self) -> list[str]:
@@ -280,8 +281,8 @@ class Lane:
         n, app = self.number, self.app
         args: list[Any] = [token or scripts.new_token(), self.now_ms, worker, self.prefix, app]
         args += [most, lease, margin, TTL, 100]
-        for pair in (allowances or {}).items():
-            args += pair
+        for broadcast, allowance in (allowances or {}).items():
+            args += [broadcast, allowance, self.copy(broadcast).get("rate", 0)]
         rows: list[str] = self.run(
             "workers",
             "take",
@@ -548,6 +549,8 @@ def read_take(rows: list[str]) -> Taken:
                 taken.closed.append(broadcast)
         elif first == "Q":
             taken.complete += rest
+        elif text in ("more", "soon", "rest"):
+            taken.left = text
         else:
             member, expires, fence, tries, resumed, *_payload = rest
             taken.claims.append(

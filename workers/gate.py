@@ -63,15 +63,15 @@ class Gate:
             return self.not_before
         return max(self.not_before, self.horizon - HORIZON_MS / 1000)
 
-    def allowances(self, now: float) -> dict[str, int]:
-        """Return broadcast → claims it may have now, for those with a rate of their own."""
+    def allowances(self, now: float) -> dict[str, tuple[int, float]]:
+        """Return broadcast → (claims it may have now, its rate), where it has its own."""
         allowed = {}
         for broadcast, (rate, next_slot) in list(self.own_next.items()):
             ahead = now + HORIZON_MS / 1000 - next_slot
             if ahead > 10:
                 del self.own_next[broadcast]  # long unused: take.lua's default will do
             else:
-                allowed[broadcast] = math.ceil(max(0, min(BATCH, ahead * rate)))
+                allowed[broadcast] = math.ceil(max(0, min(BATCH, ahead * rate))), rate
         return allowed
 
     def own_next_at(self, now: float) -> float:
@@ -87,6 +87,8 @@ class Gate:
         rate = _sane(rate)
         if rate != self.rate:
             self.rate, self.horizon = rate, 0.0
+            if not self.level:  # what was waited for is the old rate's, or will be said again
+                self.not_before, self.tight = 0.0, False
 
     def learn(self, grant: Grant, own: dict[str, tuple[float, int]], now: float) -> None:
         """Take in what a reserve answered."""

@@ -1,7 +1,8 @@
 """The pump: decides when to take, takes, reserves slots, and gives the batch to an actor call.
 
 It runs on Dramatiq's consumer thread of the `send` queue. Where it waits, it waits for one of:
-room in hand, the limiter's horizon, a wake-up, or a second (nobody depends on wake-ups).
+room in hand, the limiter's horizon, the slot of a broadcast with a rate of its own, or work: a
+wake-up names where, and the look at the lanes a second later (`Watch`).
 """
 
 import threading
@@ -22,12 +23,16 @@ from workers.claim import Claim
 from workers.gate import Gate
 from workers.hands import Hands
 from workers.limiter import Limiter
-from workers.take import Taken, Taker
+from workers.stops import Stops
+from workers.take import MORE, REST, SOON, Taken, Taker
 from workers.tokens import TokenKeeper
+from workers.turns import Turns
 from workers.wechat import Envelope
 
 _POLL_S: Final = 1.0
 _FAILED_S: Final = 1.0
+_SOON_S: Final = 0.02
+"""Before the next take where many broadcasts gave nothing."""
 _SPECS: Final = 1000
 """Broadcasts whose message is kept ready."""
 
@@ -48,6 +53,8 @@ class Pump:
         hand_back: returns claims that got no slot, from any thread.
         on_low: called with (broadcast, lane) when a queue wants a split.
         on_complete: called with (broadcast) when a lane has settled everyone.
+        turns: where there may be something to take.
+        stops: told of every claim that is made.
     """
 
     def __init__(
@@ -63,6 +70,8 @@ class Pump:
         hand_back: Callable[[list[Claim]], None],
         on_low: Callable[[str, int], None],
         on_complete: Callable[[str], None],
+        turns: Turns,
+        stops: Stops,
     ) -> None:
         self._settings = settings
         self._taker = taker
@@ -75,7 +84,8 @@ class Pump:
         self._hand_back = hand_back
         self._on_low = on_low
         self._on_complete = on_complete
-        self._turns = [(app, lane) for lane in range(settings.lanes) for app in settings.apps]
+        self._turns = turns
+        self._stops = stops
         self.unknown = False
         """Whether a take is under way whose claims are not known yet."""
         self.thread: threading.Thread | None = None
@@ -100,40 +110,55 @@ class Pump:
         """Return when something may be worth asking for, unless a wake-up comes first."""
         times = [now + _POLL_S]
         if self._hands.room:
-            for gate in self._gates.values():
-                if gate.next_at > now:
-                    times.append(gate.next_at)
-                times.append(gate.own_next_at(now))
+            times.append(self._turns.next_at)
+            times += (
+                next_at
+                for app in self._turns.apps(now)
+                if (next_at := self._gates[app].next_at) > now
+            )
         return min(times)
 
     def _take_round(self) -> Batch | None:
-        """Try each lane and app once, beginning after the one that was served last."""
-        for _ in range(len(self._turns)):
-            turn = self._turns.pop(0)
-            self._turns.append(turn)
-            app, lane = turn
-            workers = self._workers()
-            if not workers:
-                return None  # nobody would know whose the claims are
-            try:
-                batch = self._turn(app, lane, workers)
-            except Exception as error:  # noqa: BLE001  (the other apps go on)
-                self.unknown = False  # should it have claimed, the worker finds that in a while
-                self._failed(app, "taking", error)
-            else:
+        """Try each app and lane with something to take once, in turn, until one gives a batch."""
+        for app in self._turns.apps(time.monotonic()):
+            for lane in self._turns.lanes(app):
+                workers = self._workers()
+                if not workers:
+                    return None  # nobody would know whose the claims are
+                if not self._may_take(app, workers):
+                    break
+                try:
+                    batch = self._turn(app, lane, workers)
+                except Exception as error:  # noqa: BLE001  (the other apps go on)
+                    self.unknown = False  # should it have claimed, the worker finds that in a while
+                    self._turns.wake(app, lane)
+                    self._failed(app, "taking", error)
+                    break
                 if batch:
                     return batch
         return None
+
+    def _may_take(self, app: str, workers: int) -> bool:
+        """Say whether anything may be taken for an app now."""
+        if self._tokens[app].ready is None or not self._hands.room:
+            return False
+        try:
+            return self._gates[app].most(time.monotonic(), workers) > 0
+        except Exception as error:  # noqa: BLE001  (the other apps go on)
+            self._failed(app, "taking", error)
+            return False
 
     def _turn(self, app: str, lane: int, workers: int) -> Batch:
         """Take for one app in one lane, and reserve."""
         now = time.monotonic()
         gate = self._gates[app]
         most = min(gate.most(now, workers), self._hands.room)
-        if most <= 0 or self._tokens[app].ready is None:
+        if most <= 0:
             return []
+        self._turns.begin(app, lane)
         taken = self._take(app, lane, most, gate.allowances(now))
         if taken is None:
+            self._turns.wake(app, lane)
             return []
         for broadcast in taken.low:
             self._on_low(broadcast, lane)
@@ -141,14 +166,27 @@ class Pump:
             self._on_complete(broadcast)
         if taken.claims:
             self._hands.take(taken.claims)
+            self._stops.claimed((broadcast, lane) for broadcast in taken.broadcasts)
         self.unknown = False
-        return self._reserve(app, taken.claims) if taken.claims else []
+        batch = self._reserve(app, taken.claims) if taken.claims else []
+        self._leave(app, lane, taken.left)
+        return batch
 
     def _failed(self, app: str, during: str, error: Exception) -> None:
         """Let one app wait a second after an error that nobody foresaw."""
         gate = self._gates[app]
         gate.not_before = max(gate.not_before, time.monotonic() + _FAILED_S)
         logs.emit(AppFailed(app, during, f"{type(error).__name__}: {error}"[:200]))
+
+    def _leave(self, app: str, lane: int, left: str) -> None:
+        """Say when to come back to where something is left."""
+        now = time.monotonic()
+        if left == MORE:
+            self._turns.wake(app, lane)
+        elif left == SOON:
+            self._turns.rest(app, lane, now + _SOON_S)
+        elif left == REST:
+            self._turns.rest(app, lane, self._gates[app].own_next_at(now))
 
     def _swapped(self) -> Batch | None:
         """Reserve slots for permits that were claimed in place of dead ones."""
@@ -158,10 +196,13 @@ class Pump:
             by_app.setdefault(claim.app, []).append(claim)
         batch: Batch = []
         for app, claims in by_app.items():
+            self._stops.claimed({(claim.broadcast, claim.lane) for claim in claims})
             batch += self._reserve(app, claims)
         return batch or None
 
-    def _take(self, app: str, lane: int, most: int, allowances: dict[str, int]) -> Taken | None:
+    def _take(
+        self, app: str, lane: int, most: int, allowances: dict[str, tuple[int, float]]
+    ) -> Taken | None:
         """Take, asking again with the same token until Redis answers or the worker stops."""
         token = scripts.new_token()
         attempt = 0

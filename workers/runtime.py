@@ -5,14 +5,17 @@ session, tokens, beat, keeper; then the pump may take. Shutdown (SIGTERM): take 
 back what was not posted, wait for the answers of what was (at most 9 s), settle them, leave.
 
 What the threads do: the pump's takes and reserves, the loop posts and settles and beats, the
-keeper's does the lanes' duties. None of them ends for what a duty raises; should one end all the
-same, the process drains and ends, to be started anew from outside.
+keeper's does the lanes' duties, the watch looks each second at what concerns this worker, and
+another hears wake-ups, which say the same sooner. None of them ends for what a duty raises; should
+one end all the same, the process drains and ends, to be started anew from outside.
 """
 
 import asyncio
 import contextlib
 import gc
+import math
 import os
+import random
 import secrets
 import socket
 import threading
@@ -26,7 +29,7 @@ import redis
 
 from producers import keys, logs, store
 from producers.broadcasts import Broadcasts
-from producers.errors import NotFoundError, StoreUnavailableError
+from producers.errors import StoreUnavailableError
 from producers.events import (
     CanaryOpened,
     ClaimsForgotten,
@@ -39,7 +42,6 @@ from producers.events import (
     WorkerStopped,
     WorkerStopping,
 )
-from producers.rates import Rates
 from producers.retry import LOST
 from producers.settings import Settings
 from producers.split import Splitter
@@ -54,12 +56,20 @@ from workers.pump import Batch, Pump
 from workers.recover import Entry, Recoverer, forgotten
 from workers.sender import Sender
 from workers.settle import Settler
+from workers.stops import Stops
 from workers.take import Taker
 from workers.tokens import TokenKeeper
+from workers.turns import Turns
+from workers.watch import Watch
 from workers.wechat import WeChat
 
 LOOK_EVERY_S: Final = 2.0
 """How often a worker looks at what is in flight."""
+
+_TOKEN_MISSING_S: Final = 0.25
+_TOKEN_IDLE_S: Final = 30.0
+_AT_WORK_S: Final = 10.0
+"""An app with nothing to take for so long is not at work: its token is looked at less often."""
 
 _BEAT_AGAIN_S: Final = 0.25
 """A beat that failed is tried again sooner: its silence puts off the burial of others."""
@@ -109,8 +119,10 @@ class Runtime:
         self.splitter = Splitter(self.redis, settings)
         self.hands = Hands(room_for(settings.in_flight))
         self.gates = {alias: Gate(app.rate_per_second) for alias, app in settings.apps.items()}
-        self._rates = Rates(self.redis, settings)
-        self._stopped: set[str] = set()
+        self._stops = Stops()
+        self._turns = Turns(self._begin_work)
+        self._at_work = {alias: asyncio.Event() for alias in settings.apps}
+        self._worked_at: dict[str, float] = {}
         self._keeper = Keeper(self.redis, settings, self.broadcasts, self.worker)
         self._recoverer = Recoverer(self.redis, settings, self.broadcasts)
         self._duties: set[tuple[str, ...]] = set()
@@ -135,7 +147,12 @@ class Runtime:
             self._hand_back,
             self._fill,
             self._finish,
+            self._turns,
+            self._stops,
         )
+        self._watch = Watch(self.redis, settings, self._turns, self._stops, self.gates)
+        self._look_now = threading.Event()
+        self._watching = self._start("watch", self._watch_on)
         self._keeping = self._start("keeper", self._keep)
         self._listening = self._start("wake", self._listen)
         _calm_the_collector()
@@ -172,7 +189,7 @@ class Runtime:
             Penalty(self._async),
             self.gates,
             self._settler,
-            self._stopped,
+            self._stops,
             self._peers.server_time,
         )
         self._spawn(self._beat_on())
@@ -250,12 +267,12 @@ class Runtime:
 
     def _on_flag(self, app: str, broadcast: str, lane: int, flag: str) -> None:
         if flag in {"closed", "queued"}:
-            self.hands.wake()
+            self._wake(app, lane)
         elif flag == "opened":
             logs.emit(CanaryOpened(app, broadcast, lane))
             others = [other for other in range(self.settings.lanes) if other != lane]
             self._do(("open", broadcast), lambda: self._keeper.open_lanes(app, broadcast, others))
-            self.hands.wake()
+            self._wake(app, lane)
         elif flag == "complete":
             self._finish(broadcast)
         else:
@@ -283,7 +300,6 @@ class Runtime:
             ("begin an epoch", self._epochs.begin),
             ("keep", self._keeper.run_once),
             ("look at flights", self._look_at_flights),
-            ("look at rates", self._look_at_rates),
         )
         while not self._closing.wait(1.0):
             self._look_at_itself()
@@ -302,8 +318,19 @@ class Runtime:
         if self.pump.thread is not None and not self.pump.thread.is_alive():
             self._ended("pump", "its thread ended")
 
+    def _watch_on(self) -> None:
+        """Look each second at what nobody can lose."""
+        while not self._closing.is_set():
+            try:
+                if self._watch.look():
+                    self.hands.wake()
+            except Exception as error:  # noqa: BLE001  (the next look may do better)
+                logs.emit(DutyFailed("watch", -1, type(error).__name__))
+            self._look_now.wait(1.0)
+            self._look_now.clear()
+
     def _listen(self) -> None:
-        """Turn wake-ups into wakes; the pump's own poll is what nobody can lose."""
+        """Turn wake-ups into wakes; the look each second finds what they do not tell."""
         while not self._closing.is_set():
             try:
                 with self.redis.pubsub(ignore_subscribe_messages=True) as wakes:
@@ -317,15 +344,27 @@ class Runtime:
                 self._closing.wait(1.0)
 
     def _heard(self, text: str) -> None:
-        word, _, broadcast = text.partition(" ")
-        if word == "stop":
-            self._stopped.add(broadcast)
+        word, _, rest = text.partition(" ")
+        if word == "wake" and rest:
+            lane, _, app = rest.partition(" ")
+            if app in self.gates:
+                self._wake(app, int(lane))
+        elif word == "wake":  # an earlier version, which does not say where
+            for app in self.gates:
+                for lane_number in range(self.settings.lanes):
+                    self._turns.wake(app, lane_number)
+            self.hands.wake()
+        elif word == "stop":
+            self._stops.stop(rest)
         elif word == "go":
-            self._stopped.discard(broadcast)
             for gate in self.gates.values():
-                gate.own_next.pop(broadcast, None)  # it may have another rate now
+                gate.own_next.pop(rest, None)  # it may have another rate now
         elif word == "rate":
-            self._look_at_rates()
+            self._look_now.set()
+
+    def _wake(self, app: str, lane: int) -> None:
+        """There may be something to take."""
+        self._turns.wake(app, lane)
         self.hands.wake()
 
     # -- the loop's own ---------------------------------------------------------------------
@@ -350,21 +389,6 @@ class Runtime:
         for app, broadcast, lane in self._recoverer.places():
             self._recover_in(app, broadcast, lane, peer)
         self._peers.bury(peer)  # all that it held is back: should this fail, it is tried again
-
-    def _look_at_rates(self) -> None:
-        """Follow what somebody set, also when the wake-up was lost."""
-        for app, rate in self._rates.all(list(self.gates)).items():
-            gate = self.gates[app]
-            gate.set_rate(rate)
-            for broadcast, (known, _) in list(gate.own_next.items()):
-                if self._rate_of(broadcast) != known:
-                    gate.own_next.pop(broadcast, None)
-
-    def _rate_of(self, broadcast: str) -> float | None:
-        try:
-            return self.broadcasts.rate(broadcast)
-        except NotFoundError:
-            return None
 
     def _look_at_flights(self) -> None:
         """Level-triggered, every few seconds: orphans, and what this worker has forgotten."""
@@ -403,7 +427,9 @@ class Runtime:
             logs.emit(MessagesRecovered(broadcast, lane, dead, *found))
 
     async def _keep_token(self, alias: str) -> None:
-        keeper = self._tokens[alias]
+        """Tick each second while the app is at work; otherwise now and then, and when it begins."""
+        keeper, begins = self._tokens[alias], self._at_work[alias]
+        again_s = _TOKEN_MISSING_S
         while True:
             was_ready = keeper.ready is not None
             try:
@@ -412,7 +438,24 @@ class Runtime:
                 logs.emit(StoreUnreachable("reading the token", type(error).__name__, 1))
             if keeper.ready is not None and not was_ready:
                 self.hands.wake()
-            await asyncio.sleep(1.0 if keeper.ready else 0.25)
+            if self._is_at_work(alias):
+                again_s = BEAT_S if keeper.ready else _TOKEN_MISSING_S
+            else:
+                again_s = min(2 * again_s, _TOKEN_IDLE_S) * random.uniform(0.75, 1)  # noqa: S311
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(begins.wait(), again_s)
+            begins.clear()
+
+    def _begin_work(self, alias: str) -> None:
+        """From any thread: there may be something to take of an app that had nothing."""
+        now = time.monotonic()
+        before, self._worked_at[alias] = self._worked_at.get(alias, -math.inf), now
+        if now - before > _AT_WORK_S:
+            self.loop.call_soon_threadsafe(self._at_work[alias].set)
+
+    def _is_at_work(self, alias: str) -> bool:
+        since = time.monotonic() - _AT_WORK_S
+        return self._worked_at.get(alias, -math.inf) > since or bool(self._turns.lanes(alias))
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -442,7 +485,8 @@ class Runtime:
 
         with contextlib.suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(min(2.0, left_s()))
-        for thread in (self._keeping, self._listening):
+        self._look_now.set()
+        for thread in (self._watching, self._keeping, self._listening):
             thread.join(min(2.0, left_s()))
         self._taking.close()
         self.redis.close()

@@ -24,6 +24,7 @@ from workers.errcodes import BACK_OFF_MS, Disposition, PermitFate, rule
 from workers.gate import Gate
 from workers.limiter import Penalty
 from workers.settle import Answer, Settler
+from workers.stops import Stops
 from workers.take import CLAIM_LIFE_S
 from workers.tokens import TokenKeeper
 from workers.verdict import DELIVERED, Action, Fate, Reply, Verdict, judge
@@ -53,7 +54,7 @@ class Sender:
         penalty: holds everyone back.
         gates: app → what this worker knows of its limits.
         settler: takes the answers.
-        stopped: ids of broadcasts that must not start another send.
+        stops: claims that must not start a send any more.
         server_time: epoch seconds by the Redis server's clock.
     """
 
@@ -65,7 +66,7 @@ class Sender:
         penalty: Penalty,
         gates: Mapping[str, Gate],
         settler: Settler,
-        stopped: set[str],
+        stops: Stops,
         server_time: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -74,7 +75,7 @@ class Sender:
         self._penalty = penalty
         self._gates = gates
         self._settler = settler
-        self._stopped = stopped
+        self._stops = stops
         self._server_time = server_time
         self._ready: deque[tuple[Claim, Envelope]] = deque()
         self._idle: list[asyncio.Future[None]] = []
@@ -160,7 +161,7 @@ class Sender:
         late = now - claim.claimed_at > CLAIM_LIFE_S or (
             claim.slot_ends and now - claim.slot_at > SLOT_LIFE_S
         )
-        if late or token is None or self._draining or claim.broadcast in self._stopped:
+        if late or token is None or self._draining or self._stops.cover(claim):
             self._gates[claim.app].unused += 1
             self._settler.put(Answer(claim, None, _UNSENT))
             return ""

@@ -18,13 +18,15 @@
 -- subs:APP:OPENID, busy (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 max claims (1..1000),
 --       7 sending lease (ms), 8 permit margin (ms), 9 ttl of outcomes (ms),
---       10 default allowance per 100 ms (milliseconds), then broadcast id, allowance pairs for
---       broadcasts with a rate of their own (how many may be claimed now)
+--       10 default allowance per 100 ms (milliseconds), then for broadcasts with a rate of their own:
+--       broadcast id, allowance (how many may be claimed now), the rate for which that holds
 -- Returns  rows of strings: "B id low closed rate" opens a broadcast's rows (low: 1 when its queue
 --       wants a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
 --       resumed payload" per claim (resumed: 1 when an earlier attempt with this permit may have
 --       arrived, plus 2 when Redis may have forgotten one: it was restarted while the broadcast ran;
---       payload: of a single message, else empty); "Q id" says that the lane is complete
+--       payload: of a single message, else empty); "Q id" says that the lane is complete; the last
+--       one, when the rings are not empty: "more" might be taken at once; "soon" as well, after many
+--       that gave nothing; "rest": nothing more of what stands there can be taken now
 --@include reply
 --@include clock
 local first, ring, sending, fence, stock, ledger =
@@ -36,10 +38,13 @@ local horizon_ms = tonumber(ARGV[10])
 --@include flight
 sums = {}
 local DELAY = 500
-local allowance = {}
-for i = 11, #ARGV, 2 do allowance[ARGV[i]] = tonumber(ARGV[i + 1]) end
+local QUIET = 128  -- broadcasts visited for nothing: the next take goes on behind them
+local allowance, allowed_at = {}, {}
+for i = 11, #ARGV, 3 do
+  allowance[ARGV[i]], allowed_at[ARGV[i]] = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+end
 
-local rows, claimed, looked = {}, 0, 0
+local rows, claimed, looked, quiet_visits = {}, 0, 0, 0
 local last_fence = tonumber(redis.call('INCRBY', fence, max)) - max
 
 -- How many claims a broadcast may have in this turn, and how many of them may be fresh: before the
@@ -48,6 +53,7 @@ local last_fence = tonumber(redis.call('INCRBY', fence, max)) - max
 local function may_claim(id, has, want)
   local rate, closed = tonumber(has[9] or 0), has[5] ~= '1'
   if rate > 0 then
+    if allowed_at[id] ~= rate then allowance[id], allowed_at[id] = nil, rate end
     allowance[id] = allowance[id] or math.max(1, math.floor(rate * horizon_ms / 1000))
     want = math.min(want, allowance[id])
   end
@@ -166,32 +172,40 @@ local function visit(id, quantum)
   return left > 0
 end
 
+local standing, more = 0, false
 for _, turns in ipairs({ first, ring }) do
   local length = redis.call('LLEN', turns)
   local quantum, turn, quiet = math.ceil((max - claimed) / length), 0, 0
-  while length > 0 and quiet < length and claimed < max and looked < 4 * max + 256 do
-    local id = redis.call('LMOVE', turns, turns, 'LEFT', 'RIGHT')
+  while length > 0 and quiet < length do
+    if claimed >= max or looked >= 4 * max + 256 or quiet_visits >= QUIET then
+      more = true
+      break
+    end
+    local id = redis.call('LPOP', turns)
     local claimed_before, looked_before = claimed, looked
     local stays = visit(id, math.min(quantum, max - claimed))
-    if not stays then
-      redis.call('LREM', turns, 0, id)
-      length = length - 1
-      quiet = 0
-    elseif looked == looked_before then
-      quiet = quiet + 1
+    quiet = looked == looked_before and quiet + 1 or 0
+    quiet_visits = quiet_visits + (quiet > 0 and 1 or 0)
+    if stays and claimed >= max and claimed - claimed_before < quantum then
+      redis.call('LPUSH', turns, id)  -- cut short: its turn goes on
+    elseif stays then
+      redis.call('RPUSH', turns, id)
     else
-      quiet = 0
+      length, quiet = length - 1, 0
     end
     turn = turn + 1
-    if claimed >= max and stays and claimed - claimed_before < quantum then
-      redis.call('LMOVE', turns, turns, 'RIGHT', 'LEFT')  -- cut short: it is the next one's turn
-    elseif turn >= length then  -- all had a turn: what is left is shared anew
+    if turn >= length then  -- all had a turn: what is left is shared anew
       quantum, turn = math.max(1, math.ceil((max - claimed) / length)), 0
     end
   end
+  standing = standing + length
 end
 write_sums()
-if redis.call('EXISTS', first, ring) == 0 then redis.call('SREM', prefix .. 'busy', app) end
 if claimed > 0 then redis.call('PEXPIRE', sending, lease + 60000) end
-if #rows == 0 then return rows end
+if standing == 0 then
+  redis.call('SREM', prefix .. 'busy', app)
+else
+  rows[#rows + 1] = more and (looked > 0 and 'more' or 'soon') or 'rest'
+end
+if #rows == 0 or #rows == 1 and standing > 0 then return rows end
 return answer(rows)

@@ -15,6 +15,11 @@ from workers.claim import Claim, parse_row
 HORIZON_MS = 100
 """A worker takes only while the limiter's horizon is nearer than this: little is ever held."""
 
+MORE, SOON, REST, NOTHING = "more", "soon", "rest", ""
+"""What a take leaves: more to take at once, or soon, or at its time, or nothing."""
+
+_LEFT = frozenset({MORE, SOON, REST})
+
 CLAIM_LIFE_S = 3.0
 """A POST is never started later than this after its claim: the lease of a worker is 8 s."""
 
@@ -28,12 +33,16 @@ class Taken:
         low: broadcasts whose queue wants a split.
         closed: broadcasts whose canary waits for its first delivery.
         complete: broadcasts whose lane has settled everyone.
+        broadcasts: of which something was claimed, or might have been.
+        left: what is left in the rings, of `MORE`, `SOON`, `REST` and `NOTHING`.
     """
 
     claims: list[Claim] = field(default_factory=list)
     low: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     complete: list[str] = field(default_factory=list)
+    broadcasts: list[str] = field(default_factory=list)
+    left: str = ""
 
 
 class Taker:
@@ -45,14 +54,22 @@ class Taker:
         self._worker = worker
         self._fixed = [sending_lease_ms(settings), ms(settings.permit_margin), ttl_ms, HORIZON_MS]
 
-    def take(self, app: str, lane: int, most: int, allowances: dict[str, int], token: str) -> Taken:
+    def take(
+        self,
+        app: str,
+        lane: int,
+        most: int,
+        allowances: dict[str, tuple[int, float]],
+        token: str,
+    ) -> Taken:
         """Claim up to ``most`` messages.
 
         Args:
             app: whose ring is served.
             lane: in which lane.
             most: claims at the most, 1-1000.
-            allowances: broadcast with a rate of its own → how many it may have now.
+            allowances: broadcast with a rate of its own → how many it may have now, and the rate
+                for which that holds.
             token: the same token again returns the first answer.
 
         Raises:
@@ -71,8 +88,8 @@ class Taker:
             most,
             *self._fixed,
         ]
-        for broadcast, allowance in allowances.items():
-            args += (broadcast, allowance)
+        for broadcast, (allowance, own_rate) in allowances.items():
+            args += (broadcast, allowance, repr(own_rate))
         rows = self._script(
             keys=[
                 keys.reply(lane, f"take:{app}", self._worker),
@@ -89,14 +106,17 @@ class Taker:
         broadcast, rate = "", 0.0
         for row in rows:
             if row.startswith("B "):
-                _, broadcast, low, closed, own_rate = row.split(" ")
-                rate = kept_rate(float(own_rate))
+                _, broadcast, low, closed, rate_text = row.split(" ")
+                rate = kept_rate(float(rate_text))
+                taken.broadcasts.append(broadcast)
                 if low == "1":
                     taken.low.append(broadcast)
                 if closed == "1":
                     taken.closed.append(broadcast)
             elif row.startswith("Q "):
                 taken.complete.append(row[2:])
+            elif row in _LEFT:
+                taken.left = row
             else:
                 taken.claims.append(parse_row(row, app, lane, broadcast, rate, claimed_at))
         return taken

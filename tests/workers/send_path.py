@@ -28,8 +28,10 @@ from workers.hands import Hands
 from workers.limiter import Limiter
 from workers.peers import Peers
 from workers.pump import Pump
+from workers.stops import Stops
 from workers.take import Taker
 from workers.tokens import TokenKeeper
+from workers.turns import Turns
 from workers.wechat import WeChat
 
 OUTSIDE_TOKEN = "outside:token"
@@ -276,12 +278,15 @@ class PumpBench:
     keeper: TokenKeeper
     hands: Hands
     gate: Gate
+    turns: Turns
     handed_back: list[Claim] = field(default_factory=list)
     low: list[tuple[str, int]] = field(default_factory=list)
     complete: list[str] = field(default_factory=list)
 
     async def next_batch(self, seconds: float = 5.0) -> list[Claim]:
-        """Pump on a thread, as Dramatiq's consumer does."""
+        """Pump on a thread, as Dramatiq's consumer does, after a look at the lanes."""
+        for lane in range(self.pump._settings.lanes):
+            self.turns.wake("shop", lane)
         batch = await asyncio.to_thread(self.pump.next_batch, seconds)
         return [claim for claim, _ in batch or ()]
 
@@ -321,6 +326,7 @@ def _bench(
     handed_back: list[Claim] = []
     low: list[tuple[str, int]] = []
     complete: list[str] = []
+    turns = Turns()
     pump = Pump(
         settings,
         Taker(client, settings, worker, broadcasts.ttl_ms),
@@ -333,5 +339,7 @@ def _bench(
         handed_back.extend,
         lambda broadcast, lane: low.append((broadcast, lane)),
         complete.append,
+        turns,
+        Stops(),
     )
-    return PumpBench(pump, keeper, hands, gate, handed_back, low, complete)
+    return PumpBench(pump, keeper, hands, gate, turns, handed_back, low, complete)

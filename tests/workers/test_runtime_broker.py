@@ -250,23 +250,32 @@ def test_a_send_that_breaks_settles_its_claim_and_the_others_go_on(
 
 
 def test_a_broadcasts_new_rate_is_followed_though_the_wake_up_was_lost(
-    boot: Callable[[], WorkBroker], client: "redis.Redis", eventually: Callable[..., Any]
+    boot: Callable[[], WorkBroker], client: "redis.Redis"
 ) -> None:
-    runtime = runtime_of(boot())
-    broadcast = Stall(client, runtime.settings).broadcast(rate=0.1)
-    gate = runtime.gates["shop"]
-    gate.own_next[broadcast] = (0.1, time.monotonic() + 600)
-    home = keys.home(runtime.broadcasts.home_lane(broadcast), broadcast)
-    client.hset(home, "rate", "50")  # and nobody says so
-    eventually(lambda: broadcast not in gate.own_next, "the worker has looked")
+    broker = boot()
+    runtime = runtime_of(broker)
+    stall = Stall(client, runtime.settings)
+    stall.form_ids(5)
+    broadcast = stall.broadcast(rate=0.1)
+    runtime.gates["shop"].own_next[broadcast] = (0.1, time.monotonic() + 600)
+    client.hset(keys.lane_broadcast(0, broadcast), "rate", "50.0")  # and nobody says so
+    batch = next_batch(broker.consume(jobs.SEND)).args[0]
+    assert {claim.rate for claim, _ in batch} == {50.0}
 
 
 def test_an_apps_new_rate_is_followed_though_the_wake_up_was_lost(
     boot: Callable[[], WorkBroker], client: "redis.Redis", eventually: Callable[..., Any]
 ) -> None:
+    """An app that is not held back learns its rate as it sends; one with no work needs none."""
     runtime = runtime_of(boot())
+    gate = runtime.gates["shop"]
+    gate.set_rate(0.001)
+    gate.horizon = time.monotonic() + 600
+    stall = Stall(client, runtime.settings)
+    stall.form_ids(1)
+    stall.broadcast()
     client.hset(keys.limiter("shop"), "rate", 7_000)
-    eventually(lambda: runtime.gates["shop"].rate == 7, "the worker has looked")
+    eventually(lambda: gate.rate == 7, "the worker has looked")
 
 
 def forget(runtime: Runtime, client: "redis.Redis", broadcast: str) -> None:

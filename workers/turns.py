@@ -1,0 +1,68 @@
+"""Turns: the apps and lanes in which there may be something to take, each app in its turn.
+
+Wake-ups name them; what no wake-up named is found by a look at the lanes each second (`Watch`). An
+app with nothing to take costs nothing here, however many there are.
+"""
+
+import math
+import threading
+from collections.abc import Callable
+
+
+class Turns:
+    """See the module. Fed by any thread, served by the pump's.
+
+    Args:
+        on_work: called with an app that had nothing to take until now.
+    """
+
+    def __init__(self, on_work: Callable[[str], None] = lambda _: None) -> None:
+        self._ready: dict[str, dict[int, None]] = {}
+        self._resting: dict[str, tuple[float, set[int]]] = {}
+        self._lock = threading.Lock()
+        self._on_work = on_work
+
+    def wake(self, app: str, lane: int) -> None:
+        """There may be something to take."""
+        with self._lock:
+            lanes = self._ready.get(app)
+            if lanes is not None:
+                lanes[lane] = None
+                return
+            self._ready[app] = {lane: None}
+        self._on_work(app)
+
+    def rest(self, app: str, lane: int, until: float) -> None:
+        """Nothing can be taken before a moment (monotonic s), unless it is woken."""
+        if math.isinf(until):
+            return
+        with self._lock:
+            at, lanes = self._resting.get(app, (until, set()))
+            self._resting[app] = (min(at, until), lanes | {lane})
+
+    def apps(self, now: float) -> list[str]:
+        """Return the apps with something to take, in turn, those whose rest is over among them."""
+        with self._lock:
+            over = [app for app, (at, _) in self._resting.items() if at <= now]
+            for app in over:
+                self._ready.setdefault(app, {}).update(dict.fromkeys(self._resting.pop(app)[1]))
+            return list(self._ready)
+
+    def lanes(self, app: str) -> list[int]:
+        """Return the lanes of an app with something to take, in turn."""
+        with self._lock:
+            return list(self._ready.get(app, ()))
+
+    def begin(self, app: str, lane: int) -> None:
+        """A take begins: only what wakes it from now on counts; the app's turn is over."""
+        with self._lock:
+            lanes = self._ready.pop(app, {})
+            lanes.pop(lane, None)
+            if lanes:
+                self._ready[app] = lanes
+
+    @property
+    def next_at(self) -> float:
+        """When the first rest is over (monotonic s)."""
+        with self._lock:
+            return min((at for at, _ in self._resting.values()), default=math.inf)
