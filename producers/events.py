@@ -379,6 +379,18 @@ class PushActed(Event):
 
 
 @dataclass
+class PushStrange(Event):
+    """A push was about a template that is none of this app's: it had no effect."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    app: str
+    push: str
+    openid: str
+    template_id: str
+
+
+@dataclass
 class PushDropped(Event):
     """A genuine push that nothing here acts on: another event, a user's message, a probe."""
 

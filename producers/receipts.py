@@ -119,6 +119,14 @@ class Receipts:
         )
         return str(result)
 
+    def is_sent(self, app: str, template_id: str) -> bool:
+        """Say whether one of the app's newest broadcasts sends this template.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
+        return bool(self._candidates(app, template_id))
+
     def _candidates(self, app: str, template_id: str) -> list[str]:
         """Return the app's newest subscribe broadcasts of this template."""
         found = []

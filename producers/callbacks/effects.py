@@ -6,6 +6,10 @@
   the pushes come.
 - change, anything else: nothing, WeChat pushes only withdrawals.
 - sent: the receipt of one send.
+
+A template is the app's own if its settings list it or one of its broadcasts sends it; an event of
+another does nothing but leave a log line. Where the settings list none, any is, as at the
+mini-program's door.
 """
 
 from typing import Any
@@ -13,7 +17,7 @@ from typing import Any
 from producers import logs
 from producers.callbacks.pushes import Happening, Item, Push
 from producers.collect import Collector
-from producers.events import PushActed
+from producers.events import PushActed, PushStrange
 from producers.receipts import Receipts
 from producers.settings import Settings
 from producers.store import Client
@@ -24,6 +28,7 @@ class Effects:
     """Acts on pushes. Safe to share between threads."""
 
     def __init__(self, client: Client, settings: Settings) -> None:
+        self._settings = settings
         self._collector = Collector(client, settings)
         self._receipts = Receipts(client, settings)
 
@@ -42,8 +47,9 @@ class Effects:
             StoreUnavailableError: Redis did not answer.
         """
         at_ms = min(push.created_s * 1000, arrived_ms)
+        items = [item for item in push.items if self._is_own(app, push, item)]
         if push.event is Happening.SENT:
-            for item in push.items:
+            for item in items:
                 self._receipts.settle(
                     app,
                     push.openid,
@@ -54,7 +60,9 @@ class Effects:
                     at_ms=at_ms,
                 )
             return
-        uploads = [_upload(push, item, at_ms) for item in push.items if _counts(push.event, item)]
+        if not items:
+            return
+        uploads = [_upload(push, item, at_ms) for item in items if _counts(push.event, item)]
         report = self._collector.collect(app, uploads, source="events")
         logs.emit(
             PushActed(
@@ -62,12 +70,23 @@ class Effects:
                 push.event,
                 push.openid,
                 at_ms,
-                len(push.items),
+                len(items),
                 report.new,
                 report.known,
                 report.refused[Reason.USER_REJECT],
             )
         )
+
+    def _is_own(self, app: str, push: Push, item: Item) -> bool:
+        """Say whether an item is about a template of the app; log one that is not."""
+        settings = self._settings.app(app)
+        listed = settings.subscribe_templates
+        if not listed or item.template_id in {*listed, *settings.long_term_templates}:
+            return True
+        if self._receipts.is_sent(app, item.template_id):
+            return True
+        logs.emit(PushStrange(app, push.event, push.openid, item.template_id))
+        return False
 
 
 def _counts(event: Happening, item: Item) -> bool:

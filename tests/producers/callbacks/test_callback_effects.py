@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from log_lines import recorded
 from wechat_pushes import CHANGE, NOW_S, POPUP, SENT, Desk, Request, choice, push, sent
 
 from producers.audit import Auditor
@@ -203,3 +205,45 @@ def test_a_sent_event_that_comes_first_settles_what_comes_later(desk: Desk) -> N
     desk.take(story.receipt("o3"), story.receipt("o4", "e9"), story.receipt("o3"))
     story.take_and_die()
     assert story.outcomes() == {"delivered": 1, "failed": 1, "in_doubt": 4}
+
+
+# -- templates of others --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", [POPUP, CHANGE, SENT])
+def test_a_template_that_is_not_the_apps_leaves_a_log_line(
+    open_desk: Callable[..., Desk], event: str, tmp_path: Path
+) -> None:
+    desk = open_desk(subscribe_templates=["T"], long_term_templates=["L"])
+    strange = sent(template="X") if event == SENT else choice("reject", "X")
+    before = set(desk.client.scan_iter())
+    with recorded(tmp_path) as lines:
+        desk.take(push(event, strange))
+        (line,) = [line for line in lines() if line["event"] == "push_strange"]
+    assert (line["app"], line["push"], line["template_id"]) == ("shop", event, "X")
+    left = {key for key in set(desk.client.scan_iter()) - before if ":inbox" not in key}
+    assert {key for key in left if ":push:" not in key} == set()
+
+
+def test_of_a_push_the_apps_own_templates_count(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(subscribe_templates=["T"], long_term_templates=["L"])
+    items = [choice("accept", template) for template in ("T", "X", "L")]
+    desk.take(push(POPUP, *items))
+    assert (desk.count("T"), desk.count("X")) == (1, 0)
+    assert "L" in desk.subs()
+    assert Auditor(desk.client, desk.settings).run().wrong == []
+
+
+def test_a_template_that_a_broadcast_sends_is_the_apps(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(subscribe_templates=["T"])
+    Broadcasts(desk.client, desk.settings).create(
+        Spec.checked(
+            app="shop",
+            channel="subscribe",
+            template_id=TEMPLATE,
+            audience="all",
+            data={"thing1": "a"},
+        )
+    )
+    desk.take(push(POPUP, choice("accept", TEMPLATE)))
+    assert desk.count(TEMPLATE) == 1
