@@ -91,4 +91,6 @@ async function main() {
   console.log(JSON.stringify({seen, popups, warnings, answers, waiting: phone.waiting()}));
 }
 
-main();
+if (require.main === module) main();
+
+module.exports = {RealPhone};

@@ -146,10 +146,11 @@ def cli(tmp_path: Path) -> Callable[..., str]:
 
 
 def test_the_embedded_valkey_keeps_its_data(
-    start: Callable[..., Up], cli: Callable[..., str], eventually: Eventually
+    start: Callable[..., Up], cli: Callable[..., str], tmp_path: Path, eventually: Eventually
 ) -> None:
     first = start("--scale", "worker=0")
     url = eventually(first.url, "the address is told")
+    assert (tmp_path / ".wxbroadcast" / "url").read_text().strip() == url
     cli(url, "audience", "import", "-a", "shop", "vips", "-", text="oA\noB\n")
     assert first.end() == 0
     second = start("--scale", "worker=0")

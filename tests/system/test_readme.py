@@ -1,0 +1,216 @@
+"""The README, followed literally in a new folder: each block ends as it says.
+
+The test changes three things that a reader has in another way: the two ports, which are free ones
+here, and `shop.py` beside the pytest example, "your code". Blocks that cannot run are marked in the
+README with the reason; the last test counts them.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from readme import Block, Python, Shell, blocks, broken, table_of, until
+
+from producers import embedded, procfile
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+README = blocks((ROOT / "README.md").read_text("utf-8"))
+NAMED = re.compile(r"# (\S+)\n")
+YOUR_CODE = """
+from producers import Producer
+
+
+def remind_everybody():
+    with Producer() as producer:
+        producer.broadcast(
+            app="shop", channel="subscribe", template_id="T", audience="all",
+            data={"thing1": "每日签到"},
+        )
+"""
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class Reader:
+    """Somebody who pastes block after block, and compares."""
+
+    def __init__(self, folder: Path, node: str) -> None:
+        self.folder = folder / "mine"
+        self.folder.mkdir()
+        self._node = node
+        self._ports = {"8080": str(embedded.free_port()), "8800": str(embedded.free_port())}
+        env = {name: text for name, text in os.environ.items() if not name.startswith("WXB_")}
+        env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env["PATH"]))
+        env["WXB_WEB_PORT"] = self._ports["8080"]
+        env["COLUMNS"] = "160"
+        self._shell = Shell(self.folder, env)
+        self._python: Python | None = None
+        self._page = ""
+        self._terminals: list[subprocess.Popen[bytes]] = []
+
+    def follow(self, block: Block) -> str:
+        """Do what a block says; returns what is wrong with it, '' when nothing is."""
+        code = re.sub(
+            r"127\.0\.0\.1:(8080|8800)",
+            lambda found: f"127.0.0.1:{self._ports[found[1]]}",
+            block.code,
+        )
+        if block.mark == "stays":
+            return self._open_terminal(code)
+        match block.language:
+            case "ini":
+                name = NAMED.match(code)
+                assert name is not None, "the first line of a file is `# its name`"
+                (self.folder / name[1]).write_text(code, "utf-8")
+                return ""
+            case "sh":
+                return self._judge(block, *self._shell.run(code))
+            case "console":
+                return self._compare(block, code)
+            case "python" if "def test_" in code:
+                return self._test(code)
+            case "python":
+                self._python = self._python or Python(self.folder, self._shell.env())
+                return self._judge(block, *self._python.run(code))
+            case "js":
+                self._page = code
+                return ""
+            case "html":
+                return self._use_page(code)
+            case "text":  # a drawing
+                return ""
+        return f"nobody knows how to follow a block of {block.language!r}"
+
+    def close(self) -> None:
+        if self._python is not None:
+            self._python.end()
+        for terminal in self._terminals:
+            terminal.send_signal(signal.SIGINT)
+            terminal.wait(30)
+
+    def _open_terminal(self, code: str) -> str:
+        terminal = self._shell.start(code)
+        self._terminals.append(terminal)
+        until(
+            lambda: terminal.poll() is not None or '"event":"web_started"' in self._said(),
+            "`up` has started",
+        )
+        return "" if terminal.poll() is None else f"it ended: {self._said()}"
+
+    def _said(self) -> str:
+        return (self.folder.parent / "terminal.log").read_text("utf-8")
+
+    @staticmethod
+    def _judge(block: Block, code: int, output: str, said: str) -> str:
+        if code:
+            return f"exit code {code}: {output}{said}"
+        wrong = broken(block.promises, output)
+        return f"it does not print {wrong}, but: {output}" if wrong else ""
+
+    def _compare(self, block: Block, text: str) -> str:
+        """Run the command of a transcript, and compare what it prints with the rest."""
+        command, expected = text.removeprefix("$ ").split("\n", 1)
+        code, output, said = self._shell.run(command)
+        said = "".join(line for line in said.splitlines(True) if not line.startswith("{"))
+        if code:
+            return f"exit code {code}: {output}{said}"
+        exact = not block.mark.startswith("numbers vary")
+        found = table_of(output + said, numbers=exact)
+        return "" if found == table_of(expected, numbers=exact) else f"it prints {output}{said}"
+
+    def _test(self, code: str) -> str:
+        """Run an example of a test, with the reader's own code beside it."""
+        (self.folder / "shop.py").write_text(YOUR_CODE, "utf-8")
+        (self.folder / "test_example.py").write_text(code, "utf-8")
+        options = "-q -p no:randomly -p no:cacheprovider test_example.py"
+        exit_code, output, said = self._shell.run(f"{sys.executable} -m pytest {options}")
+        return "" if exit_code == 0 and "1 passed" in output else output + said
+
+    def _use_page(self, html: str) -> str:
+        """Let a user of the mini-program tap, on a phone against the service that runs."""
+        order = {
+            "url": f"http://127.0.0.1:{self._ports['8080']}",
+            "js": self._page,
+            "html": html,
+            "file": str(self.folder.parent / "phone.json"),
+            "codes": ["a code of wx.login".replace(" ", "-")],
+        }
+        done = subprocess.run(
+            [self._node, str(HERE / "readme_page.js"), json.dumps(order)],
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+        if done.returncode:
+            return done.stderr
+        seen = json.loads(done.stdout)
+        calls = [(path.rsplit("/", 1)[1], status) for _, path, status in seen["seen"]]
+        expected = {
+            "required": ["./push-code.js", "../../push-code.js"],
+            "visited": ["/pages/item/item?id=7"] * 2,
+            "popups": [["TEMPLATE_ID"]],
+            "waiting": [],
+            "warnings": [],
+        }
+        wrong = {name: seen[name] for name in expected if seen[name] != expected[name]}
+        if {("login", 200), ("plan", 200), ("collect", 200)} != set(calls):
+            wrong["calls"] = calls
+        return f"the phone saw {wrong}" if wrong else ""
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    node = shutil.which("node") or shutil.which("nodejs")
+    if node is None:
+        pytest.fail("the mini-program's blocks run in node: install it (apt: nodejs)")
+    reader = Reader(tmp_path, node)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def test_whoever_follows_it_literally_gets_what_it_says(reader: Reader) -> None:
+    for block in README:
+        if not block.mark.startswith("not run"):
+            wrong = reader.follow(block)
+            assert not wrong, f"README.md, line {block.line}: {block.code}\n{wrong}"
+
+
+def test_the_lines_for_production_are_those_of_the_procfile() -> None:
+    [block] = [one for one in README if "they run until they are stopped" in one.mark]
+    assert sorted(block.code.split("\n")[:-1]) == sorted(procfile.read().values())
+
+
+def test_as_good_as_every_block_runs() -> None:
+    not_run = [one.mark for one in README if one.mark.startswith("not run")]
+    assert len(not_run) == 3, not_run
+    assert sum(len(one.promises) for one in README) >= 9
+
+
+@pytest.mark.parametrize(
+    ("promise", "output", "kept"),
+    [
+        ("delivered", "delivered\n", True),
+        ("oA,delivered… oB,no_permit…", "oA,delivered,0\noB,no_permit,0\n", True),
+        ("oA,delivered… oB,no_permit…", "oB,no_permit,0\noA,delivered,0\n", False),
+        ('{"id":"1a2128554c4a519c061f9"}', '{"id":"1a2144ae06aeea500d822"}', True),
+        ('{"id":"1a2128554c4a519c061f9"}', '{"id":"ID"}', False),
+        ('{"new":2}', '{"new":1}', False),
+    ],
+)
+def test_a_promise_is_kept_or_not(promise: str, output: str, *, kept: bool) -> None:
+    assert (broken([promise], output) == []) is kept
+
+
+def test_promises_are_kept_one_after_the_other() -> None:
+    assert broken(["a", "b"], "b a") == ["b"]
