@@ -103,7 +103,14 @@ local function early_receipt(prefix, app, openid, held)
   return errcode, only
 end
 
--- What an unanswered message ends as: in_doubt, listed with its time, unless its receipt is here.
+-- What a receipt makes of a message, and how that is recorded: a failure with its errcode.
+local function by_receipt(errcode)
+  if errcode == '0' then return 'delivered', 'delivered' end
+  return 'failed', 'failed ' .. errcode .. ' receipt'
+end
+
+-- What an unanswered message ends as: in_doubt, listed with its time, unless its receipt is here; and
+-- how that is recorded.
 local function doubtful_outcome(prefix, app, id, item, held, ttl)
   local bucket, openid = bucket_and_openid(item)
   local errcode, msgid = early_receipt(prefix, app, openid, held)
@@ -113,19 +120,19 @@ local function doubtful_outcome(prefix, app, id, item, held, ttl)
       redis.call('HSET', msgids, openid, msgid)
       redis.call('PEXPIRE', msgids, 86400000)
     end
-    return errcode == '0' and 'delivered' or 'failed'
+    return by_receipt(errcode)
   end
   local doubts = prefix .. 'doubts:' .. id
   redis.call('HSET', doubts, item, string.format('%d %d %s', held.since, now, held.member))
   redis.call('PEXPIRE', doubts, ttl)
-  return 'in_doubt'
+  return 'in_doubt', 'in_doubt'
 end
 
 -- Perhaps sent, and never to be known from here: in_doubt, the permit counted as spent.
 local function doubt(prefix, app, id, lane, flight, item, held, ttl)
   local _, openid = bucket_and_openid(item)
-  local outcome = doubtful_outcome(prefix, app, id, item, held, ttl)
-  write_outcome(prefix, id, item, outcome, ttl)
+  local outcome, recorded = doubtful_outcome(prefix, app, id, item, held, ttl)
+  write_outcome(prefix, id, item, recorded, ttl)
   count_use(held.member, held.expires, 'spent')
   redis.call('HDEL', flight, item)
   end_lease(openid, held)

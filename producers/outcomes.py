@@ -1,4 +1,4 @@
-"""A recorded outcome, as it lies in Redis: ``delivered``, ``refused 43101``, ``failed receipt``."""
+"""Outcomes as they lie in Redis: ``delivered``, ``refused 43101``, ``failed 43101 receipt``."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -23,7 +23,6 @@ class Recorded:
     @classmethod
     def read(cls, value: str) -> Self:
         """Read what settle.lua, receipt.lua or resolve.lua wrote."""
-        word, _, rest = value.partition(" ")
-        if rest in {"receipt", "operator"}:
-            return cls(Outcome(word), 0, rest)
-        return cls(Outcome(word), int(rest or 0), "answer")
+        word, *rest = value.split(" ")
+        by = rest.pop() if rest and rest[-1] in {"receipt", "operator"} else "answer"
+        return cls(Outcome(word), int(rest[0]) if rest else 0, by)

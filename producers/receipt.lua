@@ -19,6 +19,7 @@ local DAY, CLOCKS, KEPT = 86400000, 5000, 50
 local bucket, openid = string.match(item, '^(%d+):(.+)$')
 if not bucket then refuse('item', item) end
 local word = errcode == '0' and 'delivered' or 'failed'
+local recorded = word == 'failed' and 'failed ' .. errcode .. ' receipt' or 'delivered receipt'
 redis.call('HLEN', KEYS[1])
 
 local function outcome_of(id)
@@ -32,7 +33,7 @@ end
 local function move(id, from)
   local lane = prefix .. 'lane:' .. id
   local is_there = redis.call('HEXISTS', lane, 'state') == 1  -- or its retention is over
-  redis.call('HSET', prefix .. 'outcomes:' .. id .. ':' .. bucket, openid, word .. ' receipt')
+  redis.call('HSET', prefix .. 'outcomes:' .. id .. ':' .. bucket, openid, recorded)
   redis.call('HDEL', prefix .. 'doubts:' .. id, item)
   if is_there then
     bump(lane, 'o:' .. from, -1)

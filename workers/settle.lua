@@ -152,20 +152,23 @@ local function spend_budget(one, outcome, streak)
 end
 
 local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
+  local value = outcome
+  if errcode ~= '0' and outcome ~= 'delivered' then value = outcome .. ' ' .. errcode end
   if outcome == 'in_doubt' then
-    outcome = doubtful_outcome(prefix, app, one.id, item, held, ttl)
+    local recorded
+    outcome, recorded = doubtful_outcome(prefix, app, one.id, item, held, ttl)
+    if outcome ~= 'in_doubt' then value = recorded end
   elseif outcome == 'delivered' and msgid ~= '-' then
     -- its receipt may have come first, and say that it failed after all
     local receipts, name = prefix .. 'receipts:' .. app .. ':' .. openid, one.template .. ' ' .. msgid
     local early = redis.call('HGET', receipts, name)
     if early then
-      if string.sub(early, 1, 2) ~= '0 ' then outcome = 'failed' end
+      local code = string.match(early, '^%S+')
+      if code ~= '0' then outcome, value = by_receipt(code) end
       redis.call('HDEL', receipts, name)  -- it was this send's: no doubt may take it
     end
   end
   spend_budget(one, outcome, streak)
-  local value = outcome
-  if errcode ~= '0' and outcome ~= 'delivered' then value = outcome .. ' ' .. errcode end
   local name = write_outcome(prefix, one.id, item, value, ttl)
   if msgid ~= '-' and name == openid then
     local bucket = bucket_and_openid(item)

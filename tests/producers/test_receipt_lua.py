@@ -34,7 +34,7 @@ def test_a_msgid_that_is_known_decides_though_a_newer_doubt_fits_by_time(lane: L
     lane.now_ms += 100
     lose(lane, lane.take_one())
     assert lane.receipt("anna", "b2", "b1", msgid="m1", errcode=7) == ("b1", "failed")
-    assert (outcome(lane, "b1"), outcome(lane, "b2")) == ("failed receipt", "in_doubt")
+    assert (outcome(lane, "b1"), outcome(lane, "b2")) == ("failed 7 receipt", "in_doubt")
     assert lane.receipt("anna", "b2", "b1", msgid="m1", errcode=7) == ("b1", "confirmed")
     assert lane.receipt("anna", "b2", "b1", msgid="m2") == ("b2", "delivered")
 
@@ -61,7 +61,7 @@ def test_a_receipt_that_may_be_of_an_unanswered_send_is_kept_for_its_msgid(lane:
     second = lane.take_one()
     assert lane.receipt("anna", "b2", "b1", msgid="m2", errcode=7) == ("", "kept")
     answer(lane, second, "m2")
-    assert (outcome(lane, "b1"), outcome(lane, "b2")) == ("in_doubt", "failed")
+    assert (outcome(lane, "b1"), outcome(lane, "b2")) == ("in_doubt", "failed 7 receipt")
     assert lane.receipt("anna", "b2", "b1", msgid="m1", at_ms=lane.now_ms - 400) == (
         "b1",
         "delivered",
@@ -194,4 +194,4 @@ def test_an_outcome_moves_once(lane: Lane, word: str) -> None:
     errcode = 7 if word == "failed" else 0
     assert lane.receipt("anna", "b1", msgid="m1", errcode=errcode) == ("b1", word)
     lane.receipt("anna", "b1", msgid="m2", errcode=7)
-    assert outcome(lane, "b1") == f"{word} receipt"
+    assert outcome(lane, "b1") == ("failed 7 receipt" if errcode else "delivered receipt")

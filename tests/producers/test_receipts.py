@@ -10,7 +10,9 @@ from producers.broadcasts import Broadcasts
 from producers.collect import Collector
 from producers.errors import InvalidInputError, NotFoundError
 from producers.receipts import Receipts
+from producers.recipients import Recipients
 from producers.spec import Spec
+from producers.users import Users
 from workers.recover import Recoverer
 from workers.take import Taker
 
@@ -113,3 +115,29 @@ def test_an_operator_decides_on_what_no_receipt_settled(desk: Desk) -> None:
     assert list(desk.receipts.doubts(desk.id)) == []
     with pytest.raises(NotFoundError):
         desk.receipts.decide("nothing", "failed")
+
+
+def test_a_failed_receipt_keeps_its_errcode(desk: Desk) -> None:
+    desk.take_and_die()
+    assert desk.receipt("o1", errcode=43101, msgid="1") == "failed"
+    assert desk.receipt("o2", msgid="2") == "delivered"
+    rows = {
+        one.openid: (one.outcome, one.errcode, one.settled_by)
+        for one in Recipients(desk.client, desk.settings).iterate(desk.id)
+    }
+    assert rows["o1"] == ("failed", 43101, "receipt")
+    assert rows["o2"] == ("delivered", 0, "receipt")
+    [send] = Users(desk.client, desk.settings).show("shop", "o1").sends
+    assert (send.outcome, send.errcode, send.settled_by) == ("failed", 43101, "receipt")
+    assert Auditor(desk.client, desk.settings).run().wrong == []
+
+
+def test_a_failed_receipt_that_came_first_keeps_its_errcode(desk: Desk) -> None:
+    assert desk.receipt("o3", errcode=20013, msgid="3") == "kept"
+    desk.take_and_die()
+    [row] = [
+        one
+        for one in Recipients(desk.client, desk.settings).iterate(desk.id, "failed")
+        if one.openid == "o3"
+    ]
+    assert (row.errcode, row.settled_by) == (20013, "receipt")
