@@ -84,15 +84,21 @@ class Broadcasts(Lifecycle):
             self._ask_for_split(broadcast)
         return Created(broadcast, known=not created)
 
-    def open_carrier(self, carrier: str, spec: Spec) -> None:
+    def open_carrier(self, carrier: str, spec: Spec, lane: int, *, delivers: bool) -> None:
         """Store what carries single messages (see `producers.messages`), unless it is there.
+
+        Args:
+            carrier: its id.
+            spec: without content.
+            lane: of its first message, where its canary begins.
+            delivers: WeChat is known to deliver the template: it needs no canary.
 
         Raises:
             StoreUnavailableError: Redis did not answer; the same call goes on.
         """
-        self._store(carrier, spec, 0)
+        self._store(carrier, spec, 0, "canary_lane", lane, "open", int(delivers))
 
-    def _store(self, broadcast: str, spec: Spec, size: int) -> bool:
+    def _store(self, broadcast: str, spec: Spec, size: int, *more: str | int) -> bool:
         """List a broadcast, write it at its home and bring it to the lanes; say if it is new."""
         seconds, micros = repeat("asking the time", self._client.time)
         now_ms = seconds * 1000 + micros // 1000
@@ -124,6 +130,7 @@ class Broadcasts(Lifecycle):
             spec.expires_in_ms,
             "canary_lane",
             self.home_lane(broadcast),
+            *more,  # a field that comes twice is what it is last
         ]
         created, *_ = repeat(
             "creating the broadcast",

@@ -12,6 +12,7 @@
     ├── IdempotencyConflictError the key was used before with other content
     ├── IllegalMoveError         the broadcast's state does not allow this move
     ├── TooManyMessagesError     one user was posted too many messages of one template today
+    ├── MessagesStoppedError     WeChat refuses the template; nothing of it is posted until resumed
     ├── DoorError                the mini-program's door stays shut; the phone is told no more
     │   ├── TicketError          the ticket is no good: the phone logs in again
     │   │   ├── ExpiredTicketError
@@ -104,6 +105,27 @@ class TooManyMessagesError(WxbroadcastError):
             f"this user was posted {most} messages of template {template_id} today; "
             "no more until tomorrow"
         )
+
+
+class MessagesStoppedError(WxbroadcastError):
+    """WeChat refused too many messages of this template in a row; an operator must look.
+
+    Attributes:
+        template_id: the template.
+        errcode: WeChat's.
+        reason: why it was stopped, in words.
+        carrier: what an operator resumes, once it is mended.
+    """
+
+    def __init__(self, template_id: str, errcode: int, reason: str, carrier: str) -> None:
+        super().__init__(
+            f"messages of template {template_id} are stopped: WeChat answered {errcode} "
+            f"({reason}); once that is mended: wxbroadcast resume {carrier}"
+        )
+        self.template_id = template_id
+        self.errcode = errcode
+        self.reason = reason
+        self.carrier = carrier
 
 
 class IllegalMoveError(WxbroadcastError):

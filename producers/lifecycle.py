@@ -6,12 +6,14 @@ generation; whoever makes the move does both, and the keeper repeats the second 
 So a process that dies in between delays a move by a second and loses nothing.
 """
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
 import redis
 
-from producers import keys, logs, scripts
+from producers import carriers, keys, logs, scripts
 from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
 from producers.events import BroadcastMoved
 from producers.jobs import Jobs
@@ -63,8 +65,30 @@ class Lifecycle(Register):
                 broadcast, f"paused ({RESTORED}); look, then resume --after-restore", "resume"
             )
         state = self.move(broadcast, "resume")
+        for sibling in self.siblings(broadcast):
+            if self._home(sibling).get("errcode"):  # it was stopped for the same template
+                with contextlib.suppress(IllegalMoveError):
+                    self.move(sibling, "resume")
         self._ask_for_split(broadcast)
         return state
+
+    def siblings(self, broadcast: str) -> Iterator[str]:
+        """Yield the other carriers of a carrier's day and template, the first of them first.
+
+        Raises:
+            NotFoundError, StoreUnavailableError.
+        """
+        if not keys.is_carrier(broadcast):
+            return
+        for carrier in carriers.of_a_day(broadcast, Spec.from_json(self._home(broadcast)["spec"])):
+            if not self._exists(carrier):
+                return  # they are opened in their order
+            if carrier != broadcast:
+                yield carrier
+
+    def _exists(self, broadcast: str) -> bool:
+        key = keys.home(self.home_lane(broadcast), broadcast)
+        return bool(repeat("reading the broadcast", lambda: self._client.exists(key)))
 
     def cancel(self, broadcast: str) -> State:
         """End a broadcast; whoever was not sent to is `cancelled`. Raises as `pause`."""
@@ -163,11 +187,11 @@ class Lifecycle(Register):
             "done",
             0,
             "error_window",
-            settings.error_window,
+            0 if carries else settings.error_window,  # messages have their content each
             "error_share",
             settings.error_budget,
             "open",
-            int(carries),
+            int(home.get("open", 0)),
             "canary",
             settings.canary if lane == int(home["canary_lane"]) else 0,
         ]
@@ -195,6 +219,7 @@ class Lifecycle(Register):
             keys.lane_prefix(lane),
             rate,
             self._window(app, rate),
+            home.get("errcode") or 0,
             *first_copy,
         ]
         adopted = repeat("adopting a move", lambda: self._adopt(keys=script_keys, args=args))

@@ -6,6 +6,14 @@ one per app, channel, template and day, whose id begins with ``m``. A carrier ho
 user at most; a user's second one of that template and day goes to the second carrier. So a message
 costs Redis a queue entry, its content until it has an outcome, and the outcome.
 
+I7 holds for carriers: until WeChat delivers one message of the template, K at a time are at risk,
+first where the first message lies; K template errors in a row (40037, …), or K users refused in a
+row before any delivery, pause the day's carriers of the template, so that nothing is burnt and
+nothing goes before everybody in vain. What waits then waits until an operator resumes or the
+carrier ends, and a post is refused. A refusal of one user, and what WeChat says of one message's
+content, stop nothing. The next day's carrier begins anew: open, if the last one delivered; with a
+canary, if it did not.
+
 If the process dies before the answer, nobody knows whether the message was posted; the same call
 with the same key says so, and posts it if it was not.
 """
@@ -19,9 +27,11 @@ from typing import Any, Final
 
 from producers import keys, logs, scripts
 from producers.broadcasts import Broadcasts, check_key
+from producers.carriers import DAY_MS, MOST, carrier_id
 from producers.errors import (
     IdempotencyConflictError,
     InvalidInputError,
+    MessagesStoppedError,
     NotFoundError,
     TooManyMessagesError,
 )
@@ -34,12 +44,8 @@ from producers.spec import Spec
 from producers.store import Client
 from producers.words import Channel
 
-MOST: Final = 64
-"""Messages of one template that one user may be posted in one day."""
-
 MAX_LIFE: Final = timedelta(days=1)
-_DAY_MS: Final = 86_400_000
-_GRACE_MS: Final = _DAY_MS + 3_600_000
+_GRACE_MS: Final = DAY_MS + 3_600_000
 """A carrier ends so long after its day: then each of its messages has ended."""
 
 _KEY_TTL: Final = timedelta(days=1)
@@ -125,6 +131,8 @@ class Messages:
             InvalidInputError: with one sentence for every fault.
             IdempotencyConflictError: the key was used with other content.
             TooManyMessagesError: this user was posted `MOST` messages of this template today.
+            MessagesStoppedError: WeChat refuses the template; nothing is posted until an operator
+                resumes its carrier, or the day is over.
             StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
         """
         self._settings.app(app)
@@ -159,7 +167,7 @@ class Messages:
         script_keys = [
             keys.posted(lane, app, _of_user(key, openid) if key else scripts.new_token()),
         ]
-        status, carrier = self._post_to_carriers(spec, script_keys, arguments)
+        status, carrier = self._post_to_carriers(spec, lane, script_keys, arguments)
         if status == "other":
             raise IdempotencyConflictError(key, f"{carrier}.{openid}")
         if status == "new":
@@ -208,20 +216,24 @@ class Messages:
         )
 
     def _post_to_carriers(
-        self, spec: Spec, script_keys: list[str], arguments: list[Any]
+        self, spec: Spec, lane: int, script_keys: list[str], arguments: list[Any]
     ) -> tuple[str, str]:
         """Ask the carriers that there are, and open one more where it needs one."""
-        day = self._server_ms() // _DAY_MS
+        day = self._server_ms() // DAY_MS
         of_day = (spec.app, str(spec.channel), spec.template_id, day)
         known = self._opened.get(of_day, 1)
         for _ in range(3 * MOST):
-            ids = [_carrier_id(*of_day, number) for number in range(known)]
+            ids = [carrier_id(*of_day, number) for number in range(known)]
             call = partial(self._post, keys=script_keys, args=[*arguments, *ids])
-            status, carrier = repeat("posting a message", call)
+            status, carrier, *errcode = repeat("posting a message", call)
             if status == "absent":
-                life_ms = (day + 1) * _DAY_MS + _GRACE_MS - self._server_ms()
+                before = carrier_id(*of_day[:3], day - 1, 0) if carrier == ids[0] else ids[0]
+                life_ms = (day + 1) * DAY_MS + _GRACE_MS - self._server_ms()
                 empty = replace(spec, data={}, page="", emphasis_keyword="", expires_in_ms=life_ms)
-                self._broadcasts.open_carrier(carrier, empty)
+                self._broadcasts.open_carrier(carrier, empty, lane, delivers=self._delivers(before))
+            elif status == "stopped":
+                reason = self._broadcasts.status(carrier).reason
+                raise MessagesStoppedError(spec.template_id, int(errcode[0]), reason, carrier)
             elif status == "full" and known < MOST:
                 known += 1
             elif status == "full":
@@ -230,6 +242,20 @@ class Messages:
                 self._remember(of_day, known)
                 return status, carrier
         raise TooManyMessagesError(spec.template_id, MOST)
+
+    def _delivers(self, carrier: str) -> bool:
+        """Say whether WeChat took a message of a carrier, and nothing stopped it since.
+
+        Then the next carrier of its template needs no canary: it is open from its first message.
+        """
+
+        def ask(pipeline: Any) -> None:
+            pipeline.hget(keys.home(self._broadcasts.home_lane(carrier), carrier), "errcode")
+            for lane in range(self._settings.lanes):
+                pipeline.hget(keys.lane_broadcast(lane, carrier), "o:delivered")
+
+        errcode, *delivered = repeat_all("reading the last carrier", self._client, ask)
+        return (errcode or "0") == "0" and any(int(number or 0) > 0 for number in delivered)
 
     def _remember(self, of_day: tuple[str, str, str, int], known: int) -> None:
         if len(self._opened) > 10_000:
@@ -249,9 +275,3 @@ class Messages:
 def _of_user(key: str, openid: str) -> str:
     """Return what a key is kept by: each user's keys are the user's own, and name nobody."""
     return hashlib.sha256(f"{openid} {key}".encode()).hexdigest()[:32]
-
-
-def _carrier_id(app: str, channel: str, template_id: str, day: int, number: int) -> str:
-    """Return the id of a day's carrier: every process gives it the same."""
-    what = f"{app} {channel} {template_id} {number}"
-    return f"m{day:05d}{hashlib.sha256(what.encode()).hexdigest()[:15]}"

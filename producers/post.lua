@@ -11,7 +11,8 @@
 --       7 ttl of outcomes (ms), 8 ttl of the key (ms), 9 digest of the content, 10 app,
 --       then carrier ids in their order
 -- Returns  {'new' or 'known' (posted before), carrier}, {'other', carrier} (the key posted other
---       content), {'absent', carrier} (create it and ask again) or {'full', ''} (they all hold one)
+--       content), {'absent', carrier} (create it and ask again), {'stopped', carrier, errcode} (WeChat
+--       refuses the template) or {'full', ''} (they all hold one)
 --@include clock
 --@include ring
 local posted, app = KEYS[1], ARGV[10]
@@ -45,8 +46,10 @@ end
 
 for i = 11, #ARGV do
   local id, lane = ARGV[i], prefix .. 'lane:' .. ARGV[i]
-  local has = redis.call('HMGET', lane, 'state', 'drop')
+  local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'errcode')
   if not has[1] then return { 'absent', id } end
+  local errcode = string.match(has[3] or '', '(%-?%d+)$') or has[1] == 'paused' and has[4] or '0'
+  if errcode ~= '0' and errcode ~= '' then return { 'stopped', id, errcode } end
   local takes = (has[1] == 'running' or has[1] == 'paused') and has[2] == ''
   if takes and is_free(id) then
     put(id, lane, has[1])

@@ -194,7 +194,7 @@ class Lane:
             keys.sending(n, app),
         ]
         args = ["", self.now_ms, broadcast, generation, state, drop, TTL, keys.WAKE, self.prefix]
-        args += [rate, window]
+        args += [rate, window, first.pop("errcode", 0)]
         for pair in first.items():
             args += pair
         adopted, dropped, sweeping = self.run("producers", "adopt", names, args)

@@ -26,6 +26,9 @@ _REASONS: Final = {
 }
 _OVER_BUDGET: Final = "over the error budget: too many of the last answers failed"
 
+_SPLIT: Final = {"done", "mail"}
+"""Of a lane's copy: all that it will have so far is queued."""
+
 _MET: Final = ("template_errors", "refusals", "unknowns")
 """What a canary has met, in a lane's copy."""
 
@@ -112,13 +115,20 @@ class Keeper:
             self._client.zrem(keys.active(app), broadcast)
 
     def obey(self, broadcast: str, verdict: str) -> None:
-        """Bring a lane's verdict (``abort 40037``, ``pause 43101``) to the whole broadcast."""
+        """Bring a lane's verdict (``abort 40037``, ``pause 43101``) to the whole broadcast.
+
+        Carriers are paused at the worst, all of the day's together: messages wait for an operator,
+        or until they are late, and no further one is posted (post.lua).
+        """
         move, _, errcode = verdict.partition(" ")
         reason = _REASONS[move] if int(errcode) else _OVER_BUDGET
-        try:
-            self._broadcasts.move(broadcast, move, reason, int(errcode))
-        except (IllegalMoveError, NotFoundError):
-            return  # somebody was faster, or the operator was
+        if keys.is_carrier(broadcast):
+            move = "pause"
+        for one in (broadcast, *self._broadcasts.siblings(broadcast)):
+            try:
+                self._broadcasts.move(one, move, reason, int(errcode))
+            except (IllegalMoveError, NotFoundError):
+                continue  # somebody was faster, or the operator was
 
     def _promote_due(self, broadcast: str, lane: int) -> None:
         self._promote(
@@ -160,12 +170,12 @@ class Keeper:
             self.open_lanes(app, broadcast, [lane for lane in lanes if copies[lane][0] == "0"])
             return
         _, split, done, total, state, *met = copies[canary_lane]
-        used_up = split == "done" and int(done) >= int(total) and state == "running"
+        used_up = split in _SPLIT and int(done) >= int(total) and state == "running"
         waiting = [
             lane
             for lane in lanes
             if lane != canary_lane
-            and not (copies[lane][1] == "done" and copies[lane][2] == copies[lane][3])
+            and not (copies[lane][1] in _SPLIT and copies[lane][2] == copies[lane][3])
         ]
         if not used_up or not waiting:
             return

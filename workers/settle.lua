@@ -66,9 +66,7 @@ end
 
 local function count(one, field) one.counts[field] = (one.counts[field] or 0) + 1 end
 
--- Single messages have nothing in common but their template: none stops the others.
 local function pass_verdict(one, verdict)
-  if is_carrier(one.id) then return end
   if one.verdict == '' and one.drop == '' then
     one.verdict = verdict
     redis.call('HSET', one.lane, 'verdict', verdict)
@@ -221,6 +219,8 @@ local function settle(row)
   local id, item, token, action, fate, outcome, errcode, delay, streak, skip, msgid = string.match(
     row, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
   local one = broadcast(id)
+  -- single messages have nothing in common but their template: one's content says nothing of others
+  if outcome == 'bad_data' and is_carrier(id) then streak = '-' end
   local _, openid = bucket_and_openid(item)
   local entry = redis.call('HGET', one.flight, item)
   local held = entry and read_flight(entry)

@@ -20,6 +20,7 @@ from producers.errors import (
     IllegalMoveError,
     InvalidInputError,
     LoginUnavailableError,
+    MessagesStoppedError,
     NotFoundError,
     StoreUnavailableError,
     TicketError,
@@ -186,7 +187,7 @@ def _of_input(error: Exception) -> ProblemError | None:
         return ProblemError("key-reused", "this Idempotency-Key made something else before")
     if isinstance(error, TooManyMessagesError):
         return ProblemError("too-many-requests", str(error), headers=retry_after(_LATER_S * 1000))
-    if isinstance(error, IllegalMoveError):
+    if isinstance(error, IllegalMoveError | MessagesStoppedError):
         return ProblemError("conflict", str(error))
     return None
 

@@ -264,7 +264,8 @@ TABLE: Final[tuple[Route, ...]] = (
         },
         body=_json(models.NewMessage),
         creates=True,
-        text="One user, one message, now: sent before all broadcasts, with the same guarantees.",
+        text="One user, one message, now: sent before all broadcasts, with the same guarantees. "
+        "409 with WeChat's errcode while the template is stopped: it refused too many in a row.",
     ),
     Route(
         "GET",

@@ -24,6 +24,7 @@ def test_the_first_generation_makes_the_copy(lane: Lane) -> None:
         "state": "running",
         "drop": "",
         "verdict": "",
+        "errcode": "0",
         "template_errors": "0",
         "refusals": "0",
         "unknowns": "0",

@@ -8,11 +8,12 @@ import pytest
 import redis
 from shop import TEMPLATE, Shop
 
-from producers import keys
+from producers import carriers, keys
 from producers.audit import Auditor
 from producers.errors import (
     IdempotencyConflictError,
     InvalidInputError,
+    MessagesStoppedError,
     NotFoundError,
     TooManyMessagesError,
     UnknownAppError,
@@ -39,6 +40,12 @@ class Post:
             "data": {"keyword1": "a"},
         }
         return self.messages.post(openid=openid, **{**fields, **changes})
+
+    def open(self, posted: Posted) -> str:
+        """Let all of its carrier through, as a delivery does; returns the carrier."""
+        carrier = posted.id.partition(".")[0]
+        self.shop.open(carrier)
+        return carrier
 
     def outcome(self, posted: Posted) -> str:
         return self.messages.show(posted.id).outcome
@@ -68,6 +75,7 @@ def test_a_message_is_carried_with_its_own_content_and_leaves_only_its_outcome(p
     for number, openid in enumerate(("oAnna", "oBert")):
         post.shop.give(openid, formIds=[f"f{number}"])
     posted = {who: post.post(who, data={"keyword1": who}) for who in ("oAnna", "oBert")}
+    post.open(posted["oAnna"])
     assert {post.messages.show(one.id).state for one in posted.values()} == {"waiting"}
     claims = post.shop.take()
     assert {claim.openid for claim in claims} == {"oAnna", "oBert"}
@@ -174,7 +182,7 @@ def test_a_resumed_message_whose_content_is_gone_stops_no_take(post: Post) -> No
     for item in post.client.zrange(keys.delayed(lane, carrier), 0, -1):
         post.client.zadd(keys.delayed(lane, carrier), {item: 1})
     post.shop.keeper.run_once()
-    post.post("oBert")
+    post.open(post.post("oBert"))
     claims = {claim.openid: claim.payload for claim in post.shop.take()}
     assert set(claims) == {"oBert"}
     assert "keyword1" in claims["oBert"]
@@ -186,17 +194,100 @@ def test_no_message_stops_another(post: Post) -> None:
     for user in range(10):
         post.shop.give(f"o{user}", formIds=[f"f{user}"])
     posted = [post.post(f"o{user}") for user in range(10)]
+    carrier = post.open(posted[0])
     claims = post.shop.take()
-    assert len(claims) == 10  # no canary: they have only the template in common
+    assert len(claims) == 10
     for claim in claims:
         post.shop.settle(claim, "settle", "back", "bad_data", errcode=47003, streak="template")
     assert {post.outcome(one) for one in posted} == {"bad_data"}
     assert post.messages.show(posted[0].id).errcode == 47003
     post.shop.keeper.run_once()
-    carrier = posted[0].id.partition(".")[0]
-    assert post.shop.broadcasts.status(carrier).state == "running"
+    assert post.shop.broadcasts.status(carrier).state == "running"  # a content is each one's own
     post.post("oAnna", key="after")
     assert_sound(post)
+
+
+def unknown_template(post: Post) -> int:
+    """Settle all that can be taken with 40037, and obey; returns how many there were."""
+    claims = post.shop.take()
+    for claim in claims:
+        post.shop.settle(claim, "delay", "back", errcode=40037, streak="template")
+    post.shop.keeper.run_once()
+    return len(claims)
+
+
+def test_a_template_that_wechat_refuses_stops_all_its_carriers_and_says_so(post: Post) -> None:
+    for user in range(30):
+        post.shop.give(f"o{user}", formIds=[f"f{user}x{n}" for n in range(2)])
+    posted = [post.post(f"o{user}", key=f"k{user}") for user in range(30)]
+    second = post.post("o0").id.partition(".")[0]
+    first = posted[0].id.partition(".")[0]
+    touched = 0
+    for _ in range(8):
+        touched += unknown_template(post)
+    assert touched <= 2 * 10
+    for carrier in (first, second):
+        status = post.shop.broadcasts.status(carrier)
+        assert (status.state, status.errcode) == ("paused", 40037)
+    with pytest.raises(MessagesStoppedError, match=f"40037.*wxbroadcast resume {first}") as stopped:
+        post.post("oAnna")
+    assert (stopped.value.errcode, stopped.value.carrier) == (40037, first)
+    assert post.post("o7", key="k7") == Posted(posted[7].id, known=True)
+    post.post("oAnna", template_id="V" * 43)
+    assert {post.messages.show(one.id).state for one in posted} == {"waiting"}
+    assert_sound(post)
+
+    post.shop.broadcasts.resume(first)
+    assert post.shop.broadcasts.status(second).state == "running"
+    post.post("oAnna")
+
+
+def test_a_days_first_carrier_needs_no_canary_when_the_last_one_delivered(post: Post) -> None:
+    post.shop.give("oAnna", formIds=["f1"])
+    posted = post.post()
+    carrier = posted.id.partition(".")[0]
+    (claim,) = post.shop.take()
+    post.shop.settle(claim)
+    yesterday = carriers.carrier_id("shop", "template", TEMPLATE, int(carrier[1:6]) - 1, 0)
+    for lane in range(post.settings.lanes):
+        for name in (keys.home, keys.lane_broadcast):
+            if post.client.exists(name(lane, carrier)):
+                post.client.rename(name(lane, carrier), name(lane, yesterday))
+    home = post.shop.broadcasts.home_lane
+    post.client.rename(keys.home(home(carrier), yesterday), keys.home(home(yesterday), yesterday))
+
+    def opens(template_id: str) -> bool:
+        today = post.post("oBert", template_id=template_id).id.partition(".")[0]
+        lane = keys.lane_broadcast(post.shop.lane("oBert"), today)
+        return post.client.hget(lane, "open") == "1"
+
+    assert not opens("V" * 43)
+    assert opens(TEMPLATE)
+
+
+@pytest.mark.parametrize("users", [10])
+def test_k_users_refused_before_any_delivery_stop_a_carrier_and_none_after(
+    post: Post, users: int
+) -> None:
+    for user in range(2 * users):
+        post.shop.give(f"o{user}", formIds=[f"f{user}"])
+    posted = [post.post(f"o{user}") for user in range(2 * users)]
+    carrier = posted[0].id.partition(".")[0]
+    for _ in range(8):
+        for claim in post.shop.take():
+            post.shop.settle(
+                claim, "settle", "void_all", "refused", errcode=43101, streak="refusal"
+            )
+        post.shop.keeper.run_once()
+    status = post.shop.broadcasts.status(carrier)
+    assert (status.state, status.errcode, status.settled) == ("paused", 43101, 10)
+    post.shop.broadcasts.resume(carrier)
+    post.shop.open(carrier)
+    for claim in post.shop.take():
+        post.shop.settle(claim, "settle", "void_all", "refused", errcode=43101, streak="refusal")
+    post.shop.keeper.run_once()
+    assert post.shop.broadcasts.status(carrier).state == "running"
+    assert post.shop.broadcasts.status(carrier).outcomes == {"refused": 20}
 
 
 def test_a_carrier_ends_after_its_day_and_what_waited_is_late(post: Post) -> None:
@@ -227,7 +318,7 @@ def test_after_a_carrier_was_cancelled_messages_go_to_the_next(post: Post) -> No
 
 def test_a_paused_carrier_keeps_its_messages(post: Post) -> None:
     post.shop.give("oAnna", formIds=["f1"])
-    carrier = post.post("oBert").id.partition(".")[0]
+    carrier = post.open(post.post("oBert"))
     post.shop.broadcasts.pause(carrier)
     posted = post.post()
     assert post.shop.take() == []

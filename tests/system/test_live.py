@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from producers.audit import Auditor
+from producers.errors import MessagesStoppedError
 from producers.messages import Messages
 from producers.rates import Rates
 from producers.spec import Spec
@@ -93,6 +94,46 @@ def test_messages_survive_the_worker_that_had_them(shop, wechat, units, messages
     assert {messages.show(one).outcome for one in sent} == {"delivered"}
     assert wechat.stats["duplicates"] == 0
     assert wechat.stats["accepted"] == 200
+
+
+@pytest.mark.timeout(90)
+def test_messages_of_an_unknown_template_are_stopped_and_hold_nobody_up(
+    slow_shop, wechat, units
+) -> None:
+    shop = slow_shop  # 300 sends a second
+    shop.collect_form_ids(3000, each=3)
+    shop.audiences.import_rows("shop", "some", [f"o{user}".encode() for user in range(300)])
+    messages = Messages(shop.broadcasts._client, shop.settings)
+    wechat.ask("config", {"templates": [{"template_id": TEMPLATE, "channel": "template"}]})
+    units.start(shop.settings, wechat)
+    until(lambda: units.lines("worker_started"))
+
+    def duration_s() -> float:
+        started = time.monotonic()
+        broadcast = shop.broadcasts.create(spec(audience="some")).id
+        assert shop.wait(broadcast, 80).outcomes == {"delivered": 300}
+        return time.monotonic() - started
+
+    alone_s = duration_s()
+    refused = 0
+    for user in range(3000):
+        try:
+            messages.post(
+                app="shop",
+                channel="template",
+                template_id="unknown",
+                openid=f"o{user}",
+                data={"keyword1": "a"},
+            )
+        except MessagesStoppedError as error:
+            refused += error.errcode == 40037
+    beside_s = duration_s()
+
+    counts = wechat.stats["apis"]["/cgi-bin/message/wxopen/template/send"]["by_errcode"]
+    assert counts["40037"] <= 10
+    assert refused > 0
+    assert beside_s <= 1.5 * alone_s + 0.2
+    assert Auditor(shop.broadcasts._client, shop.settings).run().wrong == []
 
 
 def test_workers_follow_an_apps_rate(shop, wechat, units, rates) -> None:

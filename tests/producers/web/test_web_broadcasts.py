@@ -11,6 +11,8 @@ import pytest
 from log_lines import recorded
 from web_house import BROADCASTS, PERMITS, TEMPLATE, Caller, House
 
+from producers.broadcasts import Broadcasts
+
 SPEC: dict[str, Any] = {
     "channel": "template",
     "template_id": TEMPLATE,
@@ -233,3 +235,18 @@ def test_one_message_is_sent_to_one_user(shop: Caller, house: House) -> None:
     assert cafe.get(path.replace("/shop/", "/cafe/")).kind == "not-found"
     for wrong in ({"openid": "?"}, {"expires_in_s": 86_401}, {"audience": "all"}, {"data": 1}):
         assert shop.post("/v1/apps/shop/messages", {**message, **wrong}).kind == "invalid"
+
+
+def test_a_stopped_template_answers_409_until_somebody_resumes(shop: Caller, house: House) -> None:
+    message = {key: SPEC[key] for key in ("channel", "template_id", "data")} | {"openid": "oA"}
+    first = shop.post("/v1/apps/shop/messages", message)
+    carrier = first.json["id"].partition(".")[0]
+    reason = "WeChat refuses this message for everybody"
+    Broadcasts(house.client, house.settings).move(carrier, "pause", reason, 40037)
+    got = shop.post("/v1/apps/shop/messages", {**message, "openid": "oB"}, Idempotency_Key="k1")
+    assert (got.status, got.kind) == (409, "conflict")
+    for word in ("40037", "WeChat refuses this message", carrier):
+        assert word in got.json["detail"]
+    assert shop.post(f"{BROADCASTS}/{carrier}/resume").status == 200
+    again = shop.post("/v1/apps/shop/messages", {**message, "openid": "oB"}, Idempotency_Key="k1")
+    assert again.status == 201
