@@ -73,7 +73,7 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
         proxy = stack.enter_context(link.opened(server.port, plan.seed))
         wechat = stack.enter_context(sandbox(plan.demo, folder, watcher))
         settings = settings_of(plan.demo, server.url, wechat.url)
-        client = store.connect(settings)
+        client = store.connect(settings, role="cli")
         stack.callback(client.connection_pool.disconnect)
         store.check_layout(client, settings)
         openids = chaos_crowd.collect(plan, TEMPLATE_ID, client, settings, wechat, watcher)

@@ -82,7 +82,7 @@ def run(plan: Plan, watcher: Watcher) -> Result:
         wechat = stack.enter_context(sandbox(plan, folder, watcher))
         settings = settings_of(plan, redis_url, wechat.url)
         units = stack.enter_context(workers(plan, folder, settings, watcher))
-        client = store.connect(settings)
+        client = store.connect(settings, role="cli")
         stack.callback(client.connection_pool.disconnect)
         store.check_layout(client, settings)
         stage = _Stage(plan, folder, settings, client, wechat, watcher)

@@ -73,7 +73,7 @@ def examine(settings: Settings) -> list[Check]:
 
     Never raises for what it finds: what does not answer is a check that is bad.
     """
-    client = store.connect(settings)
+    client = store.connect(settings, role="cli")
     try:
         checks = list(_examine_redis(client, settings))
     except (redis.RedisError, OSError) as error:

@@ -4,7 +4,10 @@ A connection waits as the settings say, and no longer than the deadline of the c
 (`producers.deadline`).
 """
 
-from typing import Any, Final
+import os
+import re
+import socket
+from typing import Any, Final, Literal
 
 import redis
 import redis.asyncio
@@ -23,6 +26,9 @@ says, and as awaitable or not; replies are narrowed where they are read."""
 LAYOUT = 1
 """Version of the key layout; a deployment of another one is refused."""
 
+
+Role = Literal["producer", "worker", "web", "cli"]
+"""What a connection is for, as ``CLIENT LIST`` shows it."""
 
 _SHORTEST_S: Final = 0.05
 """A wait that is not worth halving."""
@@ -94,12 +100,22 @@ class _PatientPool(redis.BlockingConnectionPool):
         self._most_s = seconds
 
 
-def connect(settings: Settings, connections: int = 64) -> Client:
+def client_name(role: Role) -> str:
+    """Return the name under which Redis lists this process's connections, its place included.
+
+    A name that stands in the URL (``?client_name=``) goes before it.
+    """
+    host = re.sub(r"[^!-~]", "-", socket.gethostname())[:64]
+    return f"wxbroadcast-{role}-{host}-{os.getpid()}"
+
+
+def connect(settings: Settings, connections: int = 64, *, role: Role = "producer") -> Client:
     """Open a thread-safe client; it connects when first used.
 
     Args:
         settings: where Redis is, and how long a command may take.
         connections: how many may be open at once; further calls wait for one.
+        role: what for.
     """
     seconds = settings.redis_timeout.total_seconds()
     url = settings.redis_url.get_secret_value()
@@ -111,13 +127,14 @@ def connect(settings: Settings, connections: int = 64) -> Client:
         socket_timeout=seconds,
         socket_connect_timeout=seconds,
         health_check_interval=30,
+        client_name=client_name(role),
         decode_responses=True,
         retry=Retry(NoBackoff(), 0),  # scripts carry tokens; their callers repeat them
     )
     return redis.Redis.from_pool(pool)
 
 
-def connect_async(settings: Settings, connections: int = 64) -> Client:
+def connect_async(settings: Settings, connections: int = 64, *, role: Role = "worker") -> Client:
     """Open a client for one event loop; as `connect`."""
     seconds = settings.redis_timeout.total_seconds()
     pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -127,6 +144,7 @@ def connect_async(settings: Settings, connections: int = 64) -> Client:
         socket_timeout=seconds,
         socket_connect_timeout=seconds,
         health_check_interval=30,
+        client_name=client_name(role),
         decode_responses=True,
         retry=AsyncRetry(NoBackoff(), 0),
     )

@@ -25,7 +25,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.message import Message
 from dramatiq.middleware import AsyncIO, Middleware
 
-from producers import keys, logs, settings
+from producers import keys, logs, settings, store
 from producers.errors import StoreUnavailableError, WxbroadcastError
 from producers.events import BootFailed, StoreUnreachable
 from producers.jobs import SEND
@@ -177,6 +177,7 @@ class WorkBroker(RedisBroker):
             timeout=timeout,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
+            client_name=store.client_name("worker"),
         )
 
     def declare_queue(self, queue_name: str) -> None:

@@ -111,7 +111,7 @@ class Runtime:
         self.settings = settings
         self.loop = loop
         self.worker = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(3)}"
-        self.redis = store.connect(settings)
+        self.redis = store.connect(settings, role="worker")
         store.check_layout(self.redis, settings)
         self.broadcasts = Broadcasts(self.redis, settings)
         self._epochs = Epochs(self.redis, settings, self.broadcasts)
@@ -132,7 +132,7 @@ class Runtime:
         self._look_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         asyncio.run_coroutine_threadsafe(self._open(), loop).result(30)
-        self._taking = store.connect(settings, connections=2)
+        self._taking = store.connect(settings, connections=2, role="worker")
         self._epochs.guard(self._taking)
         taker = Taker(self._taking, settings, self.worker, self.broadcasts.ttl_ms)
         self.pump = Pump(

@@ -86,7 +86,7 @@ def opened(*, as_json: bool) -> Iterator[Session]:
         from producers.errors import StoreUnavailableError
 
         loaded = settings.load()
-        client = store.connect(loaded)
+        client = store.connect(loaded, role="cli")
         try:
             store.check_layout(client, loaded)
             yield Session(loaded, client)

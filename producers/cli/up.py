@@ -149,7 +149,7 @@ def _check(redis_url: str) -> None:
 
     os.environ["WXB_REDIS_URL"] = redis_url  # this process is there for the units alone
     loaded = settings.load()
-    client = store.connect(loaded, 1)
+    client = store.connect(loaded, 1, role="cli")
     try:
         store.check_layout(client, loaded)
     finally:

@@ -180,7 +180,7 @@ def run(settings: Settings, place: Place, *, parent: int | None = None) -> int:
         InvalidInputError: cannot listen there.
     """
     logs.configure(f"web-{os.getpid()}", descriptor=1)
-    client = store.connect(settings, 2)
+    client = store.connect(settings, 2, role="web")
     try:
         store.check_layout(client, settings)
     finally:

@@ -46,7 +46,9 @@ class Services:
         self.settings = settings
         self.documents = documents
         self.streams = Places(len(settings.apps))
-        self.client = store.connect(settings, 2 * (_THREADS + _QUICK + self.streams.most))
+        self.client = store.connect(
+            settings, 2 * (_THREADS + _QUICK + self.streams.most), role="web"
+        )
         self.threads: Executor = ThreadPoolExecutor(_THREADS, "web")
         self.quick: Executor = ThreadPoolExecutor(_QUICK, "web-quick")
         self.stream_threads: Executor = ThreadPoolExecutor(self.streams.most, "web-stream")
