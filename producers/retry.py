@@ -22,9 +22,9 @@ ATTEMPTS: Final = 6
 """Tries where no deadline bounds them: about 2.3 s of pauses beside the commands' own timeouts."""
 
 LOST: Final = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)
-"""Errors after which nobody knows whether the script ran."""
+"""Errors after which nobody knows whether the script ran; and `NotPrimaryError`: it did not."""
 
-_REFUSALS: Final = ("OOM", "MISCONF", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS")
+_REFUSALS: Final = ("OOM", "MISCONF", "BUSY")
 
 
 def passes(error: redis.RedisError) -> bool:
@@ -33,7 +33,7 @@ def passes(error: redis.RedisError) -> bool:
     A full server, one that cannot write to its disk, one that runs a script for too long. Any other
     error reply is about the call itself, and would come again.
     """
-    if isinstance(error, (*LOST, redis.OutOfMemoryError, redis.ReadOnlyError)):
+    if isinstance(error, (*LOST, redis.OutOfMemoryError)):
         return True
     return str(error).startswith(_REFUSALS)
 

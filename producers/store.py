@@ -1,7 +1,7 @@
 """Redis: opening it, and checking that the deployment was born with the same lanes and buckets.
 
 A connection waits as the settings say, and no longer than the deadline of the call that uses it
-(`producers.deadline`).
+(`producers.deadline`). It leaves a server that may not be written to (`producers.primary`).
 """
 
 import os
@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 from producers import deadline, keys, trouble
 from producers.errors import LayoutMismatchError, StoreUnavailableError
+from producers.primary import Fleet, fleet_to, is_no_primary
 from producers.settings import Settings
 
 Client = Any
@@ -51,17 +52,34 @@ def _patience_s(most_s: float) -> float:
 
 
 class _Patient(redis.connection.AbstractConnection):
-    """A connection whose timeouts end with the deadline of the call that uses it."""
+    """A connection whose timeouts end with the deadline of the call that uses it.
 
-    def __init__(self, **kwargs: Any) -> None:
+    It closes itself when its server, or that of another one to the address, is no primary any more.
+    """
+
+    def __init__(self, fleet: Fleet, **kwargs: Any) -> None:
+        self._fleet = fleet
+        self._since = fleet.left
         self._most_s = float(kwargs["socket_timeout"])
         super().__init__(**kwargs)
 
     def _connect(self) -> Any:
+        self._since = self._fleet.left
         self.socket_connect_timeout = self.socket_timeout = _patience_s(self._most_s)
         return super()._connect()  # type: ignore[safe-super, no-untyped-call]
 
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)
+        except redis.RedisError as error:
+            if not is_no_primary(error):
+                raise
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise self._fleet.leave(error) from None
+
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if self._since != self._fleet.left:
+            self.disconnect()  # type: ignore[no-untyped-call]  # sending connects anew
         patience_s = _patience_s(self._most_s)
         if self._sock is not None and self._sock.gettimeout() != patience_s:
             self._sock.settimeout(patience_s)
@@ -84,6 +102,52 @@ _CONNECTIONS: Final = {
     "redis": _PatientConnection,
     "rediss": _PatientSslConnection,
     "unix": _PatientUnixConnection,
+}
+
+
+class _Async(redis.asyncio.connection.AbstractConnection):
+    """As `_Patient`, for an event loop; nothing there has a deadline."""
+
+    def __init__(self, fleet: Fleet, **kwargs: Any) -> None:
+        self._fleet = fleet
+        self._since = fleet.left
+        super().__init__(**kwargs)
+
+    async def _connect(self) -> Any:
+        self._since = self._fleet.left
+        return await super()._connect()  # type: ignore[safe-super, no-untyped-call]
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().read_response(*args, **kwargs)
+        except redis.RedisError as error:
+            if not is_no_primary(error):
+                raise
+            await self.disconnect()
+            raise self._fleet.leave(error) from None
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if self._since != self._fleet.left:
+            await self.disconnect()
+        await super().send_packed_command(command, check_health)
+
+
+class _AsyncConnection(_Async, redis.asyncio.Connection):
+    """Over TCP."""
+
+
+class _AsyncSslConnection(_Async, redis.asyncio.SSLConnection):
+    """Over TLS."""
+
+
+class _AsyncUnixConnection(_Async, redis.asyncio.UnixDomainSocketConnection):
+    """Over a socket of this machine."""
+
+
+_ASYNC_CONNECTIONS: Final = {
+    "redis": _AsyncConnection,
+    "rediss": _AsyncSslConnection,
+    "unix": _AsyncUnixConnection,
 }
 
 
@@ -117,28 +181,38 @@ def connect(settings: Settings, connections: int = 64, *, role: Role = "producer
         connections: how many may be open at once; further calls wait for one.
         role: what for.
     """
+    return redis.Redis.from_pool(open_pool(settings, connections, role=role))
+
+
+def open_pool(
+    settings: Settings, connections: int, *, role: Role, decode_responses: bool = True
+) -> redis.BlockingConnectionPool:
+    """Open the pool of a client; as `connect`."""
     seconds = settings.redis_timeout.total_seconds()
     url = settings.redis_url.get_secret_value()
-    pool = _PatientPool.from_url(
+    return _PatientPool.from_url(
         url,
         connection_class=_CONNECTIONS[url.partition("://")[0]],
+        fleet=fleet_to(url),
         max_connections=connections,
         timeout=seconds,
         socket_timeout=seconds,
         socket_connect_timeout=seconds,
         health_check_interval=30,
         client_name=client_name(role),
-        decode_responses=True,
+        decode_responses=decode_responses,
         retry=Retry(NoBackoff(), 0),  # scripts carry tokens; their callers repeat them
     )
-    return redis.Redis.from_pool(pool)
 
 
 def connect_async(settings: Settings, connections: int = 64, *, role: Role = "worker") -> Client:
     """Open a client for one event loop; as `connect`."""
     seconds = settings.redis_timeout.total_seconds()
+    url = settings.redis_url.get_secret_value()
     pool = redis.asyncio.BlockingConnectionPool.from_url(
-        settings.redis_url.get_secret_value(),
+        url,
+        connection_class=_ASYNC_CONNECTIONS[url.partition("://")[0]],
+        fleet=fleet_to(url),
         max_connections=connections,
         timeout=seconds,
         socket_timeout=seconds,

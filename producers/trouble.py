@@ -10,12 +10,12 @@ from typing import Final
 
 import redis
 
+from producers.primary import NotPrimaryError
+
 _REPLICA: Final = "Redis is a read-only replica: set WXB_REDIS_URL to the primary"
 _WORDS: Final = {
     "OOM": "Redis is full (maxmemory): give it more memory; looking, stopping and deleting work",
     "MISCONF": "Redis cannot write to its disk, and takes nothing new: look at its log",
-    "READONLY": _REPLICA,
-    "MASTERDOWN": _REPLICA,
 }
 _LASTING: Final = (
     redis.AuthenticationError,
@@ -43,8 +43,9 @@ def in_words(error: BaseException) -> str:
         return "TLS: Redis did not answer the handshake: set redis:// where it speaks no TLS"
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return _WORDS["OOM"]
-    if isinstance(error, redis.exceptions.ReadOnlyError):
-        return _REPLICA
+    if isinstance(error, NotPrimaryError):
+        loads = "loading" in str(error).lower()
+        return "Redis is reading its data from disk: wait a little" if loads else _REPLICA
     if isinstance(error, redis.AuthenticationError):
         return f"Redis refuses WXB_REDIS_URL: {error}"
     if isinstance(error, redis.ResponseError):

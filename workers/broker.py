@@ -170,14 +170,8 @@ class WorkBroker(RedisBroker):
     def open(self, runtime: Runtime) -> None:
         """Use a booted runtime."""
         self.runtime = runtime
-        timeout = runtime.settings.redis_timeout.total_seconds()
-        self.client.connection_pool = redis.BlockingConnectionPool.from_url(
-            runtime.settings.redis_url.get_secret_value(),
-            max_connections=16,
-            timeout=timeout,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            client_name=store.client_name("worker"),
+        self.client.connection_pool = store.open_pool(
+            runtime.settings, 16, role="worker", decode_responses=False
         )
 
     def declare_queue(self, queue_name: str) -> None:

@@ -4,7 +4,9 @@ The pump's thread fills them, the event loop empties them; the condition lets th
 there is room or work.
 """
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Collection
 from typing import Final
@@ -35,7 +37,7 @@ class Hands:
         self._woken = False
         self._changed = threading.Condition()
         self.swapped: deque[Claim] = deque()
-        self.closing = False
+        self._closed_at = math.inf
 
     @property
     def held(self) -> int:
@@ -73,9 +75,19 @@ class Hands:
             self._woken = True
             self._changed.notify_all()
 
+    @property
+    def closing(self) -> bool:
+        """Whether nothing more is taken."""
+        return self._closed_at < math.inf
+
+    @property
+    def closed_s(self) -> float:
+        """Seconds since nothing more is taken; below 0 before that."""
+        return time.monotonic() - self._closed_at
+
     def close(self) -> None:
         """Nothing more is taken."""
-        self.closing = True
+        self._closed_at = min(self._closed_at, time.monotonic())
         self.wake()
 
     def wait(self, seconds: float) -> None:

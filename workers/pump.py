@@ -16,10 +16,12 @@ import redis
 from producers import logs, scripts
 from producers.broadcasts import Broadcasts
 from producers.events import AppFailed, StoreUnreachable
+from producers.primary import NotPrimaryError
 from producers.retry import LOST, passes, pause_s
 from producers.settings import Settings
 from producers.spec import Spec
 from workers.claim import Claim
+from workers.epoch import ServerChangedError
 from workers.gate import Gate
 from workers.hands import Hands
 from workers.limiter import Limiter
@@ -31,6 +33,10 @@ from workers.wechat import Envelope
 
 _POLL_S: Final = 1.0
 _FAILED_S: Final = 1.0
+_GIVE_UP_S: Final = 7.0
+"""A worker that stops asks so long what a take whose reply was lost has claimed."""
+
+_NOT_ASKED: Final = (NotPrimaryError, ServerChangedError, redis.OutOfMemoryError)
 _SOON_S: Final = 0.02
 """Before the next take where many broadcasts gave nothing."""
 _SPECS: Final = 1000
@@ -203,19 +209,22 @@ class Pump:
     def _take(
         self, app: str, lane: int, most: int, allowances: dict[str, tuple[int, float]]
     ) -> Taken | None:
-        """Take, asking again with the same token until Redis answers or the worker stops."""
+        """Take, asking again with the same token until Redis answers or the worker has stopped."""
         token = scripts.new_token()
         attempt = 0
+        lost = False
         self.unknown = True
-        while not self._hands.closing or attempt:
+        while not self._hands.closing or lost:
             try:
                 return self._taker.take(app, lane, most, allowances, token)
             except (*LOST, redis.ResponseError) as error:
                 if not passes(error):
                     raise
-                attempt += 1  # a full server refuses before the script writes
+                # a server that is full, another one, or no primary refuses before it is asked
+                lost = lost or not isinstance(error, _NOT_ASKED)
+                attempt += 1
                 logs.emit(StoreUnreachable("taking", type(error).__name__, attempt))
-                if self._hands.closing and attempt > 3:
+                if self._hands.closed_s > _GIVE_UP_S:
                     return None  # recovery finds what it may have claimed
                 time.sleep(pause_s(attempt))
         self.unknown = False  # it was never asked

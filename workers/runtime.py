@@ -82,11 +82,11 @@ collector, with 50,000 as the first 10 % (py-spy, 2026-11): each message makes s
 objects, and each collection walks through all that is in flight.
 """
 
-DRAIN_S: Final = 8.5
+DRAIN_S: Final = 8.2
 """A POST under way takes 8 s at most; then its answer is settled."""
 
-END_S: Final = 8.9
-"""From SIGTERM to the end: 10 s, of which Dramatiq notices within one."""
+END_S: Final = 8.5
+"""From SIGTERM to the end: 10 s, of which Dramatiq takes up to one before, and one after."""
 
 
 def _calm_the_collector() -> None:

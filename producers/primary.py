@@ -1,0 +1,55 @@
+"""The primary: what a server says that may not be written to, and how all leave it.
+
+After a failover that leaves connections open, the old primary lives on as a replica: it answers,
+refuses every write, and would do so for ever. So such a reply counts as a lost connection. It is
+closed, and every other one to the same address before it is used again: the next ones lead to
+whoever has the address by then. Nothing was written; the call is repeated as after a lost reply.
+"""
+
+from functools import cache
+from typing import Final
+
+import redis
+
+_SAYS: Final = ("READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED")
+"""A replica; a server that reads its data from disk; a replica without its primary; a primary that
+was left alone (min-replicas-to-write); and what a blocked command is told when its server becomes a
+replica. Source: Redis and Valkey, server.c and blocked.c."""
+
+_KNOWN: Final = (
+    redis.ReadOnlyError,
+    redis.BusyLoadingError,
+    redis.exceptions.MasterDownError,
+)
+"""Those of which redis-py takes the word away."""
+
+
+class NotPrimaryError(redis.ConnectionError):
+    """The server may not be written to; the connection to it is closed."""
+
+
+class Fleet:
+    """What this process's connections to one address have in common.
+
+    Attributes:
+        left: how often one of them met a server that is no primary.
+    """
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def leave(self, error: redis.RedisError) -> NotPrimaryError:
+        """Have every connection of the fleet closed before its next use; returns what to raise."""
+        self.left += 1
+        return NotPrimaryError(f"no primary: {error}")
+
+
+@cache
+def fleet_to(url: str) -> Fleet:  # noqa: ARG001  (the cache's key)
+    """Return the fleet of an address."""
+    return Fleet()
+
+
+def is_no_primary(error: redis.RedisError) -> bool:
+    """Say whether an error reply means that the server may not be written to."""
+    return isinstance(error, _KNOWN) or str(error).startswith(_SAYS)
