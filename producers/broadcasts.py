@@ -113,6 +113,9 @@ class Broadcasts(Lifecycle):
         def trim(pipeline: Any) -> None:
             pipeline.zremrangebyscore(keys.history(spec.app), "-inf", now_ms - listed_ms)
             pipeline.pexpire(keys.history(spec.app), listed_ms)
+            pipeline.zadd(keys.APPS, {spec.app: now_ms})
+            pipeline.zremrangebyscore(keys.APPS, "-inf", now_ms - listed_ms)
+            pipeline.pexpire(keys.APPS, listed_ms)
 
         repeat_all("trimming the history", self._client, trim)
         fields: list[str | int] = [

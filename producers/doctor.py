@@ -8,27 +8,37 @@ Sources: WeChat docs, getStableAccessToken and openApi management (quota/get).
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import orjson
 import redis
 
-from producers import keys, store, trouble
+from producers import embedded, keys, roster, shadows, store, trouble
 from producers.errors import LayoutMismatchError, StoreUnavailableError
 from producers.redaction import redacted
+from producers.roster import Roster
 from producers.settings import AppSettings, Settings
 from producers.store import Client
-from producers.words import TokenSource
+from producers.words import State, TokenSource
 
 _TIMEOUT_S: Final = 10
 _PATHS: Final = ("/cgi-bin/message/subscribe/send",)
 _HEADROOM: Final = 0.8
 """Share of maxmemory above which there is too little left for a burst."""
+
+
+_LOOKED_AT: Final = 1000
+"""Newest broadcasts under way of an app that are looked at, …"""
+
+_NAMED: Final = 5
+"""… and as many are named."""
 
 
 class Health(StrEnum):
@@ -77,17 +87,16 @@ def examine(settings: Settings) -> list[Check]:
     try:
         checks = list(_examine_redis(client, settings))
     except (redis.RedisError, OSError) as error:
+        ended = embedded.what_ended(settings.redis_url.get_secret_value())
         checks = [
-            Check(
-                "redis",
-                Health.BAD,
-                type(error).__name__,
-                trouble.in_words(error),
-            )
+            Check("redis", Health.BAD, type(error).__name__, ended or trouble.in_words(error))
         ]
+    except StoreUnavailableError as error:
+        checks = [Check("redis", Health.BAD, "no answer", str(error))]
     finally:
         client.close()
         client.connection_pool.disconnect()
+    checks += _packages()
     checks += [_templates(alias, app) for alias, app in settings.apps.items()]
     checks += [_pushes(alias, app) for alias, app in settings.apps.items() if app.callback_token]
     return checks + asyncio.run(_examine_apps(settings))
@@ -127,7 +136,11 @@ def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
         "" if abs(offset) < 5 else "nothing depends on it, but log times will puzzle you: use NTP",
     )
     yield _layout(client, settings)
-    yield _workers(client, seconds * 1000 + micros // 1000)
+    here = roster.look(client)
+    yield from _workers(here, settings)
+    yield from _unknown_apps(client, settings, here)
+    for app in settings.apps:
+        yield _paused(client, settings, app)
 
 
 def _version(info: dict[str, Any]) -> Check:
@@ -177,14 +190,67 @@ def _layout(client: Client, settings: Settings) -> Check:
     return Check("layout", Health.OK, f"{settings.lanes} lanes, {settings.buckets} buckets")
 
 
-def _workers(client: Client, now_ms: int) -> Check:
-    beats = client.zrange(keys.WORKERS, 0, -1, withscores=True)
-    alive = sum(1 for _, beat in beats if now_ms - beat < 5000)
-    if alive:
-        return Check("workers", Health.OK, f"{alive} alive")
+def _workers(here: Roster, settings: Settings) -> Iterator[Check]:
+    if not here.workers:
+        advice = "start the worker line of the Procfile, or `wxbroadcast up`"
+        yield Check("workers", Health.WARN, "none alive", advice)
+        return
+    yield Check("workers", Health.OK, f"{here.workers} alive")
+    for app in settings.apps:
+        if not here.knows(app):
+            yield Check(
+                f"app {app}: workers", Health.BAD, here.hinders(app), "nothing of it is sent"
+            )
+
+
+def _unknown_apps(client: Client, settings: Settings, here: Roster) -> Iterator[Check]:
+    """Name the apps that have broadcasts in Redis, and are in nobody's settings."""
+    known = {*settings.apps, *(here.apps or ())}
+    for app in client.zrange(keys.APPS, 0, -1):
+        waiting = client.zcard(keys.active(app)) if app not in known else 0
+        if waiting:
+            found = f"unknown here and to the workers; {waiting:,} broadcasts wait"
+            yield Check(
+                f"app {app}", Health.BAD, found, "set it in WXB_APPS, or what waits is late"
+            )
+
+
+def _paused(client: Client, settings: Settings, app: str) -> Check:
+    """Name the broadcasts and carriers of an app that wait for an operator."""
+    ids = client.zrevrange(keys.active(app), 0, _LOOKED_AT - 1)
+    pipeline = client.pipeline(transaction=False)
+    for one in ids:
+        home = keys.home(keys.lane_of(one, settings.lanes), one)
+        pipeline.hmget(home, "state", "reason", "errcode")
+    found = [
+        f"{'carrier' if keys.is_carrier(one) else 'broadcast'} {one} ({_because(reason, errcode)})"
+        for one, (state, reason, errcode) in zip(ids, pipeline.execute(), strict=True)
+        if state == State.PAUSED
+    ]
+    name = f"app {app}: broadcasts"
+    if not found:
+        return Check(name, Health.OK, f"{len(ids):,} under way, none paused")
+    more = f", and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
     return Check(
-        "workers", Health.WARN, "none alive", "start `dramatiq workers -p 1`, or `wxbroadcast up`"
+        name,
+        Health.WARN,
+        f"paused: {', '.join(found[:_NAMED])}{more}",
+        "once you know why: `wxbroadcast resume ID`, or cancel ID",
     )
+
+
+def _because(reason: str | None, errcode: str | None) -> str:
+    parts = [reason or "", f"errcode {errcode}" if errcode and errcode != "0" else ""]
+    return ", ".join(part for part in parts if part) or "asked for"
+
+
+def _packages() -> Iterator[Check]:
+    """Name the packages of the user's own that hide ours, or would from a worker started here."""
+    advice = "start workers with --path, as the Procfile does; or rename it"
+    for path in shadows.here(Path.cwd()):
+        yield Check("packages", Health.WARN, f"{path} has the name of one of ours", advice)
+    for path in shadows.ahead(os.environ):
+        yield Check("packages", Health.BAD, f"{path} is imported in place of ours", "rename it")
 
 
 def _templates(alias: str, app: AppSettings) -> Check:

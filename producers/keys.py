@@ -32,6 +32,9 @@ with nothing in its hands; ``epoch`` the run_id that the epoch began with, ``epo
 ``at_ms`` was then. Never expires. Owner: the beat, and `workers.epoch`.
 """
 
+APPS: Final = "wxb:apps"
+"""zset: app → when its newest broadcast was created (ms). As long as that may be looked at."""
+
 API_KEYS: Final = "wxb:{keys}:all"
 """hash: id of an API key → JSON: digest, name, apps, scopes, rate, created. Revoking removes it."""
 
@@ -243,6 +246,11 @@ def audience_buckets(lane: int, app: str, name: str) -> str:
 def audience_size(lane: int, app: str, name: str) -> str:
     """string: members of the audience in this lane."""
     return f"{lane_prefix(lane)}size:{app}:{name}"
+
+
+def worker_apps(worker: str) -> str:
+    """string: the apps in a worker's settings, by blanks; 1 minute. Owner: the worker's beat."""
+    return f"{{wxb:workers}}:apps:{worker}"
 
 
 def upload_flood(lane: int, app: str, openid: str) -> str:

@@ -6,6 +6,7 @@ pause of Redis everybody's beats stood still, its own too, so nobody is buried a
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,11 @@ LEASE_S: Final = 8.0
 """Longer than a claim's life plus the beat: who was buried has nothing left to post."""
 
 BEAT_S: Final = 1.0
+_APPS_EVERY_S: Final = 20.0
+"""How often a worker says which apps it knows; what it said is good for a minute."""
+
+_APPS_TTL_MS: Final = 60_000
+
 _GAP_S: Final = 3.0
 """A longer pause between two of its own beats does not count as silence of the others."""
 
@@ -29,8 +35,10 @@ class _Peer:
 class Peers:
     """This worker's beat, and its view of the others; belongs to one event loop."""
 
-    def __init__(self, client: Client, worker: str) -> None:
+    def __init__(self, client: Client, worker: str, apps: Sequence[str] = ()) -> None:
         self._client = client
+        self._apps = " ".join(apps)
+        self._apps_at = float("-inf")
         self._script = client.register_script(scripts.source("workers", "beat"))
         self._leave = client.register_script(scripts.source("workers", "leave"))
         self._worker = worker
@@ -65,6 +73,9 @@ class Peers:
         for name, beat_ms in self._dead.items():
             args += (name, f"{beat_ms:.0f}")
         answer = await self._script(keys=[keys.WORKERS, keys.SEEN], args=args)
+        if now - self._apps_at >= _APPS_EVERY_S:
+            await self._client.set(keys.worker_apps(self._worker), self._apps, px=_APPS_TTL_MS)
+            self._apps_at = now
         gap = now - self._last
         if gap > _GAP_S:
             # nobody could beat meanwhile: a peer's silence counts only while this one's beats came

@@ -165,7 +165,7 @@ class Runtime:
         self._async = store.connect_async(settings)
         self._epochs.guard_async(self._async)
         self._wechat = WeChat(settings)
-        self._peers = Peers(self._async, self.worker)
+        self._peers = Peers(self._async, self.worker, list(settings.apps))
         with contextlib.suppress(*LOST):
             await self._peers.beat()
         self._tokens = {

@@ -7,7 +7,7 @@ import typer
 
 from producers.cli.interrupts import Interrupted, Interrupts
 from producers.cli.options import App, AsJson, duration
-from producers.cli.session import Code, fail, opened, print_json, print_table, say
+from producers.cli.session import Code, Session, fail, opened, print_json, print_table, say
 
 if TYPE_CHECKING:
     from producers.broadcasts import Broadcasts
@@ -87,7 +87,7 @@ def broadcast(
         elif not wait:
             print_json({"id": created.id, "known": created.known})
         if wait:
-            _wait(broadcasts, created.id, as_json=as_json)
+            _wait(session, broadcasts, created.id, as_json=as_json)
 
 
 def _data(text: str | None, file: Path | None) -> str:
@@ -103,13 +103,13 @@ def _data(text: str | None, file: Path | None) -> str:
         raise InvalidInputError([f"cannot read {file}: {error}"]) from error
 
 
-def _wait(broadcasts: "Broadcasts", broadcast_id: str, *, as_json: bool) -> None:
+def _wait(session: Session, broadcasts: "Broadcasts", broadcast_id: str, *, as_json: bool) -> None:
     from producers.cli.statuses import as_table, seconds_of, wait_for_end
     from producers.words import State
 
     try:
         with Interrupts() as interrupts:
-            status = wait_for_end(broadcasts, broadcast_id, interrupts)
+            status = wait_for_end(session, broadcasts, broadcast_id, interrupts)
     except Interrupted as stop:
         fail(
             f"stopped waiting; broadcast {broadcast_id} goes on: see `wxbroadcast status "

@@ -10,16 +10,17 @@ from producers.cli.session import Session, opened, print_json, print_table, say,
 
 
 def status(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
-    """Show what a broadcast is doing."""
+    """Show what a broadcast is doing, and what keeps it from moving."""
     with opened(as_json=as_json) as session:
         from producers.broadcasts import Broadcasts
-        from producers.cli.statuses import as_table
+        from producers.cli.statuses import as_table, hindered_by
 
         found = Broadcasts(session.client, session.settings).status(broadcast_id)
+        hindered = hindered_by(session, found)
         if as_json:
-            print_json(found.as_dict())
+            print_json({**found.as_dict(), "hindered": hindered})
         else:
-            print_table(as_table(found))
+            print_table(as_table(found, hindered))
 
 
 def list_(
@@ -31,7 +32,7 @@ def list_(
     """List the newest broadcasts of an app."""
     with opened(as_json=as_json) as session:
         from producers.broadcasts import Broadcasts
-        from producers.cli.statuses import in_words, to_whom
+        from producers.cli.statuses import in_words, state_of, to_whom
 
         page = Broadcasts(session.client, session.settings).page(app, cursor, limit)
         if as_json:
@@ -45,7 +46,7 @@ def list_(
                 created.isoformat(" ", "seconds"),
                 one.channel,
                 to_whom(one),
-                one.state.value,
+                state_of(one),
                 f"{one.settled:,}/{max(one.expected, one.total):,}",
                 in_words(one),
             )

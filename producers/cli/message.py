@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from producers.cli.options import App, AsJson, duration
-from producers.cli.session import opened, print_json, print_table, say, table
+from producers.cli.session import Session, opened, print_json, print_table, say, table
 
 app = typer.Typer(help="Single messages: one user, one message, now.", no_args_is_help=True)
 
@@ -57,11 +57,13 @@ def show(
     message_id: Annotated[str, typer.Argument(metavar="ID", help="As `message post` printed it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what became of a message."""
+    """Show what became of a message, or what it waits for."""
     with opened(as_json=as_json) as session:
         from producers.messages import Messages
 
-        found = Messages(session.client, session.settings).show(message_id).as_dict()
+        status = Messages(session.client, session.settings).show(message_id)
+        waits = status.state != "ended"
+        found = status.as_dict() | {"hindered": _hindered_by(session, status.id) if waits else ""}
         if as_json:
             print_json(found)
             return
@@ -69,3 +71,17 @@ def show(
         for name, value in found.items():
             rows.add_row(name, str(value))
         print_table(rows)
+
+
+def _hindered_by(session: Session, message: str) -> str:
+    """Return why a message that waits does not move; '' when its turn is to come."""
+    from producers.broadcasts import Broadcasts
+    from producers.cli.statuses import hindered_by, state_of
+    from producers.words import State
+
+    carrier = message.partition(".")[0]
+    status = Broadcasts(session.client, session.settings).status(carrier)
+    if status.state is State.RUNNING:
+        return hindered_by(session, status)
+    after = f"; `wxbroadcast resume {carrier}`" if status.state is State.PAUSED else ""
+    return f"its carrier is {state_of(status)}{after}"

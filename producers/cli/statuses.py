@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from producers.cli.interrupts import Interrupts
 from producers.cli.progress import Progress
-from producers.cli.session import table
+from producers.cli.session import Session, table
 
 if TYPE_CHECKING:
     from producers.broadcasts import Broadcasts
 from producers.status import Status
 
 _EVERY_S: Final = 0.5
+_STILL_S: Final = 2.0
+"""Nobody was settled for so long: is there a worker at all?"""
 _PATIENCE_S: Final = 60.0
 """A wait outlives a Redis that is away for so long: it restarts, and the broadcast goes on."""
 
@@ -37,15 +39,32 @@ def why(status: "Status") -> str:
     return ", ".join(part for part in (status.reason, code) if part)
 
 
-def as_table(status: "Status") -> Any:
-    """Return a broadcast as a table."""
+def hindered_by(session: Session, status: "Status") -> str:
+    """Return why a broadcast that runs does not move; '' when nothing keeps it, or it is over."""
+    from producers import roster
+    from producers.words import State
+
+    if status.state is not State.RUNNING or status.complete:
+        return ""
+    return roster.look(session.client).hinders(status.app)
+
+
+def state_of(status: "Status") -> str:
+    """Return the state, and why: ``paused: over the error budget, errcode 45009``."""
+    return ": ".join(part for part in (status.state.value, why(status)) if part)
+
+
+def as_table(status: "Status", hindered: str = "") -> Any:
+    """Return a broadcast as a table; with what keeps it from moving, if something does."""
     expected = max(status.expected, status.total)
     rows = table("broadcast", status.id)
     rows.add_row("app, channel", f"{status.app}, {status.channel}")
     rows.add_row("template_id", status.template_id)
     size = f" ({status.expected:,} when created)" if status.audience else ""
     rows.add_row("audience", f"{to_whom(status)}{size}")
-    rows.add_row("state", " - ".join(part for part in (status.state.value, why(status)) if part))
+    rows.add_row("state", state_of(status))
+    if hindered:
+        rows.add_row("waits", hindered)
     if seconds_of(status):
         rows.add_row("took", f"{seconds_of(status):,.1f} s")
     rows.add_section()
@@ -75,10 +94,35 @@ def show(bar: Progress, status: "Status") -> None:
     )
 
 
-def wait_for_end(broadcasts: "Broadcasts", broadcast: str, interrupts: Interrupts) -> "Status":
+class _Stillness:
+    """Says once what keeps a broadcast from moving that has stood still for a while."""
+
+    def __init__(self, session: Session, bar: Progress) -> None:
+        self._session = session
+        self._bar = bar
+        self._settled = -1
+        self._since = time.monotonic()
+        self._said = ""
+
+    def see(self, status: "Status") -> None:
+        """Look at a status."""
+        now = time.monotonic()
+        if status.settled != self._settled:
+            self._settled, self._since, self._said = status.settled, now, ""
+        elif now - self._since > _STILL_S:
+            self._since = now
+            hindered = hindered_by(self._session, status)
+            if hindered and hindered != self._said:
+                self._bar.note(f"{hindered}; waiting for one")
+            self._said = hindered
+
+
+def wait_for_end(
+    session: Session, broadcasts: "Broadcasts", broadcast: str, interrupts: Interrupts
+) -> "Status":
     """Show a broadcast's progress until it has ended.
 
-    A pause is said and waited through: the operator may resume.
+    A pause is said and waited through: the operator may resume. So is what keeps it from moving.
 
     Raises:
         Interrupted: somebody does not want to wait any more; the broadcast goes on.
@@ -91,9 +135,11 @@ def wait_for_end(broadcasts: "Broadcasts", broadcast: str, interrupts: Interrupt
     state = State.RUNNING
     seen_at = time.monotonic()
     with Progress(f"broadcast {broadcast}", None) as bar:
+        stillness = _Stillness(session, bar)
         while True:
             try:
                 status = broadcasts.status(broadcast)
+                stillness.see(status)
             except StoreUnavailableError:
                 if time.monotonic() - seen_at > _PATIENCE_S:
                     raise

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from producers import Producer, keys
+from producers.broadcasts import Broadcasts
 from producers.sandbox import Sandbox, SandboxConfig
 
 WXBROADCAST = str(Path(sys.executable).parent / "wxbroadcast")
 
 
-def run(settings: Any, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run(
+    settings: Any, *args: str, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     app = settings.apps["shop"]
     variables = {
         "PATH": os.environ["PATH"],
@@ -26,7 +29,13 @@ def run(settings: Any, *args: str, **env: str) -> subprocess.CompletedProcess[st
         **env,
     }
     return subprocess.run(
-        [WXBROADCAST, *args], env=variables, capture_output=True, text=True, timeout=25, check=False
+        [WXBROADCAST, *args],
+        env=variables,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
     )
 
 
@@ -95,3 +104,63 @@ def test_doubts_and_aside_of_a_broadcast_without_any(settings: Any, broadcast: s
     aside = run(settings, "aside", broadcast, "--replay", "--json")
     assert json.loads(aside.stdout)["messages"] == 0
     assert run(settings, "aside", "unknown").returncode == 2
+
+
+# -- what is not seen by looking at one broadcast ---------------------------------------------
+
+
+def doctor(settings: Any, cwd: Path | None = None, **env: str) -> dict[str, dict[str, str]]:
+    """Return what the doctor found, by the checks' names."""
+    found = run(settings, "doctor", "--json", cwd=cwd, **env)
+    return {c["name"]: c for c in json.loads(found.stdout.splitlines()[-1])["checks"]}
+
+
+def test_doctor_lists_paused_broadcasts_and_carriers(
+    settings: Any, client: Any, broadcast: str
+) -> None:
+    assert doctor(settings)["app shop: broadcasts"]["found"] == "1 under way, none paused"
+    broadcasts = Broadcasts(client, settings)
+    broadcasts.pause(broadcast, "over the error budget", 45009)
+    with Producer(settings) as producer:
+        spec = {"app": "shop", "channel": "template", "template_id": "T", "data": "a"}
+        message = producer.message(**spec, openid="o1").id
+        more = [producer.broadcast(**spec, audience="all", key=str(n)).id for n in range(6)]
+    carrier = message.partition(".")[0]
+    broadcasts.pause(carrier)
+    found = doctor(settings)["app shop: broadcasts"]
+    assert found["health"] == "warn"
+    assert f"broadcast {broadcast} (over the error budget, errcode 45009)" in found["found"]
+    assert f"carrier {carrier} (asked for)" in found["found"]
+    assert not any(one in found["found"] for one in more)
+    for one in more:
+        broadcasts.pause(one)
+    assert doctor(settings)["app shop: broadcasts"]["found"].endswith(", and 3 more")
+
+
+def test_doctor_names_apps_that_nobody_knows(settings: Any, client: Any, broadcast: str) -> None:
+    other = json.dumps({"cafe": {"appid": "wx1", "secret": "s"}})
+    assert "app shop" not in doctor(settings)
+    found = doctor(settings, WXB_APPS=other)["app shop"]
+    assert (found["health"], "1 broadcasts wait" in found["found"]) == ("bad", True)
+    client.zadd(keys.WORKERS, {"w1": client.time()[0] * 1000})
+    client.set(keys.worker_apps("w1"), "shop news", px=60_000)
+    found = doctor(settings, WXB_APPS=other)
+    assert "app shop" not in found  # the workers know it
+    assert found["app cafe: workers"]["health"] == "bad"
+    assert "no worker knows app cafe" in found["app cafe: workers"]["found"]
+    assert "app shop: workers" not in doctor(settings)
+    Broadcasts(client, settings).cancel(broadcast)
+    client.delete(keys.WORKERS, keys.active("shop"))
+    assert "app shop" not in doctor(settings, WXB_APPS=other)  # nothing of it waits
+
+
+def test_doctor_names_packages_that_hide_ours(settings: Any, tmp_path: Path) -> None:
+    (tmp_path / "workers").mkdir()
+    assert "packages" not in doctor(settings, tmp_path)  # a folder hides nobody
+    (tmp_path / "workers" / "__init__.py").touch()
+    found = doctor(settings, tmp_path)["packages"]
+    assert (found["health"], str(tmp_path / "workers") in found["found"]) == ("warn", True)
+    (tmp_path / "elsewhere").mkdir()
+    hidden = doctor(settings, tmp_path / "elsewhere", PYTHONPATH=str(tmp_path))["packages"]
+    assert hidden["health"] == "bad"
+    assert "packages" not in doctor(settings, Path(__file__).parents[2])  # these are ours

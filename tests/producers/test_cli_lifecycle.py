@@ -1,9 +1,13 @@
 """``wxbroadcast status, list, pause, resume, cancel``."""
 
-from cli_runs import run
+from typing import Any
+
+import pytest
+from cli_runs import ended, run, started, variables
 from shop import Shop
 
 from producers import keys
+from producers.broadcasts import Broadcasts
 from producers.settings import Settings
 
 ALL = ("broadcast", "-a", "shop", "--channel", "template", "--template-id", "T1")
@@ -88,3 +92,85 @@ def test_single_messages_are_listed_by_their_template_and_day(
     rows = [" ".join(row.split()) for row in run(settings, "status", carrier).out.splitlines()]
     assert "audience single messages" in rows
     assert "settled 0 of 1" in rows
+
+
+# -- why it does not move ---------------------------------------------------------------------
+
+
+def beat(client: Any, worker: str, apps: str | None) -> None:
+    """Let a worker beat now, as `workers.peers` does."""
+    client.zadd(keys.WORKERS, {worker: client.time()[0] * 1000})
+    if apps is not None:
+        client.set(keys.worker_apps(worker), apps, px=60_000)
+
+
+def test_a_status_says_that_no_worker_is_alive_or_knows_the_app(
+    settings: Settings, client: Any
+) -> None:
+    broadcast = create(settings)
+
+    def hindered() -> str:
+        said: str = run(settings, "status", broadcast, "--json").json["hindered"]
+        shown = " ".join(run(settings, "status", broadcast).out.split())
+        assert (f"waits {said}" in shown) == bool(said)
+        return said
+
+    assert hindered().startswith("no worker alive: start `wxbroadcast up`")
+    client.zadd(keys.WORKERS, {"w1": client.time()[0] * 1000 - 6000})
+    assert hindered().startswith("no worker alive")  # its last beat is too old
+    beat(client, "w1", "cafe news")
+    assert hindered() == "no worker knows app shop (they know cafe, news): see their WXB_APPS"
+    beat(client, "w2", "cafe shop")
+    assert hindered() == ""
+    client.delete(keys.worker_apps("w2"))
+    assert hindered() == ""  # it has not said yet
+    client.delete(keys.WORKERS)
+    run(settings, "cancel", broadcast)
+    assert hindered() == ""  # nothing is to be done any more
+
+
+def test_a_paused_broadcast_says_why(settings: Settings, client: Any) -> None:
+    broadcast = create(settings)
+    Broadcasts(client, settings).pause(broadcast, "over the error budget", 45009)
+    shown = " ".join(run(settings, "status", broadcast).out.split())
+    assert "state paused: over the error budget, errcode 45009" in shown
+    assert "paused: over the error budget" in run(settings, "list", "-a", "shop").out
+
+
+def test_a_message_says_what_it_waits_for(settings: Settings, client: Any) -> None:
+    of = ("-a", "shop", "--channel", "template", "--template-id", "T1", "--openid", "oA")
+    message = run(settings, "message", "post", *of, "--data", "a").out.strip()
+    carrier = message.partition(".")[0]
+
+    def hindered() -> str:
+        said: str = run(settings, "message", "show", message, "--json").json["hindered"]
+        return said
+
+    assert hindered().startswith("no worker alive")
+    beat(client, "w1", "shop")
+    assert hindered() == ""
+    Broadcasts(client, settings).pause(carrier, "10 template errors", 40037)
+    assert hindered() == (
+        f"its carrier is paused: 10 template errors, errcode 40037; `wxbroadcast resume {carrier}`"
+    )
+    assert f"wxbroadcast resume {carrier}" in run(settings, "message", "show", message).out
+
+
+def test_who_waits_is_told_that_nobody_works(settings: Settings, client: Any) -> None:
+    run(settings, "audience", "import", "-a", "shop", "vips", "-", stdin="oA\noB\n")
+    waiting = (*ALL, "--audience", "vips", "--data", "a", "--wait")
+    with started(*waiting, env=variables(settings)) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        broadcast = process.stdout.readline().strip()
+        said = iter(process.stderr.readline, "")
+        assert any("no worker alive" in line for line in said)
+        beat(client, "w1", "cafe")
+        for _ in range(20):
+            beat(client, "w1", "cafe")
+            if "no worker knows app shop" in process.stderr.readline():
+                break
+        else:
+            pytest.fail("it never said that no worker knows the app")
+        Broadcasts(client, settings).cancel(broadcast)
+        assert ended(process).code == 3

@@ -58,7 +58,8 @@ def build(function: Callable[..., str], **values: Any) -> str:
 BUILDERS = builders()
 OF_LANES = [name for name, function in BUILDERS.items() if "lane" in parameters(function)]
 OF_API_KEYS = ["key_limit", "key_limit_reply"]
-OF_APPS = [name for name in BUILDERS if name not in {*OF_LANES, *OF_API_KEYS}]
+OF_WORKERS = ["worker_apps"]
+OF_APPS = [name for name in BUILDERS if name not in {*OF_LANES, *OF_API_KEYS, *OF_WORKERS}]
 
 
 @given(OPENIDS, st.integers(1, 1_048_576))
@@ -137,7 +138,10 @@ def without_ttl() -> set[str]:
 
 
 def test_the_list_of_keys_without_a_ttl_names_keys() -> None:
-    assert without_ttl() <= {*BUILDERS, "deployment", "server", "workers", "api_keys"}
+    assert without_ttl() <= {
+        *BUILDERS,
+        *("deployment", "server", "workers", "seen", "api_keys"),
+    }
 
 
 def names_of(key: str) -> Iterator[str]:
@@ -146,6 +150,7 @@ def names_of(key: str) -> Iterator[str]:
         keys.DEPLOYMENT: "deployment",
         keys.SERVER: "server",
         keys.WORKERS: "workers",
+        keys.SEEN: "seen",
         keys.API_KEYS: "api_keys",
     }
     if key in constants:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from producers import keys
 from producers.supervisor import group_of
 
 Eventually = Callable[..., Any]
@@ -173,7 +174,10 @@ def test_a_redis_that_is_configured_is_used(
     start: Callable[..., Up], tmp_path: Path, client: Any, valkey_url: str, eventually: Eventually
 ) -> None:
     up = start(WXB_REDIS_URL=valkey_url, WXB_BUCKETS="256")
-    eventually(lambda: client.zcard("wxb:workers") == 1, "the worker beats there")
+    eventually(lambda: client.zcard(keys.WORKERS) == 1, "the worker beats there")
+    [worker] = client.zrange(keys.WORKERS, 0, -1)
+    said = eventually(lambda: client.get(keys.worker_apps(worker)), "it says which apps it knows")
+    assert (said, 0 < client.ttl(keys.worker_apps(worker)) <= 60) == ("shop", True)
     assert up.end() == 0
     assert not (tmp_path / ".wxbroadcast").exists()
 

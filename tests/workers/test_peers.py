@@ -212,3 +212,19 @@ async def test_server_time_is_the_servers(worker: Opener, client: "redis.Redis")
     after = client.time()
     # a beat's answer takes a moment to come, so its clock may lag by as much
     assert before[0] + before[1] / 1e6 - 1.0 <= mine <= after[0] + after[1] / 1e6
+
+
+async def test_a_worker_says_which_apps_it_knows_again_and_again(
+    settings: Settings, client: "redis.Redis"
+) -> None:
+    async with connected_async(settings) as its_client:
+        me = Peers(its_client, "me", ["shop", "cafe"])
+        now = await beats(me, 100.0, 3)
+        key = keys.worker_apps("me")
+        assert client.get(key) == "shop cafe"
+        assert 50_000 < client.pttl(key) <= 60_000
+        client.delete(key)
+        now = await beats(me, now, 15)
+        assert client.get(key) is None  # it costs a command in twenty beats
+        await beats(me, now, 4)
+        assert client.get(key) == "shop cafe"
