@@ -5,9 +5,11 @@ the JSON of ``WXB_APPS``. Unknown ``WXB_`` names are refused, so that a typing e
 unnoticed. No other module reads the environment.
 """
 
+import difflib
 import json
 import os
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -396,7 +398,7 @@ def load(env_file: str | Path = ".env") -> Settings:
     names = {name.upper() for name in (*os.environ, *from_file) if name.upper().startswith(_PREFIX)}
     known = tuple(f"{_PREFIX}{field.upper()}" for field in Settings.model_fields)
     faults = [
-        f"{name}: unknown; known are {', '.join(known)}"
+        f"{name}: {_unknown(name, known)}"
         for name in sorted(names)
         if name not in known and not name.startswith(f"{_PREFIX}APPS__")
     ]
@@ -434,11 +436,20 @@ def _is_broken_json(value: str | None) -> bool:
     return False
 
 
+def _unknown(name: str, known: Iterable[str]) -> str:
+    """Say what was perhaps meant by a name that is not known, and which are."""
+    close = difflib.get_close_matches(name, known, 1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"unknown; {meant}known are {', '.join(known)}"
+
+
 def _fault(loc: tuple[int | str, ...], message: str) -> str:
     """Name the variable of a validation fault, and say what it wants; never its value."""
     variable = _PREFIX + "__".join(str(part).upper() for part in loc if part != "[key]")
     field = Settings.model_fields.get(str(loc[0])) if loc else None
     if len(loc) > 2 and loc[0] == "apps":
+        if str(loc[2]) not in AppSettings.model_fields:
+            return f"{variable}: {_unknown(str(loc[2]), AppSettings.model_fields)}"
         field = AppSettings.model_fields.get(str(loc[2]))
     wants = f" (set: {field.description})" if field and field.description else ""
     return f"{variable or _PREFIX}: {message.removeprefix('Value error, ')}{wants}"

@@ -3,6 +3,8 @@
 A command imports what it needs when it runs, so that ``--help`` answers at once.
 """
 
+from typing import Annotated
+
 import typer
 
 from producers.cli import (
@@ -50,6 +52,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"wxbroadcast {version('wxbroadcast')}")
+        raise typer.Exit
+
+
 _SETUP = "Try it"
 _WORK = "Permits and audiences"
 _BROADCASTS = "Broadcasts"
@@ -81,6 +92,16 @@ app.command(rich_help_panel=_CARE)(care.audit)
 app.command(rich_help_panel=_CARE)(care.doctor)
 app.add_typer(keys.app, rich_help_panel=_CARE)
 app.command(rich_help_panel=_CARE)(events.events)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

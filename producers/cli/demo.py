@@ -108,7 +108,10 @@ def kept(logs: Path | None) -> Path | None:
 def _print(result: "Result") -> None:
     sums = result.sums
     document = sums.as_dict()
+    before, after = sums.before.total.as_dict(), sums.after.total.as_dict()
     rows = table("", ">")
+    rows.add_row("permits collected", f"{document['collected']['new']:,}")
+    rows.add_row("  uses of them (a prepay_id has three)", f"{before['collected']:,}")
     rows.add_row("recipients", f"{document['recipients']:,}")
     for outcome, count in document["outcomes"].items():
         rows.add_row(f"  {outcome}", f"{count:,}")
@@ -117,8 +120,7 @@ def _print(result: "Result") -> None:
     rows.add_row("messages per second", f"{sums.messages_per_second:,.0f}")
     rows.add_row("most in one second, by the sandbox", f"{document['windows']['max_per_second']:,}")
     print_table(rows)
-    before, after = sums.before.total.as_dict(), sums.after.total.as_dict()
-    permits = table("permits (uses)", ">before", ">after")
+    permits = table("uses of permits", ">before", ">after")
     for name in before:
         permits.add_row(name, f"{before[name]:,}", f"{after[name]:,}")
     print_table(permits)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,11 @@ def test_help_answers_without_loading_what_commands_need_and_names_every_command
     assert loaded & HEAVY == set()
     assert all(name in done.stdout for name in COMMANDS)
     assert "Exit codes" in done.stdout
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"wxbroadcast {version('wxbroadcast')}\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -193,6 +193,26 @@ def test_an_unknown_app_names_those_that_there_are(variables: Any) -> None:
         load().app("shoq")
 
 
+@pytest.mark.parametrize(
+    ("field", "meant"),
+    [
+        ("rate_persecond", "did you mean rate_per_second? "),
+        ("app_id", "did you mean appid? "),
+        ("colour", ""),
+    ],
+)
+@pytest.mark.parametrize("place", ["json", "variable"])
+def test_an_unknown_field_of_an_app_names_the_known_ones(
+    variables: Any, place: str, field: str, meant: str
+) -> None:
+    name = f"WXB_APPS__SHOP__{field.upper()}"
+    given = {name: "1"} if place == "variable" else {"WXB_APPS": shop(**{field: 1})}
+    message = refusal(variables, **given)
+    assert message.startswith(f"{name}: unknown; {meant}known are appid, secret, ")
+    assert "daily_limit" in message
+    assert "WXB_LANES" not in message
+
+
 @pytest.mark.parametrize("place", ["environment", "file"])
 @pytest.mark.parametrize("name", ["WXB_LANE", "WXB_REDIS", "WXB_LANES__X", "WXB_APP__SHOP__APPID"])
 def test_an_unknown_name_is_refused_and_the_known_are_shown(

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,20 @@ def test_every_sum_is_right_and_nothing_is_left(
     assert told["messages_per_second"] > 0
     assert set(told["windows"]) == {"max_per_second", "mean_per_second"}
     demo.assert_nothing_is_left()
+
+
+def test_permits_and_their_uses_are_told_apart_for_people(tmp_path: Path) -> None:
+    """Users pay too: their prepay_ids are three uses each."""
+    command = [sys.executable, "-m", "producers.cli", "demo", "--recipients", "200", "--rate", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    rows = {}
+    for row in done.stdout.splitlines():
+        *words, number = row.split() or [""]
+        rows[" ".join(words)] = number
+    collected = int(rows["permits collected"].replace(",", ""))
+    uses = int(rows["uses of them (a prepay_id has three)"].replace(",", ""))
+    assert collected < uses < 3 * collected
+    assert "uses of permits" in done.stdout
 
 
 @pytest.mark.slow
