@@ -40,6 +40,7 @@ VERBS: dict[str, Callable[[Producer, str], Any]] = {
     "collect": lambda one, _: one.collect("shop", uploads(1)),
     "collect_lines": lambda one, _: one.collect_lines("shop", [b'{"openid":"oB","formId":"f"}']),
     "import_audience": lambda one, _: one.import_audience("shop", "vip", [b"oA"]),
+    "replace_audience": lambda one, _: one.replace_audience("shop", "vip", [b"oA"]),
     "count_audience": lambda one, _: one.count_audience("shop", "vip"),
     "remove_from_audience": lambda one, _: one.remove_from_audience("shop", "vip", [b"oA"]),
     "delete_audience": lambda one, _: one.delete_audience("shop", "vip"),

@@ -44,7 +44,7 @@ BEYOND_A_SCHEMA = {
     "list_recipients",  # a cursor that a page gave
 }
 """Operations that may refuse what the document allows, and why."""
-ROWS = {"collect_permits", "import_audience", "add_members", "remove_members"}
+ROWS = {"collect_permits", "replace_audience", "add_members", "remove_members"}
 """Operations that take any text, and tell which of its rows are bad."""
 
 
