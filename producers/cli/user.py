@@ -54,7 +54,11 @@ def plan(
     most: Annotated[int, typer.Option(min=1, max=5, help="How many, at most.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Say which subscribe templates to ask a user for now, and why."""
+    """Say which subscribe templates to ask a user for now, and why.
+
+    And which to skip: the user has enough of them or withdrew them within a day, or WeChat does
+    not know them.
+    """
     with opened(as_json=as_json) as session:
         from producers.plan import Planner
 
@@ -62,6 +66,8 @@ def plan(
         if as_json:
             print_json(made.as_dict())
             return
+        if made.skip:
+            say(f"to skip: {', '.join(made.skip)}")
         if not made.templates:
             say("nothing to ask for: coming broadcasts find what they need")
             return

@@ -64,6 +64,8 @@ def test_a_plan_says_what_to_ask_for_and_why(shop: Shop, settings: Settings) -> 
     plan = run(settings, "plan", "-a", "shop", "--openid", ANN, "--json").json
     assert plan["templates"][0]["template_id"] == TEMPLATE
     assert plan["templates"][0]["shortage"] == 1.5
+    shop.give(ANN, subscriptions={TEMPLATE: "reject"})
+    assert f"to skip: {TEMPLATE}" in run(settings, "plan", "-a", "shop", "--openid", ANN).err
 
 
 @pytest.mark.parametrize("command", [("user", "show"), ("user", "forget"), ("plan",)])
