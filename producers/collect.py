@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from producers import deadline, keys, logs, scripts
 from producers.ahead import Ahead
+from producers.demand import Demand, DemandTable
 from producers.events import PermitsCollected
 from producers.settings import AppSettings, Settings
 from producers.store import Client
@@ -103,6 +104,7 @@ class Collector:
         self._settings = settings
         self._script = client.register_script(scripts.source("producers", "collect"))
         self._callers = threading.local()
+        self._demand = DemandTable(client, settings)
 
     def collect(self, app: str, uploads: Iterable[object], source: Source = "phone") -> Report:
         """Store what mini-programs uploaded, given as parsed JSON.
@@ -197,8 +199,9 @@ class Collector:
         app_settings = self._settings.app(app)
         waiting: dict[int, _Batch] = {}
         ahead = Ahead(self._client, self._script, "storing permits")
+        named = _Named(app_settings, partial(self._demand.demand, app))
         with contextlib.closing(
-            _Storing(ahead, self._caller, app_settings, on_progress)
+            _Storing(ahead, self._caller, app_settings, named, on_progress)
         ) as storing:
             for report, number, upload in uploads:
                 if isinstance(upload, bytes) and not upload.strip():
@@ -229,6 +232,25 @@ class Collector:
         return caller
 
 
+class _Named:
+    """The templates that an app's settings, or its broadcasts and messages of late, name."""
+
+    def __init__(self, app: AppSettings, demand: Callable[[], Demand]) -> None:
+        self._own = frozenset((*app.subscribe_templates, *app.long_term_templates))
+        self._demand = demand
+        self._sent: frozenset[str] | None = None
+
+    def __contains__(self, template_id: str) -> bool:
+        if template_id in self._own:
+            return True
+        if self._sent is None:
+            demand = self._demand()
+            running = (one.template_id for one in demand.running)
+            habit = (one for one, _ in demand.habit)
+            self._sent = frozenset((*running, *habit, *demand.messages))
+        return template_id in self._sent
+
+
 class _Storing:
     """Stores batches, one under way while the next one is read, and counts the answers."""
 
@@ -237,18 +259,21 @@ class _Storing:
         ahead: Ahead,
         caller: str,
         app: AppSettings,
+        named: "_Named",
         on_progress: Callable[[], None] | None,
     ) -> None:
         self._ahead = ahead
         self._caller = caller
         self._app = app
+        self._named = named
         self._on_progress = on_progress
         self._under_way: _Batch | None = None
         deadline.stand()
 
     def store(self, batch: "_Batch") -> None:
         """Begin to store a batch, once the one before is stored."""
-        call = batch.call(self._caller, self._app)
+        deadline.run()
+        call = batch.call(self._caller, self._app, self._named)
         if self._under_way is not None:
             self.finish()
             deadline.renew()
@@ -296,7 +321,9 @@ class _Batch:
             self.items >= _ITEMS or len(self.users) >= _USERS or len(user[1]) >= _ITEMS_OF_USER
         )
 
-    def call(self, caller: str, app: AppSettings) -> tuple[list[str], list[str | int]]:
+    def call(
+        self, caller: str, app: AppSettings, named: "_Named"
+    ) -> tuple[list[str], list[str | int]]:
         """Return KEYS and ARGV."""
         lane, alias = self.lane, self.app
         prefix = keys.lane_prefix(lane)
@@ -322,7 +349,7 @@ class _Batch:
                     _KIND[item.kind],
                     item.id,
                     "" if item.expires_at_ms is None else item.expires_at_ms,
-                    _verdict(item, app, self.source),
+                    _verdict(item, app, named, self.source),
                     item.source_id,
                     "" if item.at_ms is None else item.at_ms,
                 )
@@ -350,7 +377,7 @@ def _tell(app: str, reports: Sequence[Report]) -> None:
     logs.emit(PermitsCollected(app, new, known, refused, evicted))
 
 
-def _verdict(item: PermitItem, app: AppSettings, source: Source) -> str:
+def _verdict(item: PermitItem, app: AppSettings, named: _Named, source: Source) -> str:
     """Return what the script is to do with a subscription result."""
     if item.kind is not PermitKind.SUBSCRIPTION:
         return ""
@@ -358,4 +385,6 @@ def _verdict(item: PermitItem, app: AppSettings, source: Source) -> str:
         return "reject"
     if app.subscription_source != source:
         return "correct"
-    return "forever" if item.id in app.long_term_templates else "accept"
+    if item.id in app.long_term_templates:
+        return "forever"
+    return "accept" if item.id in named else "stray"

@@ -38,7 +38,7 @@ from producers.retry import repeat
 from producers.settings import Settings, ms
 from producers.store import Client
 from producers.tickets import Holder, Ticket, Tickets
-from producers.uploads import Reason, Refusal
+from producers.uploads import PERMIT_KEYS, Reason, Refusal, parse_upload
 
 MAX_UPLOADS: Final = 20
 """Uploads of one call; the script sends one or two."""
@@ -52,6 +52,7 @@ _LOGINS: Final = 200
 _MINUTE_QUOTA: Final = 45011
 _MINUTE_MS: Final = 60_000
 _SOON_MS: Final = 5_000
+_DAY_MS: Final = 86_400_000
 
 _TEMPLATE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Observed: 43 characters of base64url. A colon would read as another field in Redis."""
@@ -212,7 +213,8 @@ class Door:
                 replayed.
 
         Returns:
-            What was new, known and refused.
+            What was new, known and refused. Permits beyond a day's are refused and not to be sent
+            again; rejections never are.
 
         Raises:
             UnknownAppError, TicketError, FloodError, StoreUnavailableError: as `enter`.
@@ -231,10 +233,30 @@ class Door:
             for number, each in enumerate(own, 1)
             for found in self._strip(app, each)
         ]
+        for number, each in enumerate(own, 1):
+            strange += [(number, found) for found in self._count_permits(app, openid, each)]
         report = self._collector.collect(app, own)
         for number, refusal in strange:
             report.refuse(number, refusal)
         return report
+
+    def _count_permits(self, app: str, openid: str, upload: dict[str, object]) -> list[Refusal]:
+        """Count the permits of an upload; take out what is beyond a day's, and say so."""
+        permits = sum(item.accepted for item in parse_upload(upload)[0])
+        if not permits:
+            return []
+        most = self._settings.permits_per_day
+        lane = keys.bucket_of(openid, self._settings.buckets) % self._settings.lanes
+        key = keys.permit_flood(lane, app, openid)
+        if self._flood.admit(lane, (Limit(key, most, permits, permits, _DAY_MS),)).admitted:
+            return []
+        choices = upload.pop("subscriptions", None)
+        for name in PERMIT_KEYS:
+            upload.pop(name, None)
+        rejected = choices.items() if isinstance(choices, dict) else ()
+        upload["subscriptions"] = {one: word for one, word in rejected if word == "reject"}
+        detail = f"more permits than one user files in a day; accepted: up to {most}"
+        return [Refusal(Reason.TOO_MANY_TODAY, detail)] * permits
 
     def _strip(self, app: str, upload: dict[str, object]) -> Iterator[Refusal]:
         """Take out of an upload what templates it must not name, and say which.

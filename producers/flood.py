@@ -22,15 +22,17 @@ class Limit:
 
     Attributes:
         key: where it is counted.
-        per_minute: as many at once, and spread over a minute again.
+        most: so many at once, and spread over `within_ms` again.
         need: room that must be there; 0 never refuses.
         cost: what the call is counted as; 0 only looks, less gives back.
+        within_ms: a minute, unless said otherwise.
     """
 
     key: str
-    per_minute: int
+    most: int
     need: int = 1
     cost: int = 1
+    within_ms: int = _MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Flood:
             caller = self._callers.id = scripts.new_token()
         args: list[str | float] = [scripts.new_token(), ""]
         for limit in limits:
-            args += (_MINUTE_MS / limit.per_minute, limit.per_minute, limit.need, limit.cost)
+            args += (limit.within_ms / limit.most, limit.most, limit.need, limit.cost)
         if isinstance(place, int):
             reply = keys.reply(place, "flood", caller)
         else:

@@ -258,6 +258,11 @@ def upload_flood(lane: int, app: str, openid: str) -> str:
     return f"{lane_prefix(lane)}flood:upload:{app}:{openid}"
 
 
+def permit_flood(lane: int, app: str, openid: str) -> str:
+    """string: as `upload_flood`, of the permits that a user files; at most a day."""
+    return f"{lane_prefix(lane)}flood:permit:{app}:{openid}"
+
+
 def app_reply(app: str, script: str, caller: str) -> str:
     """string: as `reply`, of a script that works on an app's own keys; 10 minutes."""
     return f"{app_prefix(app)}reply:{script}:{caller}"

@@ -25,9 +25,13 @@ local MARKS_TTL = 30 * 24 * HOUR
 local function hour_of(at) return string.format('%d', math.floor(at / HOUR)) end
 local function kind_of(member) return string.sub(member, 1, 1) end
 
--- A count that is no number (somebody wrote into it) begins anew: it must not end a script half-way.
+-- A field goes when nothing is left in it. A count that is no number (somebody wrote into it) begins
+-- anew: it must not end a script half-way.
 local function add_now(key, field, by)
-  if type(redis.pcall('HINCRBY', key, field, by)) == 'table' then
+  local count = redis.pcall('HINCRBY', key, field, by)
+  if count == 0 then
+    redis.call('HDEL', key, field)
+  elseif type(count) == 'table' then
     redis.call('HSET', key, field, by)
   end
 end

@@ -263,6 +263,12 @@ class Settings(BaseSettings):
     uploads_per_minute: int = Field(
         60, ge=1, le=60_000, description="calls of one user through the mini-program's door"
     )
+    permits_per_day: int = Field(
+        200,
+        ge=1,
+        le=100_000,
+        description="permits that one user files through the mini-program's door: what one can tap",
+    )
     logins_per_minute: int = Field(
         600,
         ge=1,

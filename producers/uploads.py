@@ -93,6 +93,7 @@ class Reason(StrEnum):
     NOT_COUNTED = "not_counted"
     UNKNOWN_TEMPLATE = "unknown_template"
     TOO_MANY_TEMPLATES = "too_many_templates"
+    TOO_MANY_TODAY = "too_many_today"
     USER_REJECT = "user_reject"
 
 
@@ -444,3 +445,6 @@ _READERS: Final[dict[str, _Reader]] = {
     "subscriptions": _read_subscriptions,
 }
 """Key of an upload → what reads it."""
+
+PERMIT_KEYS: Final = frozenset(_READERS) - {"subscriptions"}
+"""Keys of an upload that hold form_ids and prepay_ids."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from log_lines import recorded
 
 from producers import door as door_module
 from producers import keys, ledger, store
+from producers.broadcasts import Broadcasts
 from producers.door import Door
 from producers.errors import (
     CodeRefusedError,
@@ -33,6 +35,7 @@ from producers.errors import (
 from producers.knocks import caller_of
 from producers.sandbox import Sandbox, SandboxConfig
 from producers.settings import Settings
+from producers.spec import Spec
 
 SECRETS = {"wx0000000000000001": "shop-secret", "wx0000000000000002": "cafe-secret"}
 SESSION_KEY = "tiihtNczf5v6AKRyjwEUhQ=="
@@ -580,10 +583,55 @@ def test_a_user_who_floods_is_held_back_alone(at: Maker, lanes: int) -> None:
         assert 0 < held.value.wait_ms <= 20_000
         assert door.collect("shop", ticket(door, "oBert"), {"formId": "f1"}).new == 1
         assert len(permits(door, "oAnna")) == 3
-        limits = [key for key in client.scan_iter("wxb:*flood:*") if ":reply:" not in key]
+        limits = [key for key in client.scan_iter("wxb:*flood:upload:*") if ":reply:" not in key]
         assert len(limits) == 2
         for key in limits:
             assert 0 < client.pttl(key) <= 60_000
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_user_files_a_days_permits_and_no_more(at: Maker, lanes: int) -> None:
+    settings = at(permits_per_day=5)
+    with connected(settings) as client:
+        door = Door(client, settings)
+        forms = {"formIds": ["f1", "f2"], "prepayId": "wx1"}
+        assert door.collect("shop", ticket(door), forms).new == 3
+        mixed = {"formIds": ["f3", "f4"], "subscriptions": {"T1": "accept", "T2": "reject"}}
+        report = door.collect("shop", ticket(door), [{**mixed, "id": "i1"}, {"formId": "f5"}])
+        # what is beyond a day's is refused, upload by upload; a rejection always counts
+        assert (report.new, report.refused) == (1, {"too_many_today": 3, "user_reject": 1})
+        assert accepts(door, "oAnna", "T1") is None
+        assert door.collect("shop", ticket(door, "oBert"), {"formId": "f1"}).new == 1
+        (key,) = client.scan_iter("wxb:*flood:permit:*oAnna")
+        assert 0 < client.pttl(key) <= 86_400_000
+
+
+def test_phones_make_few_fields_in_the_stock_of_an_app_that_names_no_templates(at: Maker) -> None:
+    settings = at(uploads_per_minute=60_000)
+    with connected(settings) as client:
+        door = Door(client, settings)
+        refused: Counter[str] = Counter()
+        for phone in range(200):
+            token = ticket(door, f"o{phone}")
+            for turn in range(2):
+                choices = {f"T{phone}-{turn}-{n}": "accept" for n in range(5)}
+                report = door.collect("shop", token, {"subscriptions": choices, "id": "i"})
+                refused += report.refused
+        assert client.hlen(keys.stock(0, "shop")) <= 600
+        assert refused["unknown_template"] == 1400
+        # what a broadcast names is always taken
+        broadcasts = Broadcasts(client, settings)
+        broadcasts.create(
+            Spec.checked(
+                app="shop", channel="subscribe", template_id="NEW", audience="all",
+                data={"thing1": "x"},
+            )
+        )  # fmt: skip
+        other = Door(client, settings)
+        report = other.collect(
+            "shop", ticket(door), {"subscriptions": {"NEW": "accept"}, "id": "i"}
+        )
+        assert report.new == 1
 
 
 async def test_an_address_that_floods_with_logins_is_held_back_alone(
@@ -694,7 +742,7 @@ def test_an_address_is_what_a_client_cannot_change(one: str, other: str, same: b
 
 
 def test_the_sums_hold_after_a_flood(at: Maker) -> None:
-    settings = at(uploads_per_minute=60_000)
+    settings = at(uploads_per_minute=60_000, permits_per_day=100_000)
     with connected(settings) as client:
         door = Door(client, settings)
         for number in range(150):

@@ -17,7 +17,7 @@ def test_each_use_expires_once_when_its_hour_is_past(lane: Lane) -> None:
         (1, 2, {"p:+0": 3, "u:+0": 1, "s:T": 1}, {"expired:f": 2}),
         (0, 0, {"p:+0": 3, "u:+0": 1, "s:T": 1}, {"expired:f": 2}),
         (HOUR, 3, {"s:T": 1}, {"expired:f": 2, "expired:p": 3}),
-        (1000 * HOUR, 0, {"s:T": 1}, {"expired:f": 2, "expired:p": 3}),
+        (300 * HOUR, 0, {"s:T": 1}, {"expired:f": 2, "expired:p": 3}),
     ]
     collected = {"collected:f": 2, "collected:p": 3, "collected:s": 1}
     for passed, expired, stock, ledger in steps:
@@ -66,3 +66,36 @@ def test_a_use_that_was_trimmed_is_not_expired_again_by_a_collect(lane: Lane) ->
     lane.give("anna", form("B"))
     assert lane.ledger() == {"collected:f": 3, "expired:f": 1}
     lane.check_ledger()
+
+
+def test_after_a_long_sleep_each_run_trims_a_few_hundred_hours(lane: Lane) -> None:
+    lane.trim()
+    lane.give("anna", form("A", lane.now_ms + 5))
+    lane.now_ms += 1000 * HOUR
+    assert [lane.trim() for _ in range(4)] == [1, 0, 0, 0]
+    assert int(lane.client.hget(lane.key("stock", "shop"), "trimmed")) == lane.now_ms // HOUR
+    lane.check_ledger()
+
+
+def test_it_never_reads_a_whole_stock(lane: Lane) -> None:
+    lane.trim()
+    flooded = {f"s:{n}": 1 for n in range(50_000)}
+    lane.client.hset(lane.key("stock", "shop"), mapping=flooded)
+    spent_us = []
+    for turn in range(5):
+        lane.give("anna", form(f"A{turn}", lane.now_ms + 5))
+        lane.now_ms += HOUR
+        lane.client.config_resetstat()
+        assert lane.trim() == 1
+        spent_us.append(lane.client.info("commandstats")["cmdstat_evalsha"]["usec"])
+    assert min(spent_us) < 2000
+
+
+def test_what_is_used_up_leaves_no_field(lane: Lane) -> None:
+    lane.give("anna", accept(), accept("U"), form("A"))
+    lane.start("b1", "anna", channel="subscribe")
+    lane.take_one()
+    lane.start("b2", "anna")
+    stored = lane.client.hgetall(lane.key("stock", "shop"))
+    assert "s:T" not in stored
+    assert stored["s:U"] == "1"
