@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from producers import keys
+from producers import embedded, keys
 from producers.supervisor import group_of
 
 Eventually = Callable[..., Any]
@@ -315,6 +317,76 @@ def test_after_its_end_its_address_is_known_for_what_it_was(
     second = start("--scale", "worker=0,web=0", WXB_REDIS_URL=url)  # in the same shell
     assert eventually(second.url, "it runs its own again") == url
     subprocess.run(listing, env=env, cwd=elsewhere, capture_output=True, check=True)
+
+
+def test_a_port_that_is_taken_stops_it(start: Callable[..., Up]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        up = start("--scale", "worker=0", WXB_WEB_PORT=str(port))
+        assert up.process.wait(30) == 2
+    up.end()
+    said = "".join(up.said)
+    assert str(port) in said
+    assert "web.1 ended (2)" in said
+
+
+def test_on_a_terminal_nobody_reads_json(start: Callable[..., Up], tmp_path: Path) -> None:
+    """Units inherit the terminal; so do commands, which write no event at all there."""
+    start  # noqa: B018 - its .env
+    shown = Terminal("up", cwd=tmp_path)
+    shown.await_text(" worker_started worker=")
+    shown.await_text(" web_started host=127.0.0.1 ")
+    url = embedded.url_file(tmp_path / ".wxbroadcast").read_text().strip()
+    collect = Terminal(
+        "collect", "-a", "shop", "-", cwd=tmp_path, WXB_REDIS_URL=url, text='{"openid": "oA"}\n'
+    )
+    assert collect.end() == 1  # nothing to collect in it
+    shown.process.send_signal(signal.SIGTERM)
+    assert shown.end() == 0
+    assert '{"' not in shown.text
+    assert " worker_stopped worker=" in shown.text
+    assert '{"event' not in collect.text
+    assert '"event"' not in collect.text
+
+
+class Terminal:
+    """A command on a terminal of its own, and what is to be read there."""
+
+    def __init__(self, *command: str, cwd: Path, text: str = "", **env: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "producers.cli", *command],
+            cwd=cwd,
+            env={**os.environ, "COLUMNS": "200", **env},
+            stdin=subprocess.PIPE,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        assert self.process.stdin is not None
+        self.process.stdin.write(text.encode())
+        self.process.stdin.close()
+        self.text = ""
+
+    def _read(self) -> bool:
+        try:
+            some = os.read(self._ours, 65536)
+        except OSError:  # the end of a terminal, on Linux
+            return False
+        self.text += some.decode(errors="replace")
+        return bool(some)
+
+    def await_text(self, text: str) -> None:
+        """Read until it stands there."""
+        while text not in self.text:
+            assert self._read(), f"{text!r} never came: {self.text}"
+
+    def end(self) -> int:
+        """Read to the end, and return the exit code."""
+        while self._read():
+            pass
+        os.close(self._ours)
+        return self.process.wait(30)
 
 
 @pytest.mark.parametrize("scale", ["worker", "worker=-1", "nobody=2"])
