@@ -24,6 +24,7 @@ from producers.web.documents import Documents
 from producers.web.guard import Guard
 from producers.web.idempotency import Idempotency
 from producers.web.places import Places
+from producers.web.readiness import Readiness
 
 _THREADS: Final = 16
 """Library calls at once; they wait for Redis most of the time."""
@@ -56,6 +57,7 @@ class Services:
         self.keys = ApiKeys(self.client, settings)
         self.guard = Guard(self.keys, self.quick)
         self.collector = Collector(self.client, settings)
+        self.readiness = Readiness(self.client, settings, self.quick)
         self.batcher = Batcher(self.collector, self.quick)
         self.audiences = Audiences(self.client, settings)
         self.broadcasts = Broadcasts(self.client, settings)

@@ -1,15 +1,8 @@
 """Handlers: health, and the documents."""
 
-import asyncio
-from typing import Final
-
-from producers import store
-from producers.errors import WxbroadcastError
-from producers.web.call import Answer, Call, on_thread
+from producers.web.call import Answer, Call
 from producers.web.models import Health
 from producers.web.route import HTML
-
-_PATIENCE_S: Final = 2.0
 
 
 async def is_alive(call: Call) -> Answer:  # noqa: ARG001 - a handler's signature
@@ -21,13 +14,8 @@ async def is_ready(call: Call) -> Answer:
     """Say whether it can do its work."""
     services = call.services
     faults = ["the process is stopping"] if services.stopping else []
-    try:
-        async with asyncio.timeout(_PATIENCE_S):
-            await on_thread(services.quick, store.check_layout, services.client, services.settings)
-    except WxbroadcastError as error:
-        faults.append(str(error))
-    except TimeoutError:
-        faults.append(f"Redis did not answer within {_PATIENCE_S:g} s")
+    if fault := await services.readiness.fault():
+        faults.append(fault)
     return Answer(
         503 if faults else 200,
         value=Health(status="not_ready" if faults else "ok", faults=faults),

@@ -193,6 +193,7 @@ def test_without_redis_it_is_alive_not_ready_and_loses_nothing(
         assert house.anybody.get("/readyz").json == {"status": "ok", "faults": []}
         assert shop.post(PERMITS, {"openid": "oA", "formId": "f1"}).json["new"] == 1
         link.cut()
+        eventually(lambda: house.anybody.get("/readyz").status == 503, "it says that it is not")
         got = house.anybody.get("/readyz")
         assert (got.status, got.json["status"]) == (503, "not_ready")
         assert "Redis" in got.json["faults"][0]
