@@ -18,10 +18,10 @@ from typing import Final
 
 import redis
 
-from producers import chaos_crowd, chaos_faults, embedded, keys, link, store
+from producers import chaos_crowd, chaos_door, chaos_faults, embedded, keys, link, store
 from producers.broadcasts import Broadcasts
 from producers.chaos_faults import Crew, Later
-from producers.chaos_schedule import Fault, Plan, schedule
+from producers.chaos_schedule import MOB_AT, Fault, Plan, schedule
 from producers.chaos_verdict import Verdict, count
 from producers.chaos_watch import Watch
 from producers.demo_parts import (
@@ -76,14 +76,20 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
         client = store.connect(settings, role="cli")
         stack.callback(client.connection_pool.disconnect)
         store.check_layout(client, settings)
-        openids = chaos_crowd.collect(plan, TEMPLATE_ID, client, settings, wechat, watcher)
+        uploads = chaos_crowd.collect(plan, TEMPLATE_ID, client, settings, wechat, watcher)
         behind = settings_of(plan.demo, server.url_at(proxy.port), wechat.url)
         units = stack.enter_context(workers(plan.demo, folder, behind, watcher, _OPTIONS))
         watch = Watch(client, settings.lanes)
         crew = Crew(server, proxy, units, wechat, Broadcasts(client, settings), watch)
         stack.callback(chaos_faults.stop_all, crew)
         _await_workers(plan, client, folder, watcher)
-        end, status = _Storm(plan, crew, watcher).rage()
+        with ExitStack() as phones:
+            if Fault.HOSTILE in plan.faults:
+                opened = chaos_door.opened(
+                    plan, folder, settings, wechat, TEMPLATE_ID, uploads, watcher
+                )
+                crew.door = phones.enter_context(opened)
+            end, status = _Storm(plan, crew, watcher).rage()
         watcher.say("comparing the outcomes, the ledger and the sandbox's count")
         verdict = Verdict(
             plan,
@@ -94,8 +100,10 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
             longest_wait_s=watch.longest_wait_s,
             restarts=sum(units.restarts(name) for name in units.units),
             lost_replies=proxy.lost,
+            crowd=crew.door.crowd if crew.door is not None else None,
             seconds=max(0, status.ended_at_ms - status.created_at_ms) / 1000,
         )
+        openids = [upload["openid"] for upload in uploads]
         received = {row["openid"]: row["deliveries"] for row in wechat.lines("counts")}
         count(verdict, client, settings, crew.broadcast, openids, received)
         return verdict
@@ -136,6 +144,8 @@ class _Storm:
         chaos_faults.begin(crew, plan)
         self._watcher.say(f"broadcasting to {plan.recipients:,} recipients at {plan.demo.rate}/s")
         crew.broadcast = crew.watch.broadcast = crew.broadcasts.create(spec).id
+        if crew.door is not None:
+            self._add(MOB_AT * plan.seconds, partial(chaos_faults.let_mob_loose, crew, crew.door))
         for strike in schedule(plan):
             self._add(strike.at_s, partial(chaos_faults.strike_now, crew, strike))
         self._add(0, self._look)

@@ -23,7 +23,7 @@ def collect(
     settings: Settings,
     wechat: SandboxClient,
     watcher: Watcher,
-) -> list[str]:
+) -> list[dict[str, Any]]:
     """Give every user one good permit, here and at the sandbox.
 
     Args:
@@ -35,7 +35,7 @@ def collect(
         watcher: may end it.
 
     Returns:
-        Their openids.
+        What they uploaded, one each, in the order of their openids.
     """
     watcher.say(f"collecting the permits of {plan.recipients:,} users")
     rng = random.Random(plan.seed)  # noqa: S311 - invented people
@@ -62,4 +62,4 @@ def collect(
         watcher.wait(0)
         wechat.post("permits", {kind: grants[start : start + _GRANTS]})
         Collector(client, settings).collect(APP, uploads[start : start + _GRANTS])
-    return openids
+    return uploads

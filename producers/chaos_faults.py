@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from producers.broadcasts import Broadcasts
+from producers.chaos_door import Door
 from producers.chaos_schedule import Fault, Plan, Strike
 from producers.chaos_watch import Watch
 from producers.embedded import Server
@@ -34,6 +35,7 @@ class Crew:
         broadcast: the id of the one that is sent.
         struck: fault → how often so far.
         paused: pauses that are not resumed yet.
+        door: the service and its phones, if there are hostile ones.
     """
 
     server: Server
@@ -45,6 +47,7 @@ class Crew:
     broadcast: str = ""
     struck: dict[Fault, int] = field(default_factory=dict)
     paused: int = 0
+    door: Door | None = None
 
     def unit(self, number: int) -> str:
         """Return a unit's name by its number."""
@@ -145,10 +148,19 @@ def strike_now(crew: Crew, strike: Strike) -> list[Later]:
 
 def begin(crew: Crew, plan: Plan) -> None:
     """Set off the faults that last as long as the broadcast."""
+    if crew.door is not None:
+        crew.door.start()
     if Fault.LOST_REPLIES in plan.faults:
         crew.link.lose(plan.lost)
     if Fault.WECHAT in plan.faults:
         crew.wechat.post("faults", wechat_rules())
+
+
+def let_mob_loose(crew: Crew, door: Door) -> list[Later]:
+    """Let the hostile phones do what they do until the end."""
+    door.let_mob_loose()
+    crew.struck[Fault.HOSTILE] = 1
+    return []
 
 
 def wechat_rules() -> list[dict[str, Any]]:

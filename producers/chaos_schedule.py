@@ -41,10 +41,15 @@ class Fault(StrEnum):
     """WeChat answers -1 or 502, cuts connections before or after its work, or hangs."""
     PAUSE = "pause"
     """An operator pauses and resumes."""
+    HOSTILE = "hostile"
+    """Logged-in phones lie, flood, reject, replay and upload junk, see `chaos_mob`."""
 
 
-ALL: Final = frozenset(Fault) - {Fault.REDIS_EVERYSEC}
-"""Those that must not do any harm together."""
+ALL: Final = frozenset(Fault) - {Fault.REDIS_EVERYSEC, Fault.HOSTILE}
+"""Those that must not do any harm together; where Redis is down all phones wait, the honest too."""
+
+MOB_AT: Final = 0.3
+"""Share of the sending after which the mob is let loose: until then honest phones are alone."""
 
 GUARD_S: Final = 24.0
 """Longer than the longest zombie and the next guardian's election together."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from producers import keys, ledger
 from producers.audit import Auditor
+from producers.chaos_door import Crowd
 from producers.chaos_schedule import Fault, Plan
 from producers.demo_parts import APP
 from producers.retry import repeat
@@ -44,6 +45,7 @@ class Verdict:
         longest_wait_s: with it.
         restarts: of units.
         lost_replies: of Redis.
+        crowd: what came of honest and hostile phones, if there were any.
         seconds: from the creation of the broadcast to its end.
     """
 
@@ -62,6 +64,7 @@ class Verdict:
     longest_wait_s: float = 0.0
     restarts: int = 0
     lost_replies: int = 0
+    crowd: Crowd | None = None
     seconds: float = 0.0
 
     @property
@@ -89,7 +92,8 @@ class Verdict:
             > RECOVERY_S,
             f"only {killed} of {wanted} kills happened": killed < wanted,
         }
-        return [sentence for sentence, wrong in found.items() if wrong]
+        wrong = [sentence for sentence, is_so in found.items() if is_so]
+        return wrong + (self.crowd.faults if self.crowd is not None else [])
 
     @property
     def good(self) -> bool:
@@ -124,6 +128,7 @@ class Verdict:
             "restarts": self.restarts,
             "lost_replies": self.lost_replies,
             "seconds": round(self.seconds, 1),
+            **(self.crowd.as_dict() if self.crowd is not None else {}),
         }
 
 
@@ -146,26 +151,30 @@ def count(
         received: openid → messages that the sandbox delivered.
     """
     recorded = dict(_recorded(client, settings, broadcast))
-    for openid in openids:
+    honest = set(openids)
+    for openid in honest | recorded.keys():  # hostile phones come to be recipients too
         outcome = recorded.get(openid, "none")
-        verdict.outcomes[outcome] += 1
         got = received.get(openid, 0)
-        verdict.lost += outcome not in _SETTLED
+        if openid in honest:
+            verdict.outcomes[outcome] += 1
+            verdict.lost += outcome not in _SETTLED
         verdict.phantom += outcome == Outcome.DELIVERED and not got
         verdict.hidden += got > 0 and outcome not in _SETTLED
         verdict.duplicates += max(0, got - 1)
-    _count_permits(verdict, client, settings)
+    used = sum(outcome in _SETTLED for outcome in recorded.values())
+    _count_permits(verdict, client, settings, used)
 
 
-def _count_permits(verdict: Verdict, client: Client, settings: Settings) -> None:
-    """Compare the ledger with a recount, and with the outcomes: each of them spent one use."""
+def _count_permits(verdict: Verdict, client: Client, settings: Settings, used: int) -> None:
+    """Compare the ledger with a recount, and with the outcomes: each of them spent one use.
+
+    How many were collected only a recount can say where phones file what they like.
+    """
     total = ledger.totals(client, settings, APP).total
-    used = sum(verdict.outcomes[outcome] for outcome in _SETTLED)
+    given = total.collected if verdict.crowd is not None else verdict.plan.recipients
     sums = {
         f"{total.held} uses are held": abs(total.held),
-        f"{total.collected} uses collected of {verdict.plan.recipients}": abs(
-            total.collected - verdict.plan.recipients
-        ),
+        f"{total.collected} uses collected of {given}": abs(total.collected - given),
         f"{total.spent} uses spent, {used} delivered or in doubt": abs(total.spent - used),
     }
     wrong = Auditor(client, settings).run().wrong

@@ -87,6 +87,12 @@ def settings_of(plan: Plan, redis_url: str, wechat_url: str) -> Settings:
     return Isolated(**_fields(plan, redis_url, wechat_url))
 
 
+def environment_of(plan: Plan, settings: Settings) -> dict[str, str]:
+    """Return the environment of a process that has these settings of a demo."""
+    redis_url = settings.redis_url.get_secret_value()
+    return environment(_fields(plan, redis_url, str(settings.wechat_url).rstrip("/")))
+
+
 @contextlib.contextmanager
 def sandbox(plan: Plan, folder: Path, watcher: Watcher) -> Iterator[SandboxClient]:
     """Run the sandbox as a process, and wait until it listens.
@@ -127,15 +133,12 @@ def workers(
         options: more options of that command.
     """
     command = f"{procfile.read()['worker']} {options}".rstrip()
-    fields = _fields(
-        plan, settings.redis_url.get_secret_value(), str(settings.wechat_url).rstrip("/")
-    )
 
     def told(end: UnitEnded) -> None:
         watcher.say(f"{end.unit} ended ({end.exit_code}); it starts again")
 
     with log_of(plan, folder).open("ab") as output:
-        units = Supervisor(environment(fields), folder, output, told)
+        units = Supervisor(environment_of(plan, settings), folder, output, told)
         try:
             for number in range(plan.units):
                 units.start(f"worker.{number + 1}", command)

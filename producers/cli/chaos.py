@@ -37,7 +37,7 @@ def chaos(
         typer.Option(
             metavar="LIST|all|none",
             help="kills, zombies, rolling, redis, redis-everysec, cuts, lost-replies, wechat, "
-            "pause; all: all but redis-everysec.",
+            "pause, hostile; all: all but redis-everysec and hostile.",
         ),
     ] = "all",
     channel: Annotated[
@@ -201,6 +201,13 @@ def _print(verdict: "Verdict") -> None:
     )
     rows.add_row("  lost replies", f"{verdict.lost_replies}")
     rows.add_row("  units started again", f"{verdict.restarts}")
+    if verdict.crowd is not None:
+        crowd = verdict.crowd
+        rows.add_row("  deeds of hostile phones", f"{crowd.requests_of_mob:,}")
+        rows.add_row(
+            "honest phones: p95 before and beside them",
+            f"{crowd.p95_before_ms:.0f} ms, {crowd.p95_beside_ms:.0f} ms",
+        )
     rows.add_row("seed", f"{verdict.plan.seed}")
     print_table(rows)
     for finding in verdict.findings:

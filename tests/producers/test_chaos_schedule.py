@@ -1,11 +1,13 @@
 """The schedule: repeatable, complete, and always with a unit that lives."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.chaos_door import Crowd
 from producers.chaos_schedule import ALL, Fault, Plan, Strike, schedule
 
 seeds = st.integers(0, 2**32)
@@ -74,3 +76,26 @@ def test_every_unit_is_struck() -> None:
 
 def test_a_unit_alone_can_be_killed_too() -> None:
     assert {one.unit for one in schedule(Plan(5, units=1)) if one.fault is Fault.KILLS} == {0}
+
+
+def test_the_mob_changes_nothing_of_what_else_strikes() -> None:
+    plan = Plan(5, faults=frozenset({Fault.KILLS}))
+    assert schedule(replace(plan, faults=plan.faults | {Fault.HOSTILE})) == schedule(plan)
+
+
+@pytest.mark.parametrize(
+    ("before", "beside", "failed", "wrong"),
+    [
+        ([5.0] * 20, [49.0] * 20, {}, ""),
+        ([5.0] * 20, [51.0] * 20, {}, "51 ms beside the mob"),
+        ([40.0] * 20, [79.0] * 20, {}, ""),
+        ([40.0] * 20, [81.0] * 20, {}, "81 ms beside the mob"),
+        ([40.0] * 20, [40.0] * 20, {503: 1}, "1 honest requests failed"),
+        ([], [40.0], {}, "no honest request was measured"),
+    ],
+)
+def test_honest_phones_may_wait_twice_as_long(
+    before: list[float], beside: list[float], failed: dict[int, int], wrong: str
+) -> None:
+    crowd = Crowd(before, beside, Counter(failed), {"lie": {"200": 1}})
+    assert [wrong in fault for fault in crowd.faults] == ([True] if wrong else [])

@@ -34,6 +34,26 @@ def test_nobody_twice_and_nobody_forgotten_through_all_faults(
     run.assert_nothing_is_left()
 
 
+@pytest.mark.parametrize(("channel", "seed"), [("subscribe", 4)])
+def test_a_hostile_crowd_costs_honest_users_nothing(
+    start: Callable[..., Run], channel: str, seed: int
+) -> None:
+    """Beside kills, through a real service; how long honest phones waited is the command's word."""
+    options = ("--recipients", 600, "--rate", 40, "--kills", 2, "--faults", "kills,hostile")
+    run = start(*options, "--channel", channel, "--seed", seed)
+    code, told, _ = run.end()
+    timed = ("a recovery took", "honest requests took")
+    assert [wrong for wrong in told["wrong"] if not any(one in wrong for one in timed)] == []
+    assert code == (0 if told["good"] else 1)
+    assert told["outcomes"]["delivered"] + told["in_doubt"] == 600
+    assert (told["lost"], told["duplicates"], told["permits_unaccounted"]) == (0, 0, 0)
+    assert (told["struck"]["hostile"], told["honest_failed"]) == (1, 0)
+    assert set(told["mob"]) == {
+        "flood", "guess", "hold", "junk", "lie", "push", "reject", "replay"
+    }  # fmt: skip
+    run.assert_nothing_is_left()
+
+
 def test_without_faults_everybody_is_delivered(start: Callable[..., Run]) -> None:
     run = start("--recipients", 300, "--faults", "none", "--rate", 300, "--units", 1, "--lanes", 2)
     code, told, _ = run.end()
