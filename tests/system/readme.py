@@ -26,7 +26,8 @@ _PROMISE: Final = re.compile(r"#.*?→ (.+?)(?:   |$)", re.MULTILINE)
 _ID: Final = re.compile(r"\b[0-9a-f]{21}\b")
 _NUMBER: Final = re.compile(r"[0-9][0-9,.]*")
 _RULE: Final = re.compile(r"[─\s]*")
-_WITHIN_S: Final = 45.0
+_WITHIN_S: Final = 90.0
+"""For one block, of a dozen commands at the most; on a busy machine each takes seconds to start."""
 _ENDED: Final = "--- the block has ended: "
 
 

@@ -36,7 +36,7 @@ def remind_everybody():
         )
 """
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 class Reader:
@@ -147,7 +147,7 @@ class Reader:
             [self._node, str(HERE / "readme_page.js"), json.dumps(order)],
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=90,
             check=False,
         )
         if done.returncode:
