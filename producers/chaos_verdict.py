@@ -35,6 +35,8 @@ class Verdict:
         lost: recipients without an outcome, or with one that nothing explains: everybody has a
             good permit.
         phantom: recorded delivered, and the sandbox never delivered to them.
+        false_doubts: recorded in doubt, and the sandbox never delivered to them; without
+            `Fault.WECHAT` it delivers whatever is posted, so these were never posted.
         hidden: delivered by the sandbox, and recorded neither delivered nor in doubt.
         duplicates: the sandbox's deliveries beyond the first.
         unaccounted: uses of permits that the ledger, a recount and the outcomes disagree about.
@@ -54,6 +56,7 @@ class Verdict:
     outcomes: Counter[str] = field(default_factory=Counter)
     lost: int = 0
     phantom: int = 0
+    false_doubts: int = 0
     hidden: int = 0
     duplicates: int = 0
     unaccounted: int = 0
@@ -117,6 +120,7 @@ class Verdict:
             "lost": self.lost,
             "duplicates": self.duplicates,
             "in_doubt": self.in_doubt,
+            "false_doubts": self.false_doubts,
             "phantom": self.phantom,
             "hidden": self.hidden,
             "permits_unaccounted": self.unaccounted,
@@ -159,6 +163,7 @@ def count(
             verdict.outcomes[outcome] += 1
             verdict.lost += outcome not in _SETTLED
         verdict.phantom += outcome == Outcome.DELIVERED and not got
+        verdict.false_doubts += outcome == Outcome.IN_DOUBT and not got
         verdict.hidden += got > 0 and outcome not in _SETTLED
         verdict.duplicates += max(0, got - 1)
     used = sum(outcome in _SETTLED for outcome in recorded.values())

@@ -128,6 +128,7 @@ class MessagesRecovered(Event):
     resumed: int
     in_doubt: int
     set_aside: int
+    unsent: int
 
 
 @dataclass

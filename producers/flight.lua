@@ -1,11 +1,16 @@
 -- flight: the entry of a message that may be unanswered, and what happens when it stays so.
 --   flight  hash  bucket:openid -> worker fence member expires_at_ms since_ms tries resumed
+-- resumed: 1 when an earlier attempt may have arrived; n while a permit that is no idempotency key
+-- (all but form_ids) is claimed and surely not posted yet (posting.lua), else 0
 -- worker is '-' while a resumed message waits in the queue or the delayed ones, and 'aside' when it
 -- was set aside, having outlived its workers too often: it waits for an operator.
 --   doubts    hash  bucket:openid -> since_ms until_ms member, of each in_doubt recipient
 --   receipts  hash  template msgid -> errcode at_ms, of one user: they came before the answer
 --   leaving   hash  broadcast item -> the name that a forgotten recipient's outcome is written under
 -- Expects permit.lua's functions, now, sending (key name) and lease (ms, of one user's turn).
+local UNPOSTED = 'n'
+local function as_claimed(member) return kind_of(member) == 'f' and '0' or UNPOSTED end
+
 local function read_flight(value)
   local worker, fence, member, expires, since, tries, resumed =
     string.match(value, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')

@@ -104,7 +104,7 @@ def flight(lane: int, broadcast: str) -> str:
     """hash: ``bucket:openid`` → ``worker fence member expires_at_ms since_ms tries resumed``.
 
     Exists only while a POST may be unanswered. The worker is ``-`` while a resumed one waits, and
-    ``aside`` when it was set aside.
+    ``aside`` when it was set aside. Resumed: 1, 0, or n: see flight.lua.
     """
     return f"{lane_prefix(lane)}flight:{broadcast}"
 

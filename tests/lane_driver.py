@@ -100,6 +100,7 @@ class Lane:
         self.prefix = keys.lane_prefix(number)
         # the top of an hour, not in the past: PEXPIREAT takes the server's own clock
         self.now_ms = (time.time_ns() // 1_000_000 // HOUR + 2) * HOUR
+        self.unsent = 0
         self._scripts: dict[str, Any] = {}
 
     def run(self, package: str, name: str, names: list[str], args: list[Any]) -> Any:
@@ -331,13 +332,21 @@ class Lane:
     def deliver(self, claim: Claimed, worker: str = "w1") -> Settled:
         return self.settle(row(claim, "settle", "spent", "delivered", streak="ok"), worker=worker)
 
+    def post(self, broadcast: str, worker: str = "w1") -> list[str]:
+        """Mark all that a worker has in flight as being posted; returns the refused fences."""
+        return mark_posting(self.client, self.number, broadcast, worker)
+
     def recover(
         self,
         broadcast: str,
         dead: str,
         *,
         attempts: int = 5,
+        posted: bool = True,
     ) -> list[int]:
+        """Take back what a dead worker had in flight; it died in its POSTs, or just before them."""
+        if posted:
+            self.post(broadcast, dead)
         n, app = self.number, self.app
         names = [
             keys.lane_broadcast(n, broadcast),
@@ -357,11 +366,12 @@ class Lane:
             attempts,
             LEASE,
         ]
-        cursor, found = "0", [0, 0, 0]
+        cursor, found = "0", [0, 0, 0, 0]
         while True:
             cursor, *some = self.run("workers", "recover", names, [*args, cursor])
             found = [sum(pair) for pair in zip(found, some, strict=True)]
             if cursor == "0":
+                self.unsent = found[3]
                 return found[:2]
 
     def aside(self, broadcast: str, what: str) -> int:
@@ -535,6 +545,21 @@ class Lane:
             gone = sum(ledger.get(f"{fate}:{kind}", 0) for fate in ("spent", "void", "expired"))
             found = {"available": available, "held": held[kind], "gone": gone}
             assert sum(found.values()) == ledger.get(f"collected:{kind}", 0), (kind, found, ledger)
+
+
+def mark_posting(client: "redis.Redis", lane: int, broadcast: str, worker: str) -> list[str]:
+    """Mark all that a worker has in flight as being posted; returns the refused fences."""
+    key = keys.flight(lane, broadcast)
+    script = client.register_script(scripts.source("workers", "posting"))
+    held = [
+        f"{item} {entry.split(' ')[1]}"
+        for item, entry in client.hgetall(key).items()
+        if entry.startswith(f"{worker} ")
+    ]
+    refused: list[str] = []
+    for start in range(0, len(held), 200):
+        refused += script(keys=[key], args=[worker, " ".join(held[start : start + 200])])
+    return refused
 
 
 def read_take(rows: list[str]) -> Taken:

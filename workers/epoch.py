@@ -199,6 +199,7 @@ class Epochs:
             return
         for lane in range(self._settings.lanes):
             self._copies.mark(broadcast, lane, "unsure", "1")
+            self._copies.mark(broadcast, lane, "unsure_at_ms", str(self._now_ms()))
 
     def _compare(self, info: str, last: str | None) -> None:
         """Raise unless the server is the one of the current epoch."""

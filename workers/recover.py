@@ -89,7 +89,7 @@ class Recoverer:
             return set()
         return holders - set(self._client.zrange(keys.WORKERS, 0, -1))
 
-    def recover(self, app: str, broadcast: str, lane: int, dead: str) -> tuple[int, int, int]:
+    def recover(self, app: str, broadcast: str, lane: int, dead: str) -> tuple[int, int, int, int]:
         """Take back one dead worker's messages of one broadcast in one lane.
 
         Args:
@@ -99,12 +99,13 @@ class Recoverer:
             dead: the worker.
 
         Returns:
-            Messages that were resumed, those now in doubt, and those set aside.
+            Messages that were resumed, those now in doubt, those set aside, and those that were
+            surely not sent.
 
         Raises:
             redis.ConnectionError, redis.TimeoutError: repeat it; it finds what is left.
         """
-        found, cursor = [0, 0, 0], "0"
+        found, cursor = [0, 0, 0, 0], "0"
         while True:
             cursor, *some = self._script(
                 keys=[
@@ -129,8 +130,8 @@ class Recoverer:
             )
             found = [sum(pair) for pair in zip(found, map(int, some), strict=True)]
             if cursor == "0":
-                resumed, doubted, aside = found
-                return resumed, doubted, aside
+                resumed, doubted, aside, unsent = found
+                return resumed, doubted, aside, unsent
 
 
 def forgotten(

@@ -191,6 +191,8 @@ class Runtime:
             self._settler,
             self._stops,
             self._peers.server_time,
+            self._async,
+            self.worker,
         )
         self._spawn(self._beat_on())
         for alias in settings.apps:
@@ -422,6 +424,7 @@ class Runtime:
         self.loop.call_soon_threadsafe(self._sender.give_up, unsure)
 
     def _recover_in(self, app: str, broadcast: str, lane: int, dead: str) -> None:
+        self._epochs.begin()  # after a restart what seems unmarked may have been posted
         found = self._recoverer.recover(app, broadcast, lane, dead)
         if any(found):
             logs.emit(MessagesRecovered(broadcast, lane, dead, *found))
@@ -506,7 +509,7 @@ class Runtime:
             _, running = await asyncio.wait(running, timeout=0.1)
             if not running:
                 break
-        self._sender.close()
+        await self._sender.close()
         await self._settler.close()
         await self._wechat.close()
         if not self._busy:

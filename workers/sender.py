@@ -3,8 +3,9 @@
 The batch is handed over and the caller goes on: one slow answer delays nobody else. Just before the
 POST comes a last look: nothing is started late (a slot unused 10 ms after its time is void, a
 claim lives 3 s), for a stopped broadcast, or while the worker drains. If the process dies before
-the POST, recovery cannot tell and resumes as if it had been sent; the three-state table (see
-`verdict`) makes that harmless.
+the POST of a form_id, recovery cannot tell and resumes as if it had been sent; the three-state
+table (see `verdict`) makes that harmless. What is no idempotency key is marked just before it
+(`posting`), so that recovery can tell.
 """
 
 import asyncio
@@ -19,10 +20,12 @@ import redis
 from producers import logs
 from producers.events import DutyFailed, LimitHit, LimitLifted, StoreUnreachable, UnknownErrcode
 from producers.settings import Settings
+from producers.store import Client
 from workers.claim import Claim
 from workers.errcodes import BACK_OFF_MS, Disposition, PermitFate, rule
 from workers.gate import Gate
 from workers.limiter import Penalty
+from workers.posting import SPARE, Marker, needs_mark
 from workers.settle import Answer, Settler
 from workers.stops import Stops
 from workers.take import CLAIM_LIFE_S
@@ -36,6 +39,8 @@ SLOT_LIFE_S: Final = 0.01
 Sends that start late crowd into the following second: rate × this many extra ones. At 10 ms that is
 the 1 % which I4 allows; at 100 ms a busy machine was seen to start 9 % too many.
 """
+
+Begin = Callable[[Claim, Envelope], None]
 
 UNREACHABLE_MS: Final = (1000, 30_000)
 """First and longest pause of everyone when no connection to WeChat comes up."""
@@ -56,6 +61,8 @@ class Sender:
         settler: takes the answers.
         stops: claims that must not start a send any more.
         server_time: epoch seconds by the Redis server's clock.
+        client: Redis, for posting marks.
+        worker: this worker's id.
     """
 
     def __init__(
@@ -68,6 +75,8 @@ class Sender:
         settler: Settler,
         stops: Stops,
         server_time: Callable[[], float],
+        client: Client,
+        worker: str,
     ) -> None:
         self._settings = settings
         self._wechat = wechat
@@ -81,25 +90,54 @@ class Sender:
         self._idle: list[asyncio.Future[None]] = []
         self._posters: list[asyncio.Task[None]] = []
         self._waiting: dict[tuple[int, str], tuple[asyncio.TimerHandle, Claim]] = {}
+        self._marker = Marker(client, worker, self._room, self._marked, self.hand_back)
+        self._marked_ahead = 0
         self._draining = False
 
     def start(self, claims: list[tuple[Claim, Envelope]]) -> None:
         """Post each claim at its slot; returns at once."""
         loop = asyncio.get_running_loop()
         now = time.monotonic()
+        lead_s = self._marker.lead_s
         for claim, envelope in claims:
-            ahead = claim.slot_at - now
+            begin, ahead = self._begin, claim.slot_at - now
+            if needs_mark(claim):
+                begin, ahead = self._marker.put, ahead - lead_s
             if ahead < 0.001:
-                self._begin(claim, envelope)
+                begin(claim, envelope)
                 continue
 
             key = (claim.lane, claim.fence)
-            handle = loop.call_later(ahead, self._due, key, claim, envelope)
+            handle = loop.call_later(ahead, self._due, key, begin, claim, envelope)
             self._waiting[key] = (handle, claim)
 
-    def _due(self, key: tuple[int, str], claim: Claim, envelope: Envelope) -> None:
+    def _due(self, key: tuple[int, str], begin: Begin, claim: Claim, envelope: Envelope) -> None:
         del self._waiting[key]
+        begin(claim, envelope)
+
+    def _marked(self, claim: Claim, envelope: Envelope) -> None:
+        """A claim may be posted by now, as far as Redis knows: do so at its slot."""
+        ahead = claim.slot_at - time.monotonic()
+        if self._draining:
+            self.hand_back([claim])
+        elif ahead < 0.001:
+            self._begin(claim, envelope)
+        else:
+            self._marked_ahead += 1
+            key = (claim.lane, claim.fence)
+            handle = asyncio.get_running_loop().call_later(
+                ahead, self._due, key, self._begin_marked, claim, envelope
+            )
+            self._waiting[key] = (handle, claim)
+
+    def _begin_marked(self, claim: Claim, envelope: Envelope) -> None:
+        self._marked_ahead -= 1
         self._begin(claim, envelope)
+
+    def _room(self) -> int:
+        """Return how many more claims are worth a mark: about as many as posters are free."""
+        busy = len(self._posters) - len(self._idle) + len(self._ready) + self._marked_ahead
+        return self._settings.in_flight + SPARE - busy
 
     def hand_back(self, claims: list[Claim]) -> None:
         """Return claims that were never posted to the front of their queue."""
@@ -122,11 +160,13 @@ class Sender:
             handle.cancel()
         ready, self._ready = self._ready, deque()
         self.hand_back([claim for _, claim in waiting.values()] + [claim for claim, _ in ready])
+        self.hand_back(self._marker.drain())
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop; what is being posted is left to recovery."""
         for poster in self._posters:
             poster.cancel()
+        await self._marker.close()
 
     def _begin(self, claim: Claim, envelope: Envelope) -> None:
         """Let the next free poster have it; there are as many as there may be unanswered POSTs."""
@@ -150,6 +190,8 @@ class Sender:
                     logs.emit(DutyFailed("send", claim.lane, f"{type(error).__name__}: {error}"))
                     with contextlib.suppress(Exception):  # perhaps posted; stale if settled already
                         self._put(claim, Reply(Fate.UNANSWERED, errmsg=type(error).__name__))
+                if self._marker.starved and self._room() > SPARE // 2:
+                    self._marker.freed()
             called = loop.create_future()
             self._idle.append(called)
             await called

@@ -210,7 +210,7 @@ local function swap(one, item, openid, tries, skip)
   local member, expires = claim(permits, subs, one.channel, one.template, skip == '-' and '' or skip)
   if not member then return end
   local token = redis.call('INCR', fence)
-  write_flight(one.flight, item, worker, token, member, expires, now, tries, '0')
+  write_flight(one.flight, item, worker, token, member, expires, now, tries, as_claimed(member))
   redis.call('ZADD', sending, now + lease, openid)
   return string.format('next %s %d %d %d', member, expires, token, one.unsure and 1 or 0)
 end

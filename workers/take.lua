@@ -102,14 +102,14 @@ local function claim_for(item, id, channel, template, keys, tally)
       return
     end
     tried = keys.tried and tonumber(redis.call('HGET', keys.tries, item) or 0) or 0
-    resumed = '0'
+    resumed = as_claimed(member)
     tally.fresh = tally.fresh + 1
   end
   last_fence = last_fence + 1
   write_flight(keys.flight, item, worker, last_fence, member, expires, now, tried, resumed)
   redis.call('ZADD', sending, now + lease, openid)
   return string.format('%s %s %d %d %d %d %s', item, member, expires, last_fence, tried,
-    resumed + (keys.unsure and 2 or 0), payload or '')
+    (resumed == '1' and 1 or 0) + (keys.unsure and 2 or 0), payload or '')
 end
 
 -- One broadcast's turn. Returns false when it leaves the ring.

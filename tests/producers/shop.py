@@ -6,6 +6,7 @@ The product's own callers and scripts, on all lanes; only the worker's loop is i
 from typing import Any
 
 import redis
+from lane_driver import mark_posting
 
 from producers import keys, scripts
 from producers.audiences import Audiences
@@ -116,8 +117,9 @@ class Shop:
         return str(answer[0])
 
     def recover(self, broadcast: str) -> None:
-        """Bury the worker: what it had in hands is taken back."""
+        """Bury the worker, which died in its POSTs: what it had in hands is taken back."""
         for lane in range(self.settings.lanes):
+            mark_posting(self.client, lane, broadcast, self.worker)
             self.recoverer.recover("shop", broadcast, lane, self.worker)
 
     def run_dry(self, broadcast: str) -> None:

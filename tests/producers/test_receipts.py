@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from lane_driver import mark_posting
 
 from producers import keys
 from producers.audit import Auditor
@@ -43,6 +44,7 @@ class Desk:
             self.client.hset(keys.lane_broadcast(lane, self.id), "open", "1")
             taker = Taker(self.client, self.settings, "w1", self.broadcasts.ttl_ms)
             taker.take("shop", lane, 100, {}, f"{lane:032}")
+            mark_posting(self.client, lane, self.id, "w1")
             recoverer.recover("shop", self.id, lane, "w1")
 
     def now_ms(self) -> int:

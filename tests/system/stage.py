@@ -194,6 +194,12 @@ class Stage:
             if entry.split(" ")[0] not in {"-", "aside"}
         }
 
+    def posting(self, broadcast: str) -> set[str]:
+        """Return the openids of those in hands that were perhaps posted, as far as Redis knows."""
+        entries = self.client.hgetall(keys.flight(0, broadcast))
+        marked = {item for item, entry in entries.items() if not entry.endswith(" n")}
+        return self.in_hands(broadcast).keys() & {item.partition(":")[2] for item in marked}
+
     def assert_sound(self, broadcast: str, recipients: int) -> None:
         """Nobody twice, nobody forgotten, every permit accounted for."""
         status = self.status(broadcast)

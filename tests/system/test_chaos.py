@@ -54,6 +54,27 @@ def test_a_hostile_crowd_costs_honest_users_nothing(
     run.assert_nothing_is_left()
 
 
+def test_of_those_in_doubt_few_were_never_posted_to(start: Callable[..., Run]) -> None:
+    run = start(
+        "--recipients",
+        6000,
+        "--kills",
+        6,
+        "--faults",
+        "kills",
+        "--channel",
+        "subscribe",
+        "--seed",
+        7,
+    )
+    _, told, _ = run.end()
+    assert told["struck"]["kills"] == 6
+    assert (told["lost"], told["duplicates"], told["permits_unaccounted"]) == (0, 0, 0)
+    assert told["in_doubt"] > 0
+    assert told["false_doubts"] <= 2 + 0.15 * told["in_doubt"]
+    run.assert_nothing_is_left()
+
+
 def test_without_faults_everybody_is_delivered(start: Callable[..., Run]) -> None:
     run = start("--recipients", 300, "--faults", "none", "--rate", 300, "--units", 1, "--lanes", 2)
     code, told, _ = run.end()

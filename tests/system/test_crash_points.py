@@ -98,6 +98,7 @@ class Case:
     stage: Stage = field(init=False)
     broadcast: str = field(init=False)
     left: dict[str, str] = field(init=False)
+    posting: set[str] = field(init=False)
 
     def __str__(self) -> str:
         return f"{self.when} {self.name}, {self.channel}"
@@ -131,6 +132,7 @@ class Case:
         assert self.trap.process
         self.trap.process.wait(10)
         self.left = self.stage.in_hands(self.broadcast)
+        self.posting = self.stage.posting(self.broadcast)
 
     def finish(self) -> None:
         """Let another unit finish."""
@@ -142,17 +144,18 @@ class Case:
         assert delivered <= self.stage.accepted <= delivered + doubted, self
         if self.word != RECOVER:  # who died of recovering has not told of it
             recovered = self.stage.lines("messages_recovered")
-            assert sum(line["resumed"] + line["in_doubt"] for line in recovered) == len(self.left)
+            counts = ("resumed", "in_doubt", "unsent")
+            assert sum(line[name] for line in recovered for name in counts) == len(self.left)
         self.stage.assert_sound(self.broadcast, self.recipients)
 
     def wanted(self) -> dict[str, int]:
-        """What was in a dead worker's hands of subscriptions is in doubt, and nothing else.
+        """What a dead worker was posting of subscriptions is in doubt, and nothing else.
 
         A form_id of which an attempt may have arrived is not swapped for another one, even when it
         turns out to be unknown to WeChat.
         """
         doubted = (
-            len(self.left)
+            len(self.posting)
             if self.channel == "subscribe"
             else sum(member[2:] in self.unknown for member in self.left.values())
         )
@@ -197,6 +200,9 @@ def test_death_at_take_and_reserve(stages: Callable[..., Stage], eventually: Eve
     for case in cases:
         if (case.word == TAKE and case.when == "after") or case.word == RESERVE:
             assert case.left, f"{case}: claims lay under the dead worker's name"
+        if case.channel == "subscribe":
+            assert len(case.posting) <= len(case.left)
+            assert case.opened or not case.posting, f"{case}: nobody had been posted to"
 
 
 @pytest.mark.timeout(90)
@@ -309,8 +315,9 @@ def test_death_at_recover(stages: Callable[..., Stage], eventually: Eventually) 
         if second.when == "before":
             assert left == first.left
         elif first.channel == "subscribe":
-            assert not left
+            assert not left.keys() & first.posting
         second.left = first.left | second.left
+        second.posting |= first.posting
     with ThreadPoolExecutor(len(cases)) as pool:
         ends = [pool.submit(second.finish) for _, second in cases]
     for end in ends:

@@ -480,7 +480,7 @@ async def test_what_a_closed_settler_did_not_settle_is_found_by_recovery(
     assert it.stall.outcomes(broadcast) == {}
     assert it.hands.held == 2
     recoverer = Recoverer(client, it.settings, Broadcasts(client, it.settings))
-    assert recoverer.recover("shop", broadcast, 0, "w1") == (2, 0, 0)
-    assert recoverer.recover("shop", broadcast, 0, "w1") == (0, 0, 0)
+    assert recoverer.recover("shop", broadcast, 0, "w1") == (2, 0, 0, 0)
+    assert recoverer.recover("shop", broadcast, 0, "w1") == (0, 0, 0, 0)
     assert sorted(it.stall.queue(broadcast)) == ["o0", "o1"]
     assert it.stall.ledger() == {"collected": 2}

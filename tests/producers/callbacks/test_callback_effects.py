@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lane_driver import mark_posting
 from log_lines import recorded
 from wechat_pushes import CHANGE, NOW_S, POPUP, SENT, Desk, Request, choice, push, sent
 
@@ -179,6 +180,7 @@ class Sent:
             Taker(client, settings, "w1", self.broadcasts.ttl_ms).take(
                 "shop", lane, 100, {}, f"{lane:032}"
             )
+            mark_posting(client, lane, self.id, "w1")
             recoverer.recover("shop", self.id, lane, "w1")
 
     def receipt(self, openid: str, code: str = "0", **more: Any) -> Request:
