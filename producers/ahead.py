@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from producers.retry import LOST, raise_lasting, repeat
-from producers.store import Client
+from producers.store import Client, lend
 
 
 class Ahead:
@@ -33,7 +33,7 @@ class Ahead:
         """Send a call; the one before must have been finished."""
         self._call = (keys, args)
         with contextlib.suppress(*LOST):  # then `finish` repeats it
-            self._connection = self._pool.get_connection()
+            self._connection = lend(self._pool)
             self._connection.send_command("EVALSHA", self._script.sha, len(keys), *keys, *args)
             return
         self._let_go(broken=True)

@@ -31,6 +31,12 @@ LAYOUT = 1
 Role = Literal["producer", "worker", "web", "cli"]
 """What a connection is for, as ``CLIENT LIST`` shows it."""
 
+
+def _is_since(version: str, first: tuple[int, int]) -> bool:
+    major, minor = version.split(".")[:2]
+    return (int(major), int(minor)) >= first
+
+
 _SHORTEST_S: Final = 0.05
 """A wait that is not worth halving."""
 
@@ -162,6 +168,15 @@ class _PatientPool(redis.BlockingConnectionPool):
     @timeout.setter
     def timeout(self, seconds: float) -> None:
         self._most_s = seconds
+
+
+_LENT_FOR: Final = () if _is_since(redis.__version__, (5, 3)) else ("EVALSHA",)
+"""redis-py before 5.3 wants to know the command, later ones warn of it."""
+
+
+def lend(pool: Any) -> Any:
+    """Return a connection of a pool, which is to be released."""
+    return pool.get_connection(*_LENT_FOR)
 
 
 def client_name(role: Role) -> str:

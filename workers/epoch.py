@@ -33,7 +33,7 @@ from producers.errors import IllegalMoveError, NotFoundError, WxbroadcastError
 from producers.events import ServerChanged
 from producers.lifecycle import RESTORED
 from producers.settings import Settings
-from producers.store import Client
+from producers.store import Client, lend
 from producers.words import State
 from workers.copies import Copies
 
@@ -139,7 +139,7 @@ class Epochs:
         Then nobody could say whether *the* server was restarted.
         """
         pool = self._client.connection_pool
-        connections = [pool.get_connection() for _ in range(_SAMPLE)]
+        connections = [lend(pool) for _ in range(_SAMPLE)]
         found = set()
         try:
             for connection in connections:

@@ -7,10 +7,10 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import redis
-from conftest import BIN
 
 from producers import Producer
 from producers.isolation import variables
@@ -35,7 +35,11 @@ def test_every_connection_bears_the_name_of_its_role_and_process(
         "buckets": str(settings.buckets),
         "web_port": str(port),
     }
-    env = {**os.environ, **variables(fields), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    env = {
+        **os.environ,
+        **variables(fields),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     with contextlib.ExitStack() as stack:
         for command in (["web"], SLOW):
             process = stack.enter_context(
