@@ -7,10 +7,11 @@
 -- counted too when nothing is in flight; else sweep.lua tells apart what was perhaps sent.
 --
 -- KEYS  1 lane hash, 2 queue list, 3 delayed zset, 4 flight hash, 5 tries hash, 6 ring list,
---       7 priority ring list, 8 stock hash, 9 ledger hash, 10 sending zset (and `busy`, see ring.lua)
+--       7 priority ring list, 8 stock hash, 9 ledger hash, 10 sending zset (and `busy`, `due`)
 -- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 generation, 5 state, 6 drop outcome or '',
 --       7 ttl_ms, 8 wake channel, 9 lane prefix, 10 rate (per second), 11 window, 12 errcode (why it
---       is paused or ended; 0), then field, value … for a lane that has no copy
+--       is paused or ended; 0), 13 generation of the last change of state, then field, value … for a
+--       lane that has no copy
 -- Returns  {1 adopted or 0 known already, messages counted as dropped, 1 when sweep.lua is to be run}
 --@include clock
 local lane, queue, delayed, flight, tries, ring, first =
@@ -21,15 +22,15 @@ local id, generation, state, drop, ttl, prefix =
 local margin, lease = 0, 0  -- a resumed message that waits has no lease
 --@include permit
 --@include ring
+--@include need
 --@include flight
 local mine_is = redis.call('HGET', lane, 'generation')
 local function sweeping() return redis.call('HEXISTS', lane, 'sweeping') end
 if tonumber(mine_is or -1) >= generation then return { 0, 0, sweeping() } end
 if not mine_is then
-  for i = 13, #ARGV, 2 do redis.call('HSETNX', lane, ARGV[i], ARGV[i + 1]) end
+  for i = 14, #ARGV, 2 do redis.call('HSETNX', lane, ARGV[i], ARGV[i + 1]) end
 end
-local was = redis.call('HMGET', lane, 'state', 'drop', 'verdict')
-if was[1] ~= state or was[2] ~= drop or was[3] ~= '' then  -- not merely a new rate
+if tonumber(mine_is or -1) < tonumber(ARGV[13]) then  -- not merely a new rate
   redis.call('HSET', lane, 'state', state, 'drop', drop, 'verdict', '', 'template_errors', 0,
     'refusals', 0, 'unknowns', 0, 'recent', 0, 'recent_errors', 0)
 end
@@ -62,4 +63,5 @@ if state == 'finished' and drop == '' then  -- all are judged: whoever was refus
   void_suspects(prefix, app, id, what[1], what[2])
 end
 if drop ~= '' or state ~= 'running' then redis.call('PUBLISH', ARGV[8], 'stop ' .. id) end
+if drop ~= '' or state == 'running' then need(prefix, id, now) end
 return { 1, dropped, sweeping() }

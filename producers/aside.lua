@@ -14,6 +14,7 @@ local id, prefix, app, ttl = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local margin, lease = 0, 0
 --@include permit
 --@include ring
+--@include need
 --@include flight
 local found = 0
 local next_cursor, page = page_of(flight, ARGV[8])
@@ -31,6 +32,7 @@ for _, item in ipairs(page) do
 end
 if found == 0 then return { next_cursor, 0 } end
 redis.call('HINCRBY', lane, 'aside', -found)
+need(prefix, id, now)
 if ARGV[7] == 'replay' then
   if redis.call('HGET', lane, 'open') ~= '1' then redis.call('HINCRBY', lane, 'unjudged', found) end
   redis.call('PEXPIRE', queue, ttl)

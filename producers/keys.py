@@ -7,7 +7,7 @@ the lane's prefix by the same names as here.
 
 Keys without a TTL, all others have one: `deployment`, `fence`, `audience`, `audience_buckets`,
 `audience_size`, `audiences`, `ledger`, `stock`, `subscriptions`, `active`, `ring`, `busy`,
-`workers`, `server`, `seen`, `api_keys`, and Dramatiq's own.
+`due`, `doing`, `flying`, `workers`, `server`, `seen`, `api_keys`, and Dramatiq's own.
 """
 
 import zlib
@@ -172,7 +172,7 @@ def posted(lane: int, app: str, key: str) -> str:
 
 
 def pace(lane: int, broadcast: str) -> str:
-    """list: ``at_ms settled answered`` of each of the last seconds; one minute. Owner: keeper."""
+    """list: ``at_ms settled answered`` of the last seconds in which it moved; one minute."""
     return f"{lane_prefix(lane)}pace:{broadcast}"
 
 
@@ -194,6 +194,21 @@ def priority_ring(lane: int, app: str) -> str:
 def busy(lane: int) -> str:
     """set: aliases of the apps with something in a ring of this lane. Owner: ring.lua, take.lua."""
     return f"{lane_prefix(lane)}busy"
+
+
+def due(lane: int) -> str:
+    """zset: ``ID`` or ``ID home`` → from when on the keeper must look at it (ms); see need.lua."""
+    return f"{lane_prefix(lane)}due"
+
+
+def doing(lane: int) -> str:
+    """zset: as `due`, given to the keeper → when it is due again unless it was done (ms)."""
+    return f"{lane_prefix(lane)}doing"
+
+
+def flying(lane: int) -> str:
+    """set: ids of the broadcasts with entries in `flight`. Owner: take, until it is empty."""
+    return f"{lane_prefix(lane)}flying"
 
 
 def sending(lane: int, app: str) -> str:
@@ -302,7 +317,7 @@ def audience_turn(app: str, name: str) -> str:
 
 
 def active(app: str) -> str:
-    """zset: ids of broadcasts that the keeper must look after → created (ms)."""
+    """zset: ids of broadcasts that have not ended → created (ms); the keeper's net."""
     return f"{app_prefix(app)}active"
 
 

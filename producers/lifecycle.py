@@ -122,7 +122,13 @@ class Lifecycle(Register):
         return self.move(broadcast, "rate", f"{rate:g} per second", rate=rate)
 
     def move(
-        self, broadcast: str, move: str, reason: str = "", errcode: int = 0, rate: float = 0
+        self,
+        broadcast: str,
+        move: str,
+        reason: str = "",
+        errcode: int = 0,
+        rate: float = 0,
+        known: str = "",
     ) -> State:
         """Make one move of a broadcast (see move.lua) and bring it to every lane.
 
@@ -137,7 +143,7 @@ class Lifecycle(Register):
             f"moving the broadcast ({move})",
             lambda: self._move(
                 keys=[keys.home(self.home_lane(broadcast), broadcast)],
-                args=[token, "", move, reason, errcode or "", total, self.ttl_ms, rate],
+                args=[token, "", move, reason, errcode or "", total, self.ttl_ms, rate, known],
             ),
         )
         if moved == -1:
@@ -220,6 +226,7 @@ class Lifecycle(Register):
             rate,
             self._window(app, rate),
             home.get("errcode") or 0,
+            home.get("state_generation", home["generation"]),
             *first_copy,
         ]
         adopted = repeat("adopting a move", lambda: self._adopt(keys=script_keys, args=args))

@@ -1,19 +1,33 @@
 """The pace of a broadcast: how many sends a second, and when it will be through.
 
-The keeper notes each second, per lane, how far a broadcast is (pace.lua); whoever asks for a status
-reads the last notes. Nothing on the way of a message is counted for it. Without a worker there are
-no notes, and then the rate is 0.
+Where its counts move, at most once a second and lane, a note says how far it was before (pace.lua);
+whoever asks for a status compares the notes of the last seconds with the counts as they are now.
+Nothing on the way of a message is counted for it, and what stands still costs nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-_FRESH_MS: Final = 5000
-"""A lane whose last note is older has no keeper, or its broadcast does not run."""
+_WINDOW_MS: Final = 8000
+"""A rate is that of the last seconds, so that a pause shows."""
 
 _EVEN_MS: Final = 500
-"""Notes nearer to each other than this say nothing of a rate."""
+"""A shorter time says nothing of a rate."""
+
+
+class Progress(NamedTuple):
+    """How far a broadcast is in one lane.
+
+    Attributes:
+        notes: of earlier moments, the oldest first.
+        settled: recipients that have an outcome now.
+        answered: those of them that cost a send.
+    """
+
+    notes: Sequence[str]
+    settled: int
+    answered: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +49,22 @@ class Pace:
         return round(recipients / self.settled) if self.settled > 0 else None
 
 
-def measure(lanes: Sequence[Sequence[str]], now_ms: int) -> Pace:
+def measure(lanes: Iterable[Progress], now_ms: int) -> Pace:
     """Return the pace of all lanes together.
 
     Args:
-        lanes: the notes of each lane, the oldest first.
+        lanes: how far each is.
         now_ms: the server's clock.
     """
     sends = settled = 0.0
-    for notes in lanes:
-        if len(notes) < 2:
-            continue
-        first, last = (tuple(map(int, note.split(" "))) for note in (notes[0], notes[-1]))
-        passed_ms = last[0] - first[0]
-        if now_ms - last[0] > _FRESH_MS or passed_ms < _EVEN_MS:
-            continue
-        settled += max(0, last[1] - first[1]) * 1000 / passed_ms
-        sends += max(0, last[2] - first[2]) * 1000 / passed_ms
+    for lane in lanes:
+        for note in lane.notes:
+            at_ms, settled_then, answered_then = map(int, note.split(" "))
+            passed_ms = now_ms - at_ms
+            if passed_ms > _WINDOW_MS:
+                continue
+            if passed_ms >= _EVEN_MS:
+                settled += max(0, lane.settled - settled_then) * 1000 / passed_ms
+                sends += max(0, lane.answered - answered_then) * 1000 / passed_ms
+            break  # the oldest of the window
     return Pace(round(sends, 2), round(settled, 2))

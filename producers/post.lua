@@ -15,6 +15,7 @@
 --       refuses the template) or {'full', ''} (they all hold one)
 --@include clock
 --@include ring
+--@include need
 local posted, app = KEYS[1], ARGV[10]
 local prefix, item, payload, life, ttl = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local bucket, openid = string.match(item, '^(%d+):(.*)$')
@@ -46,13 +47,14 @@ end
 
 for i = 11, #ARGV do
   local id, lane = ARGV[i], prefix .. 'lane:' .. ARGV[i]
-  local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'errcode')
+  local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'errcode', 'open')
   if not has[1] then return { 'absent', id } end
   local errcode = string.match(has[3] or '', '(%-?%d+)$') or has[1] == 'paused' and has[4] or '0'
   if errcode ~= '0' and errcode ~= '' then return { 'stopped', id, errcode } end
   local takes = (has[1] == 'running' or has[1] == 'paused') and has[2] == ''
   if takes and is_free(id) then
     put(id, lane, has[1])
+    if has[5] ~= '1' then need(prefix, id, now) end  -- it may wait for a canary
     return { 'new', id }
   end
 end

@@ -14,6 +14,7 @@
 -- Returns  {status, cursor, pushed or counted, queue length}; status 1 did a step, 0 the cursor
 --       is elsewhere, -1 not running, 2 all split, 3 the window is full
 --@include ring
+--@include need
 local lane, queue = KEYS[1], KEYS[2]
 local recipients = string.gsub(lane, ':lane:', ':recipients:', 1)
 local id, expected, last, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -52,7 +53,10 @@ for key = 3, #KEYS do
 end
 redis.call('HINCRBY', lane, 'total', moved)
 if reached == #KEYS or #KEYS == 2 then
-  if last == '1' then redis.call('HSET', lane, 'split', 'done') end
+  if last == '1' then
+    redis.call('HSET', lane, 'split', 'done')
+    need(prefix, id, 0)
+  end
 end
 redis.call('HSET', lane, 'cursor', cursor)
 if counting then

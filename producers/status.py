@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from producers import keys
 from producers.errors import InvalidInputError, NotFoundError
-from producers.pace import Pace, measure
+from producers.pace import Pace, Progress, measure
 from producers.retry import repeat, repeat_all
 from producers.settings import Settings, ms
 from producers.spec import MAX_LIFE, Spec
@@ -20,6 +20,8 @@ MOST: Final = 1000
 """Broadcasts on one page of a list."""
 
 _CURSOR: Final = re.compile(r"([0-9]{1,16})\.([0-9a-z]{1,64})")
+_NO_SEND: Final = (Outcome.NO_PERMIT, Outcome.CANCELLED, Outcome.LATE)
+
 _PER_LANE: Final = 5
 """Answers per lane that a status is made of."""
 
@@ -247,6 +249,13 @@ def _is_older(listed: tuple[str, int], before: re.Match[str]) -> bool:
     return (created_at_ms, broadcast) < (int(before[1]), before[2])
 
 
+def _progress(copy: dict[str, str], notes: list[str]) -> Progress:
+    """Return how far a lane is; see pace.lua, which counts as this does."""
+    settled = int(copy.get("done", 0))
+    without_a_send = sum(int(copy.get(f"o:{outcome}", 0)) for outcome in _NO_SEND)
+    return Progress(notes, settled, settled - without_a_send)
+
+
 def _status(broadcast: str, home: dict[str, str], answers: list[Any], now_ms: int) -> Status:
     """Return a status, made of its home and of five answers per lane."""
     spec = Spec.from_json(home["spec"])
@@ -266,7 +275,10 @@ def _status(broadcast: str, home: dict[str, str], answers: list[Any], now_ms: in
     order = {outcome: place for place, outcome in enumerate(Outcome)}
     state = State(home["state"])
     expected = int(home["audience_size"])
-    pace = measure(answers[4::_PER_LANE], now_ms) if state is State.RUNNING else Pace()
+    pace = Pace()
+    if state is State.RUNNING:
+        notes = answers[4::_PER_LANE]
+        pace = measure(map(_progress, copies, notes), now_ms)
     goal = total if split else max(total, expected)
     return Status(
         id=broadcast,

@@ -14,6 +14,7 @@ local lane, flight, stock, ledger, sending = KEYS[1], KEYS[2], KEYS[3], KEYS[4],
 local id, prefix, ttl, cursor = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local margin, lease = 0, 0  -- a resumed message that waits has no lease
 --@include permit
+--@include need
 --@include flight
 local has = redis.call('HMGET', lane, 'app', 'drop', 'sweeping', 'swept')
 local app, drop = has[1], has[2]
@@ -39,4 +40,5 @@ if dropped > 0 then
   redis.call('HINCRBY', lane, 'done', dropped)
 end
 redis.call('HDEL', lane, 'sweeping', 'swept')
+need(prefix, id, now)
 return { '0', doubted, dropped }

@@ -19,6 +19,7 @@ local stock, ledger, sending, leaving = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, app, item, seed, ttl, leaving_ttl = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local margin, lease = 0, 0
 --@include permit
+--@include need
 --@include flight
 local bucket, openid = bucket_and_openid(item)
 local unnamed, dropped, doubted, in_hands = 0, 0, 0, 0
@@ -34,6 +35,7 @@ end
 local function end_resumed(id, lane, flight, held)
   doubt(prefix, app, id, lane, flight, item, held, ttl)
   doubted = doubted + 1
+  need(prefix, id, now)
   if held.worker == 'aside' then
     redis.call('HINCRBY', lane, 'aside', -1)
   else  -- it held its place before the first delivery
@@ -69,6 +71,7 @@ for i = 9, #ARGV do
       dropped = dropped + 1
       redis.call('HINCRBY', lane, 'o:cancelled', 1)
       redis.call('HINCRBY', lane, 'done', 1)
+      need(prefix, id, now)
     end
   end
   local outcome = redis.call('HGET', outcomes, openid)

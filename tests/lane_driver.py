@@ -196,6 +196,7 @@ class Lane:
         ]
         args = ["", self.now_ms, broadcast, generation, state, drop, TTL, keys.WAKE, self.prefix]
         args += [rate, window, first.pop("errcode", 0)]
+        args.append(first.pop("state_generation", generation))
         for pair in first.items():
             args += pair
         adopted, dropped, sweeping = self.run("producers", "adopt", names, args)
@@ -259,7 +260,7 @@ class Lane:
         worker: str = "w1",
         most: int = 100,
         *,
-        allowances: dict[str, int] | None = None,
+        allowances: dict[str, Any] | None = None,
         token: str | None = None,
         margin: int = MARGIN,
         lease: int = LEASE,
@@ -275,7 +276,7 @@ class Lane:
         token: str | None,
         worker: str,
         most: int,
-        allowances: dict[str, int] | None,
+        allowances: dict[str, Any] | None,
         margin: int,
         lease: int,
     ) -> list[str]:
@@ -283,7 +284,8 @@ class Lane:
         args: list[Any] = [token or scripts.new_token(), self.now_ms, worker, self.prefix, app]
         args += [most, lease, margin, TTL, 100]
         for broadcast, allowance in (allowances or {}).items():
-            args += [broadcast, allowance, self.copy(broadcast).get("rate", 0)]
+            of_now = (allowance, self.copy(broadcast).get("rate", 0), 0)
+            args += [broadcast, *(allowance if isinstance(allowance, tuple) else of_now)]
         rows: list[str] = self.run(
             "workers",
             "take",
@@ -410,15 +412,37 @@ class Lane:
         args = [self.prefix, broadcast, outcome, *(self.item(openid) for openid in openids)]
         return self.run("producers", "resolve", names, args)
 
-    def promote(self, broadcast: str, limit: int = 1000) -> int:
+    def keep(
+        self, worker: str = "k1", *, most: int = 100, messages: int = 1000, alone: bool = True
+    ) -> list[list[str]] | None:
+        """Look after what is due; returns what is given to the keeper, None without the lease."""
         n = self.number
-        names = [
-            keys.lane_broadcast(n, broadcast),
-            keys.delayed(n, broadcast),
-            keys.queue(n, broadcast),
+        names = [keys.keeper(n), keys.due(n), keys.doing(n)]
+        args: list[Any] = ["", self.now_ms, worker, 3000, self.prefix, most, messages, TTL, 10_000]
+        held, *answer = self.run("workers", "keep", names, [*args, "1" if alone else ""])
+        if not int(held):
+            return None
+        return [
+            [member.replace("/", " "), *words]
+            for member, _, *words in (row.split(" ") for row in answer[2:])
         ]
-        args = ["", self.now_ms, broadcast, limit, TTL, self.prefix]
-        return self.run("workers", "promote", names, args)
+
+    def due(self) -> dict[str, int]:
+        """Return what is due → ms from now."""
+        stored = self.client.zrange(keys.due(self.number), 0, -1, withscores=True)
+        return {member: int(at) - self.now_ms for member, at in stored}
+
+    def promote(self, broadcast: str, messages: int = 1000) -> int:
+        """Look at one broadcast; returns how many of its delayed messages were promoted."""
+        before, key = len(self.delayed(broadcast)), keys.due(self.number)
+        others = dict(self.client.zrange(key, 0, -1, withscores=True))
+        others.pop(broadcast, None)
+        self.client.delete(key, keys.doing(self.number))
+        self.client.zadd(key, {broadcast: 0})
+        self.keep(messages=messages)
+        if others:
+            self.client.zadd(key, others)
+        return before - len(self.delayed(broadcast))
 
     def trim(self) -> int:
         names = [keys.stock(self.number, self.app), keys.ledger(self.number, self.app)]

@@ -15,6 +15,7 @@ BATCH: Final = 256
 """Claims per take: about 2 ms of Redis."""
 
 _ASK_AGAIN_S: Final = 30.0
+_LONGEST_S: Final = 7 * 86_400.0
 _SLOWEST: Final = 0.001
 """Sends per second: a rate below it, or one that is no number, is remembered as this one.
 
@@ -63,15 +64,19 @@ class Gate:
             return self.not_before
         return max(self.not_before, self.horizon - HORIZON_MS / 1000)
 
-    def allowances(self, now: float) -> dict[str, tuple[int, float]]:
-        """Return broadcast → (claims it may have now, its rate), where it has its own."""
+    def allowances(self, now: float) -> dict[str, tuple[int, float, int]]:
+        """Return broadcast → (claims it may have now, its own rate, ms until it may have one)."""
         allowed = {}
         for broadcast, (rate, next_slot) in list(self.own_next.items()):
             ahead = now + HORIZON_MS / 1000 - next_slot
             if ahead > 10:
                 del self.own_next[broadcast]  # long unused: take.lua's default will do
             else:
-                allowed[broadcast] = math.ceil(max(0, min(BATCH, ahead * rate))), rate
+                allowed[broadcast] = (
+                    math.ceil(max(0, min(BATCH, ahead * rate))),
+                    rate,
+                    math.ceil(max(0.0, min(-ahead, _LONGEST_S)) * 1000),
+                )
         return allowed
 
     def own_next_at(self, now: float) -> float:

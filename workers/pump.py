@@ -207,7 +207,7 @@ class Pump:
         return batch or None
 
     def _take(
-        self, app: str, lane: int, most: int, allowances: dict[str, tuple[int, float]]
+        self, app: str, lane: int, most: int, allowances: dict[str, tuple[int, float, int]]
     ) -> Taken | None:
         """Take, asking again with the same token until Redis answers or the worker has stopped."""
         token = scripts.new_token()

@@ -20,6 +20,7 @@ local dead, id, prefix, ttl, attempts = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonu
 local margin, lease = 0, tonumber(ARGV[8])
 --@include permit
 --@include ring
+--@include need
 --@include flight
 local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'open', 'unjudged', 'app',
   'priority', 'unsure_at_ms')
@@ -74,6 +75,7 @@ for _, item in ipairs(page) do
 end
 if aside > 0 then redis.call('HINCRBY', lane, 'aside', aside) end
 if dropped > 0 then redis.call('HINCRBY', lane, 'done', dropped) end
+if doubted + aside + dropped > 0 then need(prefix, id, now) end  -- complete, or a place is free
 if resumed + unsent > dropped then
   redis.call('PEXPIRE', queue, ttl)
   if has[1] == 'running' and has[3] == '' then join_ring(prefix, app, id, has[7]) end

@@ -23,6 +23,9 @@ from workers.take import sending_lease_ms
 ORPHAN_MS: Final = 9000
 """An entry of an unknown worker is left alone so long: as a silent peer, a lease and a beat."""
 
+_PLACES: Final = 500
+"""Broadcasts whose app is asked for in one trip."""
+
 FORGOTTEN_MS: Final = 15_000
 """An entry that is not in hand is left alone so long: no take or swap that is only late to be
 known may still be posted then, for a claim's life is 3 s."""
@@ -65,17 +68,35 @@ class Recoverer:
         self._settings = settings
         self._ttl_ms = broadcasts.ttl_ms
         self._script = client.register_script(scripts.source("workers", "recover"))
+        self._landed = client.register_script(scripts.source("workers", "landed"))
 
     def places(self) -> Iterator[tuple[str, str, int]]:
-        """Yield (app, broadcast, lane) of everything that may be in flight."""
-        for app in self._settings.apps:
-            for broadcast in self._client.zrange(keys.active(app), 0, -1):
-                for lane in range(self._settings.lanes):
+        """Yield (app, broadcast, lane) of everything that is in flight."""
+        pipeline = self._client.pipeline(transaction=False)
+        for lane in range(self._settings.lanes):
+            pipeline.smembers(keys.flying(lane))
+        flying = [
+            (broadcast, lane) for lane, some in enumerate(pipeline.execute()) for broadcast in some
+        ]
+        for start in range(0, len(flying), _PLACES):
+            some = flying[start : start + _PLACES]
+            for broadcast, lane in some:
+                pipeline.hget(keys.lane_broadcast(lane, broadcast), "app")
+            for (broadcast, lane), app in zip(some, pipeline.execute(), strict=True):
+                if app is None:
+                    self._land(broadcast, lane)
+                else:
                     yield app, broadcast, lane
+
+    def _land(self, broadcast: str, lane: int) -> None:
+        """Nothing of a broadcast is in flight in a lane, unless something is again."""
+        self._landed(keys=[keys.flying(lane), keys.flight(lane, broadcast)], args=[broadcast])
 
     def entries(self, broadcast: str, lane: int) -> list[Entry]:
         """Return what is in flight; never more than all workers together may hold."""
         rows = self._client.hgetall(keys.flight(lane, broadcast))
+        if not rows:
+            self._land(broadcast, lane)
         return [_entry(item, row.split(" ")) for item, row in rows.items()]
 
     def orphans(self, entries: Collection[Entry], now_ms: int) -> set[str]:

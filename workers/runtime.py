@@ -278,8 +278,7 @@ class Runtime:
         elif flag == "complete":
             self._finish(broadcast)
         else:
-            verdict = flag.removeprefix("verdict ")
-            self._do(("obey", broadcast), lambda: self._keeper.obey(broadcast, verdict))
+            self._do(("obey", broadcast), lambda: self._keeper.obey(broadcast, lane))
 
     def _do(self, key: tuple[str, ...], duty: Callable[[], object]) -> None:
         """Run a duty on a thread, unless the same one is already waiting or running."""

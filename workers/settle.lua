@@ -31,6 +31,8 @@ local worker, prefix, app, lease = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local margin, ttl, canary = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
 --@include permit
 --@include ring
+--@include need
+--@include pace
 --@include flight
 sums = {}
 local DAY = 86400000
@@ -43,7 +45,7 @@ local function broadcast(id)
   local lane = prefix .. 'lane:' .. id
   local has = redis.call('HMGET', lane, 'open', 'drop', 'template_errors', 'refusals', 'unknowns',
     'unjudged', 'channel', 'template', 'state', 'verdict', 'priority', 'canary',
-    'error_window', 'error_share', 'recent', 'recent_errors', 'unsure')
+    'error_window', 'error_share', 'recent', 'recent_errors', 'unsure', 'paced_ms')
   local one = {
     id = id, lane = lane, open = has[1] == '1', drop = has[2] or '', counts = {}, done = 0,
     -- before the first delivery: how many this lane may put at risk, when it may any
@@ -53,7 +55,7 @@ local function broadcast(id)
     template = has[8], running = has[9] == 'running', verdict = has[10] or '', moved = false,
     window = tonumber(has[13] or 0), share = tonumber(has[14] or 1),
     recent = tonumber(has[15] or 0), recent_errors = tonumber(has[16] or 0),
-    unsure = has[17] == '1',
+    unsure = has[17] == '1', paced_ms = has[18], places = tonumber(has[12] or 0),
     priority = has[11], ring = prefix .. (has[11] == '1' and 'first:' or 'ring:') .. app,
     flight = prefix .. 'flight:' .. id, delayed = prefix .. 'delayed:' .. id,
     queue = prefix .. 'queue:' .. id, tries = prefix .. 'tries:' .. id,
@@ -64,12 +66,20 @@ local function broadcast(id)
   return one
 end
 
+-- A message waits until then: the keeper promotes it.
+local function delay_until(one, item, at)
+  redis.call('ZADD', one.delayed, at, item)
+  redis.call('PEXPIRE', one.delayed, ttl)
+  one.due = math.min(one.due or at, at)
+end
+
 local function count(one, field) one.counts[field] = (one.counts[field] or 0) + 1 end
 
 local function pass_verdict(one, verdict)
   if one.verdict == '' and one.drop == '' then
     one.verdict = verdict
     redis.call('HSET', one.lane, 'verdict', verdict)
+    need(prefix, one.id, now)
     redis.call('LREM', one.ring, 0, one.id)
   end
 end
@@ -200,8 +210,7 @@ local function wait(one, item, openid, held, tried, delay)
     redis.call('HSET', one.tries, item, tried)
     redis.call('PEXPIRE', one.tries, ttl)
   end
-  redis.call('ZADD', one.delayed, now + delay, item)
-  redis.call('PEXPIRE', one.delayed, ttl)
+  delay_until(one, item, now + delay)
   return 'later'
 end
 
@@ -238,8 +247,7 @@ local function settle(row)
     end_lease(openid, held)
     write_flight(one.flight, item, '-', token, held.member, held.expires, held.since,
       held.tries + 1, '1')
-    redis.call('ZADD', one.delayed, now + delay, item)
-    redis.call('PEXPIRE', one.delayed, ttl)
+    delay_until(one, item, now + delay)
     if errcode ~= '0' then count(one, 'e:' .. errcode) end
     return 'later'
   end
@@ -297,6 +305,7 @@ for i = 10, #ARGV do
 end
 for _, one in ipairs(order) do
   if one.done > 0 then
+    note_pace(prefix, one.id, one.lane, one.paced_ms)
     one.counts['done'] = one.done
     if one.window > 0 then
       redis.call('HSET', one.lane, 'recent', one.recent, 'recent_errors', one.recent_errors)
@@ -307,6 +316,14 @@ for _, one in ipairs(order) do
     redis.call('HSET', one.lane, 'open', one.open and 1 or 0, 'unjudged', one.unjudged,
       'template_errors', one.template_errors, 'refusals', one.refusals, 'unknowns', one.unknowns)
   end
+  if one.due then need(prefix, one.id, one.due) end
+  if one.done > 0 and not one.open then need(prefix, one.id, now) end  -- its canary may move on
+  if one.moved and one.running and one.verdict == '' and one.drop == ''
+    and (one.opened or not one.open and one.places > one.unjudged + one.template_errors + one.refusals)
+    and redis.call('LLEN', one.queue) > 0 then  -- a place of the canary is free, or it opened
+    join_ring(prefix, app, one.id, one.priority)
+    if one.opened then wake(prefix, app) end
+  end
   local flags = {}
   local complete = false
   if one.done > 0 or one.doubted then
@@ -316,10 +333,14 @@ for _, one in ipairs(order) do
   if one.opened then
     void_suspects(prefix, app, one.id, one.channel, one.template)
     flags[#flags + 1] = one.id .. ' opened'
+    need(prefix, one.id, now)
   end
   if one.verdict ~= '' then flags[#flags + 1] = one.id .. ' verdict ' .. one.verdict end
   if not one.open then flags[#flags + 1] = one.id .. ' closed' end
-  if complete then flags[#flags + 1] = one.id .. ' complete' end
+  if complete then
+    flags[#flags + 1] = one.id .. ' complete'
+    need(prefix, one.id, now)
+  end
   if one.queued then flags[#flags + 1] = one.id .. ' queued' end
   for _, flag in ipairs(flags) do results[#results + 1] = flag end
 end

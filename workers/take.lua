@@ -15,11 +15,12 @@
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
 -- flight:ID, tries:ID, mail:ID, outcomes:ID:BUCKET, permits:APP:OPENID,
--- subs:APP:OPENID, busy (see keys.py).
+-- subs:APP:OPENID, pace:ID, busy, due, flying (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 max claims (1..1000),
 --       7 sending lease (ms), 8 permit margin (ms), 9 ttl of outcomes (ms),
 --       10 default allowance per 100 ms (milliseconds), then for broadcasts with a rate of their own:
---       broadcast id, allowance (how many may be claimed now), the rate for which that holds
+--       broadcast id, allowance (how many may be claimed now), the rate for which that holds, and how
+--       long until one may be claimed (ms)
 -- Returns  rows of strings: "B id low closed rate" opens a broadcast's rows (low: 1 when its queue
 --       wants a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
 --       resumed payload" per claim (resumed: 1 when an earlier attempt with this permit may have
@@ -35,12 +36,17 @@ local worker, prefix, app = ARGV[3], ARGV[4], ARGV[5]
 local max, lease, margin, ttl = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
 local horizon_ms = tonumber(ARGV[10])
 --@include permit
+--@include ring
+--@include need
+--@include pace
 --@include flight
 sums = {}
 local DELAY = 500
 local QUIET = 128  -- broadcasts visited for nothing: the next take goes on behind them
-local allowance, allowed_at = {}, {}
-for i = 11, #ARGV, 3 do
+local AHEAD = 2200  -- a broadcast with a slow rate is back in the ring so long before its slot
+local allowance, allowed_at, wait_ms = {}, {}, {}
+for i = 11, #ARGV, 4 do
+  wait_ms[ARGV[i]] = tonumber(ARGV[i + 3])
   allowance[ARGV[i]], allowed_at[ARGV[i]] = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
 end
 
@@ -49,20 +55,18 @@ local last_fence = tonumber(redis.call('INCRBY', fence, max)) - max
 
 -- How many claims a broadcast may have in this turn, and how many of them may be fresh: before the
 -- first delivery unjudged, template-refused and refused ones hold their place (K refusals in a row
--- pause), while a resumed message has its place already.
+-- pause), while a resumed message has its place already. Then, whether it is closed, and the places.
 local function may_claim(id, has, want)
   local rate, closed = tonumber(has[9] or 0), has[5] ~= '1'
   if rate > 0 then
-    if allowed_at[id] ~= rate then allowance[id], allowed_at[id] = nil, rate end
+    if allowed_at[id] ~= rate then allowance[id], allowed_at[id], wait_ms[id] = nil, rate, nil end
     allowance[id] = allowance[id] or math.max(1, math.floor(rate * horizon_ms / 1000))
     want = math.min(want, allowance[id])
   end
-  local fresh = want
-  if closed then
-    fresh = math.min(want, tonumber(has[6] or 0) - tonumber(has[7] or 0) - tonumber(has[8] or 0)
-      - tonumber(has[13] or 0))
-  end
-  return want, fresh, closed
+  if not closed then return want, want, false, want end
+  local places = tonumber(has[6] or 0) - tonumber(has[7] or 0) - tonumber(has[8] or 0)
+    - tonumber(has[13] or 0)
+  return want, math.min(want, places), true, places
 end
 
 -- One message: returns the row of its claim, or nothing.
@@ -112,14 +116,14 @@ local function claim_for(item, id, channel, template, keys, tally)
     (resumed == '1' and 1 or 0) + (keys.unsure and 2 or 0), payload or '')
 end
 
--- One broadcast's turn. Returns false when it leaves the ring.
+-- One broadcast's turn. Returns false when it leaves the ring, for nothing of it can be claimed now.
 local function visit(id, quantum)
   local lane = prefix .. 'lane:' .. id
   local has = redis.call('HMGET', lane, 'state', 'verdict', 'channel', 'template', 'open', 'canary',
     'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop', 'refusals',
-    'unsure')
+    'unsure', 'paced_ms')
   if has[1] ~= 'running' or has[2] ~= '' or has[12] ~= '' then return false end
-  local want, fresh, closed = may_claim(id, has, quantum)
+  local want, fresh, closed, places = may_claim(id, has, quantum)
   local queue = prefix .. 'queue:' .. id
   local keys = { delayed = prefix .. 'delayed:' .. id, flight = prefix .. 'flight:' .. id,
                  tries = prefix .. 'tries:' .. id }
@@ -148,15 +152,24 @@ local function visit(id, quantum)
   if #passed > 0 then redis.call('PEXPIRE', queue, ttl) end
   for _, outcome in ipairs({ 'no_permit', 'late' }) do
     if tally[outcome] > 0 then
+      note_pace(prefix, id, lane, has[15])
+      has[15] = now
       redis.call('HINCRBY', lane, 'o:' .. outcome, tally[outcome])
       redis.call('HINCRBY', lane, 'done', tally[outcome])
     end
   end
   if closed and tally.fresh > 0 then redis.call('HINCRBY', lane, 'unjudged', tally.fresh) end
-  if tally.delayed > 0 then redis.call('PEXPIRE', keys.delayed, ttl) end
-  if #mine > 0 then redis.call('PEXPIRE', keys.flight, ttl) end
+  if tally.delayed > 0 then
+    redis.call('PEXPIRE', keys.delayed, ttl)
+    need(prefix, id, now + DELAY)
+  end
+  if #mine > 0 then
+    redis.call('PEXPIRE', keys.flight, ttl)
+    redis.call('SADD', prefix .. 'flying', id)
+  end
   local left = redis.call('LLEN', queue)
   local low = has[10] ~= 'done' and not keys.mail and left < tonumber(has[11]) / 2
+  if low then need(prefix, id, now + 1000) end  -- should whoever is told now not split
   if #mine > 0 or low then
     rows[#rows + 1] = string.format('B %s %d %d %s', id, low and 1 or 0, closed and 1 or 0, has[9] or 0)
     for i = 1, #mine do rows[#rows + 1] = mine[i] end
@@ -167,9 +180,19 @@ local function visit(id, quantum)
     local count = redis.call('HMGET', lane, 'done', 'total')
     if tonumber(count[1] or 0) >= tonumber(count[2] or 0) then
       rows[#rows + 1] = 'Q ' .. id
+      need(prefix, id, now)
     end
   end
-  return left > 0
+  if left == 0 then
+    if closed and tally.no_permit + tally.late > 0 then need(prefix, id, now) end  -- its canary
+    return false
+  end
+  if (wait_ms[id] or 0) > 3000 and allowance[id] <= 0 then
+    need(prefix, id, now + wait_ms[id] - AHEAD)
+    return false
+  end
+  -- no place is free, and none that has its place waits here: whoever frees one brings it back
+  return not closed or places > tally.fresh or want == 0 or #mine >= want
 end
 
 local standing, more = 0, false

@@ -59,7 +59,7 @@ class Taker:
         app: str,
         lane: int,
         most: int,
-        allowances: dict[str, tuple[int, float]],
+        allowances: dict[str, tuple[int, float, int]],
         token: str,
     ) -> Taken:
         """Claim up to ``most`` messages.
@@ -68,8 +68,8 @@ class Taker:
             app: whose ring is served.
             lane: in which lane.
             most: claims at the most, 1-1000.
-            allowances: broadcast with a rate of its own → how many it may have now, and the rate
-                for which that holds.
+            allowances: broadcast with a rate of its own → how many it may have now, the rate for
+                which that holds, and ms until it may have one.
             token: the same token again returns the first answer.
 
         Raises:
@@ -88,8 +88,8 @@ class Taker:
             most,
             *self._fixed,
         ]
-        for broadcast, (allowance, own_rate) in allowances.items():
-            args += (broadcast, allowance, repr(own_rate))
+        for broadcast, (allowance, own_rate, wait_ms) in allowances.items():
+            args += (broadcast, allowance, repr(own_rate), wait_ms)
         rows = self._script(
             keys=[
                 keys.reply(lane, f"take:{app}", self._worker),

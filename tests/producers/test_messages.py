@@ -111,6 +111,7 @@ def test_a_users_messages_each_end_in_an_outcome_up_to_a_days_number(post: Post)
             delayed = keys.delayed(lane, carrier)
             for item in post.client.zrange(delayed, 0, -1):
                 post.client.zadd(delayed, {item: 1})
+            post.client.zadd(keys.due(lane), {carrier: 1})
         post.shop.keeper.run_once()
     assert sorted(post.outcome(one) for one in posted) == ["delivered"] * 3 + ["no_permit"] * 2
     for _ in range(MOST - 5):

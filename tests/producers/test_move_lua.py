@@ -57,8 +57,10 @@ def test_a_move_is_made_where_the_table_has_it_and_refused_elsewhere(
         "generation": "4",
         "reason": "because",
         "errcode": "40037",
+        "state_generation": "4",
         f"{name}_at_ms": str(lane.now_ms),
     }
+    assert lane.due() == {"b1 home": 0}
     if name in DROPS:
         expected["drop"] = DROPS[name]
     if name in ENDS:

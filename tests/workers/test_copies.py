@@ -150,16 +150,12 @@ def test_an_app_is_busy_as_long_as_something_is_in_its_rings(lane: Lane) -> None
     assert lane.client.smembers(lane.key("busy")) == set()
 
 
-def test_a_lease_is_kept_taken_when_it_ended_and_never_stolen(
-    client: "redis.Redis", settings: Settings
-) -> None:
-    stall = Stall(client, settings)
-    first, second = (Keeper(client, settings, stall.broadcasts, name) for name in ("w1", "w2"))
-    assert first._hold(0)
-    assert first._hold(0)
-    assert not second._hold(0)
-    assert client.get(keys.keeper(0)) == "w1"
-    client.delete(keys.keeper(0))
-    assert second._hold(0)
-    assert not first._hold(0)
-    assert 0 < client.pttl(keys.keeper(0)) <= 3000
+def test_a_lease_is_kept_taken_when_it_ended_and_never_stolen(lane: Lane) -> None:
+    assert lane.keep("w1") == []
+    assert lane.keep("w1") == []
+    assert lane.keep("w2") is None
+    assert lane.client.get(lane.key("keeper")) == "w1"
+    lane.client.delete(lane.key("keeper"))
+    assert lane.keep("w2") == []
+    assert lane.keep("w1") is None
+    assert 0 < lane.client.pttl(lane.key("keeper")) <= 3000

@@ -37,7 +37,8 @@ WITHOUT_TTL = (
     keys.DEPLOYMENT,
     keys.WORKERS,
     re.escape(keys.SEEN),
-    r"wxb:\{\d+\}:(fence|audience:.+|buckets:.+|size:.+|ledger:shop|stock:shop|ring:shop|first:shop|busy|subs:.+)",
+    r"wxb:\{\d+\}:(fence|audience:.+|buckets:.+|size:.+|ledger:shop|stock:shop|ring:shop|first:shop|subs:.+)",
+    r"wxb:\{\d+\}:(busy|due|doing|flying)",
     r"wxb:\{app:shop\}:(audiences|active)",
     r"\{wxb:jobs\}.*",
 )
@@ -195,6 +196,7 @@ def hold_nobody_back(client: "redis.Redis", lane: int) -> None:
     for key in client.scan_iter(keys.delayed(lane, "*").replace("{", r"{")):
         for item in client.zrange(key, 0, -1):
             client.zadd(key, {item: 0})
+        client.zadd(keys.due(lane), {key.rpartition(":")[2]: 0})
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
@@ -258,6 +260,7 @@ def known_keys(worker: Worker, ids: list[str]) -> Iterator[str]:
     yield from (keys.broadcast_limiter("shop", broadcast) for broadcast in ids)
     for lane in range(settings.lanes):
         yield from (keys.fence(lane), keys.keeper(lane), keys.busy(lane))
+        yield from (keys.due(lane), keys.doing(lane), keys.flying(lane))
         per_app = (keys.ring, keys.priority_ring, keys.sending, keys.stock, keys.ledger)
         yield from (build(lane, "shop") for build in per_app)
         yield keys.audience_size(lane, "shop", "all")

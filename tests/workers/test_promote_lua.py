@@ -26,9 +26,9 @@ def test_what_is_due_is_promoted_before_what_is_queued(lane: Lane) -> None:
 def test_at_most_the_limit_is_promoted_the_longest_due_first(lane: Lane) -> None:
     lane.start("b1")
     delay(lane, anna=-3, bert=-2, carl=-1)
-    assert lane.promote("b1", limit=2) == 2
+    assert lane.promote("b1", messages=2) == 2
     assert set(lane.queue("b1")) == {"anna", "bert"}
-    assert lane.promote("b1", limit=2) == 1
+    assert lane.promote("b1", messages=2) == 1
 
 
 def test_a_broadcast_joins_the_ring_once(lane: Lane) -> None:
