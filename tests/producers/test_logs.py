@@ -444,36 +444,30 @@ def test_what_a_full_disk_dropped_is_told_when_there_is_room_again(tmp_path: Pat
 
 
 def test_what_was_dropped_is_told_though_no_other_line_comes(
-    tmp_path: Path, eventually: Any
+    pipe: tuple[int, int], eventually: Any
 ) -> None:
-    reading, writing = os.pipe()
-    process = started(
-        """
-        for n in range(100_000): logs.emit(settled(n))
-        say("full")
-        sys.stdin.readline()
-        """,
-        writing,
-    )
-    os.close(writing)
-    assert heard(process) == "full"
+    """A count that began within a second of the last telling, just before all fell silent."""
+    source, sink = pipe
     lines: list[dict[str, Any]] = []
-    reader = threading.Thread(target=read_all, args=(reading, lines))
+    reader = threading.Thread(target=read_all, args=(source, lines))
     reader.start()
-    eventually(
-        lambda: (
-            len(lines)
-            - sum(line["event"] == "lines_dropped" for line in lines)
-            + sum(line.get("dropped_lines", 0) for line in lines)
-            == 100_000
-        ),
-        "every line is written or told",
-    )
-    assert process.poll() is None  # it still runs, and says nothing more
-    told(process)
-    finished(process)
+    logs.configure("test", descriptor=sink)
+    logs.emit(LimitLifted("shop"))
+    eventually(lambda: lines, "the line is written")
+    logs._state["writer"]._dropped = 5
+    eventually(lambda: len(lines) == 2, "what was dropped is told")
+    told = {name: lines[1][name] for name in ("event", "level", "process", "dropped_lines")}
+    assert told == {
+        "event": "lines_dropped",
+        "level": "warning",
+        "process": "test",
+        "dropped_lines": 5,
+    }
+    logs._state["writer"]._dropped = 7
+    logs.close()  # which waits for no second to be over
+    end(sink)
     reader.join(10)
-    os.close(reading)
+    assert [line["dropped_lines"] for line in lines[1:]] == [5, 7]
 
 
 def test_a_disk_that_stays_full_stops_nobody() -> None:
