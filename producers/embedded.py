@@ -222,13 +222,17 @@ def is_of(url: str, data_dir: Path) -> bool:
 
 def directory_of(url: str) -> Path | None:
     """Return the data directory of an embedded Valkey's URL; None for any other URL."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # the settings say what is wrong with it
+        return None
     return Path(unquote(parts.fragment)) if parts.hostname == _HOST and parts.fragment else None
 
 
 def what_ended(url: str) -> str:
     """Return a sentence on the embedded Valkey that was at a URL; '' if it answers, or is none."""
-    directory, port = directory_of(url), urlsplit(url).port
+    directory = directory_of(url)
+    port = urlsplit(url).port if directory else None
     if directory is None or port is None or not _is_free(port):
         return ""
     by_default = directory.name == DATA_DIR

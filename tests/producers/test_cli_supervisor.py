@@ -245,7 +245,12 @@ def test_an_url_says_whose_it_was(tmp_path: Path) -> None:
         assert embedded.is_of(url, data)
         assert not embedded.is_of(url, tmp_path)
     assert f"`wxbroadcast up` in {data.parent}; start it again" in embedded.what_ended(url)
-    for other in ("redis://127.0.0.1:1/0", "rediss://:p@redis.internal:6379/2", "unix:///run/r"):
+    for other in (
+        "redis://127.0.0.1:1/0",
+        "rediss://:p@redis.internal:6379/2",
+        "unix:///run/r",
+        "redis://[::1",
+    ):
         assert embedded.what_ended(other) == ""
         assert not embedded.is_of(other, data)
     assert embedded.is_of("", data)
