@@ -9,6 +9,7 @@
 --
 -- KEYS  1 stock hash, 2 ledger hash, 3 sending zset, 4 permits zset, 5 subs hash, 6 receipts hash
 --       then per audience: size string, buckets bitmap, members set (its bucket of this user)
+--       (found by KEYS 4: dead:APP:DAY)
 -- ARGV  1 unused, 2 now_ms or '', 3 openid, 4 bucket
 -- Returns  {uses and accepts that were available, audiences that had the user}
 --@include clock
@@ -45,6 +46,9 @@ for template, count in pairs(counts) do
   void_count(subs, template)
 end
 redis.call('UNLINK', permits, subs, marks_of(subs), KEYS[6])
+local dead = string.gsub(string.sub(permits, 1, -#openid - 2), '}:permits:', '}:dead:', 1)
+local today = math.floor(now / 86400000)
+for day = today - 1, today do redis.call('HDEL', string.format('%s:%d', dead, day), openid) end
 if turn <= now then redis.call('ZREM', sending, openid) end  -- one that lasts ends with its message
 
 for key = 7, #KEYS, 3 do

@@ -90,6 +90,11 @@ def marks(lane: int, app: str, openid: str) -> str:
     return f"{lane_prefix(lane)}marks:{app}:{openid}"
 
 
+def dead_permits(lane: int, app: str, day: int) -> str:
+    """hash: openid → permits of the user that WeChat called dead on a day (UTC); 2 days."""
+    return f"{lane_prefix(lane)}dead:{app}:{day}"
+
+
 def queue(lane: int, broadcast: str) -> str:
     """list: ``bucket:openid`` of each queued message of a broadcast, the next one left."""
     return f"{lane_prefix(lane)}queue:{broadcast}"

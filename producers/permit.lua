@@ -198,6 +198,35 @@ local function void_all(permits, subs, channel, template, at, members, openid)
   move_last_end(before, last_end(permits))
 end
 
+-- Users whose permits prove dead (41028 and its like) are trusted no more that day: each costs a send.
+--   dead  hash, of a day (UTC)  openid -> permits of the user that WeChat called dead on that day
+local MOST_DEAD = 3  -- so a message swaps twice at the most
+local dead_key, anybody_dead
+
+local function dead_of(prefix, app)
+  dead_key = dead_key
+    or prefix .. 'dead:' .. app .. ':' .. string.format('%d', math.floor(now / 86400000))
+  return dead_key
+end
+
+-- Returns whether the user has had as many as there may be in a day.
+local function note_dead(prefix, app, openid)
+  local count = redis.pcall('HINCRBY', dead_of(prefix, app), openid, 1)
+  if type(count) == 'table' then  -- no number: somebody wrote into it
+    count = 1
+    redis.call('HSET', dead_key, openid, count)
+  end
+  if count == 1 then redis.call('PEXPIRE', dead_key, 172800000) end
+  anybody_dead = true
+  return count >= MOST_DEAD
+end
+
+local function is_distrusted(prefix, app, openid)
+  if anybody_dead == nil then anybody_dead = redis.call('EXISTS', dead_of(prefix, app)) == 1 end
+  return anybody_dead
+    and (tonumber(redis.call('HGET', dead_key, openid) or 0) or 0) >= MOST_DEAD
+end
+
 -- Whoever was refused before the first delivery: the refusals are believed, the rest is void.
 --   suspects  list  openid, when it was refused (ms), accepts of the template that it had then
 -- Accepts of a template that came after the refusal stay.

@@ -283,14 +283,16 @@ local function settle(row)
     local busy = tonumber(redis.call('ZSCORE', sending, openid) or 0)
     busy = busy > now and busy ~= held.since + lease  -- by then the user's turn had passed on
     local dropped = dropped_as(one, item)
-    local row_next = not dropped and not busy and (one.open or fate == 'back')
+    local worn_out = fate == 'void' and not is_forgotten(members_of(item), openid)
+      and note_dead(prefix, app, openid)
+    local row_next = not dropped and not busy and not worn_out and (one.open or fate == 'back')
       and swap(one, item, openid, fate == 'back' and held.tries + 1 or held.tries, skip)
     if row_next and fate == 'back' then streak = '-' end  -- another kind may still go through
     judge(one, streak, errcode, row_next)
     if row_next then return row_next end
     if dropped then return wait(one, item, openid, held, 0, 0) end
     if fate == 'back' then return wait(one, item, openid, held, held.tries + 1, tonumber(delay)) end
-    if not one.open or busy then return wait(one, item, openid, held, held.tries, PARK) end
+    if (not one.open or busy) and not worn_out then return wait(one, item, openid, held, held.tries, PARK) end
     return finish(one, item, openid, held, outcome, errcode, '-', streak)
   end
   judge(one, streak, errcode, false)

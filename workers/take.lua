@@ -1,8 +1,8 @@
 -- take: fetch a batch of messages of one lane and app, and claim their permits, in one step.
 --
 -- Guarantee: broadcasts get turns (priority ring first); a claimed permit belongs to exactly one
--- message, under a fence token that no other claim ever had; a user without a permit is recorded
--- at once; a user who is being sent to waits without a permit (43108); before the first delivery
+-- message, under a fence token that no other claim ever had; a user without a permit, or whose
+-- permits proved dead too often today, is recorded at once; a user who is being sent to waits without a permit (43108); before the first delivery
 -- at most `canary` permits are unjudged, template-refused or refused (I7); a single message whose
 -- time is over is late, unless it was perhaps sent. The same token again returns the first answer.
 -- If the worker dies just after it, recovery finds the claims under the worker's name in `flight`.
@@ -15,7 +15,7 @@
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
 -- flight:ID, tries:ID, mail:ID, outcomes:ID:BUCKET, permits:APP:OPENID,
--- subs:APP:OPENID, pace:ID, busy, due, flying (see keys.py).
+-- subs:APP:OPENID, dead:APP:DAY, pace:ID, busy, due, flying (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 max claims (1..1000),
 --       7 sending lease (ms), 8 permit margin (ms), 9 ttl of outcomes (ms),
 --       10 default allowance per 100 ms (milliseconds), then for broadcasts with a rate of their own:
@@ -98,8 +98,10 @@ local function claim_for(item, id, channel, template, keys, tally)
     tally.late = tally.late + 1
     return
   else
-    member, expires = claim(prefix .. 'permits:' .. app .. ':' .. openid,
-      prefix .. 'subs:' .. app .. ':' .. openid, channel, template, '')
+    if channel == 'subscribe' or not is_distrusted(prefix, app, openid) then
+      member, expires = claim(prefix .. 'permits:' .. app .. ':' .. openid,
+        prefix .. 'subs:' .. app .. ':' .. openid, channel, template, '')
+    end
     if not member then
       write_outcome(prefix, id, item, 'no_permit', ttl)
       tally.no_permit = tally.no_permit + 1

@@ -131,6 +131,13 @@ _WEEK_MS: Final = 7 * 24 * 3600 * 1000
 _YOUNG_MS: Final = 10 * 60 * 1000
 """A prepay_id sent right after paying once failed with 41028 and worked ten minutes later."""
 
+_YOUNG_TRIES: Final = 2
+_YOUNG_WAIT_MS: Final = 45_000
+"""So no recipient waits for more than two minutes for a prepay_id that may never become good.
+
+What becomes void then is one of its three uses.
+"""
+
 _TEMPLATE_MS: Final = 2000
 """Before a message that was refused for everybody's sake is tried again."""
 
@@ -188,7 +195,7 @@ def judge(
         return DELIVERED
     if resumed:
         return _judge_resumed(reply.errcode, found.disposition, tries, last=last, unsure=unsure)
-    young = permit_age_ms < _YOUNG_MS and tries == 0
+    young = permit_age_ms < _YOUNG_MS and tries < _YOUNG_TRIES
     if unsure and not (young and reply.errcode == 41028) and reply.errcode in _SAYS_USED[kind]:
         return _FORGOTTEN._replace(streak=_SAYS_USED[kind][reply.errcode])
     return _judge_first(
@@ -240,7 +247,7 @@ def _judge_first(
         return _judge_busy(kind, tries, last=last, retry_when_busy=retry_when_busy)
     if disposition is Disposition.NEXT_PERMIT:
         if errcode == 41028 and kind == "p" and young:
-            return Verdict(Action.DELAY, PermitFate.BACK, delay_ms=_YOUNG_MS)
+            return Verdict(Action.DELAY, PermitFate.BACK, delay_ms=_YOUNG_WAIT_MS)
         return Verdict(Action.SWAP, fate, Outcome.NO_PERMIT, streak=Streak.REFUSAL)
     if disposition in _FINAL:
         outcome, streak = _FINAL[disposition]

@@ -252,7 +252,7 @@ def known_keys(worker: Worker, ids: list[str]) -> Iterator[str]:
     """Yield every key that keys.py can build for these users, workers and broadcasts."""
     settings = worker.settings
     callers = ("host:1:a", "host:2:b")
-    yield from (keys.DEPLOYMENT, keys.WORKERS)
+    yield from (keys.DEPLOYMENT, keys.WORKERS, keys.APPS)
     app_wide = (keys.audiences, keys.active, keys.history, keys.limiter, keys.token)
     yield from (build("shop") for build in app_wide)
     yield keys.idempotency("shop", "once")
@@ -263,6 +263,8 @@ def known_keys(worker: Worker, ids: list[str]) -> Iterator[str]:
         yield from (keys.due(lane), keys.doing(lane), keys.flying(lane))
         per_app = (keys.ring, keys.priority_ring, keys.sending, keys.stock, keys.ledger)
         yield from (build(lane, "shop") for build in per_app)
+        today = int(worker.client.time()[0]) // 86_400
+        yield from (keys.dead_permits(lane, "shop", day) for day in (today - 1, today))
         yield keys.audience_size(lane, "shop", "all")
         yield keys.audience_buckets(lane, "shop", "all")
         for script in ("take:shop", "settle:shop"):

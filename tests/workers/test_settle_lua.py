@@ -148,6 +148,43 @@ def test_a_dead_permit_is_swapped_for_the_users_next_one(lane: Lane) -> None:
     assert lane.ledger() == {"collected:f": 2, "void:f": 2}
 
 
+def test_a_users_dead_permits_end_a_message_after_two_swaps_and_the_users_day(lane: Lane) -> None:
+    lane.give("anna", *(form(f"A{n}") for n in range(6)))
+    lane.give("bert", form("B0"), form("B1"))
+    lane.start("b1", "anna", "bert", open=1)
+    anna, bert = lane.take().claims
+    dead = ("swap", "void", "no_permit")
+    for _ in range(2):
+        (result,) = lane.settle(row(anna, *dead, errcode=41028, streak="refusal")).results
+        anna = swapped(anna, result)
+    settled = lane.settle(
+        row(anna, *dead, errcode=41028, streak="refusal"), row(bert, *dead, errcode=41028)
+    )
+    assert settled.results[0] == "done"
+    assert settled.results[1].startswith("next f:B1")
+    assert lane.outcomes("b1") == {"anna": "no_permit 41028"}
+    assert lane.ledger() == {"collected:f": 8, "void:f": 4}
+
+    lane.start("b2", "anna", open=1)
+    assert lane.take().claims == []
+    assert lane.outcomes("b2") == {"anna": "no_permit"}
+    key = lane.key("dead_permits", "shop", lane.now_ms // 86_400_000)
+    assert lane.client.hgetall(key) == {"anna": "3", "bert": "1"}
+    assert 0 < lane.client.pttl(key) <= 172_800_000
+    lane.check_ledger("b1", "b2")
+
+    lane.now_ms += 86_400_000  # tomorrow
+    lane.start("b3", "anna", open=1)
+    assert [claim.member for claim in lane.take().claims] == ["f:A3"]
+
+
+def test_a_kind_that_the_account_may_not_use_is_no_dead_permit(lane: Lane) -> None:
+    lane.give("anna", form("A"), prepay("P"))
+    lane.start("b1", "anna", open=1)
+    lane.settle(row(lane.take_one(), "swap", "back", "failed", errcode=41032, skip="f"))
+    assert not lane.client.exists(lane.key("dead_permits", "shop", lane.now_ms // 86_400_000))
+
+
 def test_a_swap_says_that_redis_may_have_forgotten_an_attempt(lane: Lane) -> None:
     lane.give("anna", form("A"), form("B"))
     lane.start("b1", "anna", open=1)

@@ -178,10 +178,11 @@ def test_system_error_is_final_where_the_setting_says_so(kind: str) -> None:
     assert verdict_on(answered(-1), "f", retry_when_busy=False) == keep(1000)
 
 
-def test_a_young_prepay_id_is_tried_once_more_ten_minutes_later() -> None:
+def test_a_young_prepay_id_is_tried_again_within_two_minutes() -> None:
     young = DAY_MS // 1440
-    assert verdict_on(answered(41028), "p", age_ms=young) == back(600_000)
-    assert verdict_on(answered(41028), "p", age_ms=young, tries=1) == NEXT
+    assert verdict_on(answered(41028), "p", age_ms=young) == back(45_000)
+    assert verdict_on(answered(41028), "p", age_ms=young, tries=1) == back(45_000)
+    assert verdict_on(answered(41028), "p", age_ms=young, tries=2) == NEXT
     assert verdict_on(answered(41028), "p", age_ms=600_000) == NEXT
     assert verdict_on(answered(41028), "f", age_ms=young) == NEXT
     assert verdict_on(answered(41029), "p", age_ms=young) == NEXT
@@ -222,7 +223,7 @@ def test_what_redis_forgot_is_no_error_of_the_broadcast() -> None:
 
 def test_a_young_prepay_id_waits_also_while_unsure() -> None:
     assert verdict_on(answered(41028), "p", age_ms=60_000, unsure=True).action is Action.DELAY
-    tried = verdict_on(answered(41028), "p", age_ms=60_000, tries=1, unsure=True)
+    tried = verdict_on(answered(41028), "p", age_ms=60_000, tries=2, unsure=True)
     assert tried == settled("doubt", "in_doubt", Streak.FORGOTTEN)
 
 
