@@ -201,6 +201,13 @@ def _workers(here: Roster, settings: Settings) -> Iterator[Check]:
             yield Check(
                 f"app {app}: workers", Health.BAD, here.hinders(app), "nothing of it is sent"
             )
+    for gate in here.closed:
+        yield Check(
+            f"app {gate.app}: worker {gate.worker}",
+            Health.BAD,
+            f"cannot reach WeChat ({gate.reason}) since {gate.seconds} s",
+            "it takes nothing for this app: see its host's way out, or stop it",
+        )
 
 
 def _unknown_apps(client: Client, settings: Settings, here: Roster) -> Iterator[Check]:

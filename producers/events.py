@@ -264,6 +264,32 @@ class LimitHit(Event):
 
 
 @dataclass
+class GateClosed(Event):
+    """A worker takes nothing more for an app: its own POSTs do not come through.
+
+    ``reason``: ``no connection`` came up, or ``no answer`` came to several in a row. Nobody else is
+    slowed.
+    """
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    worker: str
+    app: str
+    reason: str
+    error: str
+
+
+@dataclass
+class GateOpened(Event):
+    """WeChat answers this worker again."""
+
+    worker: str
+    app: str
+    reason: str
+    closed_ms: int
+
+
+@dataclass
 class LimitLifted(Event):
     """WeChat accepts again after limit errors."""
 

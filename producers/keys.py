@@ -273,6 +273,14 @@ def worker_apps(worker: str) -> str:
     return f"{{wxb:workers}}:apps:{worker}"
 
 
+def closed_gates(worker: str) -> str:
+    """hash: app → ``since_ms reason`` of the gates that a worker closed by itself; 10 s.
+
+    Owner: the worker's beat, while there are any.
+    """
+    return f"{{wxb:workers}}:closed:{worker}"
+
+
 def upload_flood(lane: int, app: str, openid: str) -> str:
     """string: until when (ms) the uploads of a user fill their limit; until then. Owner: flood."""
     return f"{lane_prefix(lane)}flood:upload:{app}:{openid}"

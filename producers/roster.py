@@ -1,4 +1,4 @@
-"""The roster: which workers are alive, and which apps they know.
+"""The roster: which workers are alive, which apps they know, and which they do not reach.
 
 It answers why a broadcast that runs does not move. A look costs two trips to Redis.
 """
@@ -15,16 +15,35 @@ _ALIVE_MS: Final = 5000
 
 
 @dataclass(frozen=True, slots=True)
+class Closed:
+    """One worker's own gate of one app, which it closed.
+
+    Attributes:
+        worker: its id.
+        app: whose POSTs do not come through.
+        seconds: since when.
+        reason: ``no connection`` or ``no answer``.
+    """
+
+    worker: str
+    app: str
+    seconds: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Roster:
     """Who works at one moment.
 
     Attributes:
         workers: how many are alive.
         apps: the apps that they know; None when one of them has not said.
+        closed: the gates that they closed by themselves.
     """
 
     workers: int
     apps: frozenset[str] | None
+    closed: tuple[Closed, ...] = ()
 
     def knows(self, app: str) -> bool:
         """Say whether some worker may send for an app."""
@@ -37,6 +56,9 @@ class Roster:
         if not self.knows(app):
             known = ", ".join(sorted(self.apps or ()))
             return f"no worker knows app {app} (they know {known}): see their WXB_APPS"
+        closed = [one for one in self.closed if one.app == app]
+        if len(closed) >= self.workers:
+            return f"no worker reaches WeChat for app {app} ({closed[0].reason}): see the network"
         return ""
 
 
@@ -55,10 +77,23 @@ def look(client: Client) -> Roster:
     now_ms = seconds * 1000 + micros // 1000
     alive = [worker for worker, beat_ms in beats if now_ms - beat_ms < _ALIVE_MS]
 
-    def ask_apps(pipeline: Any) -> None:
+    def ask_each(pipeline: Any) -> None:
         for worker in alive:
             pipeline.get(keys.worker_apps(worker))
+        for worker in alive:
+            pipeline.hgetall(keys.closed_gates(worker))
 
-    said = repeat_all("asking workers for their apps", client, ask_apps) if alive else []
+    answers = repeat_all("asking workers for their apps", client, ask_each) if alive else []
+    said = answers[: len(alive)]
     apps = {app for text in said if text is not None for app in text.split()}
-    return Roster(len(alive), None if None in said else frozenset(apps))
+    closed = [
+        _closed(worker, app, text, now_ms)
+        for worker, gates in zip(alive, answers[len(alive) :], strict=True)
+        for app, text in sorted(gates.items())
+    ]
+    return Roster(len(alive), None if None in said else frozenset(apps), tuple(closed))
+
+
+def _closed(worker: str, app: str, text: str, now_ms: int) -> Closed:
+    since_ms, _, reason = text.partition(" ")
+    return Closed(worker, app, max(0, now_ms - int(since_ms)) // 1000, reason)

@@ -236,7 +236,9 @@ class Settings(BaseSettings):
         timedelta(days=14), description="how long outcomes are kept after the end of a broadcast"
     )
     canary: int = Field(10, ge=1, le=1000, description="permits at risk before the first delivery")
-    in_flight: int = Field(1000, ge=1, le=20_000, description="unanswered POSTs per worker process")
+    in_flight: int = Field(
+        1000, ge=1, le=20_000, description="unanswered POSTs per worker process, shared by its apps"
+    )
     post_timeout: PositiveDuration = Field(
         timedelta(seconds=8), description="one POST to WeChat, connecting included; at most 8 s"
     )

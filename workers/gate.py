@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
+from workers.breaker import Breaker
 from workers.limiter import AHEAD_US, Grant
 from workers.take import HORIZON_MS
 
@@ -37,6 +38,7 @@ class Gate:
         horizon: monotonic seconds of the app's next free slot.
         unused: slots that passed unused since the last reserve.
         own_next: broadcast with a rate of its own → (rate, monotonic seconds of its next slot).
+        breaker: whether this worker's POSTs come through.
     """
 
     rate: float
@@ -46,12 +48,13 @@ class Gate:
     horizon: float = 0.0
     unused: int = 0
     own_next: dict[str, tuple[float, float]] = field(default_factory=dict)
+    breaker: Breaker = field(default_factory=Breaker)
 
     def most(self, now: float, workers: int) -> int:
         """Return how many claims may be taken now; 0 = none before `next_at`."""
         if now < self.next_at:
             return 0
-        if self.level or self.tight:
+        if self.level or self.tight or self.breaker.trouble:
             return 1
         if not self.rate:
             return BATCH
@@ -60,9 +63,10 @@ class Gate:
     @property
     def next_at(self) -> float:
         """Monotonic seconds at which it is worth asking again."""
+        not_before = max(self.not_before, self.breaker.next_at)
         if not self.rate:
-            return self.not_before
-        return max(self.not_before, self.horizon - HORIZON_MS / 1000)
+            return not_before
+        return max(not_before, self.horizon - HORIZON_MS / 1000)
 
     def allowances(self, now: float) -> dict[str, tuple[int, float, int]]:
         """Return broadcast → (claims it may have now, its own rate, ms until it may have one)."""

@@ -12,9 +12,10 @@ from collections.abc import Collection
 from typing import Final
 
 from workers.claim import Claim
+from workers.shares import share, worth
 
 _SPARE: Final = 768
-_ENOUGH: Final = 128
+ENOUGH: Final = 128
 """A take and a reserve cost as much for one message as for so many."""
 
 
@@ -28,12 +29,19 @@ def room_for(posts: int) -> int:
 
 
 class Hands:
-    """The claims in hand, a bounded number, and the swapped ones that wait for a slot."""
+    """The claims in hand, a bounded number of each app, and swapped ones that wait for a slot.
 
-    def __init__(self, most: int) -> None:
+    Args:
+        most: claims in all.
+        apps: how many share them; see `workers.shares`.
+    """
+
+    def __init__(self, most: int, apps: int = 1) -> None:
         self._most = most
-        self._enough = max(1, min(_ENOUGH, most // 8))
+        self._alone = apps == 1
         self._claims: set[tuple[int, str]] = set()
+        self._of: dict[str, int] = {}
+        self._short: set[str] = set()
         self._woken = False
         self._changed = threading.Condition()
         self.swapped: deque[Claim] = deque()
@@ -44,25 +52,49 @@ class Hands:
         """Claims in hand."""
         return len(self._claims)
 
-    @property
-    def room(self) -> int:
-        """Claims that may still be taken; 0 while it is too little room to be worth a take."""
-        room = self._most - len(self._claims)
-        return room if room >= self._enough else 0
+    def room(self, app: str) -> int:
+        """Return how many claims of an app may still be taken.
+
+        0 while it is too little to be worth a take; whoever asks is then woken when it is more.
+        """
+        with self._changed:
+            self._short.add(app)
+            room = self._room(app)
+            if room:
+                self._short.discard(app)
+            return room
+
+    def _room(self, app: str) -> int:
+        held = self._of.get(app, 0)
+        most = share(self._most, len(self._claims) - held, alone=self._alone)
+        return worth(most - held, most, ENOUGH)
+
+    def short(self, app: str) -> None:
+        """Have the pump woken with the next claims that are let go: an app waits for them."""
+        self._short.add(app)
 
     def take(self, claims: Collection[Claim]) -> None:
-        """Take claims in hand."""
+        """Take claims of one app in hand."""
         with self._changed:
+            before = len(self._claims)
             self._claims.update((claim.lane, claim.fence) for claim in claims)
+            self._count(claims, before)
 
     def drop(self, claims: Collection[Claim]) -> None:
-        """Let go of settled claims, and wake whoever waits for room."""
+        """Let go of settled claims of one app, and wake whoever waits for room."""
         with self._changed:
-            was_full = not self.room
+            before = len(self._claims)
             self._claims.difference_update((claim.lane, claim.fence) for claim in claims)
-            if (was_full and self.room) or not self._claims:
+            self._count(claims, before)
+            if not self._claims or any(self._room(app) for app in self._short):
+                self._short.clear()
                 self._woken = True
                 self._changed.notify_all()
+
+    def _count(self, claims: Collection[Claim], before: int) -> None:
+        for claim in claims:
+            self._of[claim.app] = self._of.get(claim.app, 0) + len(self._claims) - before
+            break
 
     def fences(self, lane: int) -> list[str]:
         """Return the fence tokens of the claims of a lane."""

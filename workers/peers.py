@@ -6,7 +6,7 @@ pause of Redis everybody's beats stood still, its own too, so nobody is buried a
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ _APPS_EVERY_S: Final = 20.0
 """How often a worker says which apps it knows; what it said is good for a minute."""
 
 _APPS_TTL_MS: Final = 60_000
+_CLOSED_TTL_MS: Final = 10_000
 
 _GAP_S: Final = 3.0
 """A longer pause between two of its own beats does not count as silence of the others."""
@@ -46,6 +47,7 @@ class Peers:
         self._last = 0.0
         self._dead: dict[str, float] = {}
         self._server_ahead = 0.0
+        self._told_closed = False
 
     def server_time(self) -> float:
         """Return epoch seconds by the Redis server's clock, whatever this host's says."""
@@ -102,6 +104,27 @@ class Peers:
         seen = self._seen.get(peer)
         if seen:
             self._dead[peer] = seen.beat_ms
+
+    async def tell_closed(self, gates: Mapping[str, tuple[float, str]]) -> None:
+        """Say which gates this worker closed by itself; nothing is written while there are none.
+
+        Args:
+            gates: app → (monotonic seconds since when, why).
+        """
+        if not gates and not self._told_closed:
+            return
+        key = keys.closed_gates(self._worker)
+        said = {
+            app: f"{round((since + self._server_ahead) * 1000)} {why}"
+            for app, (since, why) in gates.items()
+        }
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.delete(key)
+        if said:
+            pipeline.hset(key, mapping=said)
+            pipeline.pexpire(key, _CLOSED_TTL_MS)
+        await pipeline.execute()
+        self._told_closed = bool(said)
 
     async def leave(self) -> None:
         """Say that this worker is gone, with nothing in its hands."""

@@ -33,7 +33,7 @@ from workers.wechat import Envelope
 
 _POLL_S: Final = 1.0
 _FAILED_S: Final = 1.0
-_GIVE_UP_S: Final = 7.0
+_GIVE_UP_S: Final = 6.5
 """A worker that stops asks so long what a take whose reply was lost has claimed."""
 
 _NOT_ASKED: Final = (NotPrimaryError, ServerChangedError, redis.OutOfMemoryError)
@@ -61,6 +61,7 @@ class Pump:
         on_complete: called with (broadcast) when a lane has settled everyone.
         turns: where there may be something to take.
         stops: told of every claim that is made.
+        posts: how many POSTs an app may begin.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Pump:
         on_complete: Callable[[str], None],
         turns: Turns,
         stops: Stops,
+        posts: Callable[[str], int],
     ) -> None:
         self._settings = settings
         self._taker = taker
@@ -92,6 +94,7 @@ class Pump:
         self._on_complete = on_complete
         self._turns = turns
         self._stops = stops
+        self._posts = posts
         self.unknown = False
         """Whether a take is under way whose claims are not known yet."""
         self.thread: threading.Thread | None = None
@@ -114,14 +117,10 @@ class Pump:
 
     def _next_at(self, now: float) -> float:
         """Return when something may be worth asking for, unless a wake-up comes first."""
-        times = [now + _POLL_S]
-        if self._hands.room:
-            times.append(self._turns.next_at)
-            times += (
-                next_at
-                for app in self._turns.apps(now)
-                if (next_at := self._gates[app].next_at) > now
-            )
+        times = [now + _POLL_S, self._turns.next_at]
+        times += (
+            next_at for app in self._turns.apps(now) if (next_at := self._gates[app].next_at) > now
+        )
         return min(times)
 
     def _take_round(self) -> Batch | None:
@@ -146,19 +145,27 @@ class Pump:
 
     def _may_take(self, app: str, workers: int) -> bool:
         """Say whether anything may be taken for an app now."""
-        if self._tokens[app].ready is None or not self._hands.room:
+        if self._tokens[app].ready is None:
             return False
         try:
-            return self._gates[app].most(time.monotonic(), workers) > 0
+            return self._gates[app].most(time.monotonic(), workers) > 0 and self._room(app) > 0
         except Exception as error:  # noqa: BLE001  (the other apps go on)
             self._failed(app, "taking", error)
             return False
+
+    def _room(self, app: str) -> int:
+        """Return how many claims of an app find room in hand, and a POST that is free."""
+        posts = self._posts(app)
+        if not posts:
+            self._hands.short(app)
+            posts = self._posts(app)  # what was let go in between wakes nobody
+        return min(posts, self._hands.room(app)) if posts else 0
 
     def _turn(self, app: str, lane: int, workers: int) -> Batch:
         """Take for one app in one lane, and reserve."""
         now = time.monotonic()
         gate = self._gates[app]
-        most = min(gate.most(now, workers), self._hands.room)
+        most = min(gate.most(now, workers), self._room(app))
         if most <= 0:
             return []
         self._turns.begin(app, lane)
@@ -173,6 +180,8 @@ class Pump:
         if taken.claims:
             self._hands.take(taken.claims)
             self._stops.claimed((broadcast, lane) for broadcast in taken.broadcasts)
+            if gate.breaker.trouble:
+                gate.breaker.probe(now)
         self.unknown = False
         batch = self._reserve(app, taken.claims) if taken.claims else []
         self._leave(app, lane, taken.left)

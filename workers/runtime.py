@@ -2,7 +2,7 @@
 
 One resource per concept, opened on Dramatiq's event loop. Boot: settings, logs, Redis, layout,
 session, tokens, beat, keeper; then the pump may take. Shutdown (SIGTERM): take nothing more, hand
-back what was not posted, wait for the answers of what was (at most 9 s), settle them, leave.
+back what was not posted, wait for the answers of what was (at most 7 s), settle them, leave.
 
 What the threads do: the pump's takes and reserves, the loop posts and settles and beats, the
 keeper's does the lanes' duties, the watch looks each second at what concerns this worker, and
@@ -82,11 +82,14 @@ collector, with 50,000 as the first 10 % (py-spy, 2026-11): each message makes s
 objects, and each collection walks through all that is in flight.
 """
 
-DRAIN_S: Final = 8.2
-"""A POST under way takes 8 s at most; then its answer is settled."""
+DRAIN_S: Final = 7.2
+"""A POST under way is waited for 6.5 s (see `sender`); then what came of it is settled."""
 
-END_S: Final = 8.5
-"""From SIGTERM to the end: 10 s, of which Dramatiq takes up to one before, and one after."""
+END_S: Final = 7.6
+"""From SIGTERM to the end: 10 s, of which Dramatiq takes up to one before and its master one after.
+
+Its own joining of threads, up to two more, is cut short where no time is left for it.
+"""
 
 
 def _calm_the_collector() -> None:
@@ -117,7 +120,7 @@ class Runtime:
         self._epochs = Epochs(self.redis, settings, self.broadcasts)
         self._epochs.begin()
         self.splitter = Splitter(self.redis, settings)
-        self.hands = Hands(room_for(settings.in_flight))
+        self.hands = Hands(room_for(settings.in_flight), len(settings.apps))
         self.gates = {alias: Gate(app.rate_per_second) for alias, app in settings.apps.items()}
         self._stops = Stops()
         self._turns = Turns(self._begin_work)
@@ -149,6 +152,7 @@ class Runtime:
             self._finish,
             self._turns,
             self._stops,
+            self._sender.posts,
         )
         self._watch = Watch(self.redis, settings, self._turns, self._stops, self.gates)
         self._look_now = threading.Event()
@@ -193,6 +197,7 @@ class Runtime:
             self._peers.server_time,
             self._async,
             self.worker,
+            self.hands.wake,
         )
         self._spawn(self._beat_on())
         for alias in settings.apps:
@@ -377,6 +382,13 @@ class Runtime:
                 for peer, silent_ms in await self._peers.beat():
                     self._do(("recover", peer), partial(self._recover, peer, silent_ms))
                 self._epochs.acknowledged(round(self._peers.server_time() * 1000))
+                await self._peers.tell_closed(
+                    {
+                        app: (gate.breaker.since, trouble)
+                        for app, gate in self.gates.items()
+                        if (trouble := gate.breaker.trouble)
+                    }
+                )
                 again_s = BEAT_S
             except Exception as error:  # noqa: BLE001  (without beats it would be buried)
                 logs.emit(StoreUnreachable("beating", type(error).__name__, 1))

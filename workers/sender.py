@@ -2,10 +2,12 @@
 
 The batch is handed over and the caller goes on: one slow answer delays nobody else. Just before the
 POST comes a last look: nothing is started late (a slot unused 10 ms after its time is void, a
-claim lives 3 s), for a stopped broadcast, or while the worker drains. If the process dies before
-the POST of a form_id, recovery cannot tell and resumes as if it had been sent; the three-state
-table (see `verdict`) makes that harmless. What is no idempotency key is marked just before it
-(`posting`), so that recovery can tell.
+claim lives 3 s), for a stopped broadcast, while this worker's POSTs of the app do not come through
+(`breaker`), or while it drains. The POSTs that may be unanswered are shared by the apps (`shares`):
+one that hangs leaves room for the others. If the process dies before the POST of a form_id,
+recovery cannot tell and resumes as if it had been sent; the three-state table (see `verdict`) makes
+that harmless. What is no idempotency key is marked just before it (`posting`), so that recovery can
+tell.
 """
 
 import asyncio
@@ -18,15 +20,26 @@ from typing import Final
 import redis
 
 from producers import logs
-from producers.events import DutyFailed, LimitHit, LimitLifted, StoreUnreachable, UnknownErrcode
+from producers.events import (
+    DutyFailed,
+    GateClosed,
+    GateOpened,
+    LimitHit,
+    LimitLifted,
+    StoreUnreachable,
+    UnknownErrcode,
+)
 from producers.settings import Settings
 from producers.store import Client
+from workers.breaker import Breaker, Trouble
 from workers.claim import Claim
 from workers.errcodes import BACK_OFF_MS, Disposition, PermitFate, rule
-from workers.gate import Gate
+from workers.gate import BATCH, Gate
+from workers.hands import ENOUGH
 from workers.limiter import Penalty
 from workers.posting import SPARE, Marker, needs_mark
 from workers.settle import Answer, Settler
+from workers.shares import share, worth
 from workers.stops import Stops
 from workers.take import CLAIM_LIFE_S
 from workers.tokens import TokenKeeper
@@ -42,11 +55,33 @@ the 1 % which I4 allows; at 100 ms a busy machine was seen to start 9 % too many
 
 Begin = Callable[[Claim, Envelope], None]
 
-UNREACHABLE_MS: Final = (1000, 30_000)
-"""First and longest pause of everyone when no connection to WeChat comes up."""
+_HELD_BACK_MS: Final = (1000, 30_000)
+"""First and longest pause of everyone after a limit error that `BACK_OFF_MS` does not name."""
+
+_CUT_S: Final = 6.5
+"""A worker that drains waits so long for answers: then it must settle, and end in time."""
 
 _WEEK_MS: Final = 7 * 24 * 3600 * 1000
 _UNSENT: Final = Verdict(Action.REQUEUE, PermitFate.BACK)
+
+
+class _Line:
+    """One app's claims on their way.
+
+    Attributes:
+        ready: those whose slot has come.
+        listed: it stands among the lines that wait for a poster.
+        posting: POSTs that are not answered.
+        begun: claims that were given to the sender and have no answer yet.
+    """
+
+    __slots__ = ("begun", "listed", "posting", "ready")
+
+    def __init__(self) -> None:
+        self.ready: deque[tuple[Claim, Envelope]] = deque()
+        self.listed = False
+        self.posting = 0
+        self.begun = 0
 
 
 class Sender:
@@ -63,6 +98,7 @@ class Sender:
         server_time: epoch seconds by the Redis server's clock.
         client: Redis, for posting marks.
         worker: this worker's id.
+        wake: called when something may be taken again.
     """
 
     def __init__(
@@ -77,7 +113,10 @@ class Sender:
         server_time: Callable[[], float],
         client: Client,
         worker: str,
+        wake: Callable[[], None],
     ) -> None:
+        self._worker = worker
+        self._wake = wake
         self._settings = settings
         self._wechat = wechat
         self._tokens = tokens
@@ -86,11 +125,16 @@ class Sender:
         self._settler = settler
         self._stops = stops
         self._server_time = server_time
-        self._ready: deque[tuple[Claim, Envelope]] = deque()
+        self._lines = {app: _Line() for app in settings.apps}
+        self._turns: deque[_Line] = deque()
+        self._alone = len(settings.apps) == 1
+        self._posting = 0
+        self._begun = 0
+        self._connecting: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._posters: list[asyncio.Task[None]] = []
         self._waiting: dict[tuple[int, str], tuple[asyncio.TimerHandle, Claim]] = {}
-        self._marker = Marker(client, worker, self._room, self._marked, self.hand_back)
+        self._marker = Marker(client, worker, self._room, self._marked, self._refuse)
         self._marked_ahead = 0
         self._draining = False
 
@@ -100,6 +144,8 @@ class Sender:
         now = time.monotonic()
         lead_s = self._marker.lead_s
         for claim, envelope in claims:
+            self._lines[claim.app].begun += 1
+            self._begun += 1
             begin, ahead = self._begin, claim.slot_at - now
             if needs_mark(claim):
                 begin, ahead = self._marker.put, ahead - lead_s
@@ -130,14 +176,32 @@ class Sender:
             )
             self._waiting[key] = (handle, claim)
 
+    def _refuse(self, claims: list[Claim]) -> None:
+        """Hand back claims that could not be marked."""
+        for claim in claims:
+            self._over(self._lines[claim.app])
+        self.hand_back(claims)
+
     def _begin_marked(self, claim: Claim, envelope: Envelope) -> None:
         self._marked_ahead -= 1
         self._begin(claim, envelope)
 
     def _room(self) -> int:
         """Return how many more claims are worth a mark: about as many as posters are free."""
-        busy = len(self._posters) - len(self._idle) + len(self._ready) + self._marked_ahead
+        busy = len(self._posters) - len(self._idle) + self._marked_ahead
+        busy += sum(len(line.ready) for line in self._turns)
         return self._settings.in_flight + SPARE - busy
+
+    def posts(self, app: str) -> int:
+        """Return how many more POSTs an app may begin; 0 while it is too little to be worth it.
+
+        May be called from any thread. What was taken and is not begun yet is not counted.
+        """
+        if self._alone:
+            return BATCH  # its hands are the bound
+        begun = self._lines[app].begun
+        most = share(self._settings.in_flight, self._begun - begun, alone=False)
+        return worth(most - begun, most, ENOUGH)
 
     def hand_back(self, claims: list[Claim]) -> None:
         """Return claims that were never posted to the front of their queue."""
@@ -158,38 +222,81 @@ class Sender:
         waiting, self._waiting = self._waiting, {}
         for handle, _ in waiting.values():
             handle.cancel()
-        ready, self._ready = self._ready, deque()
-        self.hand_back([claim for _, claim in waiting.values()] + [claim for claim, _ in ready])
+        self.hand_back([claim for _, claim in waiting.values()])
+        for line in self._lines.values():
+            self.hand_back([claim for claim, _ in line.ready])
+            line.ready.clear()
         self.hand_back(self._marker.drain())
+        asyncio.get_running_loop().call_later(_CUT_S, self._cut)
+
+    def _cut(self) -> None:
+        """Wait no longer for answers: what has none is settled as unanswered, before the end."""
+        for poster in self._posters:
+            poster.cancel()
 
     async def close(self) -> None:
         """Stop; what is being posted is left to recovery."""
-        for poster in self._posters:
-            poster.cancel()
+        for task in (*self._posters, *self._connecting):
+            task.cancel()
         await self._marker.close()
 
     def _begin(self, claim: Claim, envelope: Envelope) -> None:
         """Let the next free poster have it; there are as many as there may be unanswered POSTs."""
-        self._ready.append((claim, envelope))
+        line = self._lines[claim.app]
+        line.ready.append((claim, envelope))
+        if not line.listed:
+            line.listed = True
+            self._turns.append(line)
+        if not self._may_post(line):
+            return  # a poster that has done with another claim takes it
         if self._idle:
             self._idle.pop().set_result(None)
         elif len(self._posters) < self._settings.in_flight:
             self._posters.append(asyncio.get_running_loop().create_task(self._post_on()))
 
+    def _over(self, line: _Line) -> None:
+        """A claim is not on its way any more."""
+        line.begun -= 1
+        self._begun -= 1
+
+    def _may_post(self, line: _Line) -> bool:
+        others = self._posting - line.posting
+        return line.posting < share(self._settings.in_flight, others, alone=self._alone)
+
+    def _next_line(self) -> _Line | None:
+        """Return the next app that has a claim ready and may post it."""
+        for _ in range(len(self._turns)):
+            line = self._turns.popleft()
+            if not line.ready:
+                line.listed = False
+                continue
+            self._turns.append(line)
+            if self._may_post(line):
+                return line
+        return None
+
     async def _post_on(self) -> None:
         """Post one claim after another; cheaper than a task for each."""
         loop = asyncio.get_running_loop()
         while True:
-            while self._ready:
-                claim, envelope = self._ready.popleft()
+            while (line := self._next_line()) is not None:
+                claim, envelope = line.ready.popleft()
+                line.posting += 1
+                self._posting += 1
                 try:
                     token = self._last_look(claim)
                     if token:
                         await self._send(claim, envelope, token)
+                except asyncio.CancelledError:  # perhaps posted
+                    self._put(claim, Reply(Fate.UNANSWERED, errmsg="cut off"))
+                    raise
                 except Exception as error:  # noqa: BLE001  (the others must go on)
                     logs.emit(DutyFailed("send", claim.lane, f"{type(error).__name__}: {error}"))
                     with contextlib.suppress(Exception):  # perhaps posted; stale if settled already
                         self._put(claim, Reply(Fate.UNANSWERED, errmsg=type(error).__name__))
+                line.posting -= 1
+                self._posting -= 1
+                self._over(line)
                 if self._marker.starved and self._room() > SPARE // 2:
                     self._marker.freed()
             called = loop.create_future()
@@ -203,7 +310,13 @@ class Sender:
         late = now - claim.claimed_at > CLAIM_LIFE_S or (
             claim.slot_ends and now - claim.slot_at > SLOT_LIFE_S
         )
-        if late or token is None or self._draining or self._stops.cover(claim):
+        if (
+            late
+            or token is None
+            or self._draining
+            or self._stops.cover(claim)
+            or not self._gates[claim.app].breaker.lets_pass()
+        ):
             self._gates[claim.app].unused += 1
             self._settler.put(Answer(claim, None, _UNSENT))
             return ""
@@ -213,6 +326,9 @@ class Sender:
         reply = await self._wechat.send(claim.app, access_token, envelope, claim)
         verdict = self._judged(claim, reply)
         self._settler.put(Answer(claim, reply, verdict))
+        breaker = self._gates[claim.app].breaker
+        if breaker.silent or reply.fate is not Fate.ANSWERED:
+            self._note(claim.app, breaker, reply)
         if verdict is DELIVERED and not self._gates[claim.app].level:
             self._tokens[claim.app].accept(access_token)
             return
@@ -220,6 +336,36 @@ class Sender:
             await self._tell(claim, reply, verdict, access_token)
         except redis.RedisError as error:  # the message is settled all the same
             logs.emit(StoreUnreachable("telling of an answer", type(error).__name__, 1))
+
+    def _note(self, app: str, breaker: Breaker, reply: Reply) -> None:
+        """Close this worker's gate of an app whose POSTs do not come through, or open it."""
+        now = time.monotonic()
+        trouble = breaker.trouble
+        if reply.fate is Fate.ANSWERED:
+            if breaker.answered() and trouble:
+                closed_ms = round((now - breaker.since) * 1000)
+                logs.emit(GateOpened(self._worker, app, trouble, closed_ms))
+                self._wake()
+            return
+        if reply.fate is Fate.UNSENT:
+            if breaker.unsent(now):
+                task = asyncio.get_running_loop().create_task(self._connect(app, breaker))
+                self._connecting.add(task)
+                task.add_done_callback(self._connecting.discard)
+        else:
+            breaker.unanswered(now)
+        if breaker.trouble and not trouble:
+            logs.emit(GateClosed(self._worker, app, breaker.trouble, reply.errmsg))
+
+    async def _connect(self, app: str, breaker: Breaker) -> None:
+        """Try connections until one comes up; at once, unless the last trouble just ended."""
+        pause_s = breaker.pause_s() if breaker.probed else 0.0
+        while breaker.trouble is Trouble.NO_CONNECTION and not self._draining:
+            await asyncio.sleep(pause_s)
+            if await self._wechat.reaches(app):
+                breaker.connected(time.monotonic())
+                self._wake()
+            pause_s = breaker.pause_s()
 
     def _judged(self, claim: Claim, reply: Reply) -> Verdict:
         if reply.fate is Fate.ANSWERED and reply.errcode == 0:
@@ -254,7 +400,7 @@ class Sender:
             )
 
     async def _hold_back(self, app: str, reply: Reply, gate: Gate) -> None:
-        base_ms, most_ms = BACK_OFF_MS.get(reply.errcode, UNREACHABLE_MS)
+        base_ms, most_ms = BACK_OFF_MS.get(reply.errcode, _HELD_BACK_MS)
         level_before = gate.level
         gate.level = max(1, gate.level)  # here and now; the others learn it at their next reserve
         until_ms, level = await self._penalty.hit(app, base_ms, most_ms)

@@ -189,7 +189,9 @@ def judge(
             return _IN_DOUBT if reply.fate is Fate.UNANSWERED else _FORGOTTEN
         return Verdict(Action.KEEP, PermitFate.KEEP, delay_ms=backoff_ms(tries))
     found = rule(reply.errcode)
-    if reply.fate is Fate.UNSENT or found.disposition is Disposition.BACK_OFF:
+    if reply.fate is Fate.UNSENT:  # this worker's own trouble: nobody else is slowed
+        return Verdict(Action.REQUEUE, PermitFate.BACK)
+    if found.disposition is Disposition.BACK_OFF:
         return Verdict(Action.REQUEUE, PermitFate.BACK, penalize=True)
     if found.disposition is Disposition.DELIVERED:
         return DELIVERED

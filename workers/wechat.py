@@ -78,9 +78,9 @@ class WeChat:
         self._bases = {alias: settings.wechat_base(alias) for alias in settings.apps}
         self._urls: dict[tuple[str, str], tuple[str, URL]] = {}
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=settings.in_flight, keepalive_timeout=10, ttl_dns_cache=60
-            ),
+            # POSTs are bounded by shares (`sender`): a limit here would let one app's POSTs, or the
+            # fetching of its token, wait for another's
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=10, ttl_dns_cache=60),
             timeout=aiohttp.ClientTimeout(
                 total=settings.post_timeout.total_seconds(),
                 connect=settings.connect_timeout.total_seconds(),  # names and the pool too
@@ -89,6 +89,26 @@ class WeChat:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
         )
+
+    async def reaches(self, app: str) -> bool:
+        """Say whether a new connection to an app's WeChat comes up; nothing is sent to anybody.
+
+        By a HEAD of the base URL, and so with the same names, addresses and certificates as a send.
+        What comes over the connection does not matter, nor whether anything does.
+        """
+        connector = aiohttp.TCPConnector(force_close=True)
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    connector=connector, timeout=self._session.timeout, headers=_HEADERS
+                ) as session,
+                session.head(URL(self._bases[app]), allow_redirects=False),
+            ):
+                return True
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            return False
+        except Exception:  # noqa: BLE001  (a connection came up)
+            return True
 
     async def close(self) -> None:
         """Close the session and its connections."""

@@ -58,7 +58,7 @@ def build(function: Callable[..., str], **values: Any) -> str:
 BUILDERS = builders()
 OF_LANES = [name for name, function in BUILDERS.items() if "lane" in parameters(function)]
 OF_API_KEYS = ["key_limit", "key_limit_reply"]
-OF_WORKERS = ["worker_apps"]
+OF_WORKERS = ["worker_apps", "closed_gates"]
 OF_APPS = [name for name in BUILDERS if name not in {*OF_LANES, *OF_API_KEYS, *OF_WORKERS}]
 
 

@@ -104,9 +104,9 @@ class Way:
         self._trap = trap
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self) -> int:
-        """Listen; returns the port."""
-        self._server = await asyncio.start_server(self._come, "127.0.0.1", 0)
+    async def open(self, port: int = 0) -> int:
+        """Listen at a port, 0: a free one; returns it."""
+        self._server = await asyncio.start_server(self._come, "127.0.0.1", port)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:

