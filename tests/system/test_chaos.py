@@ -34,7 +34,7 @@ def test_nobody_twice_and_nobody_forgotten_through_all_faults(
     run.assert_nothing_is_left()
 
 
-@pytest.mark.parametrize(("channel", "seed"), [("subscribe", 4)])
+@pytest.mark.parametrize(("channel", "seed"), [("template", 3), ("subscribe", 4)])
 def test_a_hostile_crowd_costs_honest_users_nothing(
     start: Callable[..., Run], channel: str, seed: int
 ) -> None:
