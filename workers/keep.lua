@@ -24,7 +24,10 @@ local worker, prefix, most, messages, ttl = ARGV[3], ARGV[5], tonumber(ARGV[6]),
 local until_ms = string.format('%d', now + ARGV[9])
 local alone = ARGV[10] == '1'
 local holder = redis.call('GET', lease)
-if holder and holder ~= worker then return { 0 } end
+if holder and holder ~= worker then
+  local left = redis.call('PTTL', lease)  -- longer than a lease lasts: the clock was set back
+  if left >= 0 and left <= tonumber(ARGV[4]) then return { 0 } end
+end
 redis.call('SET', lease, worker, 'PX', ARGV[4])
 
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', doing, '-inf', now, 'LIMIT', 0, most)) do
@@ -32,9 +35,14 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', doing, '-inf', now, 'LIMIT',
   need(prefix, member, 0)  -- it was given, and not done in time
 end
 
+local FAR = 300000  -- no delay is so long (ms): what lies further ahead is from before the clock was set back
+
 -- Delayed messages whose time has come: the first due comes first. Returns when the next one is due.
 local function promote(delayed, queue)
   local some = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, math.max(messages, 1))
+  if #some == 0 then
+    some = redis.call('ZRANGEBYSCORE', delayed, now + FAR, '+inf', 'LIMIT', 0, math.max(messages, 1))
+  end
   if #some > 0 then
     for i = #some, 1, -1 do redis.call('LPUSH', queue, some[i]) end
     redis.call('ZREM', delayed, unpack(some))

@@ -42,6 +42,7 @@ local horizon_ms = tonumber(ARGV[10])
 --@include flight
 sums = {}
 local DELAY = 500
+local FAR = 60000
 local QUIET = 128  -- broadcasts visited for nothing: the next take goes on behind them
 local AHEAD = 2200  -- a broadcast with a slow rate is back in the ring so long before its slot
 local allowance, allowed_at, wait_ms = {}, {}, {}
@@ -74,7 +75,8 @@ local function claim_for(item, id, channel, template, keys, tally)
   local bucket, openid = bucket_and_openid(item)
   if redis.call('HEXISTS', prefix .. 'outcomes:' .. id .. ':' .. bucket, openid) == 1 then return end
   local until_ms = redis.call('ZSCORE', sending, openid)
-  if until_ms and tonumber(until_ms) > now then
+  -- no turn is so long: one that lies further ahead is from before the clock was set back
+  if until_ms and tonumber(until_ms) > now and tonumber(until_ms) < now + FAR then
     redis.call('ZADD', keys.delayed, now + DELAY, item)
     tally.delayed = tally.delayed + 1
     return

@@ -209,3 +209,35 @@ def test_a_mere_new_rate_leaves_a_verdict_and_a_resume_clears_it(lane: Lane) -> 
     assert (lane.copy("b1")["verdict"], lane.copy("b1")["rate"]) == ("pause 43101", "5")
     lane.adopt("b1", 4, state_generation=4)  # paused by another lane, and resumed
     assert lane.copy("b1")["verdict"] == ""
+
+
+HOUR_MS = 3_600_000
+
+
+def test_a_lease_from_before_the_clock_was_set_back_holds_no_lane(lane: Lane) -> None:
+    lease = lane.key("keeper")
+    lane.client.set(lease, "dead", px=2900)
+    assert lane.keep("k2") is None
+    lane.client.pexpire(lease, 2900 + HOUR_MS)
+    assert lane.keep("k2") == []
+    assert lane.client.get(lease) == "k2"
+
+
+def test_what_was_delayed_before_the_clock_was_set_back_is_promoted(lane: Lane) -> None:
+    lane.give("anna", form("A"))
+    lane.start("b1", "anna", open=1)
+    lane.settle(row(lane.take_one(), "delay", "back", errcode=-1, delay=60_000))
+    lane.now_ms -= HOUR_MS
+    lane.client.zadd(lane.key("due"), {"b1": 0})  # as the keeper's round makes it
+    lane.keep()
+    assert (lane.delayed("b1"), lane.queue("b1"), lane.ring()) == ({}, ["anna"], ["b1"])
+    assert lane.take_one().openid == "anna"
+
+
+def test_a_turn_from_before_the_clock_was_set_back_delays_nobody(lane: Lane) -> None:
+    lane.give("anna", form("A"), form("B"))
+    lane.start("b1", "anna", open=1)
+    lane.start("b2", "anna", open=1)
+    lane.take_one()
+    lane.now_ms -= HOUR_MS
+    assert [claim.broadcast for claim in lane.take("w2").claims] == ["b2"]
