@@ -171,7 +171,8 @@ def test_whoever_asks_for_readiness_redis_is_asked_a_few_times_a_second(street: 
         wire.send(b"GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n" * 500)
         assert {wire.answer().status for _ in range(500)} == {200}
         seconds = time.monotonic() - began
-    assert calls(client) - before <= 6 * seconds + 6
+    # and some of them are connections that say who they are
+    assert calls(client) - before <= 10 * seconds + 50
 
 
 def calls(client: Any) -> int:

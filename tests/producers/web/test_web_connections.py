@@ -243,7 +243,7 @@ def test_a_flood_on_one_connection_is_served_in_turn_with_others(
     house: House, shop: Caller
 ) -> None:
     """While thousands of requests wait on one connection, another's is answered among the first."""
-    count = 5000
+    count = 5000  # on Python 3.12+ tasks run at once: nearly all of them would come before it
     with house.wire() as flood, house.wire() as honest:
         assert answers(honest)
         sender = threading.Thread(target=flood.send, args=(HEALTH * count,))
@@ -256,4 +256,4 @@ def test_a_flood_on_one_connection_is_served_in_turn_with_others(
         for _ in range(count - 1):
             assert flood.answer().status == 200
         sender.join()
-    assert before_it < count / 2
+    assert before_it < 100
