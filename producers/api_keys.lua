@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- api_keys: take a block of requests out of one key's limit (GCRA on the server's clock).
 --
 -- Guarantee: in any time t no more requests are granted than burst + rate × t. A lost reply

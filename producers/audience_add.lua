@@ -1,3 +1,4 @@
+#!lua
 -- audience_add: put openids of one lane into an audience. Adding one twice changes nothing.
 --
 -- KEYS  1 size     string  members of the audience in this lane

@@ -1,3 +1,4 @@
+#!lua
 -- audience_swap: put sets that were built beside in the place of an audience's buckets: a step of
 -- its replacement.
 --

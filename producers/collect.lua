@@ -1,3 +1,4 @@
+#!lua
 -- collect: store the permits of up to a few hundred users of one lane and app.
 --
 -- Guarantee: the same permit twice is one permit, whatever became of the first; a subscription

@@ -1,3 +1,4 @@
+#!lua
 -- create: write a broadcast at its home, once. A second run with the same id changes nothing.
 --
 -- Guarantee: the keeper is told in the same step, so that a creator that dies leaves nothing behind.

@@ -1,3 +1,4 @@
+#!lua
 -- post: put one single message into the queue of the first carrier that has no message of its user.
 --
 -- Guarantee: a key posts one message, so the same call again is harmless; a carrier holds one message

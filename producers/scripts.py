@@ -5,8 +5,9 @@ counts carries a token chosen by the caller, and the same token again returns th
 a caller whose reply was lost simply asks again, and redis-py's own retries stay off.
 
 A script that stops something, settles what was sent or frees memory begins with
-``#!lua flags=allow-oom``: it runs on a Redis that is full, where the others are refused before they
-write anything (Redis docs, Lua API: script flags). All of its keys share one slot, as all of ours.
+``#!lua flags=allow-oom``: it runs on a Redis that is full. One that stores something begins with
+``#!lua``, and is then refused before it writes anything; without that line Redis looks at its first
+write alone, which may be one that frees (Redis docs, Lua API: script flags).
 """
 
 import re

@@ -18,10 +18,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
+import aiohttp
 from aiohttp import web
 
 from producers import logs, store
-from producers.errors import InvalidInputError
+from producers.errors import InvalidInputError, SettingsError
 from producers.events import WebStarted, WebStopped, WebStopping
 from producers.settings import Settings
 from producers.web.connection import Bounds, Server
@@ -30,6 +31,9 @@ from producers.web.entry import Entry
 from producers.web.router import Router
 from producers.web.routes import TABLE
 from producers.web.services import Services
+
+_AIOHTTP: Final = (3, 14, 4)
+"""Older ones give a client who never sends a whole head all the time in the world."""
 
 _DRAIN_S: Final = 8.0
 _END_S: Final = 1.5
@@ -163,6 +167,23 @@ async def _until_signal(settings: Settings, place: Place, parent: int | None) ->
             loop.remove_reader(parent)
 
 
+def check_aiohttp() -> None:
+    """Refuse an aiohttp that does not bound what clients may do (see `producers.web.connection`).
+
+    Producers and workers bear older ones, which a backend may pin.
+
+    Raises:
+        SettingsError: it is such a one; the message says what to install.
+    """
+    found = tuple(int(part) for part in aiohttp.__version__.split(".")[:3] if part.isdecimal())
+    if found < _AIOHTTP:
+        oldest = ".".join(map(str, _AIOHTTP))
+        raise SettingsError(
+            f"aiohttp {aiohttp.__version__} waits for a request's head without end: the HTTP "
+            f"service needs {oldest} or newer (pip install 'aiohttp>={oldest}')"
+        )
+
+
 def run(settings: Settings, place: Place, *, parent: int | None = None) -> int:
     """Run one process until SIGTERM, SIGINT, or the end of its parent.
 
@@ -175,10 +196,12 @@ def run(settings: Settings, place: Place, *, parent: int | None = None) -> int:
         The exit code.
 
     Raises:
+        SettingsError: an aiohttp is installed on which the service would not be safe.
         LayoutMismatchError: the deployment was born with other lanes or buckets.
         StoreUnavailableError: Redis does not answer.
         InvalidInputError: cannot listen there.
     """
+    check_aiohttp()
     logs.configure(f"web-{os.getpid()}", descriptor=1)
     client = store.connect(settings, 2, role="web")
     try:

@@ -87,6 +87,9 @@ def test_users_and_audiences_go(valkey: OwnValkey, late: Producer, broadcast: st
 
 STORES: dict[str, Callable[[Producer], Any]] = {
     "collect": lambda one: one.collect("shop", [{"openid": "oZ", "formId": "f"}]),
+    "collect of a known user": lambda one: one.collect(
+        "shop", [{"openid": "oA", "subscriptions": {"T": "accept"}}]
+    ),
     "import": lambda one: one.import_audience("shop", "vip", [b"oZ"]),
     "broadcast": lambda one: one.broadcast(**SPEC, audience="vip"),
     "message": lambda one: one.message(**SPEC, openid="oA"),
