@@ -243,12 +243,17 @@ def test_a_template_that_wechat_refuses_stops_all_its_carriers_and_says_so(post:
     post.post("oAnna")
 
 
-def test_a_days_first_carrier_needs_no_canary_when_the_last_one_delivered(post: Post) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_days_first_carrier_needs_no_canary_when_the_last_one_delivered(
+    post: Post, stopped: bool
+) -> None:
     post.shop.give("oAnna", formIds=["f1"])
     posted = post.post()
     carrier = posted.id.partition(".")[0]
     (claim,) = post.shop.take()
     post.shop.settle(claim)
+    if stopped:
+        post.shop.broadcasts.move(carrier, "pause", "WeChat refuses it", 40037)
     yesterday = carriers.carrier_id("shop", "template", TEMPLATE, int(carrier[1:6]) - 1, 0)
     for lane in range(post.settings.lanes):
         for name in (keys.home, keys.lane_broadcast):
@@ -263,7 +268,7 @@ def test_a_days_first_carrier_needs_no_canary_when_the_last_one_delivered(post: 
         return post.client.hget(lane, "open") == "1"
 
     assert not opens("V" * 43)
-    assert opens(TEMPLATE)
+    assert opens(TEMPLATE) is not stopped
 
 
 @pytest.mark.parametrize("users", [10])
