@@ -3,6 +3,7 @@
 The claims are real ones, taken from a real Valkey; the sandbox counts what is posted.
 """
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
@@ -258,8 +259,10 @@ async def test_a_drain_waits_for_what_is_posted_and_hands_all_else_back(
     broadcast = stocked(it, channel, users)
     claims = it.take()
     it.hang(ms=2000)
-    far = [claim.at(time.monotonic() + 60, ends=True) for claim in claims[:waiting]]
-    it.start([*far, *claims[waiting:]])
+    loop, broken = asyncio.get_running_loop(), list[Any]()
+    loop.set_exception_handler(lambda _, context: broken.append(context))
+    ahead = [claim.at(time.monotonic() + 1.5, ends=True) for claim in claims[:waiting]]
+    it.start([*ahead, *claims[waiting:]])
     await soon(lambda: it.posted == 2, "both posters have one")
     it.sender.drain()
     await it.over(left=2)
@@ -269,6 +272,7 @@ async def test_a_drain_waits_for_what_is_posted_and_hands_all_else_back(
     assert it.stall.outcomes(broadcast) == dict.fromkeys(
         it.sandbox.state.deliveries.counts, "delivered"
     )
+    assert (broken, it.gate.unused) == ([], 0)
     it.assert_handed_back(broadcast, users - 2)
     assert it.stall.ledger() == {"collected": users, "spent": 2, "available": users - 2}
 
