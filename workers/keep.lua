@@ -12,28 +12,25 @@
 -- rings and `flying` (see keys.py)
 -- ARGV  1 unused, 2 now_ms or '', 3 worker, 4 lease (ms), 5 lane prefix, 6 how many broadcasts, 7 how
 --       many delayed messages, 8 ttl_ms, 9 time that the keeper has for what it is given (ms),
---       10 1 when this is the only lane
--- Returns  {0 somebody else looks after it}, or {1, now_ms, 1 when more is due, then per broadcast that
---       wants something: "member until_ms word word …"}; words: adopt, verdict, split, open, complete,
+--       10 1 when this is the only lane, then members that are to be due at once (the net)
+-- Returns  {0 somebody else looks after it}, or {1, now_ms, when the next is due (ms; '' nothing), then per
+--       broadcast that wants something: "member until_ms word word …"}; words: adopt, verdict, split, open, complete,
 --       canary (of a lane), home, gone (at its home)
 --@include clock
---@include check
 --@include ring
 --@include need
 local lease, due, doing = KEYS[1], KEYS[2], KEYS[3]
-local worker, prefix, ttl = ARGV[3], ARGV[5], whole('ttl_ms', ARGV[8], 1, 2 ^ 42)
-local most, messages = whole('most', ARGV[6], 0, 4000), whole('messages', ARGV[7], -4000, 4000)
-local lease_ms = whole('lease_ms', ARGV[4], 1, 2 ^ 42)
-local until_ms = string.format('%d', now + whole('time_ms', ARGV[9], 0, 2 ^ 42))
-typed('zset', due, doing)
+local worker, prefix, most, messages, ttl = ARGV[3], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+local until_ms = string.format('%d', now + ARGV[9])
 local alone = ARGV[10] == '1'
 local holder = redis.call('GET', lease)
 if holder and holder ~= worker then
   local left = redis.call('PTTL', lease)  -- longer than a lease lasts: the clock was set back
-  if left >= 0 and left <= lease_ms then return { 0 } end
+  if left >= 0 and left <= tonumber(ARGV[4]) then return { 0 } end
 end
-redis.call('SET', lease, worker, 'PX', lease_ms)
+redis.call('SET', lease, worker, 'PX', ARGV[4])
 
+for i = 11, #ARGV do need(prefix, ARGV[i], 0) end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', doing, '-inf', now, 'LIMIT', 0, most)) do
   redis.call('ZREM', doing, member)
   need(prefix, member, 0)  -- it was given, and not done in time
@@ -73,17 +70,17 @@ local function look_in_lane(id)
     again = promote(prefix .. 'delayed:' .. id, queue)
     local queued = redis.call('LLEN', queue)
     if queued > 0 and join_ring(prefix, has[5], id, has[6]) then wake(prefix, has[5]) end
-    if has[7] == '' and queued < num(has[8]) / 2 then words[#words + 1] = 'split' end
+    if has[7] == '' and queued < tonumber(has[8]) / 2 then words[#words + 1] = 'split' end
   elseif dropping and has[7] ~= 'done' then
     words[#words + 1] = 'split'
   end
   if has[3] ~= '' then words[#words + 1] = 'verdict' end
   if has[13] then words[#words + 1] = 'adopt' end
   if has[11] == '1' and has[12] ~= '1' and not alone then words[#words + 1] = 'open' end
-  local through = num(has[9]) >= num(has[10])
+  local through = tonumber(has[9] or 0) >= tonumber(has[10] or 0)
   if has[7] == 'done' and through then
     words[#words + 1] = 'complete'
-  elseif runs and has[11] ~= '1' and not alone and through == (num(has[14]) > 0) then
+  elseif runs and has[11] ~= '1' and not alone and through == (tonumber(has[14] or 0) > 0) then
     words[#words + 1] = 'canary'  -- it has one and nobody to send to, or waits for one
   end
   return words, again
@@ -93,20 +90,19 @@ end
 local function look_at_home(id)
   local has = redis.call('HMGET', prefix .. 'home:' .. id, 'state', 'expires_at_ms', 'drop', 'ended_at_ms')
   if not has[1] then return { 'gone' } end
-  local expires = tonumber(has[2]) or now + FAR
+  local expires = tonumber(has[2])
   if has[4] or has[3] == 'late' or expires <= now then return { 'home' } end
   return { 'home' }, expires
 end
 
 local members = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, most)
-local rows = { 1, string.format('%d', now), #members == most and 1 or 0 }
+local rows = { 1, string.format('%d', now), '' }
 for _, member in ipairs(members) do
   local id, at_home = string.match(member, '^(%S+)(.*)$')
   local words, again
   if at_home == ' home' then words, again = look_at_home(id) else words, again = look_in_lane(id) end
   if again then
     redis.call('ZADD', due, again, member)
-    if tonumber(again) <= now then rows[3] = 1 end
   else
     redis.call('ZREM', due, member)
   end
@@ -114,9 +110,8 @@ for _, member in ipairs(members) do
     redis.call('ZADD', doing, until_ms, member)
     rows[#rows + 1] = string.gsub(member, ' ', '/') .. ' ' .. until_ms .. ' ' .. table.concat(words, ' ')
   end
-  if messages <= 0 then
-    rows[3] = 1
-    break
-  end
+  if messages <= 0 then break end
 end
+local following = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+rows[3] = following[2] or ''
 return rows

@@ -27,7 +27,10 @@ from producers.store import Client
 from producers.words import ENDED
 from workers.copies import Copies
 
-LEASE_MS: Final = 3000
+LEASE_MS: Final = 4000
+_QUIET_S: Final = 1.9
+"""A lane in which nothing is due within that time is looked at again then."""
+
 _PASS_S: Final = 0.7
 """A pass begins nothing more after so long: it ends long before its leases do."""
 
@@ -42,13 +45,14 @@ _READ: Final = 50
 
 _ROUND_S: Final = 60.0
 """The net: a round over all active broadcasts takes at least so long, …"""
-_SPREAD: Final = 32
-"""… and marks at most so many places, a home or a lane each, a second; the first round 8 times as
-many, for what an earlier version left."""
+_SPREAD: Final = 4
+"""… and marks so many places, a home or a lane each, a second; …"""
+_FIRST: Final = 50
+"""… the first round so many times as many, for what an earlier version left."""
 _APPS: Final = 4
 """Apps whose active broadcasts are read in one pass."""
 
-_TRIM_S: Final = 1800
+_TRIM_S: Final = 3000
 """Past hours leave the stocks within so long after the hour."""
 
 _REASONS: Final = {
@@ -63,7 +67,7 @@ _SPLIT: Final = {"done", "mail"}
 
 _MET: Final = ("template_errors", "refusals", "unknowns")
 """What a canary has met, in a lane's copy."""
-_COPY: Final = ("generation", "state", "split", "done", "total", "open", *_MET)
+_COPY: Final = ("generation", "state", "split", "done", "total", "open", "told", *_MET)
 
 _ORPHAN_MS: Final = 3_600_000
 """An id that was listed and whose home never came is forgotten after an hour."""
@@ -130,39 +134,51 @@ class Keeper:
         self._copies = Copies(client)
         self._worker = worker
         self._held: set[int] = set()
-        self._todo: dict[tuple[int, str], Want] = {}
+        self._quiet: dict[int, float] = {}
+        self._todo: dict[str, dict[tuple[int, str], Want]] = {}
         self._now_ms = 0
         self._trims: deque[tuple[int, str]] = deque()
         self._trimmed_hour = 0
-        self._round: Iterator[int] = iter(())
+        self._round: Iterator[list[str]] = iter(())
         self._rounds = 0
-        self._next_round = 0.0
+        self._next_round = self._next_part = 0.0
         self._listed: dict[str, str] = {}
 
-    def run_once(self) -> None:
+    def run_once(self, *, patient: bool = False) -> None:
         """Look at the lanes that this worker holds or can take, and do what is due.
 
         Never raises for a duty that failed: it is logged, and comes again.
+
+        Args:
+            patient: leave out lanes in which nothing is due so soon.
 
         Raises:
             redis.RedisError, StoreUnavailableError: Redis did not answer.
         """
         begun = time.monotonic()
-        more = self._look()
-        if self._mark():
-            more = self._look() or more
+        if not patient:
+            self._quiet.clear()
+        more = self._look(self._net())
         while True:
             adopted = self._serve(begun + _PASS_S)
+            if adopted:
+                self._quiet.clear()
             if not (more or adopted) or time.monotonic() > begun + _PASS_S:
                 break
-            more = self._look()
+            more = self._look([])
         self._trim_some()
 
     # -- looking ----------------------------------------------------------------------------
 
-    def _look(self) -> bool:
-        """Look at every lane in one trip; returns whether more is due already."""
-        lanes = range(self._settings.lanes)
+    def _look(self, net: list[str]) -> bool:
+        """Look at the lanes in one trip; returns whether more is due already.
+
+        Args:
+            net: broadcasts that are made due in every lane, and at their home.
+        """
+        every = range(self._settings.lanes)
+        started = time.monotonic()
+        lanes = every if net else [n for n in every if self._quiet.get(n, 0.0) <= started]
         pipeline = self._client.pipeline(transaction=False)
         for lane in lanes:
             args = [
@@ -175,13 +191,17 @@ class Keeper:
                 _PROMOTED,
                 self._broadcasts.ttl_ms,
                 _AGAIN_MS,
-                "1" if len(lanes) == 1 else "",
+                "1" if len(every) == 1 else "",
+                *net,
+                *(f"{one} home" for one in net if self._broadcasts.home_lane(one) == lane),
             ]
             script_keys = [keys.keeper(lane), keys.due(lane), keys.doing(lane)]
             self._keep(keys=script_keys, args=args, client=pipeline)
         more = False
-        held_before, self._held = self._held, set()
-        for lane, answer in enumerate(pipeline.execute(raise_on_error=False)):
+        held_before = set(self._held)
+        for lane, answer in zip(lanes, pipeline.execute(raise_on_error=False), strict=True):
+            self._held.discard(lane)
+            self._quiet[lane] = started + _QUIET_S
             if isinstance(answer, Exception):
                 logs.emit(DutyFailed("look", lane, type(answer).__name__))
                 continue
@@ -189,58 +209,52 @@ class Keeper:
                 continue
             self._held.add(lane)
             self._now_ms = int(answer[1])
-            more = more or bool(int(answer[2]))
+            next_ms = float(answer[2] or "inf")
+            more = more or next_ms <= self._now_ms
+            if next_ms < self._now_ms + 1000 * _QUIET_S:
+                del self._quiet[lane]
             for row in answer[3:]:
                 member, until_ms, *words = row.split(" ")
                 want = Want(lane, member.replace("/", " "), until_ms, frozenset(words))
-                self._todo[lane, want.member] = want
+                self._todo.setdefault(want.broadcast, {})[lane, want.member] = want
         for lane in self._held - held_before:
             self._trims.extend((lane, app) for app in self._settings.apps)
         return more
 
-    def _mark(self) -> bool:
-        """The net: make some active broadcasts due; returns whether it did."""
-        if 0 not in self._held:
-            return False
-        if time.monotonic() >= self._next_round:
-            self._next_round = time.monotonic() + _ROUND_S
-            self._round = self._mark_all(_SPREAD * (1 if self._rounds else 8))
+    def _net(self) -> list[str]:
+        """Return some active broadcasts that are to be made due, a few a second."""
+        now = time.monotonic()
+        if now < self._next_part or (self._rounds and 0 not in self._held):
+            return []
+        if now >= self._next_round:
+            self._next_round = now + _ROUND_S
+            most = _SPREAD * (1 if self._rounds else _FIRST)
+            self._round = self._parts(max(1, most // (self._settings.lanes + 1)))
             self._rounds += 1
-        return bool(next(self._round, 0))
+        some = next(self._round, [])
+        self._next_part = now
+        if self._rounds > 1:  # a part may be one broadcast only, and still too much a second
+            self._next_part += len(some) * (self._settings.lanes + 1) / _SPREAD
+        return some
 
-    def _mark_all(self, most: int) -> Iterator[int]:
-        """One round, a second's part at a time; yields how many it marked."""
-        lanes = self._settings.lanes
-        page = max(1, most // (lanes + 1))
+    def _parts(self, most: int) -> Iterator[list[str]]:
+        """One round over all active broadcasts."""
         self._listed = {}
-        marked = looked_at = 0
+        part, read = list[str](), 0
         for app in self._settings.apps:
             start = 0
             while True:
-                some = self._client.zrange(keys.active(app), start, start + page - 1)
-                looked_at += 1
-                if some:
-                    self._make_due(some)
-                    self._listed.update(dict.fromkeys(some, app))
-                    marked += len(some)
-                if marked >= page or looked_at >= _APPS:
-                    yield marked
-                    marked = looked_at = 0
-                if len(some) < page:
+                some = self._client.zrange(keys.active(app), start, start + most - 1)
+                self._listed.update(dict.fromkeys(some, app))
+                part += some
+                start += len(some)
+                read += 1
+                if len(part) >= most or read >= _APPS:
+                    yield part
+                    part, read = [], 0
+                if len(some) < most:
                     break
-                start += page
-        yield marked
-
-    def _make_due(self, broadcasts: list[str]) -> None:
-        pipeline = self._client.pipeline(transaction=False)
-        homes: dict[int, dict[str, int]] = {}
-        for broadcast in broadcasts:
-            home = self._broadcasts.home_lane(broadcast)
-            homes.setdefault(home, {})[f"{broadcast} home"] = 0
-        for lane in range(self._settings.lanes):
-            members = dict.fromkeys(broadcasts, 0) | homes.get(lane, {})
-            pipeline.zadd(keys.due(lane), members, lt=True)
-        pipeline.execute()
+        yield part
 
     # -- serving ----------------------------------------------------------------------------
 
@@ -248,25 +262,27 @@ class Keeper:
         """Do what was found, as long as there is time; returns whether lanes are due by that."""
         adopted = False
         while self._todo and time.monotonic() < until:
-            wants = list(islice(self._todo.values(), _READ))
-            looks = self._read({want.broadcast for want in wants})
+            some = list(islice(self._todo, _READ))
+            looks = self._read(some)
             done: dict[int, list[str]] = {}
-            for want in wants:
+            for broadcast in some:
                 if time.monotonic() > until:
                     break
-                self._todo.pop((want.lane, want.member), None)
-                adopted = adopted or looks[want.broadcast].is_behind
+                wants = list(self._todo.pop(broadcast).values())
+                adopted = adopted or looks[broadcast].is_behind
                 try:
-                    if self._serve_one(want, looks[want.broadcast]):
-                        done.setdefault(want.lane, []).extend((want.member, want.until_ms))
+                    is_done = self._serve_one(broadcast, wants, looks[broadcast])
                 except Exception as error:  # noqa: BLE001  (the others go on; it comes again)
-                    what = f"{type(error).__name__} ({want.broadcast})"
-                    logs.emit(DutyFailed("keep", want.lane, what))
+                    what = f"{type(error).__name__} ({broadcast})"
+                    logs.emit(DutyFailed("keep", wants[0].lane, what))
+                    continue
+                for want in wants if is_done else ():
+                    done.setdefault(want.lane, []).extend((want.member, want.until_ms))
             for lane, members in done.items():
                 self._done(keys=[keys.doing(lane)], args=members)
         return adopted
 
-    def _read(self, broadcasts: set[str]) -> dict[str, _Look]:
+    def _read(self, broadcasts: list[str]) -> dict[str, _Look]:
         """Return how broadcasts stand, read in one trip."""
         lanes = range(self._settings.lanes)
         pipeline = self._client.pipeline(transaction=False)
@@ -287,19 +303,20 @@ class Keeper:
             for place, broadcast in enumerate(broadcasts)
         }
 
-    def _serve_one(self, want: Want, look: _Look) -> bool:
+    def _serve_one(self, broadcast: str, wants: list[Want], look: _Look) -> bool:
         """Do what a broadcast wants; returns whether that is done."""
-        broadcast, home = want.broadcast, look.home
-        if home["state"] is None:
+        if look.home["state"] is None:
             self._forget_orphan(broadcast)
             return True
-        if "adopt" in want.words or look.is_behind:
+        words = frozenset[str]().union(*(want.words for want in wants))
+        if "adopt" in words or look.is_behind:
             self._broadcasts.adopt(broadcast)
-        if "verdict" in want.words:
-            self.obey(broadcast, want.lane)
-        if "split" in want.words:
-            self._splitter.fill(broadcast, want.lane)
-        if not look.is_behind and want.words & {"home", "complete", "open", "canary"}:
+        for want in wants:
+            if "verdict" in want.words:
+                self.obey(broadcast, want.lane)
+            if "split" in want.words:
+                self._splitter.fill(broadcast, want.lane)
+        if not look.is_behind and words & {"home", "complete", "open", "canary"}:
             return self._keep_whole(broadcast, look)
         return True  # the lanes that adopted something are due by that
 
@@ -315,8 +332,7 @@ class Keeper:
                 self._client.zrem(keys.active(app), broadcast)
             return True
         if any(copy["open"] == "1" for copy in look.copies):
-            closed = [lane for lane, copy in enumerate(look.copies) if copy["open"] != "1"]
-            return self.open_lanes(app, broadcast, closed)
+            return self._open_all(app, broadcast, look)
         return self._hand_canary_on(app, broadcast, look)
 
     def obey(self, broadcast: str, lane: int) -> None:
@@ -353,13 +369,19 @@ class Keeper:
         """Let the flood into these lanes: somewhere a message was delivered.
 
         Returns:
-            Whether all are open, and every lane knows that the others are.
+            Whether all of them are open.
         """
         opened = [self._copies.open(app, broadcast, lane) for lane in lanes]
-        if not all(opened):
-            return False
-        for lane in range(self._settings.lanes):
-            self._copies.mark(broadcast, lane, "told", "1")
+        return all(opened)
+
+    def _open_all(self, app: str, broadcast: str, look: _Look) -> bool:
+        """Open every lane, and let those that are open on their own know that the others are."""
+        closed = [lane for lane, copy in enumerate(look.copies) if copy["open"] != "1"]
+        if not self.open_lanes(app, broadcast, closed):
+            return False  # a lane has not adopted the broadcast yet
+        for lane, copy in enumerate(look.copies):
+            if copy["open"] == "1" and copy["told"] != "1":
+                self._copies.mark(broadcast, lane, "told", "1")
         return True
 
     def _hand_canary_on(self, app: str, broadcast: str, look: _Look) -> bool:
@@ -402,7 +424,7 @@ class Keeper:
             self._trims = deque(
                 (lane, app) for lane in sorted(self._held) for app in self._settings.apps
             )
-        most = max(8, self._settings.lanes * len(self._settings.apps) // _TRIM_S + 1)
+        most = max(4, self._settings.lanes * len(self._settings.apps) // _TRIM_S + 1)
         for _ in range(min(most, len(self._trims))):
             lane, app = self._trims.popleft()
             if lane not in self._held:

@@ -63,11 +63,11 @@ from workers.turns import Turns
 from workers.watch import Watch
 from workers.wechat import WeChat
 
-LOOK_EVERY_S: Final = 2.0
+LOOK_EVERY_S: Final = 3.0
 """How often a worker looks at what is in flight."""
 
 _TOKEN_MISSING_S: Final = 0.25
-_TOKEN_IDLE_S: Final = 30.0
+_TOKEN_IDLE_S: Final = 200.0
 _AT_WORK_S: Final = 10.0
 """An app with nothing to take for so long is not at work: its token is looked at less often."""
 
@@ -304,7 +304,7 @@ class Runtime:
     def _keep(self) -> None:
         duties = (
             ("begin an epoch", self._epochs.begin),
-            ("keep", self._keeper.run_once),
+            ("keep", partial(self._keeper.run_once, patient=True)),
             ("look at flights", self._look_at_flights),
         )
         while not self._closing.wait(1.0):

