@@ -14,23 +14,33 @@
 --       lane that has no copy
 -- Returns  {1 adopted or 0 known already, messages counted as dropped, 1 when sweep.lua is to be run}
 --@include clock
+--@include check
 local lane, queue, delayed, flight, tries, ring, first =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local stock, ledger, sending = KEYS[8], KEYS[9], KEYS[10]
 local id, generation, state, drop, ttl, prefix =
-  ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[9]
+  ARGV[3], whole('generation', ARGV[4], 0, 2 ^ 53), ARGV[5], ARGV[6], ARGV[7], ARGV[9]
 local margin, lease = 0, 0  -- a resumed message that waits has no lease
 --@include permit
 --@include ring
 --@include need
 --@include flight
+whole('ttl_ms', ttl, 1, 2 ^ 42)
+if #ARGV < 13 or #ARGV % 2 == 0 then refuse('arguments', #ARGV) end
+local moved = whole('generation of the state', ARGV[13], 0, 2 ^ 53)
 local mine_is = redis.call('HGET', lane, 'generation')
+typed('list', queue)
+typed('zset', delayed)
+typed('hash', flight)
+local app_is = redis.call('HGET', lane, 'app')
+for i = 14, #ARGV, 2 do app_is = app_is or ARGV[i] == 'app' and ARGV[i + 1] end
+rings_are_sound(prefix, app_is)
 local function sweeping() return redis.call('HEXISTS', lane, 'sweeping') end
-if tonumber(mine_is or -1) >= generation then return { 0, 0, sweeping() } end
+if (tonumber(mine_is or -1) or -1) >= generation then return { 0, 0, sweeping() } end
 if not mine_is then
   for i = 14, #ARGV, 2 do redis.call('HSETNX', lane, ARGV[i], ARGV[i + 1]) end
 end
-if tonumber(mine_is or -1) < tonumber(ARGV[13]) then  -- not merely a new rate
+if (tonumber(mine_is or -1) or -1) < moved then  -- not merely a new rate
   redis.call('HSET', lane, 'state', state, 'drop', drop, 'verdict', '', 'template_errors', 0,
     'refusals', 0, 'unknowns', 0, 'recent', 0, 'recent_errors', 0)
 end
@@ -45,11 +55,11 @@ if drop ~= '' then
   local waited = redis.call('LLEN', queue) + redis.call('ZCARD', delayed)
   redis.call('UNLINK', queue, delayed, tries)
   if redis.call('EXISTS', flight) == 1 then
-    redis.call('HINCRBY', lane, 'sweeping', waited)
+    bump(lane, 'sweeping', waited)
   elseif waited > 0 then
     dropped = waited
-    redis.call('HINCRBY', lane, 'o:' .. drop, dropped)
-    redis.call('HINCRBY', lane, 'done', dropped)
+    bump(lane, 'o:' .. drop, dropped)
+    bump(lane, 'done', dropped)
   end
 elseif state == 'running' then
   if redis.call('LLEN', queue) > 0 then

@@ -8,6 +8,7 @@
 --       7 what to do: replay or doubt, 8 cursor ('0': the first page)
 -- Returns  {next cursor ('0': that was the last page), how many there were}
 --@include clock
+--@include check
 local lane, flight, queue, sending, stock, ledger =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, prefix, app, ttl = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -17,6 +18,10 @@ local margin, lease = 0, 0
 --@include need
 --@include flight
 local found = 0
+whole('ttl_ms', ttl, 1, 2 ^ 42)
+rings_are_sound(prefix, app)
+if not is_sound(prefix, id) then refuse('the keys of the broadcast', id) end
+typed('zset', sending)
 local next_cursor, page = page_of(flight, ARGV[8])
 for _, item in ipairs(page) do
   local held = held_as(flight, item)
@@ -31,10 +36,10 @@ for _, item in ipairs(page) do
   end
 end
 if found == 0 then return { next_cursor, 0 } end
-redis.call('HINCRBY', lane, 'aside', -found)
+bump(lane, 'aside', -found)
 need(prefix, id, now)
 if ARGV[7] == 'replay' then
-  if redis.call('HGET', lane, 'open') ~= '1' then redis.call('HINCRBY', lane, 'unjudged', found) end
+  if redis.call('HGET', lane, 'open') ~= '1' then bump(lane, 'unjudged', found) end
   redis.call('PEXPIRE', queue, ttl)
   local has = redis.call('HMGET', lane, 'state', 'priority')
   if has[1] == 'running' then join_ring(prefix, app, id, has[2]) end

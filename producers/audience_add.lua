@@ -7,7 +7,16 @@
 -- ARGV  1 ttl_ms of what is touched; '': for good
 --       then per bucket: bucket number, openids (count), the openids
 -- Returns  how many were new
+--@include check
 local ttl_ms, added, arg = ARGV[1], 0, 2
+audience_is_sound(KEYS[1], KEYS[2], 3)
+if ttl_ms ~= '' then whole('ttl_ms', ttl_ms, 1, 2 ^ 42) end
+for _ = 3, #KEYS do
+  whole('bucket', ARGV[arg], 0, 2 ^ 20)
+  arg = arg + 2 + whole('openids', ARGV[arg + 1], 0, #ARGV - arg - 1)
+end
+if arg ~= #ARGV + 1 then refuse('arguments', #ARGV) end
+arg = 2
 for key = 3, #KEYS do
   local bucket, count = ARGV[arg], tonumber(ARGV[arg + 1])
   arg = arg + 2

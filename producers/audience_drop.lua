@@ -7,7 +7,10 @@
 -- KEYS  1 size string, 2 buckets bitmap, then members sets
 -- ARGV  the bucket number of each set
 -- Returns  how many members there were
+--@include check
 local removed = 0
+audience_is_sound(KEYS[1], KEYS[2], 3)
+for key = 3, #KEYS do whole('bucket', ARGV[key - 2], 0, 2 ^ 20) end
 for key = 3, #KEYS do
   removed = removed + redis.call('SCARD', KEYS[key])
   redis.call('UNLINK', KEYS[key])

@@ -8,7 +8,15 @@
 --       then per bucket: members set
 -- ARGV  per bucket: bucket number, openids (count), the openids
 -- Returns  how many were members
+--@include check
 local removed, arg = 0, 1
+audience_is_sound(KEYS[1], KEYS[2], 3)
+for _ = 3, #KEYS do
+  whole('bucket', ARGV[arg], 0, 2 ^ 20)
+  arg = arg + 2 + whole('openids', ARGV[arg + 1], 0, #ARGV - arg - 1)
+end
+if arg ~= #ARGV + 1 then refuse('arguments', #ARGV) end
+arg = 1
 for key = 3, #KEYS do
   local bucket, count = ARGV[arg], tonumber(ARGV[arg + 1])
   arg = arg + 2

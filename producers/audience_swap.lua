@@ -11,7 +11,11 @@
 --       then per bucket: members set, the set beside (both of this lane)
 -- ARGV  per bucket: bucket number, 1 when a set was built beside, 0 when it is to be empty
 -- Returns  {members that are new, members that were there before and are not now}
+--@include check
 local added, removed = 0, 0
+audience_is_sound(KEYS[1], KEYS[2], 3)
+if #ARGV ~= #KEYS - 2 or #KEYS % 2 ~= 0 then refuse('arguments', #ARGV) end
+for arg = 1, #ARGV, 2 do whole('bucket', ARGV[arg], 0, 2 ^ 20) end
 for key = 3, #KEYS, 2 do
   local members, beside, bucket, built = KEYS[key], KEYS[key + 1], ARGV[key - 2], ARGV[key - 1]
   local before = redis.call('SCARD', members)

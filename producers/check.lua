@@ -10,6 +10,36 @@ local function whole(what, text, low, high)
   return number
 end
 
+-- A stored number that somebody may have spoiled: 0 when it is none.
+local function num(text)
+  local number = tonumber(text or 0)
+  if not number or number ~= number or math.abs(number) > 2 ^ 53 then return 0 end
+  return number
+end
+
+-- What was read, as text; '' when there is nothing, or the key holds something else.
+local function text_of(value) return type(value) == 'string' and value or '' end
+
+-- Keys that are not there yet, or of this type.
+local function is_a(kind, key)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == kind
+end
+
+local function typed(kind, ...)
+  for i = 1, select('#', ...) do
+    local key = select(i, ...)
+    if not key or not is_a(kind, key) then refuse('no ' .. kind, key) end
+  end
+end
+
+-- The size and the buckets of an audience (KEYS 1 and 2), and the sets that are changed with them.
+local function audience_is_sound(size, buckets, first, step)
+  whole('size', redis.call('GET', size) or '0', -(2 ^ 53), 2 ^ 53)
+  typed('string', buckets)
+  for key = first, #KEYS, step or 1 do typed('set', KEYS[key]) end
+end
+
 -- A count in a hash, which is known to be one. A count that is no number (somebody wrote into it)
 -- begins anew: it must not end a script half-way.
 local function bump(key, field, by)

@@ -8,14 +8,20 @@
 --       `expires_at_ms` (now + expires_in_ms) are set here, by the server's clock
 -- Returns  {1 created or 0 known, state, generation, created_at_ms}
 --@include clock
+--@include check
 --@include need
 local known = redis.call('HGET', KEYS[1], 'state')
 if not known then
-  local fields = {}
+  local fields, expires_in = {}, nil
   for i = 3, #ARGV do fields[#fields + 1] = ARGV[i] end
+  if #fields == 0 or #fields % 2 ~= 0 then refuse('fields', #fields) end
+  for i = 1, #fields, 2 do
+    if fields[i] == 'expires_in_ms' then expires_in = fields[i + 1] end
+  end
+  whole('ttl_ms', ARGV[1], 1, 2 ^ 42)
+  local expires_at = now + whole('expires_in_ms', expires_in, 0, 2 ^ 42)
   redis.call('HSET', KEYS[1], unpack(fields))
-  redis.call('HSET', KEYS[1], 'created_at_ms', now,
-    'expires_at_ms', now + redis.call('HGET', KEYS[1], 'expires_in_ms'))
+  redis.call('HSET', KEYS[1], 'created_at_ms', now, 'expires_at_ms', expires_at)
   redis.call('PEXPIRE', KEYS[1], ARGV[1])
   local prefix, id = string.match(KEYS[1], '^(.*:)home:(.*)$')
   need(prefix, id .. ' home', now)

@@ -7,15 +7,24 @@
 --   doubts    hash  bucket:openid -> since_ms until_ms member, of each in_doubt recipient
 --   receipts  hash  template msgid -> errcode at_ms, of one user: they came before the answer
 --   leaving   hash  broadcast item -> the name that a forgotten recipient's outcome is written under
--- Expects permit.lua's functions, now, sending (key name) and lease (ms, of one user's turn).
+-- Expects check.lua's and permit.lua's functions, now, sending (key name), lease (ms, of one user's turn).
 local UNPOSTED = 'n'
 local function as_claimed(member) return kind_of(member) == 'f' and '0' or UNPOSTED end
 
 local function read_flight(value)
   local worker, fence, member, expires, since, tries, resumed =
     string.match(value, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-  return { worker = worker, fence = fence, member = member, expires = tonumber(expires),
-           since = tonumber(since), tries = tonumber(tries), resumed = resumed }
+  expires, since, tries = tonumber(expires), tonumber(since), tonumber(tries)
+  if not expires or not since or not tries then return end  -- somebody wrote into it
+  return { worker = worker, fence = fence, member = member, expires = expires, since = since,
+           tries = tries, resumed = resumed }
+end
+
+-- Whether the keys that a broadcast's messages lie in are what they should be; the lane hash is read
+-- anyway. Nothing here fails on what else may be spoiled: it is not written then.
+local function is_sound(prefix, id)
+  return is_a('hash', prefix .. 'flight:' .. id) and is_a('list', prefix .. 'queue:' .. id)
+    and is_a('zset', prefix .. 'delayed:' .. id) and is_a('hash', prefix .. 'tries:' .. id)
 end
 
 local function write_flight(flight, item, worker, fence, member, expires, since, tries, resumed)
@@ -49,7 +58,7 @@ local function bucket_and_openid(item) return string.match(item, '^(%d+):(.*)$')
 local anybody_leaves
 local function left_as(prefix, id, item)
   if anybody_leaves == nil then
-    anybody_leaves = redis.call('EXISTS', prefix .. 'leaving') == 1
+    anybody_leaves = num(redis.pcall('HLEN', prefix .. 'leaving')) > 0
   end
   return anybody_leaves and redis.call('HGET', prefix .. 'leaving', id .. ' ' .. item) or nil
 end
@@ -63,15 +72,15 @@ local function write_outcome(prefix, id, item, value, ttl)
   local name = left_as(prefix, id, item)
   if name then
     redis.call('HDEL', prefix .. 'leaving', id .. ' ' .. item)
-    redis.call('HDEL', prefix .. 'doubts:' .. id, item)
+    redis.pcall('HDEL', prefix .. 'doubts:' .. id, item)
     redis.call('HDEL', prefix .. 'tries:' .. id, item)
   end
-  redis.call('HSET', key, name or openid, value)
+  redis.pcall('HSET', key, name or openid, value)
   if not kept[key] then
     kept[key] = true
-    if redis.call('HLEN', key) == 1 then redis.call('PEXPIRE', key, ttl) end
+    if redis.pcall('HLEN', key) == 1 then redis.call('PEXPIRE', key, ttl) end
   end
-  if is_carrier(id) then redis.call('HDEL', prefix .. 'mail:' .. id, item) end
+  if is_carrier(id) then redis.pcall('HDEL', prefix .. 'mail:' .. id, item) end
   return name or openid
 end
 
@@ -91,9 +100,9 @@ local function early_receipt(prefix, app, openid, held)
   if kind_of(held.member) ~= 's' then return end
   local receipts = prefix .. 'receipts:' .. app .. ':' .. openid
   local template, only, errcode = string.sub(held.member, 3), nil, nil
-  local found = redis.call('HGETALL', receipts)
+  local found = redis.pcall('HGETALL', receipts)
   if #found == 0 then return end
-  local turn = tonumber(redis.call('ZSCORE', sending, openid) or 0)
+  local turn = num(redis.call('ZSCORE', sending, openid))
   if turn > now and turn ~= held.since + lease then return end  -- another message is being sent
   for i = 1, #found, 2 do
     local of, msgid = string.match(found[i], '^(%S+) (%S*)$')
@@ -122,13 +131,13 @@ local function doubtful_outcome(prefix, app, id, item, held, ttl)
   if errcode then
     if msgid ~= '' and not left_as(prefix, id, item) then  -- the same receipt again is known by it
       local msgids = prefix .. 'msgids:' .. id .. ':' .. bucket
-      redis.call('HSET', msgids, openid, msgid)
+      redis.pcall('HSET', msgids, openid, msgid)
       redis.call('PEXPIRE', msgids, 86400000)
     end
     return by_receipt(errcode)
   end
   local doubts = prefix .. 'doubts:' .. id
-  redis.call('HSET', doubts, item, string.format('%d %d %s', held.since, now, held.member))
+  redis.pcall('HSET', doubts, item, string.format('%d %d %s', held.since, now, held.member))
   redis.call('PEXPIRE', doubts, ttl)
   return 'in_doubt', 'in_doubt'
 end
@@ -141,6 +150,6 @@ local function doubt(prefix, app, id, lane, flight, item, held, ttl)
   count_use(held.member, held.expires, 'spent')
   redis.call('HDEL', flight, item)
   end_lease(openid, held)
-  redis.call('HINCRBY', lane, 'o:' .. outcome, 1)
-  redis.call('HINCRBY', lane, 'done', 1)
+  bump(lane, 'o:' .. outcome, 1)
+  bump(lane, 'done', 1)
 end

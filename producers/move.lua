@@ -11,6 +11,7 @@
 --       9 the generation that the mover knew of, or '': a change of state since then forbids the move
 -- Returns  {1 moved, 0 illegal or -1 unknown broadcast, state now, generation now}
 --@include clock
+--@include check
 --@include need
 local LEGAL = {
   start  = { from = { scheduled = true }, to = 'running' },
@@ -30,9 +31,11 @@ local has = redis.call('HMGET', KEYS[1], 'state', 'generation', 'move_token', 'd
 local state, generation = has[1], tonumber(has[2])
 if not state then return { -1, '', 0 } end
 if has[3] == ARGV[1] then return { 1, state, generation } end
-local rule = LEGAL[ARGV[3]]
+local rule = LEGAL[ARGV[3]] or refuse('move', ARGV[3])
+if not generation or #ARGV < 7 or not rule.to and not ARGV[8] then refuse('generation or arguments', has[2]) end
+if rule.ends then whole('ttl_ms', ARGV[7], 1, 2 ^ 42) end
 local known = tonumber(ARGV[9] or '')
-local outdated = known and known < tonumber(has[5] or 0)
+local outdated = known and known < num(has[5])
 if outdated or not rule.from[state] or (ARGV[3] == 'expire' and has[4] == 'late') then
   return { 0, state, generation }
 end

@@ -3,5 +3,5 @@
 -- Whoever makes the need writes it in the same script, so that no process that dies can leave it
 -- behind. What it is the keeper sees for itself (keep.lua). at: 0 for at once.
 local function need(prefix, member, at)
-  redis.call('ZADD', prefix .. 'due', 'LT', string.format('%d', at), member)
+  redis.pcall('ZADD', prefix .. 'due', 'LT', string.format('%d', at), member)
 end

@@ -17,7 +17,8 @@
 -- Guarantee: every use is in exactly one of available, held, spent, void, expired (I1); held is
 -- collected minus the others. A use past its expiry leaves `available` when its hour is trimmed, or
 -- before that when its user is next seen by `collect`.
--- Expects: now, stock, ledger (key names), margin (ms). A script of many messages sets `sums` to {}
+-- What lies under a user's keys, and is not what this says, is no permit: nothing here fails on it.
+-- Expects: check.lua's functions, now, stock, ledger (key names), margin (ms). A script of many messages sets `sums` to {}
 -- and calls write_sums() in its end: then what it adds to the stock and to the ledger is written once
 -- a field. Both are looked at here, so that no write to them can fail.
 local HOUR = 3600000
@@ -53,7 +54,7 @@ local function write_sums()
   sums = {}
 end
 
-local trimmed = tonumber(redis.call('HGET', stock, 'trimmed') or 0) or 0
+local trimmed = num(redis.call('HGET', stock, 'trimmed'))
 redis.call('HEXISTS', ledger, '')
 
 -- When a user's last use ends, among the hours that are still in the stock; then, whether the user
@@ -74,7 +75,7 @@ end
 -- The usable permit that expires first becomes held. skip: a kind that is not to be used, or ''.
 -- Returns member, expires_at_ms; nothing when the user has none.
 local function claim_permit(permits, skip)
-  local found = redis.call('ZRANGEBYSCORE', permits, string.format('(%d', now + margin), '+inf',
+  local found = redis.pcall('ZRANGEBYSCORE', permits, string.format('(%d', now + margin), '+inf',
     'WITHSCORES', 'LIMIT', 0, skip == '' and 2 or -1)
   for i = 1, #found, 2 do
     local member, expires = found[i], tonumber(found[i + 1])
@@ -88,12 +89,12 @@ local function claim_permit(permits, skip)
 end
 
 local function count_of(subs, template)
-  return tonumber(redis.call('HGET', subs, template) or 0) or 0
+  return num(redis.pcall('HGET', subs, template))
 end
 
 local function set_count(subs, template, count)
-  if count == 0 then return redis.call('HDEL', subs, template) end
-  redis.call('HSET', subs, template, count)
+  if count == 0 then return redis.pcall('HDEL', subs, template) end
+  redis.pcall('HSET', subs, template, count)
 end
 
 local function claim_subscription(subs, template)
@@ -121,14 +122,14 @@ end
 
 -- Returns VOID, VOIDED, what follows them (see above).
 local function read_mark(value)
-  local void, voided, rest = string.match(value or '', '^(%d+) (%d+)( .*)$')
+  local void, voided, rest = string.match(text_of(value), '^(%d+) (%d+)( .*)$')
   return tonumber(void or 0), tonumber(voided or 0), rest or ' 0'
 end
 
 local function marks_of(subs) return (string.gsub(subs, '}:subs:', '}:marks:', 1)) end
 
 -- Whoever is no member of `all` was forgotten while a message was in somebody's hands.
-local function is_forgotten(members, openid) return redis.call('SISMEMBER', members, openid) == 0 end
+local function is_forgotten(members, openid) return redis.pcall('SISMEMBER', members, openid) == 0 end
 
 -- Surely not used: available again, unless it ended, or was voided, meanwhile.
 -- members: the audience `all` in the user's bucket.
@@ -137,7 +138,7 @@ local function hand_back(permits, subs, member, expires, since, members, openid)
     if expires ~= 1 then return end
     local template = string.sub(member, 3)
     local count = count_of(subs, template)
-    local _, voided = read_mark(redis.call('HGET', marks_of(subs), template))
+    local _, voided = read_mark(redis.pcall('HGET', marks_of(subs), template))
     -- withdrawn meanwhile, or long-term by now, or its user forgotten: it is no longer counted
     if count < 0 or voided >= since or is_forgotten(members, openid) then
       return count_use(member, expires, 'void')
@@ -146,7 +147,7 @@ local function hand_back(permits, subs, member, expires, since, members, openid)
     add(stock, 's:' .. template, 1)
   elseif expires <= now then
     count_use(member, expires, 'expired')
-  elseif tonumber(redis.call('ZSCORE', permits, member) or 0) >= 0 then
+  elseif num(redis.pcall('ZSCORE', permits, member)) >= 0 then
     count_use(member, expires, 'void')  -- no tombstone: its user was forgotten (and may be back)
   else
     local before = last_end(permits)
@@ -171,8 +172,8 @@ end
 -- Accepts given until `at` are void, and those held since before `known_at` will not come back.
 local function mark_void(subs, template, at, known_at)
   local marks = marks_of(subs)
-  local void, voided, rest = read_mark(redis.call('HGET', marks, template))
-  redis.call('HSET', marks, template,
+  local void, voided, rest = read_mark(redis.pcall('HGET', marks, template))
+  redis.pcall('HSET', marks, template,
     string.format('%d %d%s', math.max(at, void), math.max(known_at, voided), rest))
   redis.call('PEXPIRE', marks, MARKS_TTL)
 end
@@ -187,7 +188,8 @@ local function void_all(permits, subs, channel, template, at, members, openid)
     mark_void(subs, template, at, now)
     return
   end
-  local found = redis.call('ZRANGEBYSCORE', permits, string.format('(%d', now), '+inf', 'WITHSCORES')
+  local found = redis.pcall('ZRANGEBYSCORE', permits, string.format('(%d', now), '+inf', 'WITHSCORES')
+  if found.err or #found == 0 then return end
   local before = last_end(permits)
   for i = 1, #found, 2 do
     local expires = tonumber(found[i + 1])
@@ -232,8 +234,9 @@ end
 -- Accepts of a template that came after the refusal stay.
 local function void_suspects(prefix, app, id, channel, template)
   local suspects = prefix .. 'suspects:' .. id
-  for _, suspect in ipairs(redis.call('LRANGE', suspects, 0, -1)) do
+  for _, suspect in ipairs(redis.pcall('LRANGE', suspects, 0, -1)) do
     local openid, at, count = string.match(suspect, '^(%S+) (%d+) (%d+)$')
+    openid = openid or ''
     local permits = prefix .. 'permits:' .. app .. ':' .. openid
     local subs = prefix .. 'subs:' .. app .. ':' .. openid
     if channel == 'subscribe' and redis.call('EXISTS', subs, marks_of(subs)) == 0 then

@@ -15,11 +15,16 @@
 --       content), {'absent', carrier} (create it and ask again), {'stopped', carrier, errcode} (WeChat
 --       refuses the template) or {'full', ''} (they all hold one)
 --@include clock
+--@include check
 --@include ring
 --@include need
 local posted, app = KEYS[1], ARGV[10]
-local prefix, item, payload, life, ttl = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local prefix, item, payload = ARGV[3], ARGV[4], ARGV[5]
+local life, ttl = whole('life_ms', ARGV[6], 0, 2 ^ 42), whole('ttl_ms', ARGV[7], 1, 2 ^ 42)
+whole('ttl_ms of the key', ARGV[8], 1, 2 ^ 42)
 local bucket, openid = string.match(item, '^(%d+):(.*)$')
+whole('bucket', bucket, 0, 2 ^ 20)
+rings_are_sound(prefix, app)
 
 local known = redis.call('GET', posted)
 if known then
@@ -37,7 +42,7 @@ local function put(id, lane, state)
     prefix .. 'mail:' .. id, prefix .. 'queue:' .. id, prefix .. 'recipients:' .. id
   redis.call('HSET', mail, item, string.format('%d %s', now + life, payload))
   redis.call('RPUSH', queue, item)
-  redis.call('HINCRBY', lane, 'total', 1)
+  bump(lane, 'total', 1)
   redis.call('SETBIT', recipients, bucket, 1)
   redis.call('PEXPIRE', mail, ttl)
   redis.call('PEXPIRE', queue, ttl)
@@ -54,6 +59,8 @@ for i = 11, #ARGV do
   if errcode ~= '0' and errcode ~= '' then return { 'stopped', id, errcode } end
   local takes = (has[1] == 'running' or has[1] == 'paused') and has[2] == ''
   if takes and is_free(id) then
+    typed('list', prefix .. 'queue:' .. id)
+    typed('string', prefix .. 'recipients:' .. id)
     put(id, lane, has[1])
     if has[5] ~= '1' then need(prefix, id, now) end  -- it may wait for a canary
     return { 'new', id }

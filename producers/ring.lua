@@ -2,15 +2,23 @@
 --   ring, first  list  ids in turn, of ordinary broadcasts and of priority ones
 --   busy         set   apps with something in a ring of this lane; a take that leaves both empty
 --                      removes its app
+-- Expects check.lua's functions.
 -- Whoever puts a message into a queue, frees a place of the canary, or lets a broadcast run again,
 -- joins the ring in the same script, so that what may be taken is always found by `busy` alone; the
 -- wake-up only makes it sooner.
 
+-- Whether a broadcast can join; of a lane whose copy names no app none can.
+local function rings_are_sound(prefix, app)
+  if not app or not string.match(prefix, '{(%d+)}') then refuse('no lane or app', prefix) end
+  typed('set', prefix .. 'busy')
+  typed('list', prefix .. 'ring:' .. app, prefix .. 'first:' .. app)
+end
+
 -- Returns whether it did not stand in the ring before. priority: '1' or 1 for a priority one.
 local function join_ring(prefix, app, id, priority)
   local ring = prefix .. (tostring(priority) == '1' and 'first:' or 'ring:') .. app
-  redis.call('SADD', prefix .. 'busy', app)
-  if redis.call('LPOS', ring, id) then return false end
+  redis.pcall('SADD', prefix .. 'busy', app)
+  if redis.pcall('LPOS', ring, id) then return false end
   redis.call('RPUSH', ring, id)
   return true
 end

@@ -13,6 +13,7 @@
 --       4 lane prefix, then the bucket number of each set
 -- Returns  {status, cursor, pushed or counted, queue length}; status 1 did a step, 0 the cursor
 --       is elsewhere, -1 not running, 2 all split, 3 the window is full
+--@include check
 --@include ring
 --@include need
 local lane, queue = KEYS[1], KEYS[2]
@@ -22,6 +23,11 @@ local has = redis.call('HMGET', lane, 'state', 'drop', 'cursor', 'split', 'windo
   'app', 'priority')
 local cursor, drop = has[3], has[2]
 local queued = redis.call('LLEN', queue)
+typed('string', recipients)
+for key = 3, #KEYS do
+  whole('bucket', ARGV[key + 2], 0, 2 ^ 20)
+  typed('set', KEYS[key])
+end
 local carries = has[4] == 'mail' and (not drop or drop == '')  -- filled by post.lua
 if has[4] == 'done' or carries then return { 2, cursor, 0, queued } end
 if cursor ~= expected then return { 0, cursor, 0, queued } end
@@ -29,7 +35,8 @@ local counting = drop and drop ~= ''
 if not counting and (has[1] ~= 'running' or has[6] and has[6] ~= '') then
   return { -1, cursor, 0, queued }
 end
-local room = tonumber(has[5]) - queued
+rings_are_sound(prefix, has[7])
+local room = whole('window', has[5], 0, 2 ^ 42) - queued
 if not counting and room <= 0 then return { 3, cursor, 0, queued } end
 
 local moved, reached = 0, 0
@@ -51,7 +58,7 @@ for key = 3, #KEYS do
   reached = key
   if not counting and moved >= room then break end
 end
-redis.call('HINCRBY', lane, 'total', moved)
+bump(lane, 'total', moved)
 if reached == #KEYS or #KEYS == 2 then
   if last == '1' then
     redis.call('HSET', lane, 'split', 'done')
@@ -61,8 +68,8 @@ end
 redis.call('HSET', lane, 'cursor', cursor)
 if counting then
   if moved > 0 then
-    redis.call('HINCRBY', lane, 'o:' .. drop, moved)
-    redis.call('HINCRBY', lane, 'done', moved)
+    bump(lane, 'o:' .. drop, moved)
+    bump(lane, 'done', moved)
   end
 elseif moved > 0 then
   redis.call('PEXPIRE', queue, 2592000000)

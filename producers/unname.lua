@@ -15,6 +15,7 @@
 -- Returns  {broadcasts looked at (the first ones, at least one), outcomes without a name now, messages
 --       dropped, in doubt, in hands}
 --@include clock
+--@include check
 local stock, ledger, sending, leaving = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, app, item, seed, ttl, leaving_ttl = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local margin, lease = 0, 0
@@ -37,11 +38,25 @@ local function end_resumed(id, lane, flight, held)
   doubted = doubted + 1
   need(prefix, id, now)
   if held.worker == 'aside' then
-    redis.call('HINCRBY', lane, 'aside', -1)
+    bump(lane, 'aside', -1)
   else  -- it held its place before the first delivery
     local has = redis.call('HMGET', lane, 'open', 'unjudged')
-    if has[1] ~= '1' and tonumber(has[2] or 0) > 0 then redis.call('HINCRBY', lane, 'unjudged', -1) end
+    if has[1] ~= '1' and (tonumber(has[2] or 0) or 0) > 0 then bump(lane, 'unjudged', -1) end
   end
+end
+
+if not bucket then refuse('item', item) end
+whole('ttl_ms', ttl, 1, 2 ^ 42)
+whole('ttl_ms', leaving_ttl, 1, 2 ^ 42)
+typed('hash', leaving)
+typed('zset', sending)
+for i = 9, #ARGV do
+  local id = ARGV[i]
+  typed('list', prefix .. 'queue:' .. id, prefix .. 'suspects:' .. id)
+  typed('zset', prefix .. 'delayed:' .. id)
+  typed('hash', prefix .. 'lane:' .. id, prefix .. 'flight:' .. id, prefix .. 'tries:' .. id,
+    prefix .. 'mail:' .. id, prefix .. 'doubts:' .. id, prefix .. 'outcomes:' .. id .. ':' .. bucket,
+    prefix .. 'msgids:' .. id .. ':' .. bucket)
 end
 
 local SEARCHED = 100000  -- queued messages that one script searches: about a millisecond
@@ -69,8 +84,8 @@ for i = 9, #ARGV do
       end_resumed(id, lane, flight, held)
     elseif waited > 0 and redis.call('HEXISTS', outcomes, openid) == 0 then
       dropped = dropped + 1
-      redis.call('HINCRBY', lane, 'o:cancelled', 1)
-      redis.call('HINCRBY', lane, 'done', 1)
+      bump(lane, 'o:cancelled', 1)
+      bump(lane, 'done', 1)
       need(prefix, id, now)
     end
   end

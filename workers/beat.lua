@@ -6,6 +6,10 @@
 -- ARGV  1 unused, 2 now_ms or '', 3 worker, then dead workers to remove, each with its last beat
 -- Returns  now_ms, then worker, last beat …
 --@include clock
+--@include check
+typed('zset', KEYS[1])
+typed('hash', KEYS[2])
+if not ARGV[3] or #ARGV % 2 == 0 then refuse('arguments', #ARGV) end
 for i = 4, #ARGV, 2 do
   local last = redis.call('ZSCORE', KEYS[1], ARGV[i])
   if last and tonumber(last) == tonumber(ARGV[i + 1]) then redis.call('ZREM', KEYS[1], ARGV[i]) end

@@ -17,18 +17,22 @@
 --       broadcast that wants something: "member until_ms word word …"}; words: adopt, verdict, split, open, complete,
 --       canary (of a lane), home, gone (at its home)
 --@include clock
+--@include check
 --@include ring
 --@include need
 local lease, due, doing = KEYS[1], KEYS[2], KEYS[3]
-local worker, prefix, most, messages, ttl = ARGV[3], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
-local until_ms = string.format('%d', now + ARGV[9])
+local worker, prefix, ttl = ARGV[3], ARGV[5], whole('ttl_ms', ARGV[8], 1, 2 ^ 42)
+local most, messages = whole('most', ARGV[6], 0, 4000), whole('messages', ARGV[7], -4000, 4000)
+local lease_ms = whole('lease_ms', ARGV[4], 1, 2 ^ 42)
+local until_ms = string.format('%d', now + whole('time_ms', ARGV[9], 0, 2 ^ 42))
+typed('zset', due, doing)
 local alone = ARGV[10] == '1'
 local holder = redis.call('GET', lease)
 if holder and holder ~= worker then
   local left = redis.call('PTTL', lease)  -- longer than a lease lasts: the clock was set back
-  if left >= 0 and left <= tonumber(ARGV[4]) then return { 0 } end
+  if left >= 0 and left <= lease_ms then return { 0 } end
 end
-redis.call('SET', lease, worker, 'PX', ARGV[4])
+redis.call('SET', lease, worker, 'PX', lease_ms)
 
 for i = 11, #ARGV do need(prefix, ARGV[i], 0) end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', doing, '-inf', now, 'LIMIT', 0, most)) do
@@ -70,17 +74,17 @@ local function look_in_lane(id)
     again = promote(prefix .. 'delayed:' .. id, queue)
     local queued = redis.call('LLEN', queue)
     if queued > 0 and join_ring(prefix, has[5], id, has[6]) then wake(prefix, has[5]) end
-    if has[7] == '' and queued < tonumber(has[8]) / 2 then words[#words + 1] = 'split' end
+    if has[7] == '' and queued < num(has[8]) / 2 then words[#words + 1] = 'split' end
   elseif dropping and has[7] ~= 'done' then
     words[#words + 1] = 'split'
   end
   if has[3] ~= '' then words[#words + 1] = 'verdict' end
   if has[13] then words[#words + 1] = 'adopt' end
   if has[11] == '1' and has[12] ~= '1' and not alone then words[#words + 1] = 'open' end
-  local through = tonumber(has[9] or 0) >= tonumber(has[10] or 0)
+  local through = num(has[9]) >= num(has[10])
   if has[7] == 'done' and through then
     words[#words + 1] = 'complete'
-  elseif runs and has[11] ~= '1' and not alone and through == (tonumber(has[14] or 0) > 0) then
+  elseif runs and has[11] ~= '1' and not alone and through == (num(has[14]) > 0) then
     words[#words + 1] = 'canary'  -- it has one and nobody to send to, or waits for one
   end
   return words, again
@@ -90,7 +94,7 @@ end
 local function look_at_home(id)
   local has = redis.call('HMGET', prefix .. 'home:' .. id, 'state', 'expires_at_ms', 'drop', 'ended_at_ms')
   if not has[1] then return { 'gone' } end
-  local expires = tonumber(has[2])
+  local expires = tonumber(has[2]) or now + FAR
   if has[4] or has[3] == 'late' or expires <= now then return { 'home' } end
   return { 'home' }, expires
 end

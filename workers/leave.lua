@@ -9,6 +9,9 @@
 -- ARGV  1 unused, 2 now_ms or '', 3 worker
 -- Returns  1 when nobody is left at work, else 0
 --@include clock
+--@include check
+typed('zset', KEYS[1])
+typed('hash', KEYS[2])
 local RECENT = 3000
 redis.call('ZREM', KEYS[1], ARGV[3])
 local newest = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')

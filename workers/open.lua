@@ -11,6 +11,7 @@
 --       risk here; '' opens it, 6 template errors, 7 refusals, 8 unknown errors so far (with a canary)
 -- Returns  1 written, 0 there is no copy
 --@include clock
+--@include check
 local lane, queue, stock, ledger = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, prefix, canary = ARGV[3], ARGV[4], ARGV[5]
 local margin = 0
@@ -19,12 +20,17 @@ local margin = 0
 local has = redis.call('HMGET', lane, 'generation', 'state', 'verdict', 'drop', 'app', 'priority',
   'canary', 'channel', 'template')
 if not has[1] then return 0 end
+rings_are_sound(prefix, has[5])
+typed('list', queue)
+if canary ~= '' and canary ~= '0' then
+  for i = 5, 8 do whole('count', ARGV[i], 0, 2 ^ 32) end
+end
 if canary == '' then
   redis.call('HSET', lane, 'open', 1, 'refusals', 0, 'told', 1)  -- whoever opens it opens all
   void_suspects(prefix, has[5], id, has[8], has[9])
 elseif canary == '0' then
   redis.call('HSET', lane, 'canary', 0)
-elseif tonumber(has[7] or 0) == 0 then
+elseif (tonumber(has[7] or 0) or 0) == 0 then
   redis.call('HSET', lane, 'canary', canary, 'template_errors', ARGV[6], 'refusals', ARGV[7],
     'unknowns', ARGV[8])
 end

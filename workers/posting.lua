@@ -9,13 +9,16 @@
 -- ARGV  1 worker, then for each of KEYS the claims to mark: "item fence item fence …" (≤ 256 in all)
 -- Returns  the fences of those that are not this worker's any more: they must not be posted
 --@include flight
-local refused = {}
-for key = 1, #KEYS do
+local refused, found = {}, {}
+for key = 1, #KEYS do  -- all is read before anything is written
   local items, fences = {}, {}
-  for item, fence in string.gmatch(ARGV[key + 1], '(%S+) (%S+)') do
+  for item, fence in string.gmatch(ARGV[key + 1] or '', '(%S+) (%S+)') do
     items[#items + 1], fences[#fences + 1] = item, fence
   end
-  local entries, marked = redis.call('HMGET', KEYS[key], unpack(items)), {}
+  found[key] = { items, fences, redis.call('HMGET', KEYS[key], unpack(items)) }
+end
+for key, one in ipairs(found) do
+  local items, fences, entries, marked = one[1], one[2], one[3], {}
   for i, item in ipairs(items) do
     local mine, entry = ARGV[1] .. ' ' .. fences[i] .. ' ', entries[i]
     if not entry or string.sub(entry, 1, #mine) ~= mine then

@@ -14,20 +14,25 @@
 --       7 attempts, 8 sending lease (ms), 9 cursor ('0': the first page)
 -- Returns  {next cursor ('0': that was the last page), resumed, in doubt, set aside, unsent}
 --@include clock
+--@include check
 local lane, flight, queue, sending, stock, ledger =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local dead, id, prefix, ttl, attempts = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
-local margin, lease = 0, tonumber(ARGV[8])
+local dead, id, prefix, ttl = ARGV[3], ARGV[4], ARGV[5], whole('ttl_ms', ARGV[6], 1, 2 ^ 42)
+local attempts = whole('attempts', ARGV[7], 0, 2 ^ 32)
+local margin, lease = 0, whole('lease_ms', ARGV[8], 0, 2 ^ 42)
 --@include permit
 --@include ring
 --@include need
 --@include flight
 local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'open', 'unjudged', 'app',
   'priority', 'unsure_at_ms')
-local unjudged = has[4] ~= '1' and tonumber(has[5] or 0) or 0
+if not is_sound(prefix, id) or not has[2] then refuse('the keys of the broadcast', id) end
+rings_are_sound(prefix, has[6])
+typed('zset', sending)
+local unjudged = has[4] ~= '1' and num(has[5]) or 0
 local app = has[6]
 local resumed, doubted, aside, unsent, dropped = 0, 0, 0, 0, 0
-local drop, unsure_at = has[2] or '', tonumber(has[8] or 0)
+local drop, unsure_at = has[2] or '', num(has[8])
 
 local function return_unsent(item, openid, held)
   hand_back(prefix .. 'permits:' .. app .. ':' .. openid, prefix .. 'subs:' .. app .. ':' .. openid,
@@ -40,7 +45,7 @@ local function return_unsent(item, openid, held)
   if drop == '' and not left then return redis.call('LPUSH', queue, item) end
   local outcome = drop ~= '' and drop or 'cancelled'
   if left then write_outcome(prefix, id, item, outcome, ttl) end
-  redis.call('HINCRBY', lane, 'o:' .. outcome, 1)
+  bump(lane, 'o:' .. outcome, 1)
   dropped = dropped + 1
 end
 local next_cursor, page = page_of(flight, ARGV[9])
@@ -68,13 +73,13 @@ for _, item in ipairs(page) do
       frees_place = false
     end
     if frees_place and unjudged > 0 then
-      redis.call('HINCRBY', lane, 'unjudged', -1)
+      bump(lane, 'unjudged', -1)
       unjudged = unjudged - 1
     end
   end
 end
-if aside > 0 then redis.call('HINCRBY', lane, 'aside', aside) end
-if dropped > 0 then redis.call('HINCRBY', lane, 'done', dropped) end
+if aside > 0 then bump(lane, 'aside', aside) end
+if dropped > 0 then bump(lane, 'done', dropped) end
 if doubted + aside + dropped > 0 then need(prefix, id, now) end  -- complete, or a place is free
 if resumed + unsent > dropped then
   redis.call('PEXPIRE', queue, ttl)

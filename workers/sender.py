@@ -127,9 +127,8 @@ class Sender:
         self._server_time = server_time
         self._lines = {app: _Line() for app in settings.apps}
         self._turns: deque[_Line] = deque()
-        self._alone = len(settings.apps) == 1
+        self._only = next(iter(self._lines.values())) if len(self._lines) == 1 else None
         self._posting = 0
-        self._begun = 0
         self._connecting: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._posters: list[asyncio.Task[None]] = []
@@ -145,7 +144,6 @@ class Sender:
         lead_s = self._marker.lead_s
         for claim, envelope in claims:
             self._lines[claim.app].begun += 1
-            self._begun += 1
             begin, ahead = self._begin, claim.slot_at - now
             if needs_mark(claim):
                 begin, ahead = self._marker.put, ahead - lead_s
@@ -179,7 +177,7 @@ class Sender:
     def _refuse(self, claims: list[Claim]) -> None:
         """Hand back claims that could not be marked."""
         for claim in claims:
-            self._over(self._lines[claim.app])
+            self._lines[claim.app].begun -= 1
         self.hand_back(claims)
 
     def _begin_marked(self, claim: Claim, envelope: Envelope) -> None:
@@ -189,7 +187,7 @@ class Sender:
     def _room(self) -> int:
         """Return how many more claims are worth a mark: about as many as posters are free."""
         busy = len(self._posters) - len(self._idle) + self._marked_ahead
-        busy += sum(len(line.ready) for line in self._turns)
+        busy += sum(len(line.ready) for line in (self._turns if not self._only else [self._only]))
         return self._settings.in_flight + SPARE - busy
 
     def posts(self, app: str) -> int:
@@ -197,10 +195,11 @@ class Sender:
 
         May be called from any thread. What was taken and is not begun yet is not counted.
         """
-        if self._alone:
+        if self._only:
             return BATCH  # its hands are the bound
         begun = self._lines[app].begun
-        most = share(self._settings.in_flight, self._begun - begun, alone=False)
+        others = sum(line.begun for line in self._lines.values()) - begun
+        most = share(self._settings.in_flight, others, alone=False)
         return worth(most - begun, most, ENOUGH)
 
     def hand_back(self, claims: list[Claim]) -> None:
@@ -244,27 +243,25 @@ class Sender:
         """Let the next free poster have it; there are as many as there may be unanswered POSTs."""
         line = self._lines[claim.app]
         line.ready.append((claim, envelope))
-        if not line.listed:
-            line.listed = True
-            self._turns.append(line)
-        if not self._may_post(line):
-            return  # a poster that has done with another claim takes it
+        if not self._only:
+            if not line.listed:
+                line.listed = True
+                self._turns.append(line)
+            if not self._may_post(line):
+                return  # a poster that has done with another claim takes it
         if self._idle:
             self._idle.pop().set_result(None)
         elif len(self._posters) < self._settings.in_flight:
             self._posters.append(asyncio.get_running_loop().create_task(self._post_on()))
 
-    def _over(self, line: _Line) -> None:
-        """A claim is not on its way any more."""
-        line.begun -= 1
-        self._begun -= 1
-
     def _may_post(self, line: _Line) -> bool:
         others = self._posting - line.posting
-        return line.posting < share(self._settings.in_flight, others, alone=self._alone)
+        return line.posting < share(self._settings.in_flight, others, alone=False)
 
     def _next_line(self) -> _Line | None:
         """Return the next app that has a claim ready and may post it."""
+        if self._only:
+            return self._only if self._only.ready else None
         for _ in range(len(self._turns)):
             line = self._turns.popleft()
             if not line.ready:
@@ -295,8 +292,8 @@ class Sender:
                     with contextlib.suppress(Exception):  # perhaps posted; stale if settled already
                         self._put(claim, Reply(Fate.UNANSWERED, errmsg=type(error).__name__))
                 line.posting -= 1
+                line.begun -= 1
                 self._posting -= 1
-                self._over(line)
                 if self._marker.starved and self._room() > SPARE // 2:
                     self._marker.freed()
             called = loop.create_future()
@@ -315,7 +312,7 @@ class Sender:
             or token is None
             or self._draining
             or self._stops.cover(claim)
-            or not self._gates[claim.app].breaker.lets_pass()
+            or ((breaker := self._gates[claim.app].breaker).trouble and not breaker.lets_pass())
         ):
             self._gates[claim.app].unused += 1
             self._settler.put(Answer(claim, None, _UNSENT))
@@ -326,10 +323,10 @@ class Sender:
         reply = await self._wechat.send(claim.app, access_token, envelope, claim)
         verdict = self._judged(claim, reply)
         self._settler.put(Answer(claim, reply, verdict))
-        breaker = self._gates[claim.app].breaker
-        if breaker.silent or reply.fate is not Fate.ANSWERED:
-            self._note(claim.app, breaker, reply)
-        if verdict is DELIVERED and not self._gates[claim.app].level:
+        gate = self._gates[claim.app]
+        if gate.breaker.silent or reply.fate is not Fate.ANSWERED:
+            self._note(claim.app, gate.breaker, reply)
+        if verdict is DELIVERED and not gate.level:
             self._tokens[claim.app].accept(access_token)
             return
         try:

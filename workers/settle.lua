@@ -26,15 +26,19 @@
 --       complete, closed, queued (some are back)
 --@include reply
 --@include clock
+--@include check
 local sending, fence, stock, ledger = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local worker, prefix, app, lease = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local margin, ttl, canary = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
+local worker, prefix, app, lease = ARGV[3], ARGV[4], ARGV[5], whole('lease_ms', ARGV[6], 0, 2 ^ 42)
+local margin, ttl = whole('margin_ms', ARGV[7], 0, 2 ^ 42), whole('ttl_ms', ARGV[8], 1, 2 ^ 42)
+local canary = whole('canary', ARGV[9], 0, 2 ^ 32)
 --@include permit
 --@include ring
 --@include need
 --@include pace
 --@include flight
 sums = {}
+typed('zset', sending)
+whole('fence', redis.call('GET', fence) or '0', 0, 2 ^ 53)
 local DAY = 86400000
 local PARK = 1000  -- before the first delivery a user's next permit waits for the others' verdicts
 
@@ -42,20 +46,22 @@ local broadcasts, order = {}, {}
 local function broadcast(id)
   local known = broadcasts[id]
   if known then return known end
+  if not is_sound(prefix, id) then return end
   local lane = prefix .. 'lane:' .. id
-  local has = redis.call('HMGET', lane, 'open', 'drop', 'template_errors', 'refusals', 'unknowns',
+  local has = redis.pcall('HMGET', lane, 'open', 'drop', 'template_errors', 'refusals', 'unknowns',
     'unjudged', 'channel', 'template', 'state', 'verdict', 'priority', 'canary',
     'error_window', 'error_share', 'recent', 'recent_errors', 'unsure', 'paced_ms')
+  if not has[7] or not has[8] then return end
   local one = {
     id = id, lane = lane, open = has[1] == '1', drop = has[2] or '', counts = {}, done = 0,
     -- before the first delivery: how many this lane may put at risk, when it may any
-    limit = has[1] ~= '1' and tonumber(has[12] or 0) > 0 and tonumber(has[12]) or canary,
-    template_errors = tonumber(has[3] or 0), refusals = tonumber(has[4] or 0),
-    unknowns = tonumber(has[5] or 0), unjudged = tonumber(has[6] or 0), channel = has[7],
+    limit = has[1] ~= '1' and num(has[12]) > 0 and num(has[12]) or canary,
+    template_errors = num(has[3]), refusals = num(has[4]),
+    unknowns = num(has[5]), unjudged = num(has[6]), channel = has[7],
     template = has[8], running = has[9] == 'running', verdict = has[10] or '', moved = false,
-    window = tonumber(has[13] or 0), share = tonumber(has[14] or 1),
-    recent = tonumber(has[15] or 0), recent_errors = tonumber(has[16] or 0),
-    unsure = has[17] == '1', paced_ms = has[18], places = tonumber(has[12] or 0),
+    window = num(has[13]), share = num(has[14] or 1),
+    recent = num(has[15]), recent_errors = num(has[16]),
+    unsure = has[17] == '1', paced_ms = has[18], places = num(has[12]),
     priority = has[11], ring = prefix .. (has[11] == '1' and 'first:' or 'ring:') .. app,
     flight = prefix .. 'flight:' .. id, delayed = prefix .. 'delayed:' .. id,
     queue = prefix .. 'queue:' .. id, tries = prefix .. 'tries:' .. id,
@@ -80,7 +86,7 @@ local function pass_verdict(one, verdict)
     one.verdict = verdict
     redis.call('HSET', one.lane, 'verdict', verdict)
     need(prefix, one.id, now)
-    redis.call('LREM', one.ring, 0, one.id)
+    redis.pcall('LREM', one.ring, 0, one.id)
   end
 end
 
@@ -133,7 +139,7 @@ local function apply_fate(one, fate, openid, held)
         -- a wrong appid refuses everybody: believed once somebody was delivered in any lane
         -- (open.lua), or at the broadcast's end (adopt.lua)
         local count = math.max(0, count_of(subs, one.template))
-        redis.call('RPUSH', one.suspects, string.format('%s %d %d', openid, now, count))
+        redis.pcall('RPUSH', one.suspects, string.format('%s %d %d', openid, now, count))
         redis.call('PEXPIRE', one.suspects, ttl)
       end
     end
@@ -169,8 +175,8 @@ local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
   elseif outcome == 'delivered' and msgid ~= '-' then
     -- its receipt may have come first, and say that it failed after all
     local receipts, name = prefix .. 'receipts:' .. app .. ':' .. openid, one.template .. ' ' .. msgid
-    local early = redis.call('HGET', receipts, name)
-    if early then
+    local early = redis.pcall('HGET', receipts, name)
+    if type(early) == 'string' then
       local code = string.match(early, '^%S+')
       if code ~= '0' then outcome, value = by_receipt(code) end
       redis.call('HDEL', receipts, name)  -- it was this send's: no doubt may take it
@@ -181,7 +187,7 @@ local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
   if msgid ~= '-' and name == openid then
     local bucket = bucket_and_openid(item)
     local key = prefix .. 'msgids:' .. one.id .. ':' .. bucket
-    redis.call('HSET', key, openid, msgid)
+    redis.pcall('HSET', key, openid, msgid)
     redis.call('PEXPIRE', key, DAY)
   end
   end_flight(one, item, openid, held)
@@ -210,7 +216,7 @@ local function wait(one, item, openid, held, tried, delay)
     redis.call('HSET', one.tries, item, tried)
     redis.call('PEXPIRE', one.tries, ttl)
   end
-  delay_until(one, item, now + delay)
+  delay_until(one, item, now + num(delay))
   return 'later'
 end
 
@@ -227,7 +233,8 @@ end
 local function settle(row)
   local id, item, token, action, fate, outcome, errcode, delay, streak, skip, msgid = string.match(
     row, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-  local one = broadcast(id)
+  local one = id and broadcast(id)
+  if not one then return 'stale' end
   -- single messages have nothing in common but their template: one's content says nothing of others
   if outcome == 'bad_data' and is_carrier(id) then streak = '-' end
   local _, openid = bucket_and_openid(item)
@@ -247,7 +254,7 @@ local function settle(row)
     end_lease(openid, held)
     write_flight(one.flight, item, '-', token, held.member, held.expires, held.since,
       held.tries + 1, '1')
-    delay_until(one, item, now + delay)
+    delay_until(one, item, now + num(delay))
     if errcode ~= '0' then count(one, 'e:' .. errcode) end
     return 'later'
   end
@@ -280,7 +287,7 @@ local function settle(row)
 
   if action == 'swap' then
     apply_fate(one, fate, openid, held)
-    local busy = tonumber(redis.call('ZSCORE', sending, openid) or 0)
+    local busy = num(redis.call('ZSCORE', sending, openid))
     busy = busy > now and busy ~= held.since + lease  -- by then the user's turn had passed on
     local dropped = dropped_as(one, item)
     local worn_out = fate == 'void' and not is_forgotten(members_of(item), openid)
@@ -291,13 +298,13 @@ local function settle(row)
     judge(one, streak, errcode, row_next)
     if row_next then return row_next end
     if dropped then return wait(one, item, openid, held, 0, 0) end
-    if fate == 'back' then return wait(one, item, openid, held, held.tries + 1, tonumber(delay)) end
+    if fate == 'back' then return wait(one, item, openid, held, held.tries + 1, num(delay)) end
     if (not one.open or busy) and not worn_out then return wait(one, item, openid, held, held.tries, PARK) end
     return finish(one, item, openid, held, outcome, errcode, '-', streak)
   end
   judge(one, streak, errcode, false)
   apply_fate(one, fate, openid, held)
-  if action == 'delay' then return wait(one, item, openid, held, held.tries + 1, tonumber(delay)) end
+  if action == 'delay' then return wait(one, item, openid, held, held.tries + 1, num(delay)) end
   return finish(one, item, openid, held, outcome, errcode, msgid, streak)
 end
 
@@ -313,7 +320,7 @@ for _, one in ipairs(order) do
       redis.call('HSET', one.lane, 'recent', one.recent, 'recent_errors', one.recent_errors)
     end
   end
-  for field, n in pairs(one.counts) do redis.call('HINCRBY', one.lane, field, n) end
+  for field, n in pairs(one.counts) do bump(one.lane, field, n) end
   if one.moved then
     redis.call('HSET', one.lane, 'open', one.open and 1 or 0, 'unjudged', one.unjudged,
       'template_errors', one.template_errors, 'refusals', one.refusals, 'unknowns', one.unknowns)
@@ -330,7 +337,7 @@ for _, one in ipairs(order) do
   local complete = false
   if one.done > 0 or one.doubted then
     local has = redis.call('HMGET', one.lane, 'split', 'done', 'total')
-    complete = has[1] == 'done' and tonumber(has[2] or 0) >= tonumber(has[3] or 0)
+    complete = has[1] == 'done' and num(has[2]) >= num(has[3])
   end
   if one.opened then
     void_suspects(prefix, app, one.id, one.channel, one.template)

@@ -15,11 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-import redis
-
 from producers import keys, logs, scripts
 from producers.events import DutyFailed, MessageSettled, StoreUnreachable
-from producers.retry import LOST, pause_s
+from producers.retry import pause_s
 from producers.settings import Settings, ms
 from producers.store import Client
 from producers.words import PermitKind
@@ -163,7 +161,7 @@ class Settler:
         while True:
             try:
                 results: list[str] = await self._script(keys=script_keys, args=args)
-            except (*LOST, redis.ResponseError) as error:
+            except Exception as error:  # noqa: BLE001  (else nothing of this lane is ever settled)
                 # a full or read-only server refuses as it loses: the answers wait, in hand
                 attempt += 1
                 logs.emit(StoreUnreachable("settling", type(error).__name__, attempt))

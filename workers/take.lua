@@ -30,11 +30,15 @@
 --       that gave nothing; "rest": nothing more of what stands there can be taken now
 --@include reply
 --@include clock
+--@include check
 local first, ring, sending, fence, stock, ledger =
   KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local worker, prefix, app = ARGV[3], ARGV[4], ARGV[5]
-local max, lease, margin, ttl = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
-local horizon_ms = tonumber(ARGV[10])
+local max, lease = whole('max', ARGV[6], 1, 1000), whole('lease_ms', ARGV[7], 0, 2 ^ 42)
+local margin, ttl = whole('margin_ms', ARGV[8], 0, 2 ^ 42), whole('ttl_ms', ARGV[9], 1, 2 ^ 42)
+local horizon_ms = whole('horizon_ms', ARGV[10], 0, 2 ^ 32)
+typed('zset', sending)
+local lengths = { [first] = redis.call('LLEN', first), [ring] = redis.call('LLEN', ring) }
 --@include permit
 --@include ring
 --@include need
@@ -47,8 +51,8 @@ local QUIET = 128  -- broadcasts visited for nothing: the next take goes on behi
 local AHEAD = 2200  -- a broadcast with a slow rate is back in the ring so long before its slot
 local allowance, allowed_at, wait_ms = {}, {}, {}
 for i = 11, #ARGV, 4 do
-  wait_ms[ARGV[i]] = tonumber(ARGV[i + 3])
-  allowance[ARGV[i]], allowed_at[ARGV[i]] = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  wait_ms[ARGV[i]] = num(ARGV[i + 3])
+  allowance[ARGV[i]], allowed_at[ARGV[i]] = num(ARGV[i + 1]), num(ARGV[i + 2])
 end
 
 local rows, claimed, looked, quiet_visits = {}, 0, 0, 0
@@ -58,22 +62,23 @@ local last_fence = tonumber(redis.call('INCRBY', fence, max)) - max
 -- first delivery unjudged, template-refused and refused ones hold their place (K refusals in a row
 -- pause), while a resumed message has its place already. Then, whether it is closed, and the places.
 local function may_claim(id, has, want)
-  local rate, closed = tonumber(has[9] or 0), has[5] ~= '1'
+  local rate, closed = num(has[9]), has[5] ~= '1'
   if rate > 0 then
     if allowed_at[id] ~= rate then allowance[id], allowed_at[id], wait_ms[id] = nil, rate, nil end
     allowance[id] = allowance[id] or math.max(1, math.floor(rate * horizon_ms / 1000))
     want = math.min(want, allowance[id])
   end
   if not closed then return want, want, false, want end
-  local places = tonumber(has[6] or 0) - tonumber(has[7] or 0) - tonumber(has[8] or 0)
-    - tonumber(has[13] or 0)
+  local places = num(has[6]) - num(has[7]) - num(has[8])
+    - num(has[13])
   return want, math.min(want, places), true, places
 end
 
 -- One message: returns the row of its claim, or nothing.
 local function claim_for(item, id, channel, template, keys, tally)
   local bucket, openid = bucket_and_openid(item)
-  if redis.call('HEXISTS', prefix .. 'outcomes:' .. id .. ':' .. bucket, openid) == 1 then return end
+  if not openid then return end
+  if redis.pcall('HEXISTS', prefix .. 'outcomes:' .. id .. ':' .. bucket, openid) ~= 0 then return end
   local until_ms = redis.call('ZSCORE', sending, openid)
   -- no turn is so long: one that lies further ahead is from before the clock was set back
   if until_ms and tonumber(until_ms) > now and tonumber(until_ms) < now + FAR then
@@ -84,12 +89,12 @@ local function claim_for(item, id, channel, template, keys, tally)
   local member, expires, tried, resumed
   local deadline, payload
   if keys.mail then
-    deadline, payload = string.match(redis.call('HGET', keys.mail, item) or '', '^(%d+) (.*)$')
+    deadline, payload = string.match(text_of(redis.pcall('HGET', keys.mail, item)), '^(%d+) (.*)$')
   end
   local waiting = redis.call('HGET', keys.flight, item)
   if waiting then
     local held = read_flight(waiting)
-    if held.worker ~= '-' then return end  -- in flight: it is not a waiting message
+    if not held or held.worker ~= '-' then return end  -- in flight: it is not a waiting message
     if keys.mail and not payload then  -- its content is gone, and it was perhaps sent
       doubt(prefix, app, id, prefix .. 'lane:' .. id, keys.flight, item, held, ttl)
       return
@@ -109,7 +114,7 @@ local function claim_for(item, id, channel, template, keys, tally)
       tally.no_permit = tally.no_permit + 1
       return
     end
-    tried = keys.tried and tonumber(redis.call('HGET', keys.tries, item) or 0) or 0
+    tried = keys.tried and num(redis.call('HGET', keys.tries, item)) or 0
     resumed = as_claimed(member)
     tally.fresh = tally.fresh + 1
   end
@@ -123,7 +128,8 @@ end
 -- One broadcast's turn. Returns false when it leaves the ring, for nothing of it can be claimed now.
 local function visit(id, quantum)
   local lane = prefix .. 'lane:' .. id
-  local has = redis.call('HMGET', lane, 'state', 'verdict', 'channel', 'template', 'open', 'canary',
+  if not is_sound(prefix, id) then return false end
+  local has = redis.pcall('HMGET', lane, 'state', 'verdict', 'channel', 'template', 'open', 'canary',
     'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop', 'refusals',
     'unsure', 'paced_ms')
   if has[1] ~= 'running' or has[2] ~= '' or has[12] ~= '' then return false end
@@ -158,11 +164,11 @@ local function visit(id, quantum)
     if tally[outcome] > 0 then
       note_pace(prefix, id, lane, has[15])
       has[15] = now
-      redis.call('HINCRBY', lane, 'o:' .. outcome, tally[outcome])
-      redis.call('HINCRBY', lane, 'done', tally[outcome])
+      bump(lane, 'o:' .. outcome, tally[outcome])
+      bump(lane, 'done', tally[outcome])
     end
   end
-  if closed and tally.fresh > 0 then redis.call('HINCRBY', lane, 'unjudged', tally.fresh) end
+  if closed and tally.fresh > 0 then bump(lane, 'unjudged', tally.fresh) end
   if tally.delayed > 0 then
     redis.call('PEXPIRE', keys.delayed, ttl)
     need(prefix, id, now + DELAY)
@@ -172,7 +178,7 @@ local function visit(id, quantum)
     redis.call('SADD', prefix .. 'flying', id)
   end
   local left = redis.call('LLEN', queue)
-  local low = has[10] ~= 'done' and not keys.mail and left < tonumber(has[11]) / 2
+  local low = has[10] ~= 'done' and not keys.mail and left < num(has[11]) / 2
   if low then need(prefix, id, now + 1000) end  -- should whoever is told now not split
   if #mine > 0 or low then
     rows[#rows + 1] = string.format('B %s %d %d %s', id, low and 1 or 0, closed and 1 or 0, has[9] or 0)
@@ -182,7 +188,7 @@ local function visit(id, quantum)
   if allowance[id] then allowance[id] = allowance[id] - #mine end
   if left == 0 and has[10] == 'done' then
     local count = redis.call('HMGET', lane, 'done', 'total')
-    if tonumber(count[1] or 0) >= tonumber(count[2] or 0) then
+    if num(count[1]) >= num(count[2]) then
       rows[#rows + 1] = 'Q ' .. id
       need(prefix, id, now)
     end
@@ -201,7 +207,7 @@ end
 
 local standing, more = 0, false
 for _, turns in ipairs({ first, ring }) do
-  local length = redis.call('LLEN', turns)
+  local length = lengths[turns]
   local quantum, turn, quiet = math.ceil((max - claimed) / length), 0, 0
   while length > 0 and quiet < length do
     if claimed >= max or looked >= 4 * max + 256 or quiet_visits >= QUIET then
@@ -230,7 +236,7 @@ end
 write_sums()
 if claimed > 0 then redis.call('PEXPIRE', sending, lease + 60000) end
 if standing == 0 then
-  redis.call('SREM', prefix .. 'busy', app)
+  redis.pcall('SREM', prefix .. 'busy', app)
 else
   rows[#rows + 1] = more and (looked > 0 and 'more' or 'soon') or 'rest'
 end

@@ -13,6 +13,7 @@ local stock, ledger = KEYS[1], KEYS[2]
 local MOST_HOURS = 400
 local hour = math.floor(now / 3600000)
 local known = tonumber(redis.call('HGET', stock, 'trimmed') or nil)
+if known and not (known >= 0 and known <= hour and known % 1 == 0) then known = nil end
 redis.call('HLEN', ledger)
 if known == hour then return 0 end
 local from = known

@@ -14,9 +14,15 @@
 --       8 sealed (1 or 0)
 -- Returns  1 kept or counted, 0 full, -1 the signature came with another body, -2 not fresh
 --@include clock
+--@include check
 local DAY = 86400000
-local push, most, signed, max_age, digest =
-  ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local push, digest = ARGV[3], ARGV[7]
+local most, signed = whole('most', ARGV[4], 0, 2 ^ 32), whole('timestamp_ms', ARGV[5], -(2 ^ 53), 2 ^ 53)
+local max_age = whole('max_age_ms', ARGV[6], 0, 2 ^ 42)
+if not digest then refuse('digest', digest) end
+typed('list', KEYS[1])
+typed('hash', KEYS[2])
+typed('string', KEYS[3])
 if max_age > 0 and math.abs(now - signed) > max_age then return -2 end
 if digest ~= '' and max_age > 0 then
   -- twice: one that was signed ahead of our clock stays fresh for that long
@@ -31,6 +37,6 @@ if word == 'stored' then
   redis.call('RPUSH', KEYS[1], string.format('%d %s', now, push))
   redis.call('PEXPIRE', KEYS[1], 7 * DAY)
 end
-redis.call('HINCRBY', KEYS[2], word, 1)
+bump(KEYS[2], word, 1)
 redis.call('PEXPIRE', KEYS[2], 30 * DAY)
 return word == 'full' and 0 or 1

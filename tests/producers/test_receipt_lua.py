@@ -78,6 +78,29 @@ def test_a_receipt_that_came_first_is_used_up_by_the_send_whose_msgid_it_has(lan
     assert outcome(lane, "b2") == "in_doubt"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "fits"),
+    [(5000, None, True), (5001, None, False), (None, 5000, True), (None, 5001, False)],
+)
+@pytest.mark.parametrize("first", ["the answer", "the receipt"])
+def test_a_receipt_fits_a_doubt_from_five_seconds_before_its_send_to_five_after_its_end(
+    lane: Lane, before: int | None, after: int | None, fits: bool, first: str
+) -> None:
+    """So much may WeChat's clock differ from ours; what is further away is another send's."""
+    start(lane, "b1")
+    claim, began = lane.take_one(), lane.now_ms
+    ends = began + 3000
+    at_ms = began - before if before is not None else ends + (after or 0)
+    what = {"msgid": "m1", "at_ms": at_ms}
+    if first == "the receipt":
+        assert lane.receipt("anna", "b1", **what) == ("", "kept")
+    lane.now_ms = ends
+    lose(lane, claim)
+    if first == "the answer":
+        assert lane.receipt("anna", "b1", **what) == (("b1", "delivered") if fits else ("", "kept"))
+    assert outcome(lane, "b1").split(" ")[0] == ("delivered" if fits else "in_doubt")
+
+
 def test_two_receipts_that_came_first_settle_no_doubt_by_time(lane: Lane) -> None:
     start(lane, "b1")
     claim = lane.take_one()

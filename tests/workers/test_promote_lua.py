@@ -1,7 +1,7 @@
 """keep.lua promotes: delayed messages whose time has come go to the front of the queue."""
 
 import pytest
-from lane_driver import TTL, Lane
+from lane_driver import TTL, Lane, form, row
 
 
 def delay(lane: Lane, **waits: int) -> None:
@@ -27,8 +27,21 @@ def test_at_most_the_limit_is_promoted_the_longest_due_first(lane: Lane) -> None
     lane.start("b1")
     delay(lane, anna=-3, bert=-2, carl=-1)
     assert lane.promote("b1", messages=2) == 2
-    assert set(lane.queue("b1")) == {"anna", "bert"}
+    assert lane.queue("b1") == ["anna", "bert"]
     assert lane.promote("b1", messages=2) == 1
+
+
+def test_what_is_put_back_comes_before_what_was_promoted_and_that_in_the_order_of_its_time(
+    lane: Lane,
+) -> None:
+    lane.give("dora", form("D"))
+    lane.start("b1", "dora", "queued", open=1)
+    claim = lane.take_one()
+    delay(lane, carl=-1, anna=-3, bert=-2)
+    assert lane.promote("b1") == 3
+    assert lane.queue("b1") == ["anna", "bert", "carl", "queued"]
+    lane.settle(row(claim, "requeue", "back"))
+    assert lane.queue("b1") == ["dora", "anna", "bert", "carl", "queued"]
 
 
 def test_a_broadcast_joins_the_ring_once(lane: Lane) -> None:

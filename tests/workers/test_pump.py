@@ -325,6 +325,46 @@ async def test_swapped_claims_get_slots_before_anything_is_taken(
         assert not bench.hands.swapped
 
 
+# -- what cannot be read ------------------------------------------------------------------------
+
+
+async def test_claims_whose_spec_is_gone_by_the_time_they_are_reserved_are_handed_back(
+    client: "redis.Redis", shop_settings: Maker, lines: list[Any]
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(6, each=2)
+    gone, sound = stall.broadcast(), stall.broadcast()
+    client.delete(keys.home(stall.broadcasts.home_lane(gone), gone))
+    async with pumping(settings, in_flight=6) as bench:
+        claims = await bench.next_batch()
+        assert {claim.broadcast for claim in claims} == {sound}
+        assert {claim.broadcast for claim in bench.handed_back} == {gone}
+        check_held(stall, sound, claims)
+        check_held(stall, gone, bench.handed_back)
+        (line,) = [line for line in lines if line["event"] == "app_failed"]
+        assert (line["app"], line["during"]) == ("shop", f"reading {gone}")
+        assert bench.gate.not_before > asyncio.get_running_loop().time()  # not at once again
+        day_count = client.hget(keys.limiter("shop"), "day_count")
+        assert int(day_count) == len(claims), "they cost no slot"
+
+
+async def test_swapped_claims_whose_spec_is_gone_are_handed_back(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(2)
+    broadcast = stall.broadcast()
+    async with pumping(settings) as bench:
+        claims = await bench.next_batch()
+        bench.pump._specs.clear()
+        client.delete(keys.home(stall.broadcasts.home_lane(broadcast), broadcast))
+        bench.hands.swapped.extend(claims)
+        assert await bench.next_batch(0.05) == []
+        assert bench.handed_back == claims
+
+
 # -- lost requests and replies ------------------------------------------------------------------
 
 

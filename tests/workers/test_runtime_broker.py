@@ -19,10 +19,14 @@ from send_path import APP, OUTSIDE_TOKEN, Stall
 import workers
 from producers import jobs, keys, scripts
 from producers.jobs import Jobs
+from producers.sandbox import FaultAction, FaultRule, SandboxConfig
+from producers.sandbox.latency import Latency
+from producers.sandbox_thread import SandboxThread
 from producers.settings import Settings
 from workers.broker import Lifecycle, SendConsumer, UvloopAsyncIO, WorkBroker
 from workers.runtime import Runtime
 
+SEND = "/cgi-bin/message/wxopen/template/send"
 IMPORTING = """
 import json, sys, threading
 seen = []
@@ -142,15 +146,15 @@ def boot(
     client: "redis.Redis",
     make_settings: Callable[..., Settings],
     loop: asyncio.AbstractEventLoop,
-) -> Iterator[Callable[[], WorkBroker]]:
+) -> Iterator[Callable[..., WorkBroker]]:
     """Give a starter of a broker with a runtime, whose token lies in Redis."""
     client.set(OUTSIDE_TOKEN, "outside-token-1", ex=3600)
     brokers: list[WorkBroker] = []
 
-    def started() -> WorkBroker:
+    def started(wechat_url: str = "http://127.0.0.1:9") -> WorkBroker:
         broker = WorkBroker()
-        # a POST to nobody would be sent back; no test here posts
-        settings = make_settings(app=APP, wechat_url="http://127.0.0.1:9", canary=1000)
+        # a POST to nobody would be sent back; hardly a test here posts
+        settings = make_settings(app=APP, canary=1000, wechat_url=wechat_url)
         broker.open(Runtime(settings, loop))
         brokers.append(broker)
         return broker
@@ -357,6 +361,33 @@ def test_a_stopped_worker_leaves_nothing_behind(
     assert stall.ledger() == {"collected": 5, "available": 5}
     assert client.zcard(keys.WORKERS) == 0
     assert broker.consume(jobs.SEND).__next__() is None
+
+
+def test_claims_that_were_swapped_while_it_drained_are_handed_back(
+    boot: Callable[..., WorkBroker], client: "redis.Redis", eventually: Callable[..., Any]
+) -> None:
+    """The first permit proves dead while the worker drains: the next one is free again."""
+    dead = FaultRule(action=FaultAction.ERRCODE, errcode=41028, api="send")
+    with SandboxThread(SandboxConfig(latency=Latency(fixed_ms=1000), faults=(dead,))) as wechat:
+        broker = boot(wechat_url=wechat.url)
+        runtime = runtime_of(broker)
+        stall = Stall(client, runtime.settings)
+        stall.form_ids(5, each=2)
+        broadcast = stall.broadcast()
+        client.hset(keys.lane_broadcast(0, broadcast), "open", "1")
+        message = next_batch(broker.consume(jobs.SEND))
+        runtime.send(message.args[0])
+
+        def posted() -> int:
+            return int(wechat.stats()["apis"].get(SEND, {"requests": 0})["requests"])
+
+        eventually(lambda: posted() == 5, "all are posted")
+        runtime.stop()
+    assert runtime.hands.held == 0
+    assert stall.flight(broadcast) == {}
+    assert sorted(stall.queue(broadcast)) == [f"o{user}" for user in range(5)]
+    assert stall.ledger() == {"collected": 10, "void": 5, "available": 5}
+    assert client.zcard(keys.WORKERS) == 0
 
 
 def test_a_stopped_worker_closes_every_connection_that_it_opened(

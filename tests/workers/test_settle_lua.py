@@ -705,3 +705,39 @@ def test_a_late_swap_does_not_begin_while_another_message_is_sent_to_the_user(
     lane.deliver(following, "w2")
     assert (lane.sending(), lane.flight("b1")) == ({}, {})
     lane.check_ledger("b1", "b2")
+
+
+# -- the error budget ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("errors", "verdict"), [(2, ""), (3, "pause 0")])
+def test_a_share_of_errors_that_is_just_met_pauses_nothing_and_one_more_does(
+    lane: Lane, errors: int, verdict: str
+) -> None:
+    claims = running(lane, *names(8), open=1, error_window=8, error_share=0.25)
+    ends = [("failed" if number < errors else "delivered") for number in range(8)]
+    for claim, outcome in zip(claims[:7], ends, strict=False):
+        lane.settle(row(claim, "settle", "spent", outcome))
+        assert lane.copy("b1")["verdict"] == ""  # a window is judged when it is full
+    lane.settle(row(claims[7], "settle", "spent", ends[7]))
+    copy = lane.copy("b1")
+    assert (copy["verdict"], copy["recent"], copy["recent_errors"]) == (verdict, "0", "0")
+    assert lane.ring() == ([] if verdict else lane.ring())
+
+
+@pytest.mark.parametrize("outcome", ["failed", "bad_data", "in_doubt"])
+def test_each_window_is_judged_on_its_own(lane: Lane, outcome: str) -> None:
+    claims = running(lane, *names(6), open=1, error_window=3, error_share=0.5)
+    for claim, end in zip(claims, ["delivered", "delivered", outcome, outcome], strict=False):
+        lane.settle(row(claim, "settle", "spent", end))
+    assert lane.copy("b1")["verdict"] == ""  # two of three, but not of one window
+    lane.settle(row(claims[4], "settle", "spent", outcome))
+    lane.settle(row(claims[5], "settle", "spent", "delivered"))
+    assert lane.copy("b1")["verdict"] == "pause 0"
+
+
+@pytest.mark.parametrize("outcome", ["refused", "no_permit", "invalid_user"])
+def test_what_is_the_users_own_affair_is_no_error(lane: Lane, outcome: str) -> None:
+    claims = running(lane, *names(3), open=1, error_window=3, error_share=0.1)
+    lane.settle(*(row(claim, "settle", "spent", outcome) for claim in claims))
+    assert lane.copy("b1")["verdict"] == ""

@@ -411,3 +411,20 @@ def test_a_stretch_of_users_without_permits_does_not_end_the_take(lane: Lane) ->
 def test_an_empty_lane_gives_nothing(lane: Lane) -> None:
     taken = lane.take()
     assert (taken.claims, taken.low, taken.closed, taken.complete) == ([], [], [], [])
+
+
+# -- what lives how long ------------------------------------------------------------------------
+
+
+def test_claims_and_what_the_canary_put_back_live_as_long_as_their_broadcast(lane: Lane) -> None:
+    """A queue that was popped empty and filled again is a new key."""
+    openids = ["anna", "bert", "carl", "dora"]
+    lane.collect({openid: [form(openid)] for openid in openids})
+    lane.start("b1", *openids, canary=1)
+    claim = lane.take_one()
+    lane.settle(row(claim, "keep", "keep", errcode=-1, delay=1000))
+    lane.client.rpush(lane.key("ring", "shop"), "b1")
+    assert lane.take().claims == []  # its only place is held: all others are put back …
+    assert lane.queue("b1") == ["bert", "carl", "dora"]  # … in their order
+    for name in ("queue", "flight"):
+        assert TTL - 60_000 < lane.client.pttl(lane.key(name, "b1")) <= TTL, name
