@@ -158,7 +158,10 @@ class Keeper:
         begun = time.monotonic()
         if not patient:
             self._quiet.clear()
-        more = self._look(self._net())
+        more = self._look([])
+        net = self._net()
+        if net:
+            more = self._look(net) or more
         while True:
             adopted = self._serve(begun + _PASS_S)
             if adopted:
@@ -224,7 +227,7 @@ class Keeper:
     def _net(self) -> list[str]:
         """Return some active broadcasts that are to be made due, a few a second."""
         now = time.monotonic()
-        if now < self._next_part or (self._rounds and 0 not in self._held):
+        if now < self._next_part or 0 not in self._held:
             return []
         if now >= self._next_round:
             self._next_round = now + _ROUND_S
