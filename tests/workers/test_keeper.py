@@ -506,7 +506,7 @@ def test_without_the_first_lane_nobody_casts_it(ward: Ward) -> None:
     ward.form_ids(5)
     broadcast = ward.broadcast()
     ward.nothing_is_due()
-    ward.client.set(keys.keeper(0), "somebody else", px=60_000)
+    ward.client.set(keys.keeper(0), "somebody else", px=3_000)
     ward.keeper.run_once()
     assert all(not ward.client.zcard(keys.due(number)) for number in range(4))
     assert ward.broadcasts.status(broadcast).state == State.RUNNING
