@@ -156,7 +156,7 @@ class Audiences:
         self,
         app: str,
         name: str,
-        rows: Iterable[bytes],
+        rows: Iterable[bytes | str],
         on_progress: Callable[[ImportReport], None] | None = None,
     ) -> ImportReport:
         """Add the openids of a file to an audience, in constant memory.
@@ -190,7 +190,7 @@ class Audiences:
         self,
         app: str,
         name: str,
-        rows: Iterable[bytes],
+        rows: Iterable[bytes | str],
         on_progress: Callable[[ImportReport], None] | None = None,
     ) -> ImportReport:
         """Make the openids of a file an audience's only members, in constant memory.
@@ -235,7 +235,7 @@ class Audiences:
         self,
         app: str,
         name: str,
-        rows: Iterable[bytes],
+        rows: Iterable[bytes | str],
         on_progress: Callable[[RemovalReport], None] | None = None,
     ) -> RemovalReport:
         """Take the openids of a file out of an audience, in constant memory.
@@ -536,7 +536,7 @@ def _arguments(members: dict[int, list[str]]) -> list[str | int]:
 
 
 def _batches(
-    rows: Iterable[bytes], report: ImportReport | RemovalReport, settings: Settings
+    rows: Iterable[bytes | str], report: ImportReport | RemovalReport, settings: Settings
 ) -> Iterator[tuple[int, dict[int, list[str]]]]:
     """Yield (lane, its openids by bucket), some thousand at a time; bad rows go to the report."""
     waiting: dict[int, dict[int, list[str]]] = {}

@@ -42,6 +42,8 @@ def check_key(key: str) -> None:
     Raises:
         InvalidInputError: it may not.
     """
+    if not isinstance(key, str):
+        raise InvalidInputError([f"key: a text, not {type(key).__name__}"])
     if key and not (len(key) <= 128 and key.isascii() and key.isprintable() and " " not in key):
         raise InvalidInputError(["key: 1-128 visible ASCII characters without blanks"])
 

@@ -213,6 +213,6 @@ class LoginUnavailableError(DoorError):
 class StoreUnavailableError(WxbroadcastError):
     """Redis did not answer within the deadline or the bounded retries, or cannot do what was asked.
 
-    Nobody knows whether the last step was made. The same call again, with the same key where it has
-    one, loses and doubles nothing.
+    Nobody knows whether the last step was made. The same call again loses nothing, and doubles
+    nothing: but a message or a broadcast that has no key.
     """

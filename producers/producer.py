@@ -20,7 +20,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
-from producers import deadline, store
+from producers import deadline, isolation, store
 from producers import settings as settings_module
 from producers.audiences import ALL, AudiencePage, Audiences, ImportReport, RemovalReport
 from producers.broadcasts import Broadcasts, Created
@@ -84,15 +84,28 @@ class _Place:
     that come first at once may both make them; either works.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | None) -> None:
         self._settings = settings
-        self._parts = _Parts(settings)
+        self._parts: _Parts | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings; where none were given, those that hold when they are first needed."""
+        if self._settings is None:
+            self._settings = settings_module.load()
+        return self._settings
 
     @property
     def here(self) -> _Parts:
-        if self._parts.pid != os.getpid():
-            self._parts = _Parts(self._settings)
+        isolation.admit(self.settings)
+        if self._parts is None or self._parts.pid != os.getpid():
+            self._parts = _Parts(self.settings)
         return self._parts
+
+    def close(self) -> None:
+        """Close what this process has opened."""
+        if self._parts is not None and self._parts.pid == os.getpid():
+            self._parts.close()
 
 
 class Producer:
@@ -107,32 +120,44 @@ class Producer:
             )
 
     **Timeout.** Each call ends within it, retries and pauses included, with `StoreUnavailableError`
-    when Redis has not answered; nobody knows then whether the last step was made, and the same call
-    with the same key loses and doubles nothing. What works batch by batch (`collect` and
-    `collect_lines` of many, `import_audience`, `replace_audience`, `remove_from_audience`,
-    `delete_audience`, `forget_user`, `forecast`, `iterate_recipients`, each look of `watch`) has it
-    for each batch, the reading of your iterable left out. A name server that is silent is not ours
-    to bound.
+    when Redis has not answered; nobody knows then whether the last step was made. The same call
+    again loses nothing, and doubles nothing either where it has a key: give `message` and
+    `broadcast` one. What works batch by batch (`collect` and `collect_lines` of many,
+    `import_audience`, `replace_audience`, `remove_from_audience`, `delete_audience`,
+    `forget_user`, `forecast`, `iterate_recipients`, each look of `watch`) has it for each batch,
+    the reading of your iterable left out. A name server that is silent is not ours to bound.
 
     Args:
-        settings: default: from the environment and ``.env``.
+        settings: default: from the environment and ``.env``, read at the first call,
+            so that one that is made where a module is loaded is good in tests, too.
         timeout: of each call, in seconds or as a timedelta; default: the setting
             ``producer_timeout``. `within` gives another one to single calls.
 
     Raises:
-        SettingsError: a setting is missing or wrong.
         InvalidInputError: the timeout is none.
 
-    Every call may raise `StoreUnavailableError`, and the first one `LayoutMismatchError`: the
-    deployment was born with other lanes or buckets.
+    Every call may raise `StoreUnavailableError`; the first one `SettingsError`, for a setting that
+    is missing or wrong, and `LayoutMismatchError`: the deployment was born with other lanes or
+    buckets.
     """
 
     def __init__(
         self, settings: Settings | None = None, *, timeout: timedelta | float | None = None
     ) -> None:
-        self.settings = settings or settings_module.load()
-        self._place = _Place(self.settings)
-        self._timeout_s = _seconds(self.settings.producer_timeout if timeout is None else timeout)
+        self._place = _Place(settings)
+        self._timeout_s = None if timeout is None else _seconds(timeout)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings; without any given they are read at the first call, and kept."""
+        return self._place.settings
+
+    @property
+    def timeout_s(self) -> float:
+        """How long each call may take in all, in seconds."""
+        if self._timeout_s is None:
+            return _seconds(self.settings.producer_timeout)
+        return self._timeout_s
 
     def within(self, timeout: timedelta | float) -> Self:
         """Return this producer with another timeout for each call; they share their connections.
@@ -153,7 +178,7 @@ class Producer:
     def _call(self) -> Iterator[_Parts]:
         """Give the parts of this process to one call, within its deadline."""
         parts = self._place.here
-        with deadline.within(self._timeout_s):
+        with deadline.within(self.timeout_s):
             parts.check_layout()
             yield parts
 
@@ -167,12 +192,12 @@ class Producer:
         with self._call() as here:
             return here.collector.collect_lines(app, lines)
 
-    def import_audience(self, app: str, name: str, rows: Iterable[bytes]) -> ImportReport:
+    def import_audience(self, app: str, name: str, rows: Iterable[bytes | str]) -> ImportReport:
         """Add openids to an audience; see `Audiences.import_rows`."""
         with self._call() as here:
             return here.audiences.import_rows(app, name, rows)
 
-    def replace_audience(self, app: str, name: str, rows: Iterable[bytes]) -> ImportReport:
+    def replace_audience(self, app: str, name: str, rows: Iterable[bytes | str]) -> ImportReport:
         """Make openids an audience's only members; see `Audiences.replace_rows`."""
         with self._call() as here:
             return here.audiences.replace_rows(app, name, rows)
@@ -182,7 +207,9 @@ class Producer:
         with self._call() as here:
             return here.audiences.count(app, name)
 
-    def remove_from_audience(self, app: str, name: str, rows: Iterable[bytes]) -> RemovalReport:
+    def remove_from_audience(
+        self, app: str, name: str, rows: Iterable[bytes | str]
+    ) -> RemovalReport:
         """Take openids out of an audience; see `Audiences.remove_rows`."""
         with self._call() as here:
             return here.audiences.remove_rows(app, name, rows)
@@ -224,21 +251,22 @@ class Producer:
         with self._call() as here:
             return here.planner.plan(app, openid, most)
 
-    def message(self, *, key: str = "", **message: Any) -> Posted:
+    def message(self, *, key: str | None = None, **message: Any) -> Posted:
         """Post one message to one user; see `Messages.post`."""
         with self._call() as here:
-            return here.messages.post(key=key, **message)
+            return here.messages.post(key=_key(key), **message)
 
     def message_status(self, message: str) -> MessageStatus:
         """Return what became of a message; see `Messages.show`."""
         with self._call() as here:
             return here.messages.show(message)
 
-    def broadcast(self, *, key: str = "", **spec: Any) -> Created:
+    def broadcast(self, *, key: str | None = None, **spec: Any) -> Created:
         """Send one message to one audience.
 
         Args:
-            key: idempotency key: the same key with the same content is the same broadcast.
+            key: idempotency key: the same key with the same content is the same broadcast. Without
+                one, each call is another broadcast.
             **spec: app, channel, template_id, audience, data and the optional fields of
                 `Spec.checked`.
 
@@ -250,7 +278,7 @@ class Producer:
         """
         checked = Spec.checked(**spec)
         with self._call() as here:
-            return here.broadcasts.create(checked, key)
+            return here.broadcasts.create(checked, _key(key))
 
     def status(self, broadcast: str) -> Status:
         """Return what a broadcast is doing; see `Broadcasts.status`."""
@@ -324,13 +352,24 @@ class Producer:
 
     def close(self) -> None:
         """Close the connections of this process; those of `within` are the same."""
-        self._place.here.close()
+        self._place.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _key(key: str | None) -> str:
+    """Return the idempotency key of a call, '' when none was given.
+
+    Raises:
+        InvalidInputError: it is empty: an order without a number must not be sent for each time.
+    """
+    if key == "":
+        raise InvalidInputError(["key: it is empty; give one, or leave it out"])
+    return "" if key is None else key
 
 
 class AsyncProducer:
@@ -374,11 +413,15 @@ class AsyncProducer:
         """As `Producer.collect_lines`."""
         return await self._stream(self._producer.collect_lines, app, lines)
 
-    async def import_audience(self, app: str, name: str, rows: Iterable[bytes]) -> ImportReport:
+    async def import_audience(
+        self, app: str, name: str, rows: Iterable[bytes | str]
+    ) -> ImportReport:
         """As `Producer.import_audience`."""
         return await self._stream(self._producer.import_audience, app, name, rows)
 
-    async def replace_audience(self, app: str, name: str, rows: Iterable[bytes]) -> ImportReport:
+    async def replace_audience(
+        self, app: str, name: str, rows: Iterable[bytes | str]
+    ) -> ImportReport:
         """As `Producer.replace_audience`."""
         return await self._stream(self._producer.replace_audience, app, name, rows)
 
@@ -387,7 +430,7 @@ class AsyncProducer:
         return await self._run(self._producer.count_audience, app, name)
 
     async def remove_from_audience(
-        self, app: str, name: str, rows: Iterable[bytes]
+        self, app: str, name: str, rows: Iterable[bytes | str]
     ) -> RemovalReport:
         """As `Producer.remove_from_audience`."""
         return await self._stream(self._producer.remove_from_audience, app, name, rows)
@@ -423,7 +466,7 @@ class AsyncProducer:
         """As `Producer.plan`."""
         return await self._run(self._producer.plan, app, openid, most)
 
-    async def message(self, *, key: str = "", **message: Any) -> Posted:
+    async def message(self, *, key: str | None = None, **message: Any) -> Posted:
         """As `Producer.message`."""
         return await self._run(self._producer.message, key=key, **message)
 
@@ -431,7 +474,7 @@ class AsyncProducer:
         """As `Producer.message_status`."""
         return await self._run(self._producer.message_status, message)
 
-    async def broadcast(self, *, key: str = "", **spec: Any) -> Created:
+    async def broadcast(self, *, key: str | None = None, **spec: Any) -> Created:
         """As `Producer.broadcast`."""
         return await self._run(self._producer.broadcast, key=key, **spec)
 
@@ -503,12 +546,12 @@ class AsyncProducer:
         await self.close()
 
     async def _run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        seconds = self._producer._timeout_s  # noqa: SLF001 - its other half
+        seconds = self._producer.timeout_s
         return await self._threads.run(partial(call, *args, **kwargs), seconds)
 
     async def _stream(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a call that lasts as long as the caller's iterable."""
-        seconds = self._producer._timeout_s  # noqa: SLF001 - its other half
+        seconds = self._producer.timeout_s
         return await self._threads.run(partial(call, *args, **kwargs), seconds, stream=True)
 
 

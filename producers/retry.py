@@ -107,8 +107,8 @@ def gave_up(
     why = f"; {trouble.in_words(error)}" if error is not None else ""
     return StoreUnavailableError(
         f"Redis did not answer while {during} ({', '.join(bounds)}){why}; what was already "
-        "answered is stored, the same call again (with the same key, where it has one) loses and "
-        "doubles nothing"
+        "answered is stored, the same call again loses nothing; a message or a broadcast without a "
+        "key may then be sent twice, with the same key it is not"
     )
 
 

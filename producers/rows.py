@@ -28,15 +28,26 @@ def check_openid(openid: str) -> None:
     Raises:
         InvalidInputError: it is none.
     """
+    if not isinstance(openid, str):
+        raise InvalidInputError([f"openid: a text, not {type(openid).__name__}"])
     if not OPENID.fullmatch(openid):
         raise InvalidInputError([f"openid {openid[:80]!r}: 1-64 letters, digits, _ or -"])
 
 
-def openids(rows: Iterable[bytes]) -> Iterator[tuple[int, str | None]]:
-    """Yield (row number from 1, openid or None for a bad row), in constant memory."""
+def openids(rows: Iterable[bytes | str]) -> Iterator[tuple[int, str | None]]:
+    """Yield (row number from 1, openid or None for a bad row), in constant memory.
+
+    Args:
+        rows: lines, as bytes or text; anything else is a bad row.
+    """
     column = 0
     at_start = True
     for number, row in enumerate(rows, start=1):
+        if isinstance(row, str):
+            row = row.encode("utf-8", "replace")  # noqa: PLW2901
+        elif not isinstance(row, bytes):
+            yield number, None
+            continue
         line = row.strip().removeprefix(b"\xef\xbb\xbf")  # spreadsheets write a byte order mark
         if not line:
             continue

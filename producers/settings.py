@@ -247,7 +247,8 @@ class Settings(BaseSettings):
     )
     redis_timeout: PositiveDuration = Field(timedelta(seconds=5), description="one Redis command")
     producer_timeout: PositiveDuration = Field(
-        timedelta(seconds=5), description="one call of a Producer, retries and pauses included"
+        timedelta(seconds=5),
+        description="one call of a Producer, or of the web service to Redis, retries included",
     )
     permit_margin: Duration = Field(
         timedelta(seconds=10), description="a permit nearer to its expiry than this is not used"
@@ -339,6 +340,15 @@ class Settings(BaseSettings):
     def _redis_scheme(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        scheme, _, rest = value.get_secret_value().partition("://")
+        place, _, query = rest.partition("#")[0].partition("?")
+        path = place.partition("/")[2]
+        if scheme != "unix" and ((path and not path.isdigit()) or "@" in query):
+            # a / or ? of a password ends its host: the rest would be taken for a path
+            raise ValueError(
+                "after the host only a database number may come, such as redis://host:6379/0; a "
+                "password with / ? # @ or : is to be percent-encoded"
+            )
         try:
             redis.connection.parse_url(  # type: ignore[no-untyped-call]
                 value.get_secret_value()

@@ -16,8 +16,9 @@ Other settings than those of one app `shop`, for instance your own aliases and t
     def wxbroadcast_settings():
         return {"apps": {"club": {"long_term_templates": ["T"]}}}
 
-Each test finds it empty. The WXB_ variables lead to it while a test runs, and nowhere else. For a
-backend in another language ``wxbroadcast.serve()`` gives the URL of the HTTP service, and
+Each test finds it empty. The WXB_ variables lead to it while a test runs, and nowhere else; a
+Producer that leads elsewhere, because it was called before the test, says so and sends nothing.
+For a backend in another language ``wxbroadcast.serve()`` gives the URL of the HTTP service, and
 ``wxbroadcast.api_key()`` a key to it. `producers.local.Local` is the same without pytest.
 """
 
@@ -59,5 +60,11 @@ def wxbroadcast(wxbroadcast_local: "Local", monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.delenv(name)
     for name, text in wxbroadcast_local.variables.items():
         monkeypatch.setenv(name, text)
-    yield wxbroadcast_local
-    wxbroadcast_local.clean()
+    from producers import isolation  # noqa: PLC0415
+
+    isolation.confine(wxbroadcast_local.variables["WXB_REDIS_URL"])
+    try:
+        yield wxbroadcast_local
+    finally:
+        isolation.confine(None)
+        wxbroadcast_local.clean()

@@ -21,6 +21,7 @@ _LASTING: Final = (
     redis.AuthenticationError,
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.NoPermissionError,
+    redis.exceptions.InvalidResponse,
 )
 _HOSTNAME_MISMATCH: Final = (62, 64)
 _EXPIRED: Final = 10
@@ -29,7 +30,7 @@ _EXPIRED: Final = 10
 
 def lasts(error: BaseException) -> bool:
     """Say whether trying again is in vain until somebody changes something."""
-    if isinstance(error, _LASTING) or str(error).startswith("MISCONF"):
+    if isinstance(error, _LASTING) or str(error).startswith(("MISCONF", "DB index", "invalid DB")):
         return True
     return isinstance(_tls_fault(error), ssl.SSLCertVerificationError)
 
@@ -48,6 +49,8 @@ def in_words(error: BaseException) -> str:
         return "Redis is reading its data from disk: wait a little" if loads else _REPLICA
     if isinstance(error, redis.AuthenticationError):
         return f"Redis refuses WXB_REDIS_URL: {error}"
+    if isinstance(error, redis.exceptions.InvalidResponse):
+        return "what answers at WXB_REDIS_URL is no Redis: set its host and port"
     if isinstance(error, redis.ResponseError):
         known = next((words for code, words in _WORDS.items() if str(error).startswith(code)), None)
         return known or f"Redis refuses WXB_REDIS_URL: {error}"

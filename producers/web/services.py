@@ -2,11 +2,12 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
 
-from producers import store
+from producers import deadline, store
 from producers.api_keys import ApiKeys
 from producers.audiences import Audiences
 from producers.broadcasts import Broadcasts
@@ -26,10 +27,31 @@ from producers.web.idempotency import Idempotency
 from producers.web.places import Places
 from producers.web.readiness import Readiness
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _THREADS: Final = 16
 """Library calls at once; they wait for Redis most of the time."""
 _QUICK: Final = 4
 """Threads for what every request waits for: permits, keys, limits. Nothing slow gets there."""
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads whose calls wait for Redis no longer than a producer's would (see `deadline`)."""
+
+    def __init__(self, most: int, name: str, seconds: float) -> None:
+        super().__init__(most, name)
+        self._seconds = seconds
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Run a call; its time runs while it waits for a thread, too."""
+        since = time.monotonic()
+
+        def within() -> R:
+            with deadline.within(self._seconds, since):
+                return fn(*args, **kwargs)
+
+        return super().submit(within)
 
 
 class Services:
@@ -50,9 +72,10 @@ class Services:
         self.client = store.connect(
             settings, 2 * (_THREADS + _QUICK + self.streams.most), role="web"
         )
-        self.threads: Executor = ThreadPoolExecutor(_THREADS, "web")
-        self.quick: Executor = ThreadPoolExecutor(_QUICK, "web-quick")
-        self.stream_threads: Executor = ThreadPoolExecutor(self.streams.most, "web-stream")
+        seconds = settings.producer_timeout.total_seconds()
+        self.threads: Executor = _Threads(_THREADS, "web", seconds)
+        self.quick: Executor = _Threads(_QUICK, "web-quick", seconds)
+        self.stream_threads: Executor = _Threads(self.streams.most, "web-stream", seconds)
         self.stopping = False
         self.keys = ApiKeys(self.client, settings)
         self.guard = Guard(self.keys, self.quick)

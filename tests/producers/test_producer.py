@@ -2,11 +2,13 @@
 
 import inspect
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from producers import AsyncProducer, Producer
-from producers.errors import InvalidInputError, NotFoundError
+from producers.errors import InvalidInputError, NotFoundError, SettingsError
+from producers.settings import Settings
 from producers.words import State
 
 SPEC = {
@@ -123,3 +125,36 @@ async def test_watching_leaves_the_event_loop_free(settings) -> None:
                 await producer.cancel(created.id)
             seen.append(status.state)
         assert seen == [State.RUNNING, State.CANCELLED]
+
+
+def test_one_made_where_a_module_is_loaded_reads_its_settings_when_it_is_called(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = Producer()  # there are no settings yet
+    with pytest.raises(SettingsError, match="WXB_REDIS_URL"):
+        producer.count_audience("shop", "all")
+    monkeypatch.setenv("WXB_REDIS_URL", settings.redis_url.get_secret_value())
+    monkeypatch.setenv("WXB_APPS", '{"shop": {"appid": "wx1", "secret": "s"}}')
+    monkeypatch.setenv("WXB_BUCKETS", "256")
+    assert producer.count_audience("shop", "all") == 0
+    producer.close()
+
+
+def test_one_that_was_never_called_closes_nothing() -> None:
+    Producer().close()
+
+
+MESSAGE = {"app": "shop", "channel": "template", "template_id": "T", "data": "a"}
+
+
+@pytest.mark.parametrize("wrong", [{"key": ""}, {"key": 17}, {"openid": b"oA"}, {"openid": 5}])
+def test_what_is_no_text_or_no_key_is_wrong_input(settings: Settings, wrong: Any) -> None:
+    with Producer(settings) as producer, pytest.raises(InvalidInputError, match=r"key|openid"):
+        producer.message(**{**MESSAGE, "openid": "oA", **wrong})
+
+
+def test_rows_of_an_audience_are_bytes_or_text_and_nothing_else(settings: Settings) -> None:
+    with Producer(settings) as producer:
+        report = producer.import_audience("shop", "vip", ["oA", b"oB", 7, None, "o C"])  # type: ignore[list-item]
+        assert (report.added, report.bad) == (2, 3)
+        assert [row for row, _ in report.listed] == [3, 4, 5]

@@ -8,6 +8,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import redis
+
+from producers import keys
+from producers.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(120)
@@ -77,7 +81,9 @@ def test_one_accept_of_a_long_term_template_serves_many(wxbroadcast):
 """
 
 
-def run(folder: Path, *options: str, **files: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *options: str, env: dict[str, str] | None = None, **files: str
+) -> subprocess.CompletedProcess[str]:
     for name, text in files.items():
         (folder / f"{name}.py").write_text(textwrap.dedent(text))
     clean = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST")}
@@ -90,6 +96,7 @@ def run(folder: Path, *options: str, **files: str) -> subprocess.CompletedProces
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # of this machine's plugins: ours is named
             "WXB_REDIS_URL": "redis://production:6379/0",
             "WXB_LANES": "7",
+            **(env or {}),
         },
         capture_output=True,
         text=True,
@@ -102,6 +109,67 @@ def test_a_backends_own_code_is_tested_in_ten_lines(tmp_path: Path) -> None:
     done = run(tmp_path, "-p", "producers.testing", backend=BACKEND, test_backend=SUITE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed" in done.stdout
+
+
+MODULE_LEVEL = """
+from functools import partial
+
+from producers import Producer
+
+producer = Producer()  # one per program, made where the module is loaded
+remind = partial(
+    producer.broadcast,
+    app="shop",
+    channel="subscribe",
+    template_id="REMIND",
+    audience="all",
+    data={"thing1": "a"},
+)
+"""
+
+
+def test_a_producer_of_a_module_leads_to_the_tests_deployment(tmp_path: Path) -> None:
+    suite = """
+    from backend import remind
+
+
+    def test_everybody_is_reminded(wxbroadcast):
+        upload = {"openid": "oA", "subscriptions": {"REMIND": "accept"}}
+        wxbroadcast.producer.collect("shop", [upload])
+        remind()
+        assert wxbroadcast.wait().outcomes == {"delivered": 1}
+    """
+    done = run(tmp_path, "-p", "producers.testing", backend=MODULE_LEVEL, test_backend=suite)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_producer_that_leads_elsewhere_sends_nothing_from_a_test(
+    tmp_path: Path, settings: Settings, client: "redis.Redis"
+) -> None:
+    url = settings.redis_url.get_secret_value()
+    live = {"WXB_REDIS_URL": url, "WXB_LANES": "1", "WXB_BUCKETS": "256"}
+    live["WXB_APPS"] = '{"shop": {"appid": "wx1", "secret": "s"}}'
+    suite = """
+    import pytest
+    from backend import producer, remind
+    from producers.errors import SettingsError
+
+    producer.collect("shop", [{"openid": "oA", "subscriptions": {"REMIND": "accept"}}])
+
+
+    def test_everybody_is_reminded(wxbroadcast):
+        with pytest.raises(SettingsError, match="within the test"):
+            remind()
+
+
+    def test_without_the_fixture_it_goes_where_it_went():
+        assert producer.count_audience("shop", "all") == 1
+    """
+    done = run(
+        tmp_path, "-p", "producers.testing", env=live, backend=MODULE_LEVEL, test_backend=suite
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert client.zcard(keys.history("shop")) == 0
 
 
 def test_a_suite_has_settings_of_its_own(tmp_path: Path) -> None:

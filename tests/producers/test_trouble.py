@@ -1,5 +1,8 @@
 """What is wrong with Redis is named, with what to change: at once, and at every door."""
 
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,11 +11,12 @@ from typing import Any
 import pytest
 from cli_runs import run
 from mishaps import closed_port
-from own_valkey import OwnValkey, own_valkey
+from own_valkey import APPS, OwnValkey, own_valkey
 from tls_way import Certificate, tls_way
 
 from producers import Producer, doctor, store
-from producers.errors import StoreUnavailableError
+from producers.errors import SettingsError, StoreUnavailableError
+from producers.isolation import isolated
 from producers.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -148,3 +152,43 @@ def test_a_replica_can_be_read_and_is_named_where_one_writes(
 def test_a_redis_that_is_not_there_is_named_by_its_setting(no_wechat: MakeSettings) -> None:
     settings = no_wechat(redis_url=f"redis://:open-sesame@127.0.0.1:{closed_port()}/0")
     assert_all_say(settings, "does not answer at WXB_REDIS_URL", "start it", within_s=5)
+
+
+def test_what_is_no_redis_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as web:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    caller, _ = web.accept()
+                    with caller:
+                        caller.recv(65_536)
+                        caller.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        url = f"redis://127.0.0.1:{web.getsockname()[1]}/0"
+        with (
+            Producer(isolated({"redis_url": url, "apps": APPS}), timeout=2) as producer,
+            pytest.raises(StoreUnavailableError, match="no Redis"),
+        ):
+            producer.count_audience("shop", "all")
+        web.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_a_database_that_there_is_not_is_named(valkey_url: str) -> None:
+    url = f"{valkey_url}/99"
+    with (
+        Producer(isolated({"redis_url": url, "apps": APPS}), timeout=2) as producer,
+        pytest.raises(StoreUnavailableError, match="DB index"),
+    ):
+        producer.count_audience("shop", "all")
+
+
+@pytest.mark.parametrize("password", ["p/w", "p?w", "a@b/c"])
+def test_a_password_that_ends_the_host_is_to_be_encoded(password: str) -> None:
+    url = f"redis://:{password}@127.0.0.1:6379/0"
+    with pytest.raises(SettingsError, match="percent-encoded") as caught:
+        isolated({"redis_url": url, "apps": APPS})
+    assert password not in str(caught.value)
