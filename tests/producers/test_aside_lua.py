@@ -17,14 +17,13 @@ def test_a_replayed_message_is_at_the_front_resumed_with_its_permit_and_all_atte
     lane: Lane,
 ) -> None:
     set_aside(lane, "anna", "bert", open=1)
-    lane.client.delete(lane.key("ring", "shop"), lane.key("busy"))
+    lane.client.delete(lane.key("ring", "shop"), lane.key("busy"), lane.key("due"))
     assert lane.aside("b1", "replay") == 1
     assert lane.queue("b1") == ["anna", "bert"]
     worker, _, member, _, _, tries, resumed = lane.flight("b1")["anna"]
     assert (worker, member, tries, resumed) == ("-", "f:anna", 0, True)
     assert (lane.copy("b1")["aside"], lane.ring(), lane.due()) == ("0", ["b1"], {"b1": 0})
     assert lane.client.smembers(lane.key("busy")) == {"shop"}
-    assert TTL - 60_000 < lane.client.pttl(lane.key("queue", "b1")) <= TTL
     assert (lane.aside("b1", "replay"), lane.queue("b1")) == (0, ["anna", "bert"])
     assert lane.take_one("w2").resumed
     lane.check_ledger("b1")
@@ -51,6 +50,12 @@ def test_after_the_first_delivery_there_are_no_places(lane: Lane) -> None:
     assert lane.canary_of("b1") == ("1", 0, 0, 0, 0)
 
 
+def test_a_queue_that_was_empty_ends_with_its_broadcast(lane: Lane) -> None:
+    set_aside(lane, "anna")
+    lane.aside("b1", "replay")
+    assert TTL - 60_000 < lane.client.pttl(lane.key("queue", "b1")) <= TTL
+
+
 @pytest.mark.parametrize("state", ["paused", "scheduled"])
 def test_what_does_not_run_is_replayed_outside_the_ring(lane: Lane, state: str) -> None:
     set_aside(lane, "anna")
@@ -67,6 +72,7 @@ def test_a_priority_broadcast_is_replayed_in_its_own_ring(lane: Lane) -> None:
 
 def test_what_is_given_up_is_in_doubt_and_its_permit_spent(lane: Lane) -> None:
     set_aside(lane, "anna")
+    lane.client.delete(lane.key("due"))
     assert lane.aside("b1", "doubt") == 1
     assert lane.outcomes("b1") == {"anna": "in_doubt"}
     assert (lane.flight("b1"), lane.queue("b1"), lane.due()) == ({}, [], {"b1": 0})

@@ -289,7 +289,6 @@ def test_death_at_split_promote_and_finish(
     play(cases, stages, eventually)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_death_at_recover(stages: Callable[..., Stage], eventually: Eventually) -> None:
     """The one who recovers dies too; a third one finishes."""

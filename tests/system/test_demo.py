@@ -63,7 +63,6 @@ def test_permits_and_their_uses_are_told_apart_for_people(tmp_path: Path) -> Non
     assert "uses of permits" in done.stdout
 
 
-@pytest.mark.slow
 def test_the_rate_holds(start: Callable[..., Run]) -> None:
     code, told, _ = start("--recipients", 700, "--rate", 200).end()
     assert code == 0, told
@@ -93,7 +92,6 @@ def test_an_interrupted_demo_leaves_nothing(
     demo.assert_nothing_is_left()
 
 
-@pytest.mark.slow
 def test_signals_that_keep_coming_do_not_spoil_the_end(start: Callable[..., Run]) -> None:
     demo = start("--recipients", 3000, "--rate", 100)
     demo.await_line("delivered")
@@ -119,7 +117,6 @@ def test_a_killed_worker_costs_nobody_a_message(start: Callable[..., Run]) -> No
     demo.assert_nothing_is_left()
 
 
-@pytest.mark.slow
 def test_a_sandbox_that_dies_is_said_and_nothing_is_left(start: Callable[..., Run]) -> None:
     demo = start("--recipients", 3000, "--rate", 100)
     demo.await_line("delivered")

@@ -423,7 +423,6 @@ def test_claims_and_what_the_canary_put_back_live_as_long_as_their_broadcast(lan
     lane.start("b1", *openids, canary=1)
     claim = lane.take_one()
     lane.settle(row(claim, "keep", "keep", errcode=-1, delay=1000))
-    lane.client.rpush(lane.key("ring", "shop"), "b1")
     assert lane.take().claims == []  # its only place is held: all others are put back …
     assert lane.queue("b1") == ["bert", "carl", "dora"]  # … in their order
     for name in ("queue", "flight"):
