@@ -127,7 +127,6 @@ A form_id that is used was delivered once. A prepay_id's third use and a subscri
 are gone for other reasons too: these answers prove nothing.
 """
 
-_WEEK_MS: Final = 7 * 24 * 3600 * 1000
 _YOUNG_MS: Final = 10 * 60 * 1000
 """A prepay_id sent right after paying once failed with 41028 and worked ten minutes later."""
 

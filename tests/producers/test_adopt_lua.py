@@ -1,5 +1,6 @@
 """adopt.lua: a lane takes a newer generation only, and drops what is to be dropped."""
 
+import pytest
 from lane_driver import MARGIN, TTL, Lane, form, row
 
 
@@ -161,3 +162,21 @@ def test_it_wakes_the_workers(lane: Lane) -> None:
         heard = [wakes.get_message(timeout=1)["data"] for _ in range(3)]
         assert heard == ["go b1", "stop b1", "stop b1"]
         assert wakes.get_message(timeout=0) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "drop", "needs"),
+    [
+        ("running", "", True),
+        ("running", "late", True),
+        ("cancelled", "cancelled", True),
+        ("paused", "", False),
+    ],
+)
+def test_what_a_move_leaves_to_do_is_due_at_once(
+    lane: Lane, state: str, drop: str, *, needs: bool
+) -> None:
+    lane.adopt("b1")
+    lane.client.delete(lane.key("due"))
+    lane.adopt("b1", 2, state, drop)
+    assert lane.due() == ({"b1": 0} if needs else {})

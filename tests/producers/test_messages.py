@@ -394,3 +394,14 @@ def test_unknown_apps_and_messages_are_said(post: Post) -> None:
     for message in ("", "oAnna", "m1.", "m20000abc.oAnna", "1a2.oAnna"):
         with pytest.raises(NotFoundError):
             post.messages.show(message)
+
+
+def test_a_carrier_takes_no_more_from_the_moment_of_its_verdict(post: Post) -> None:
+    """The keeper brings it to the other lanes a second later."""
+    posted = post.post()
+    carrier = posted.id.partition(".")[0]
+    lane = post.shop.lane("oAnna")
+    post.client.hset(keys.lane_broadcast(lane, carrier), "verdict", "abort 40037")
+    with pytest.raises(MessagesStoppedError) as stopped:
+        post.post(next(o for n in range(99) if post.shop.lane(o := f"o{n}") == lane))
+    assert stopped.value.errcode == 40037

@@ -110,6 +110,16 @@ def test_two_receipts_that_came_first_settle_no_doubt_by_time(lane: Lane) -> Non
     assert outcome(lane, "b1") == "in_doubt"
 
 
+def test_a_receipt_that_either_of_two_may_have_caused_settles_neither_by_time(lane: Lane) -> None:
+    start(lane, "b1", "b2")
+    lose(lane, lane.take_one())
+    lane.now_ms += 500
+    second = lane.take_one()
+    assert lane.receipt("anna", "b2", "b1", msgid="m?") == ("", "kept")
+    lose(lane, second)
+    assert (outcome(lane, "b1"), outcome(lane, "b2")) == ("in_doubt", "in_doubt")
+
+
 def test_the_receipt_that_came_first_is_known_when_it_comes_again(lane: Lane) -> None:
     start(lane, "b1", "b2")
     first = lane.take_one()

@@ -136,6 +136,7 @@ def test_a_bucket_larger_than_luas_stack_is_moved_whole(lane: Lane) -> None:
     assert lane.split("b1") == [1, 1, moved, moved]
     lane.client.delete(lane.key("queue", "b1"))
     assert lane.split("b1") == [1, 2, 20_000, 20_000]
+    assert sorted(lane.queue("b1")) == openids  # none left out and none twice where pieces meet
 
 
 @given(data=st.data())

@@ -136,6 +136,14 @@ def test_what_may_not_be_sent_is_let_in_and_stays_out_of_the_ring(
     assert (lane.copy("b1")["open"], lane.ring()) == ("1", [])
 
 
+def test_a_lane_with_nothing_queued_is_let_in_and_stays_out_of_the_ring(
+    lane: Lane, copies: Copies
+) -> None:
+    lane.start("b1")
+    assert copies.open("shop", "b1", 0)
+    assert (lane.copy("b1")["open"], lane.ring()) == ("1", [])
+
+
 def test_an_app_is_busy_as_long_as_something_is_in_its_rings(lane: Lane) -> None:
     lane.start("b1", "anna", "bert")
     lane.start("b2", "anna", priority=1, state="paused")

@@ -139,6 +139,8 @@ def test_a_deployment_of_before_is_no_old_backup(
     Epochs(client, settings, broadcasts).begin()
     assert broadcasts.status(running).state == "running"
     assert client.hget(keys.lane_broadcast(0, running), "unsure") == "1"
+    unsure_at_ms = int(client.hget(keys.lane_broadcast(0, running), "unsure_at_ms"))
+    assert 0 <= server_ms(client) - unsure_at_ms < 10_000  # what was claimed before is unsure
 
 
 def test_nothing_passes_before_the_process_has_seen_the_change_itself(

@@ -243,3 +243,15 @@ def test_a_turn_from_before_the_clock_was_set_back_delays_nobody(lane: Lane) -> 
     lane.take_one()
     lane.now_ms -= HOUR_MS
     assert [claim.broadcast for claim in lane.take("w2").claims] == ["b2"]
+
+
+def test_what_is_in_flight_unnoted_is_noted(lane: Lane) -> None:
+    """An earlier version did not note it; recovery looks where it is noted alone."""
+    lane.give("anna", form("A"))
+    lane.start("b1", "anna")
+    lane.start("b2", "bert")
+    lane.take_one()
+    lane.client.delete(lane.key("flying"))
+    lane.client.zadd(lane.key("due"), {"b1": 0, "b2": 0})
+    lane.keep()
+    assert lane.client.smembers(lane.key("flying")) == {"b1"}

@@ -447,6 +447,22 @@ def test_what_could_not_be_done_is_said_comes_again_and_holds_nobody_up(
     assert not ward.client.exists(keys.doing(0))
 
 
+@FOUR
+def test_a_lane_that_cannot_be_looked_at_is_said_and_holds_no_other_up(
+    ward: Ward, lines: list[Any]
+) -> None:
+    ward.form_ids(20)
+    broadcast = a_broadcast_from(ward, 1)
+    ward.keeper.run_once()
+    ward.client.delete(keys.due(3))
+    ward.client.set(keys.due(3), "no zset")
+    ward.move_home(broadcast, "pause")
+    ward.keeper.run_once()
+    assert ward.copies(broadcast, "state")[:3] == ["paused"] * 3
+    failed = [line for line in lines if line["event"] == "duty_failed"]
+    assert {(line["duty"], line["lane"]) for line in failed} >= {("look", 3)}
+
+
 def test_what_was_done_is_not_given_again(ward: Ward) -> None:
     ward.form_ids(5)
     ward.broadcast()

@@ -1,6 +1,7 @@
 """Who lives: beats in a real Valkey, monotonic time in the test's hand."""
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -228,3 +229,27 @@ async def test_a_worker_says_which_apps_it_knows_again_and_again(
         assert client.get(key) is None  # it costs a command in twenty beats
         await beats(me, now, 4)
         assert client.get(key) == "shop cafe"
+
+
+async def test_a_gate_that_a_worker_closed_is_told_of_until_it_opens(
+    settings: Settings, client: "redis.Redis"
+) -> None:
+    async with connected_async(settings) as its_client:
+        me = Peers(its_client, "me", ["shop", "cafe"])
+        await me.beat()
+        key = keys.closed_gates("me")
+        now = time.monotonic()
+        await me.tell_closed({"shop": (now, "no answer"), "cafe": (now, "no connection")})
+        told = client.hgetall(key)
+        assert {app: why.partition(" ")[2] for app, why in told.items()} == {
+            "shop": "no answer",
+            "cafe": "no connection",
+        }
+        assert client.pttl(key) > 0
+        await me.tell_closed({"cafe": (now, "no connection")})
+        assert set(client.hgetall(key)) == {"cafe"}
+        await me.tell_closed({})
+        assert not client.exists(key)
+        commands = client.info("commandstats")["cmdstat_del"]["calls"]
+        await me.tell_closed({})
+        assert client.info("commandstats")["cmdstat_del"]["calls"] == commands

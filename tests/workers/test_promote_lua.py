@@ -28,6 +28,7 @@ def test_at_most_the_limit_is_promoted_the_longest_due_first(lane: Lane) -> None
     delay(lane, anna=-3, bert=-2, carl=-1)
     assert lane.promote("b1", messages=2) == 2
     assert lane.queue("b1") == ["anna", "bert"]
+    assert TTL - 60_000 < lane.client.pttl(lane.key("queue", "b1")) <= TTL  # it is a new one
     assert lane.promote("b1", messages=2) == 1
 
 

@@ -406,6 +406,58 @@ async def test_a_take_is_asked_again_until_it_is_answered(
             assert len(claims) == 12
 
 
+async def test_while_a_take_is_unanswered_its_claims_are_unknown_and_a_closing_worker_asks_on(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    """Else what it claimed would lie under its name until it is buried."""
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(12)
+    broadcast = stall.broadcast()
+    with way_to(settings) as way:
+        async with pumping(by(settings, way)) as bench:
+            way.lose(TAKE, "reply", times=4)
+            taking = asyncio.create_task(bench.next_batch())
+            await soon(lambda: way.lost, "a reply is lost")
+            assert bench.pump.unknown
+            bench.hands.close()
+            claims = await taking
+            assert way.lost == 4
+            check_held(stall, broadcast, claims)
+            assert (len(claims), bench.pump.unknown) == (12, False)
+
+
+async def test_an_error_that_nobody_foresaw_holds_its_app_up_for_a_second(
+    client: "redis.Redis",
+    shop_settings: Maker,
+    lines: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def take(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with pumping(shop_settings()) as bench:
+        monkeypatch.setattr(bench.pump._taker, "take", take)
+        assert await bench.next_batch(0.05) == []
+        assert not bench.pump.unknown
+        assert 0.5 < bench.gate.not_before - asyncio.get_running_loop().time() <= 1.0
+        (line,) = [line for line in lines if line["event"] == "app_failed"]
+        assert (line["during"], line["error"]) == ("taking", "ZeroDivisionError: ")
+        assert bench.turns.lanes("shop") == [0]  # it is not forgotten
+
+
+@pytest.mark.parametrize(("left", "ready", "rests_s"), [("more", [0], None), ("soon", [], 0.02)])
+async def test_where_something_is_left_the_pump_comes_back(
+    client: "redis.Redis", shop_settings: Maker, left: str, ready: list[int], rests_s: float | None
+) -> None:
+    async with pumping(shop_settings()) as bench:
+        now = asyncio.get_running_loop().time()
+        bench.pump._leave("shop", 0, left)
+        assert bench.turns.lanes("shop") == ready
+        if rests_s:
+            assert rests_s <= bench.turns.next_at - now < rests_s + 5
+
+
 async def test_the_life_of_a_claim_is_counted_from_the_take_whose_reply_was_lost(
     client: "redis.Redis", shop_settings: Maker
 ) -> None:

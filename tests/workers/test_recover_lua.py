@@ -110,3 +110,29 @@ def test_a_recovery_does_not_end_the_lease_of_the_users_next_message(lane: Lane)
     assert lane.take_one("w2").broadcast == "b2"
     lane.recover("b1", "w1")
     assert lane.sending() == {"anna": 12_000}
+
+
+@pytest.mark.parametrize("what", ["doubted", "set aside", "dropped", "resumed"])
+def test_what_a_recovery_ended_is_due_at_once(lane: Lane, what: str) -> None:
+    """Perhaps it was the last one, or a place of the canary is free."""
+    permit = prepay("P") if what in {"doubted", "dropped"} else form("A")
+    lane.give("anna", permit)
+    lane.start("b1", "anna", open=1)
+    lane.take_one("w1")
+    if what == "dropped":
+        lane.adopt("b1", 2, "cancelled", "cancelled", sweep=False)
+    lane.client.delete(lane.key("due"))
+    lane.recover("b1", "w1", attempts=1 if what == "set aside" else 5, posted=what != "dropped")
+    assert lane.due() == ({} if what == "resumed" else {"b1": 0})
+
+
+def test_an_unsent_message_of_a_dropped_broadcast_is_settled_and_counted(lane: Lane) -> None:
+    lane.give("anna", prepay("P"))
+    lane.start("b1", "anna", open=1)
+    lane.take_one("w1")
+    lane.adopt("b1", 2, "cancelled", "cancelled", sweep=False)
+    lane.recover("b1", "w1", posted=False)
+    assert lane.unsent == 1
+    assert lane.counts("b1") == {"total": 1, "done": 1, "o:cancelled": 1}
+    assert (lane.flight("b1"), lane.queue("b1")) == ({}, [])
+    lane.check_ledger("b1")

@@ -6,15 +6,16 @@ The claims are real ones, taken from a real Valkey; the sandbox counts what is p
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import redis
 from send_path import Stall, connected_async, soon
+from structlog.testing import capture_logs
 
-from producers import scripts
+from producers import keys, logs, scripts
 from producers.sandbox import FaultAction, FaultRule, Sandbox, SandboxConfig
 from producers.sandbox.config import Taking
 from producers.settings import Settings
@@ -33,6 +34,15 @@ from workers.tokens import TokenKeeper
 from workers.wechat import Envelope, WeChat
 
 CHANNELS = ("template", "subscribe")
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Any]]:
+    """Give the events that are logged."""
+    logs._state_logger.clear()
+    with capture_logs() as captured:
+        yield captured
+    logs._state_logger.clear()
 
 
 class Desk:
@@ -83,11 +93,22 @@ class Desk:
         late = FaultRule(action=FaultAction.DELAY, api="send", ms=ms)
         self.sandbox.orders.set_faults([late])
 
+    def fail(self, errcode: int, count: int | None = None) -> None:
+        """Answer sends with an errcode."""
+        rule = FaultRule(action=FaultAction.ERRCODE, api="send", errcode=errcode, count=count)
+        self.sandbox.orders.set_faults([rule])
+
     @property
     def posted(self) -> int:
         """Sends that the sandbox has seen, answered or not."""
         apis = self.sandbox.orders.stats()["apis"].items()
         return sum(int(api["requests"]) for path, api in apis if path.endswith("/send"))
+
+    @property
+    def idle(self) -> bool:
+        """Whether every place of the sender is free again."""
+        line = self.sender._lines["shop"]
+        return (line.begun, line.posting, self.sender._posting) == (0, 0, 0)
 
     async def over(self, left: int = 0) -> None:
         await soon(lambda: self.hands.held == left, f"{left} claims are left in hand")
@@ -152,6 +173,7 @@ async def test_what_is_due_is_posted_once_and_settled(desk: Opener, channel: str
     assert set(it.stall.outcomes(broadcast).values()) == {"delivered"}
     assert it.stall.ledger() == {"collected": 40, "spent": 40}
     assert it.gate.unused == 0
+    assert it.idle
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
@@ -244,6 +266,69 @@ async def test_a_stop_concerns_what_was_claimed_before_it_alone(desk: Opener) ->
     it.start([*before, *it.take(2)])
     await it.over()
     assert it.posted == 2
+
+
+# -- what an answer says beyond its message -----------------------------------------------------
+
+
+async def test_a_limit_error_holds_the_app_back_until_an_answer_is_good_again(
+    desk: Opener, lines: list[Any]
+) -> None:
+    it = await desk()
+    broadcast = stocked(it, "template", 3)
+    it.fail(45009, count=1)
+    it.start(it.take(1))
+    await it.over()
+    assert (it.gate.level, it.stall.outcomes(broadcast)) == (1, {})
+    assert it.gate.not_before > time.monotonic()
+    it.start(it.take(1))
+    await it.over()
+    assert it.gate.level == 1  # it was under way already
+    it.stall.client.hset(keys.limiter("shop"), "blocked_until_ms", 0)  # the wait is over
+    it.start(it.take(1))
+    await it.over()
+    assert it.gate.level == 0
+    events = [line["event"] for line in lines if line["event"].startswith("limit_")]
+    assert events == ["limit_hit", "limit_lifted"]
+
+
+async def test_a_token_that_was_refused_is_not_sent_with_again(desk: Opener) -> None:
+    it = await desk()
+    broadcast = stocked(it, "template", 3)
+    refused = it.keeper.ready
+    it.sandbox.state.tokens.revoke(it.sandbox.state.now())
+    it.start(it.take(1))
+    await it.over()
+    assert it.stall.outcomes(broadcast) == {}
+    assert it.keeper.ready != refused
+    it.assert_handed_back(broadcast, 3)
+
+
+async def test_a_prepay_id_of_a_payment_just_made_is_waited_for(desk: Opener) -> None:
+    """WeChat knows it some minutes later; of an older one 41028 is believed."""
+    it = await desk()
+    it.stall.collect({"openid": f"o{user}", "prepayId": f"wx2026{user}"} for user in range(2))
+    broadcast = it.stall.broadcast()
+    young, old = it.take()
+    it.fail(41028)
+    hour_ms = 3_600_000
+    it.start([young, old._replace(expires_at_ms=old.expires_at_ms - hour_ms)])
+    await it.over(left=0)
+    waiting = it.stall.client.zscore(keys.delayed(0, broadcast), young.item)
+    assert 40_000 < waiting - time.time() * 1000 < 60_000
+    assert it.stall.ledger()["void"] == 1
+
+
+async def test_what_is_not_this_workers_any_more_is_not_posted(desk: Opener) -> None:
+    """Its mark is refused, for somebody thought it dead."""
+    it = await desk()
+    broadcast = stocked(it, "subscribe", 5)
+    claims = it.take()
+    it.stall.client.hdel(keys.flight(0, broadcast), *(claim.item for claim in claims[:3]))
+    it.start(claims)
+    await it.over()
+    assert it.posted == 2
+    assert it.idle
 
 
 # -- the end ------------------------------------------------------------------------------------

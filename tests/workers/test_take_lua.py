@@ -427,3 +427,18 @@ def test_claims_and_what_the_canary_put_back_live_as_long_as_their_broadcast(lan
     assert lane.queue("b1") == ["bert", "carl", "dora"]  # … in their order
     for name in ("queue", "flight"):
         assert TTL - 60_000 < lane.client.pttl(lane.key(name, "b1")) <= TTL, name
+
+
+def test_a_users_last_end_is_counted_once_though_an_earlier_one_was_trimmed(lane: Lane) -> None:
+    lane.give("anna", form("A", lane.now_ms + HOUR), form("B", lane.now_ms + 4 * HOUR))
+    lane.start("b1", "anna", open=1)
+    lane.take_one()
+    lane.start("b2", "anna", open=1)
+    lane.now_ms += LEASE + 1
+    claim = lane.take_one()
+    assert claim.member == "f:B"
+    lane.give("anna", form("C", lane.now_ms + 2 * HOUR))
+    lane.now_ms += 3 * HOUR
+    lane.trim()
+    lane.settle(row(claim, "delay", "back", errcode=43108, delay=1000))
+    assert lane.stock() == {"f:+1": 1, "u:+1": 1}
