@@ -49,6 +49,8 @@ _SPREAD: Final = 4
 """… and marks so many places, a home or a lane each, a second; …"""
 _FIRST: Final = 50
 """… the first round so many times as many, for what an earlier version left."""
+_HEARD: Final = 50
+"""Broadcasts heard of that wait for the next pass; the newest are kept."""
 _APPS: Final = 4
 """Apps whose active broadcasts are read in one pass."""
 
@@ -143,6 +145,16 @@ class Keeper:
         self._rounds = 0
         self._next_round = self._next_part = 0.0
         self._listed: dict[str, str] = {}
+        self._heard: deque[str] = deque(maxlen=_HEARD)
+
+    def hear(self, broadcast: str) -> None:
+        """Somebody let a broadcast run: look at it soon, whether or not a need was written.
+
+        Who lets it run writes one in the same script, but for producers of an earlier version, as
+        there are in the middle of an upgrade. From any thread.
+        """
+        if broadcast not in self._heard:
+            self._heard.append(broadcast)
 
     def run_once(self, *, patient: bool = False) -> None:
         """Look at the lanes that this worker holds or can take, and do what is due.
@@ -225,10 +237,13 @@ class Keeper:
         return more
 
     def _net(self) -> list[str]:
-        """Return some active broadcasts that are to be made due, a few a second."""
+        """Return broadcasts that are to be made due: those heard of, and a few active ones."""
+        heard = [self._heard.popleft() for _ in range(len(self._heard))]
         now = time.monotonic()
-        if now < self._next_part or 0 not in self._held:
+        if 0 not in self._held:
             return []
+        if now < self._next_part:
+            return heard
         if now >= self._next_round:
             self._next_round = now + _ROUND_S
             most = _SPREAD * (1 if self._rounds else _FIRST)
@@ -238,7 +253,7 @@ class Keeper:
         self._next_part = now
         if self._rounds > 1:  # a part may be one broadcast only, and still too much a second
             self._next_part += len(some) * (self._settings.lanes + 1) / _SPREAD
-        return some
+        return heard + some
 
     def _parts(self, most: int) -> Iterator[list[str]]:
         """One round over all active broadcasts."""

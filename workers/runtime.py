@@ -363,6 +363,7 @@ class Runtime:
         elif word == "stop":
             self._stops.stop(rest)
         elif word == "go":
+            self._keeper.hear(rest)
             for gate in self.gates.values():
                 gate.own_next.pop(rest, None)  # it may have another rate now
         elif word == "rate":

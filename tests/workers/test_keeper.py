@@ -4,6 +4,7 @@ Each test begins where somebody died: something is written, and nobody has follo
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import redis
 from lane_driver import HOUR, Claimed, Lane, row
 from send_path import Stall
+from shop import Shop
 from structlog.testing import capture_logs
 
 from producers import keys, logs, scripts
@@ -576,3 +578,31 @@ def test_past_hours_leave_the_stock_once_an_hour(ward: Ward, lines: list[Any]) -
     ward.keeper._trimmed_hour -= 1  # the hour is over
     ward.keeper.run_once()
     assert expired() == [3, 3]
+
+
+def test_what_a_producer_of_an_earlier_version_lets_run_is_looked_at_when_it_is_heard_of(
+    client: "redis.Redis", settings: Settings
+) -> None:
+    """It writes no need and makes no app busy; the net finds that too, up to a minute later."""
+    shop = Shop(client, settings)
+    shop.give("oA", formId="a")
+    broadcast = shop.broadcast()
+    shop.broadcasts.pause(broadcast)
+    shop.keeper.run_once()
+    shop.keeper._next_part = shop.keeper._next_round = math.inf  # the net's turn is far
+    home = keys.home(shop.broadcasts.home_lane(broadcast), broadcast)
+    generation = shop.client.hincrby(home, "generation", 1)
+    shop.client.hset(home, "state", "running")
+    lane = shop.lane("oA")
+    shop.client.delete(keys.busy(lane))  # as a take leaves it
+    copy = {"state": "running", "generation": generation}
+    for number in range(shop.settings.lanes):
+        shop.client.hset(keys.lane_broadcast(number, broadcast), mapping=copy)
+    shop.keeper.run_once()
+    assert not shop.client.smembers(keys.busy(lane))
+
+    shop.keeper.hear(broadcast)
+    shop.keeper.run_once()
+
+    assert shop.client.smembers(keys.busy(lane)) == {"shop"}
+    assert shop.client.lrange(keys.ring(lane, "shop"), 0, -1) == [broadcast]
