@@ -255,3 +255,24 @@ def test_what_is_in_flight_unnoted_is_noted(lane: Lane) -> None:
     lane.client.zadd(lane.key("due"), {"b1": 0, "b2": 0})
     lane.keep()
     assert lane.client.smembers(lane.key("flying")) == {"b1"}
+
+
+def test_what_was_given_and_needs_nothing_any_more_is_let_go(lane: Lane) -> None:
+    lane.start("b1", "anna")
+    lane.client.hset(lane.key("lane_broadcast", "b1"), "verdict", "pause 43101")
+    lane.client.zadd(lane.key("due"), {"b1": 0})
+    assert lane.keep() == [["b1", "verdict"]]
+    lane.client.hset(lane.key("lane_broadcast", "b1"), "verdict", "")  # resumed meanwhile
+    lane.now_ms += 10_000
+    assert lane.keep() == []
+    assert not lane.client.exists(lane.key("doing"))
+
+
+def test_a_sweep_that_was_begun_is_gone_on_with(lane: Lane) -> None:
+    """Whoever cancelled it died between two pages."""
+    lane.give("anna", form("A"))
+    lane.start("b1", "anna", "bert")
+    lane.take_one()
+    lane.adopt("b1", 2, "cancelled", "cancelled", sweep=False)
+    lane.client.zadd(lane.key("due"), {"b1": 0})
+    assert lane.keep() == [["b1", "adopt"]]
