@@ -55,6 +55,17 @@ def test_more_than_one_look_may_promote_is_due_again_at_once(lane: Lane) -> None
     assert lane.due() == {}
 
 
+def test_all_broadcasts_of_a_look_share_what_it_may_promote(lane: Lane) -> None:
+    for broadcast in ("b1", "b2", "b3"):
+        lane.start(broadcast)
+        items = {lane.item(openid): lane.now_ms - 1 for openid in names(broadcast, 2)}
+        lane.client.zadd(lane.key("delayed", broadcast), items)
+        lane.client.zadd(lane.key("due"), {broadcast: 0})
+    for left in (4, 2, 0):
+        lane.keep(messages=2)
+        assert sum(len(lane.delayed(broadcast)) for broadcast in ("b1", "b2", "b3")) == left
+
+
 def test_what_is_given_comes_again_unless_it_was_done(lane: Lane) -> None:
     lane.adopt("b1", split="done", verdict="")
     lane.client.hset(lane.key("lane_broadcast", "b1"), "verdict", "pause 43101")

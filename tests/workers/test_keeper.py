@@ -309,6 +309,19 @@ def test_a_canary_whose_lane_is_empty_moves_to_one_that_has_recipients(ward: War
     assert ward.copies(broadcast, "open") == ["1"] * 4
 
 
+@FOUR
+def test_a_lane_that_gets_its_recipients_last_asks_for_the_canary(ward: Ward) -> None:
+    """All others are through by then, and nobody else would say so."""
+    ward.give(ward.users(2, 3))
+    broadcast = a_broadcast_from(ward, 0)
+    gone = (keys.lane_broadcast(2, broadcast), keys.queue(2, broadcast), keys.ring(2, "shop"))
+    ward.client.delete(*gone, keys.due(2))
+    for _ in range(2):
+        ward.keeper.run_once()
+    assert ward.copies(broadcast, "canary")[2] == str(ward.settings.canary)
+    assert [claim.openid for claim in ward.take(2)]
+
+
 def a_broadcast_from(ward: Ward, lane: int) -> str:
     """Create a broadcast whose home is there."""
     while ward.home(broadcast := ward.broadcast()) != lane:

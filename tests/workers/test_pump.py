@@ -298,6 +298,28 @@ async def test_a_broadcast_with_a_rate_of_its_own_leaves_the_rest_to_others(
         assert bench.handed_back == []
 
 
+async def test_a_single_claim_of_a_broadcast_with_a_rate_of_its_own_has_its_slot(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(3)
+    broadcast = stall.broadcast(rate=5)
+    async with pumping(settings) as bench:
+        (claim,) = await bench.next_batch()
+        assert (claim.broadcast, claim.rate, claim.slot_ends) == (broadcast, 5, True)
+        assert set(bench.gate.own_next) == {broadcast}
+        assert bench.handed_back == []
+
+
+async def test_a_pump_with_nothing_to_do_sleeps_for_a_while(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    async with pumping(shop_settings()) as bench:
+        now = asyncio.get_running_loop().time()
+        assert bench.pump._next_at(now) - now >= 0.1
+
+
 async def test_swapped_claims_get_slots_before_anything_is_taken(
     client: "redis.Redis", shop_settings: Maker
 ) -> None:

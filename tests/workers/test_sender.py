@@ -400,3 +400,14 @@ async def test_a_post_without_an_answer_holds_up_the_end_for_so_long_only(
     assert time.monotonic() - started < 5
     assert set(it.stall.outcomes(broadcast).values()) == {"in_doubt"}
     assert it.stall.flight(broadcast) == {}
+
+
+async def test_a_closed_sender_posts_no_more(desk: Opener) -> None:
+    it = await desk(in_flight=2)
+    stocked(it, "template", 10)
+    it.hang(ms=300)
+    it.start(it.take())
+    await soon(lambda: it.posted == 2, "both posters have one")
+    await it.sender.close()
+    await soon(lambda: all(poster.done() for poster in it.sender._posters), "they have ended")
+    assert it.posted == 2

@@ -242,6 +242,7 @@ def test_without_another_kind_it_waits_and_counts_as_a_template_error(lane: Lane
     assert lane.delayed("b1") == {"anna": 2000}
     assert lane.canary_of("b1") == ("0", 0, 1, 0, 0)
     assert lane.stock() == {"f:+168": 1, "u:+168": 1}
+    assert lane.client.hgetall(lane.key("tries", "b1")) == {lane.item("anna"): "1"}
 
 
 def test_before_the_first_delivery_a_dead_permit_waits_for_the_others(lane: Lane) -> None:

@@ -442,3 +442,13 @@ def test_a_users_last_end_is_counted_once_though_an_earlier_one_was_trimmed(lane
     lane.trim()
     lane.settle(row(claim, "delay", "back", errcode=43108, delay=1000))
     assert lane.stock() == {"f:+1": 1, "u:+1": 1}
+
+
+@pytest.mark.parametrize(("most", "left", "busy"), [(1, "more", {"shop"}), (3, "", set())])
+def test_an_app_is_busy_while_something_stands_in_its_rings(
+    lane: Lane, most: int, left: str, busy: set[str]
+) -> None:
+    lane.collect({openid: [form(openid)] for openid in ("anna", "bert")})
+    lane.start("b1", "anna", "bert", open=1)
+    assert lane.take(most=most).left == left
+    assert lane.client.smembers(lane.key("busy")) == busy
