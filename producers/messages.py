@@ -52,6 +52,9 @@ _KEY_TTL: Final = timedelta(days=1)
 _TOKEN_TTL: Final = timedelta(minutes=10)
 """A call without a key repeats itself for seconds."""
 
+_ITEM: Final = 3
+"""Where post.lua's arguments name the recipient."""
+
 _CLOCK_S: Final = 60.0
 """How long the server's clock is known without asking."""
 
@@ -100,6 +103,7 @@ class Messages:
         self._server_ahead_ms = 0.0
         self._asked_at = float("-inf")
         self._opened: dict[tuple[str, str, str, int], int] = {}
+        self._full: set[tuple[str, str, str, int, str]] = set()
 
     def post(
         self,
@@ -222,6 +226,9 @@ class Messages:
         day = self._server_ms() // DAY_MS
         of_day = (spec.app, str(spec.channel), spec.template_id, day)
         known = self._opened.get(of_day, 1)
+        of_user = (*of_day, str(arguments[_ITEM]))
+        if of_user in self._full:  # then only what the key posted before is looked for
+            known = 0
         for _ in range(3 * MOST):
             ids = [carrier_id(*of_day, number) for number in range(known)]
             call = partial(self._post, keys=script_keys, args=[*arguments, *ids])
@@ -234,9 +241,10 @@ class Messages:
             elif status == "stopped":
                 reason = self._broadcasts.status(carrier).reason
                 raise MessagesStoppedError(spec.template_id, int(errcode[0]), reason, carrier)
-            elif status == "full" and known < MOST:
+            elif status == "full" and 0 < known < MOST:
                 known += 1
             elif status == "full":
+                self._remember_full(of_user)
                 break
             else:
                 self._remember(of_day, known)
@@ -261,6 +269,11 @@ class Messages:
         if len(self._opened) > 10_000:
             self._opened.clear()
         self._opened[of_day] = known
+
+    def _remember_full(self, of_user: tuple[str, str, str, int, str]) -> None:
+        if len(self._full) > 10_000:
+            self._full.clear()
+        self._full.add(of_user)
 
     def _server_ms(self) -> int:
         """Return the server's clock, asked once a minute."""

@@ -114,6 +114,8 @@ class Planner:
         demand = self._table.demand(app)
         user = self._read(app, openid, demand)
         wanted = {*user.under_way, *user.per_week, *demand.messages, *own.subscribe_templates}
+        if own.subscribe_templates:  # the door takes no others
+            wanted &= {*own.subscribe_templates}
         asks = [
             ask
             for template_id in wanted - {*own.long_term_templates} - demand.unknown

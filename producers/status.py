@@ -108,7 +108,7 @@ class Register:
         """
         found = self._statuses([broadcast])
         if not found:
-            raise NotFoundError(f"no broadcast {broadcast}: it never was, or its retention is over")
+            raise _not_found(broadcast)
         return found[0]
 
     def page(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
@@ -239,8 +239,15 @@ class Register:
             lambda: self._client.hgetall(keys.home(self.home_lane(broadcast), broadcast)),
         )
         if not home:
-            raise NotFoundError(f"no broadcast {broadcast}: it never was, or its retention is over")
+            raise _not_found(broadcast)
         return home
+
+
+def _not_found(broadcast: str) -> NotFoundError:
+    """Return the error for an id; that of a single message names its carrier before a dot."""
+    if keys.is_carrier(broadcast) and "." in broadcast:
+        return NotFoundError(f"{broadcast} is a single message: ask `message show`")
+    return NotFoundError(f"no broadcast {broadcast}: it never was, or its retention is over")
 
 
 def _is_older(listed: tuple[str, int], before: re.Match[str]) -> bool:

@@ -35,7 +35,8 @@ input or settings; 3 the broadcast was aborted or cancelled (--wait); 4 Redis do
 130 Ctrl-C.
 
 With --json the last line on stdout is one JSON object, also for an error:
-{"error": "…", "faults": ["…"]}; only an unknown or missing option is answered on stderr alone.
+{"error": "…", "faults": ["…"]}; only wrong usage (an option, a value, a command
+that there is not) is answered on stderr alone.
 Sentences for people, progress and log lines go to stderr.
 
 Settings come from WXB_ variables and from .env in this directory.

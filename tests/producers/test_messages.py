@@ -405,3 +405,19 @@ def test_a_carrier_takes_no_more_from_the_moment_of_its_verdict(post: Post) -> N
     with pytest.raises(MessagesStoppedError) as stopped:
         post.post(next(o for n in range(99) if post.shop.lane(o := f"o{n}") == lane))
     assert stopped.value.errcode == 40037
+
+
+def test_whoever_asks_again_for_a_user_who_had_enough_today_costs_redis_little(post: Post) -> None:
+    first = post.post(key="first")
+    for _ in range(MOST - 1):
+        post.post()
+    with pytest.raises(TooManyMessagesError):
+        post.post()
+    post.client.config_resetstat()
+    for number in range(50):
+        with pytest.raises(TooManyMessagesError):
+            post.post(key=f"again-{number}")
+    calls = post.client.info("commandstats")
+    assert calls["cmdstat_evalsha"]["calls"] == 50
+    assert "cmdstat_hexists" not in calls  # no carrier is looked into
+    assert post.post(key="first") == Posted(first.id, known=True)

@@ -196,16 +196,17 @@ def test_single_messages_want_one_of_everybody(shop: Shop, adviser: Adviser) -> 
 def test_the_apps_own_templates_are_planned_before_anything_was_sent(
     shop: Shop, make_settings: Any, lanes: int
 ) -> None:
-    own = {"subscribe_templates": [OTHER, TEMPLATE, LONG], "long_term_templates": [LONG]}
+    later = "Z" * 43
+    own = {"subscribe_templates": [OTHER, TEMPLATE, later, LONG], "long_term_templates": [LONG]}
     adviser = Adviser(Shop(shop.client, make_settings(lanes=lanes, app=own)))
-    assert adviser.templates() == sorted([OTHER, TEMPLATE])
+    assert adviser.templates() == sorted([OTHER, TEMPLATE, later])
     assert adviser.ask()[0].reason == (
         "one of the app, nothing was sent of it lately; the user has none"
     )
-    shop.broadcasts.cancel(shop.broadcast("subscribe", template_id="Z" * 43))  # half a one a week
-    assert adviser.templates() == ["Z" * 43, *sorted([OTHER, TEMPLATE])]
+    shop.broadcasts.cancel(shop.broadcast("subscribe", template_id=later))  # half a one a week
+    assert adviser.templates() == [later, *sorted([OTHER, TEMPLATE])]
     shop.give(ANN, subscriptions={OTHER: "accept"})
-    assert adviser.templates() == ["Z" * 43, TEMPLATE]
+    assert adviser.templates() == [later, TEMPLATE]
     assert adviser.skip() == []
 
 
@@ -374,3 +375,14 @@ def test_planning_changes_nothing(shop: Shop, adviser: Adviser) -> None:
     adviser.ask(BOB)
     assert shop.everything() == before
     json.dumps(Planner(shop.client, shop.settings).plan("shop", BOB).as_dict())
+
+
+def test_what_the_door_would_refuse_is_not_asked_for(
+    shop: Shop, make_settings: Any, lanes: int
+) -> None:
+    shop.give("o1", formIds=["f"])
+    for template in (TEMPLATE, OTHER):
+        shop.broadcast("subscribe", template_id=template)
+    settings = make_settings(app={"subscribe_templates": [OTHER]}, lanes=lanes)
+    asks = Planner(shop.client, settings).plan("shop", "o1").templates
+    assert [ask.template_id for ask in asks] == [OTHER]

@@ -84,3 +84,8 @@ def test_wrong_questions_are_refused(register: Register) -> None:
             register.page("shop", "", limit)
     with pytest.raises(UnknownAppError):
         register.page("shoq")
+
+
+def test_the_id_of_a_single_message_is_told_from_a_broadcasts(shop: Shop) -> None:
+    with pytest.raises(NotFoundError, match="message show"):
+        shop.broadcasts.status("m20782f80a022aaeb2d1.oAnna")
