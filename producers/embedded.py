@@ -297,6 +297,8 @@ def _take(lock: IO[bytes], data_dir: Path) -> None:
         with contextlib.suppress(OSError):
             pid = (data_dir / _PID).read_text().strip()
             raise SettingsError(
-                f"{data_dir} is in use by another embedded Valkey (process {pid})"
+                f"{data_dir} is in use by another embedded Valkey (process {pid}): another `up` "
+                "runs there, or one was killed and left its processes behind; end them, then "
+                f"`kill {pid}`"
             ) from error
         raise SettingsError(f"{data_dir} is in use by another embedded Valkey") from error

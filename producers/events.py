@@ -427,12 +427,16 @@ class PushDropped(Event):
 
 @dataclass
 class PushRefused(Event):
-    """A push, or a URL check, was turned away: forged, malformed, or no room for it."""
+    """A push, or a URL check, was turned away: forged, malformed, or no room for it.
+
+    ``left_out`` is how many such lines were not written before it.
+    """
 
     LEVEL: ClassVar[Level] = "warning"
 
     app: str
     reason: str
+    left_out: int = 0
 
 
 @dataclass
@@ -488,6 +492,7 @@ class RequestAnswered(Event):
 
     ``route`` is the path as the OpenAPI document has it, '' when there is none; a collector
     ticket's ``key`` is ``ticket``. ``latency_ms`` counts from the request's head to the answer.
+    ``left_out`` is how many lines of requests without a key or ticket were not written before it.
     """
 
     request_id: str
@@ -499,6 +504,7 @@ class RequestAnswered(Event):
     remote: str
     bytes_in: int
     latency_ms: float
+    left_out: int = 0
 
 
 @dataclass

@@ -23,6 +23,7 @@ from producers.callbacks.effects import Effects
 from producers.callbacks.inbox import Inbox, Kept, is_away
 from producers.errors import ForgedError, InvalidInputError, StoreUnavailableError
 from producers.events import DutyFailed, PushDropped, PushFailed, PushRefused
+from producers.line_quota import LineQuota
 from producers.settings import Settings
 from producers.store import Client
 
@@ -44,6 +45,7 @@ class Callbacks:
         self._inbox = Inbox(client, settings)
         self._effects = Effects(client, settings)
         self._arrived = threading.Event()
+        self._lines = LineQuota()
 
     def verify(self, app: str, query: Mapping[str, str]) -> str:
         """Return the answer to the console's URL check (GET), as ``text/plain``.
@@ -60,8 +62,12 @@ class Callbacks:
         try:
             return envelope.echo(self._settings.app(app), query)
         except ForgedError as error:
-            logs.emit(PushRefused(app, f"url {error.reason}"))
+            self._say_refused(app, f"url {error.reason}")
             raise
+
+    def _say_refused(self, app: str, reason: str) -> None:
+        if self._lines.admits():
+            logs.emit(PushRefused(app, reason, self._lines.take_left_out()))
 
     def receive(self, app: str, query: Mapping[str, str], body: bytes) -> None:
         """Take one push (POST): afterwards answer 200 with ``success``, at once.
@@ -88,10 +94,10 @@ class Callbacks:
                 app, push, opened.timestamp_ms, signature, digest, sealed=opened.sealed
             )
         except ForgedError as error:
-            logs.emit(PushRefused(app, error.reason))
+            self._say_refused(app, error.reason)
             raise
         except InvalidInputError as error:
-            logs.emit(PushRefused(app, str(error)))
+            self._say_refused(app, str(error))
             raise
         if isinstance(found, str):
             logs.emit(PushDropped(app, found))

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from producers import logs
 from producers.api_keys import Scope
 from producers.events import RequestAnswered, RequestFailed
+from producers.line_quota import LineQuota
 from producers.redaction import redacted
 from producers.web import body
 from producers.web.call import Answer, Call
@@ -56,6 +57,7 @@ class Entry:
         self._router = router
         self._places = services.settings.web_requests
         self._timeout_s = services.settings.web_timeout.total_seconds()
+        self._lines = LineQuota()
         self.at_work = 0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -173,6 +175,8 @@ class Entry:
         return stream
 
     def _log(self, call: Call, answer: Answer) -> None:
+        if not call.actor and not self._lines.admits():
+            return
         logs.emit(
             RequestAnswered(
                 call.id,
@@ -184,6 +188,7 @@ class Entry:
                 call.remote,
                 call.bytes_in,
                 round((time.monotonic() - call.started) * 1000, 3),
+                self._lines.take_left_out(),
             )
         )
 
