@@ -214,3 +214,17 @@ def test_a_promise_is_kept_or_not(promise: str, output: str, *, kept: bool) -> N
 
 def test_promises_are_kept_one_after_the_other() -> None:
     assert broken(["a", "b"], "b a") == ["b"]
+
+
+def test_each_fault_domain_names_tests_that_there_are() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    section = text[text.index("### What one cannot do") : text.index("What stays shared")]
+    named = re.findall(r"`((?:tests/\S+?/)?test_[^`]+?)`|`…::(test_[^`]+)`", section)
+    assert len(named) > 15
+    file = ""
+    for path, test in named:
+        if path:
+            file, _, test = path.partition("::")  # noqa: PLW2901
+        place = ROOT / (file if "/" in file else f"tests/system/{file}.py")
+        assert not test or f"def {test}(" in place.read_text("utf-8"), (place, test)
+        assert place.is_file()
