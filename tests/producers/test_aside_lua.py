@@ -90,3 +90,10 @@ def test_what_was_not_set_aside_is_left_alone(lane: Lane, what: str) -> None:
     assert lane.aside("b1", what) == 0
     assert (lane.flight("b1"), lane.queue("b1")) == (before, [])
     assert "aside" not in lane.copy("b1")
+
+
+def test_a_cancel_ends_what_was_set_aside(lane: Lane) -> None:
+    set_aside(lane, "anna")
+    lane.adopt("b1", 2, "cancelled", "cancelled")
+    assert lane.outcomes("b1") == {"anna": "in_doubt"}
+    assert (lane.flight("b1"), lane.copy("b1")["aside"]) == ({}, "0")

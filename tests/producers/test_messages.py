@@ -421,3 +421,11 @@ def test_whoever_asks_again_for_a_user_who_had_enough_today_costs_redis_little(p
     assert calls["cmdstat_evalsha"]["calls"] == 50
     assert "cmdstat_hexists" not in calls  # no carrier is looked into
     assert post.post(key="first") == Posted(first.id, known=True)
+
+
+def test_a_carrier_whose_day_is_over_takes_no_more(post: Post) -> None:
+    first = post.post().id.partition(".")[0]
+    lane = post.shop.lane("oAnna")
+    post.client.hset(keys.lane_broadcast(lane, first), "drop", "late")
+    again = post.post(next(o for n in range(99) if post.shop.lane(o := f"o{n}") == lane))
+    assert again.id.partition(".")[0] != first

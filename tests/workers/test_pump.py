@@ -82,6 +82,7 @@ async def test_a_batch_is_claimed_and_has_its_slots(
         check_held(stall, broadcast, claims)
         for before, after in pairwise(claims):
             assert after.slot_at - before.slot_at == pytest.approx(0.01, abs=1e-5)
+        assert bench.gate.rate == 100  # as the limiter said
         assert all(claim.slot_ends for claim in claims)
         assert all(claim.claimed_at <= claim.slot_at for claim in claims)
         assert {claim.broadcast for claim in claims} == {broadcast}

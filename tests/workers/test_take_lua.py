@@ -452,3 +452,12 @@ def test_an_app_is_busy_while_something_stands_in_its_rings(
     lane.start("b1", "anna", "bert", open=1)
     assert lane.take(most=most).left == left
     assert lane.client.smembers(lane.key("busy")) == busy
+
+
+def test_a_canary_that_ran_out_of_users_with_a_permit_is_due_at_once(lane: Lane) -> None:
+    """Its canary may have to move to another lane."""
+    lane.start("b1", "anna", split="")
+    lane.client.delete(lane.key("due"))
+    lane.take()
+    assert lane.outcomes("b1") == {"anna": "no_permit"}
+    assert lane.due() == {"b1": 0}
