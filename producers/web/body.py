@@ -8,7 +8,7 @@ be huge inside.
 import asyncio
 import hashlib
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 from aiohttp import web
@@ -20,6 +20,9 @@ from producers.uploads import MAX_LINE_BYTES
 from producers.web.call import Call
 from producers.web.problem import ProblemError, of_validation
 from producers.web.route import JSON, Body, Route
+
+if TYPE_CHECKING:
+    from producers.web.connection import Connection
 
 _BLOCK: Final = 65_536
 """Bytes of a streamed body that must come within the read timeout."""
@@ -51,12 +54,16 @@ class Reader:
             self._count(body)
             return body
         parts = []
+        connection = cast("Connection", self._call.request.protocol)
+        connection.waits = True
         try:
             async with asyncio.timeout(self._wait_s):
                 while part := await self._some():
                     parts.append(part)
         except TimeoutError:
             raise self._slow() from None
+        finally:
+            connection.waits = False
         return b"".join(parts)
 
     async def block(self) -> bytes:

@@ -1,8 +1,14 @@
 """Connections: aiohttp's server protocol, bounded in number, answering malformed HTTP in kind.
 
-One address has its share of the connections, and beyond it gives up its own oldest idle one for a
-new one; when all are taken, the oldest idle one of all goes. So whoever opens connections and says
-nothing takes no place from anybody else, and one that is at work is never closed for another.
+One address has its share of the connections, and beyond it gives up its own oldest spare one for a
+new one; when all are taken, the oldest spare one of all goes. Spare is a connection that waits for
+its client: to ask, to send a body, or to take an answer; and one that asked for more before it had
+its answer. So whoever opens connections and says nothing, or little, takes no place from anybody
+else, and one that is at work is never closed for another. A body that comes makes its connection
+young again with every 4 KiB.
+
+An answer that is not taken ends its connection: of what waits to be sent, 1 KiB a second at least
+must go. Until it has gone, nothing else of that connection is served, and little is read.
 
 aiohttp itself closes a connection whose next request has not come whole within the keep-alive time,
 so that nobody can hold one by sending its head byte by byte. Bytes of a body that are none, in the
@@ -16,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from aiohttp import StreamReader, web, web_protocol
+from aiohttp.http import HttpRequestParser
 from aiohttp.web_protocol import RequestHandler
 
 from producers import addresses, logs
@@ -33,6 +40,19 @@ _FRAMING: Final = 16_384
 """Bytes around the chunks of a body that are free; any more are counted against the body's own."""
 _HEAD_END: Final = b"\r\n\r\n"
 
+_AHEAD: Final = 4
+"""Requests of a connection that are parsed before their turn; the next wait as bytes."""
+_READ: Final = 65_536
+"""Bytes of a body that wait for whoever reads it; aiohttp's own default."""
+_UNSENT: Final = 16_384
+"""Bytes of answers that may wait to be sent, before nothing else is answered."""
+_TAKEN_S: Final = 5.0
+"""How often we look whether a client takes its answer."""
+_TAKEN: Final = 5_120
+"""Bytes of it that must go in that time."""
+_USED: Final = 4_096
+"""Bytes of a body that count as use of its connection."""
+
 _HEADERS: Final = {"Server": "wxbroadcast", "Cache-Control": "no-store"}
 
 
@@ -45,13 +65,31 @@ class Connection(RequestHandler):
 
     Attributes:
         peer: whose share it counts against; '' for nobody's.
+        waits: whether its request waits for its client, or for its turn before others of its own.
     """
 
-    __slots__ = ("_body", "_owed", "_raw", "peer")
+    __slots__ = ("_body", "_came", "_owed", "_raw", "_unsent", "peer", "waits")
 
     def __init__(self, server: "Server", **kwargs: Any) -> None:
         super().__init__(server, **kwargs)
+        self._max_msg_queue_size, self._msg_queue_resume_size = _AHEAD, _AHEAD // 2
+        self._parser = HttpRequestParser(  # aiohttp's, which parses 32 ahead: 100 kB
+            self,
+            self._loop,
+            _READ,
+            max_line_size=_MAX_LINE,
+            max_field_size=_MAX_LINE,
+            max_headers=_MAX_HEADERS,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=_AHEAD,
+        )
         self.peer = ""
+        self.waits = False
+        self._came = 0
+        """Bytes of a body that came since the connection was last used."""
+        self._unsent: asyncio.TimerHandle | None = None
+        """The next look whether the client takes its answer."""
         self._body: StreamReader | None = None
         """The chunked body that is coming in."""
         self._raw = 0
@@ -68,10 +106,13 @@ class Connection(RequestHandler):
             cast("asyncio.Transport", transport).abort()
             self._manager = None
             return
+        cast("asyncio.Transport", transport).set_write_buffer_limits(_UNSENT)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give its place back."""
+        if self._unsent is not None:
+            self._unsent.cancel()
         if isinstance(self._manager, Server):
             self._manager.release(self)
         super().connection_lost(exc)
@@ -89,8 +130,51 @@ class Connection(RequestHandler):
             if isinstance(self._manager, Server):
                 self._manager.touch(self)
             self._look_at_newest(data)
-        elif self._body is not None:
+            return
+        if self.waits:
+            self._came += len(data)
+            if self._came >= _USED and isinstance(self._manager, Server):
+                self._manager.touch(self)
+                self._came = 0
+        if self._body is not None:
             self._bound_framing(len(data))
+
+    def pause_writing(self) -> None:
+        """The client does not take what is sent: look whether it does at all."""
+        super().pause_writing()
+        self._look_later()
+
+    def resume_writing(self) -> None:
+        """The client took it."""
+        super().resume_writing()
+        if self._unsent is not None:
+            self._unsent.cancel()
+            self._unsent = None
+
+    def _look_later(self) -> None:
+        if self.transport is not None:
+            left = self.transport.get_write_buffer_size()
+            self._unsent = self._loop.call_later(_TAKEN_S, self._look_whether_taken, left)
+
+    def _look_whether_taken(self, before: int) -> None:
+        """End a connection whose client takes no answer; a stream's handler has its own time."""
+        self._unsent = None
+        transport = self.transport
+        if transport is None or self._current_request is not None:
+            self._look_later()
+        elif before - transport.get_write_buffer_size() < _TAKEN:
+            self.end()
+        else:
+            self._look_later()
+
+    def end(self) -> None:
+        """Close the connection at once, whatever waits on it."""
+        task = self._task_handler
+        if self.transport is not None:
+            self.transport.abort()  # closed, it would stay until the client took what is unsent
+        self.force_close()
+        if self.waits and task is not None:
+            task.cancel()
 
     def _look_at_newest(self, data: bytes) -> None:
         """See what the newest request asks for."""
@@ -136,6 +220,14 @@ class Connection(RequestHandler):
     def is_idle(self) -> bool:
         """Whether no request is here, neither at work nor waiting for its turn."""
         return not self._request_in_progress and not self._messages
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether it may go for another: nothing of it is at work."""
+        if self.is_idle or self.waits:
+            return True
+        is_answered = self._request_in_progress and self._current_request is None
+        return is_answered and self.writing_paused
 
     def handle_error(
         self,
@@ -194,7 +286,7 @@ class Server(web.Server):
         self._of: dict[str, _Line] = {}
 
     def admit(self, connection: Connection) -> bool:
-        """Give a new connection a place; if need be, that of the oldest idle one."""
+        """Give a new connection a place; if need be, that of the oldest spare one."""
         share = self._bounds.of_address if connection.peer else None
         line = self._of.get(connection.peer)
         if line is not None and share is not None and len(line) >= share and not self._clear(line):
@@ -206,7 +298,7 @@ class Server(web.Server):
         return True
 
     def touch(self, connection: Connection) -> None:
-        """A request came: the connection is the one that was used last."""
+        """A request came, or much of its body: the connection is the one that was used last."""
         if connection in self._all:
             self._all.move_to_end(connection)
             self._of[connection.peer].move_to_end(connection)
@@ -220,12 +312,12 @@ class Server(web.Server):
                 del self._of[connection.peer]
 
     def _clear(self, line: "_Line") -> bool:
-        """Close the oldest idle connection of a line; say whether there was one."""
+        """Close the oldest spare connection of a line; say whether there was one."""
         for _ in range(len(line)):
             oldest = next(iter(line))
-            if oldest.is_idle:
+            if oldest.is_spare:
                 self.release(oldest)
-                oldest.force_close()
+                oldest.end()
                 return True
             line.move_to_end(oldest)  # it is at work, so it is used now
         return False
@@ -251,9 +343,5 @@ class Server(web.Server):
             loop=self._loop,
             keepalive_timeout=self._bounds.keepalive_s,
             access_log=None,  # the entry logs
-            max_line_size=_MAX_LINE,
-            max_field_size=_MAX_LINE,
-            max_headers=_MAX_HEADERS,
             lingering_time=_LINGER_S,
-            auto_decompress=False,
         )

@@ -1,18 +1,20 @@
 """The entry: what every request passes, in this order, and how each ends in one answer.
 
-Request id, route (404, 405), key (401), app and scope (403), the key's rate (429), query, content
-type and body (408, 413, 415, 400, 422), a free place (503), Idempotency-Key, the handler. What is
-cheap to refuse is refused first, and a slow body holds no place. Each answer leaves one log line.
+Request id, its turn, route (404, 405), key (401), app and scope (403), the key's rate (429), query,
+content type and body (408, 413, 415, 400, 422), a free place (503), Idempotency-Key, the handler.
+What is cheap to refuse is refused first, and a slow body holds no place. Each answer leaves one log
+line.
 """
 
 import asyncio
 import contextlib
 import time
 import traceback
-from typing import Final
+from typing import Final, cast
 from urllib.parse import parse_qsl
 
 from aiohttp import web
+from aiohttp.http import StreamWriter
 from pydantic import ValidationError
 
 from producers import logs
@@ -22,6 +24,7 @@ from producers.line_quota import LineQuota
 from producers.redaction import redacted
 from producers.web import body
 from producers.web.call import Answer, Call
+from producers.web.connection import Connection
 from producers.web.problem import (
     ProblemError,
     invalid,
@@ -33,6 +36,7 @@ from producers.web.problem import (
 from producers.web.route import Open, Route
 from producers.web.router import Router
 from producers.web.services import Services
+from producers.web.turns import Turns
 
 _HEADERS: Final = {
     "Server": "wxbroadcast",
@@ -41,6 +45,8 @@ _HEADERS: Final = {
 }
 _TRACE: Final = 4000
 """Characters of a traceback that the log keeps."""
+_LARGE: Final = 16_384
+"""Bytes of a body that is not copied for each who reads it slowly."""
 _FREE: Final = frozenset({Open.ALL})
 """Health and documents need no place: they answer while all hands are full."""
 
@@ -58,14 +64,16 @@ class Entry:
         self._places = services.settings.web_requests
         self._timeout_s = services.settings.web_timeout.total_seconds()
         self._lines = LineQuota()
+        self._turns = Turns()
         self.at_work = 0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; what aiohttp's server calls."""
         call = Call(request, self._services)
         try:
-            if request.protocol._messages:  # noqa: SLF001 - nothing else tells of them
-                await asyncio.sleep(0)  # others' turn, before the next of those behind this one
+            behind = bool(request.protocol._messages)  # noqa: SLF001 - nothing else tells of them
+            if behind or not self._turns.begins():
+                await self._turn(cast("Connection", request.protocol), behind)
             answer = await self._answer(call)
         except asyncio.CancelledError:
             raise
@@ -77,6 +85,14 @@ class Entry:
             return await self._respond(call, answer)
         finally:
             self._log(call, answer)
+
+    async def _turn(self, connection: Connection, behind: bool) -> None:
+        """Wait for a request's turn; whoever sent more behind it may lose the connection."""
+        connection.waits = behind
+        try:
+            await self._turns.wait(connection)
+        finally:
+            connection.waits = False
 
     async def _answer(self, call: Call) -> Answer:
         request = call.request
@@ -153,6 +169,10 @@ class Entry:
             response = web.Response(status=answer.status, body=answer.body, headers=headers)
             if answer.close or self._services.stopping:
                 response.force_close()
+            if len(answer.body) > _LARGE:
+                with contextlib.suppress(ConnectionError):  # aiohttp meets it again
+                    await response.prepare(call.request)
+                    cast("StreamWriter", call.request.writer).send_headers()  # or it is copied
             return response
         headers["Content-Type"] = answer.media
         stream = web.StreamResponse(status=answer.status, headers=headers)

@@ -39,6 +39,9 @@ _DRAIN_S: Final = 8.0
 _END_S: Final = 1.5
 """After the drain, for what is cut to notice."""
 _BACKLOG: Final = 1024
+_DOORS: Final = 1 if sys.platform == "win32" else 16
+"""Times that the event loop listens on the socket: uvloop takes one new connection a turn of each,
+and a new one waits behind all that came before it. Windows' own loop takes all."""
 _GARBAGE: Final = (50_000, 20, 50)
 """Python looks for cycles once in so many new objects: requests leave none, and bulk bodies are
 many objects at once."""
@@ -109,7 +112,8 @@ class Service:
         self._server = Server(self.entry, bounds)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=_DRAIN_S)
         await self._runner.setup()
-        await web.SockSite(self._runner, bound, backlog=_BACKLOG).start()
+        for door in (bound, *(bound.dup() for _ in range(_DOORS - 1))):
+            await web.SockSite(self._runner, door, backlog=_BACKLOG).start()
         host, self.port = bound.getsockname()[:2]
         logs.emit(WebStarted(host, self.port, os.getpid()))
 

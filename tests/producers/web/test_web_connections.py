@@ -13,17 +13,19 @@ import pytest
 from log_lines import recorded
 from web_house import HOST, PERMITS, Caller, House, Wire
 
+from producers.web import connection
+
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
 CHUNKED = "Transfer-Encoding: chunked"
 BODY = b'{"openid":"oA","formId":"f1"}'
 
 
-def head(shop: Caller, *more: str) -> bytes:
+def head(shop: Caller, *more: str, media: str = "application/json") -> bytes:
     lines = (
         f"POST {PERMITS} HTTP/1.1",
         "Host: h",
         f"Authorization: Bearer {shop.token}",
-        "Content-Type: application/json",
+        f"Content-Type: {media}",
         *more,
     )
     return "\r\n".join((*lines, "", "")).encode()
@@ -73,13 +75,15 @@ def test_beyond_all_places_the_oldest_idle_connection_of_all_goes(
 ) -> None:
     house = open_house(web_connections=8, web_connections_of_address=4)
     shop = house.caller()
+    streamed = head(shop, "Content-Length: 29", media="application/x-ndjson")
     with (
         wires(house, 1, "127.0.0.4") as working,
         wires(house, 4, "127.0.0.2") as first,
         wires(house, 3, "127.0.0.3") as second,
     ):
-        working[0].send(head(shop, "Content-Length: 29") + BODY[:9])
+        working[0].send(streamed + BODY[:9])
         eventually(lambda: len(house.service._server._all) == 8, "all have a place")
+        eventually(lambda: house.service.entry.at_work == 1, "one is at work")
         assert answers(first[0])  # so it is no more the oldest
         with wires(house, 1, "127.0.0.5") as late:
             assert answers(late[0])
@@ -96,12 +100,8 @@ def test_where_all_connections_are_at_work_a_new_one_is_refused(
     shop = house.caller()
     with wires(house, 2) as mine, wires(house, 1, "127.0.0.2") as other:
         for wire in (*mine, *other):
-            wire.send(head(shop, "Content-Length: 29"))
-        server = house.service._server
-        eventually(
-            lambda: len(server._all) == 3 and not any(one.is_idle for one in server._all),
-            "all are at work",
-        )
+            wire.send(head(shop, "Content-Length: 29", media="application/x-ndjson"))
+        eventually(lambda: house.service.entry.at_work == 3, "all are at work")
         for address in (HOST, "127.0.0.3"):
             with wires(house, 1, address) as late:
                 assert late[0].is_closed()
@@ -109,6 +109,30 @@ def test_where_all_connections_are_at_work_a_new_one_is_refused(
         assert mine[0].answer().status == 200
         with wires(house, 1) as late:
             assert answers(late[0])
+
+
+def test_slow_bodies_of_an_address_take_no_place_from_its_honest_requests(
+    open_house: Callable[..., House], eventually: Callable[..., Any]
+) -> None:
+    """They go, the oldest first; a body that comes in good pieces stays, however old."""
+    house = open_house(web_connections=64, web_connections_of_address=16)
+    shop = house.caller()
+    large = b" " * 40_000 + BODY
+    server = house.service._server
+    with wires(house, 1) as honest, ExitStack() as slow:
+        honest[0].send(head(shop, f"Content-Length: {len(large)}"))
+        eventually(lambda: sum(one.waits for one in server._all) == 1, "it waits for its body")
+        body = next(iter(server._all))._current_request.content
+        for start in range(0, 40_000, 1000):
+            wire = slow.enter_context(house.wire())
+            wire.send(head(shop, "Content-Length: 500") + b"{")
+            honest[0].send(large[start : start + 1000])
+            eventually(lambda: body.total_bytes >= start + 1000, "it comes")  # noqa: B023 - now
+        eventually(lambda: sum(one.waits for one in server._all) == 16, "the share is taken")
+        for _ in range(20):
+            assert shop.post(PERMITS, {"openid": "oA", "formId": "f"}).status == 200
+        honest[0].send(large[40_000:])
+        assert honest[0].answer().status == 200
 
 
 def test_behind_proxies_an_address_is_no_client(open_house: Callable[..., House]) -> None:
@@ -257,3 +281,54 @@ def test_a_flood_on_one_connection_is_served_in_turn_with_others(
             assert flood.answer().status == 200
         sender.join()
     assert before_it < 100
+
+
+def pipelined(stack: ExitStack, house: House, connections: int, requests: bytes) -> None:
+    """Send many requests on each of many connections, and read no answer."""
+    for _ in range(connections):
+        made = stack.enter_context(socket.socket())
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        made.connect((HOST, house.port))
+        made.send(requests)
+
+
+@pytest.mark.parametrize("address", [HOST, "127.0.0.2"])
+def test_a_flood_on_many_connections_is_served_in_turn_with_others(
+    open_house: Callable[..., House], address: str
+) -> None:
+    """A new connection waits for a few of what waits on the others, not for nearly all."""
+    connections = 200
+    house = open_house(web_connections_of_address=connections)
+    server = house.service._server
+    with ExitStack() as stack:
+        pipelined(stack, house, connections, HEALTH * 100)
+        served = server.requests_count
+        with wires(house, 1, address) as fresh:
+            assert answers(fresh[0])
+        assert server.requests_count - served < 3 * connections
+
+
+def test_an_answer_that_is_not_taken_ends_its_connection(
+    house: House, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_TAKEN_S", 0.3)
+    server = house.service._server
+    with ExitStack() as stack, house.wire() as honest:
+        assert answers(honest)
+        pipelined(stack, house, 20, b"GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n" * 100)
+        eventually(lambda: server.requests_count > 20, "they are served")
+        eventually(lambda: len(server._all) == 1, "they are closed")
+        assert answers(honest)
+
+
+def test_an_answer_that_is_taken_slowly_comes_whole(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_TAKEN_S", 0.05)
+    monkeypatch.setattr(connection, "_TAKEN", 1)
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n"
+    size = len(house.anybody.get("/openapi.json").body)
+    with house.wire() as wire:
+        wire.send(request * 100)
+        for _ in range(100):
+            assert len(wire.answer().body) == size
