@@ -321,11 +321,11 @@ class Sender:
 
     async def _send(self, claim: Claim, envelope: Envelope, access_token: str) -> None:
         reply = await self._wechat.send(claim.app, access_token, envelope, claim)
-        verdict = self._judged(claim, reply)
-        self._settler.put(Answer(claim, reply, verdict))
         gate = self._gates[claim.app]
         if gate.breaker.silent or reply.fate is not Fate.ANSWERED:
             self._note(claim.app, gate.breaker, reply)
+        verdict = self._judged(claim, reply)
+        self._settler.put(Answer(claim, reply, verdict))
         if verdict is DELIVERED and not gate.level:
             self._tokens[claim.app].accept(access_token)
             return

@@ -213,14 +213,16 @@ def test_a_wrong_appid_touches_k_permits_over_all_lanes_together(
 def test_a_lost_answer_is_repeated_with_the_same_form_id_and_counts_once(
     shop, wechat, units
 ) -> None:
+    """Ten in a row have the worker probe; who is lost twice counts once all the same."""
     shop.collect_form_ids(60)
-    wechat.ask("faults", [{"api": "template/send", "action": "cut_after", "skip": 10, "count": 20}])
+    wechat.ask("faults", [{"api": "template/send", "action": "cut_after", "skip": 10, "count": 15}])
     units.start(shop.settings, wechat)
 
     status = shop.wait(shop.broadcasts.create(template_spec()).id)
 
     assert status.outcomes == {"delivered": 60}
-    assert status.errcodes == {"41029": 20}
+    assert set(status.errcodes) == {"41029"}
+    assert 10 <= status.errcodes["41029"] <= 15
     assert wechat.stats["duplicates"] == 0
 
 
@@ -229,13 +231,13 @@ def test_a_lost_answer_to_a_subscribe_send_is_in_doubt_and_never_repeated(
 ) -> None:
     shop.collect_subscriptions(60, TEMPLATE)
     wechat.ask(
-        "faults", [{"api": "subscribe/send", "action": "cut_after", "skip": 10, "count": 20}]
+        "faults", [{"api": "subscribe/send", "action": "cut_after", "skip": 10, "count": 15}]
     )
     units.start(shop.settings, wechat)
 
     status = shop.wait(shop.broadcasts.create(subscribe_spec()).id)
 
-    assert status.outcomes == {"delivered": 40, "in_doubt": 20}
+    assert status.outcomes == {"delivered": 45, "in_doubt": 15}
     assert wechat.stats["accepted"] == 60
     assert shop.ledger()["spent"] == 60
 

@@ -44,14 +44,41 @@ def test_an_answer_in_between_starts_the_count_anew() -> None:
     assert breaker.trouble is None
 
 
-def test_probes_are_a_second_apart_then_two_and_ten_at_most() -> None:
+def test_probes_with_a_message_are_a_second_apart_then_two() -> None:
     breaker, times = silent(), [NOW]
-    for _ in range(8):
+    for _ in range(5):
         times.append(breaker.next_at)
-        breaker.probe(breaker.next_at)
+        breaker.probe(times[-1])
+        assert breaker.lets_pass()
+        breaker.unanswered(times[-1])
     pauses = [after - before for before, after in pairwise(times)]
-    for pause, longest in zip(pauses, (1, 2, 4, 8, 10, 10, 10, 10), strict=True):
+    for pause, longest in zip(pauses, (1, 2, 2, 2, 2), strict=True):
         assert longest * 0.75 <= pause <= longest
+
+
+def test_a_probe_that_hangs_is_the_only_one_until_its_timeout() -> None:
+    breaker = silent()
+    breaker.probe(NOW + 1)
+    assert breaker.lets_pass()
+    assert breaker.next_at == math.inf
+    breaker.unanswered(NOW + 9)
+    assert NOW + 9 < breaker.next_at <= NOW + 11
+    breaker.unanswered(NOW + 9.1)
+    assert breaker.next_at <= NOW + 11, "an earlier POST puts nothing off"
+
+
+def test_a_probe_that_is_not_posted_is_followed_by_another() -> None:
+    breaker = silent()
+    breaker.probe(NOW + 1)
+    assert NOW + 1 < breaker.next_at <= NOW + 3
+
+
+def test_probes_of_a_connection_are_a_second_apart_then_two_and_ten_at_most() -> None:
+    breaker = Breaker()
+    breaker.unsent(NOW)
+    assert not breaker.probed
+    for longest in (1, 2, 4, 8, 10, 10):
+        assert longest * 0.75 <= breaker.pause_s() <= longest
 
 
 def test_after_an_answer_the_pauses_begin_anew() -> None:
