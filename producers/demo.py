@@ -26,6 +26,7 @@ from producers.demo_parts import (
     log_of,
     sandbox,
     settings_of,
+    told,
     workers,
 )
 from producers.demo_sums import Check, Sums, check
@@ -78,7 +79,7 @@ def run(plan: Plan, watcher: Watcher) -> Result:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxb-demo-")))
         watcher.say("starting an embedded Valkey, the sandbox and the workers")
-        redis_url = stack.enter_context(embedded.valkey(folder / "valkey"))
+        redis_url = stack.enter_context(embedded.valkey(folder / "valkey", told(watcher)))
         wechat = stack.enter_context(sandbox(plan, folder, watcher))
         settings = settings_of(plan, redis_url, wechat.url)
         units = stack.enter_context(workers(plan, folder, settings, watcher))

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -133,18 +133,19 @@ def workers(
         options: more options of that command.
     """
     command = f"{procfile.read()['worker']} {options}".rstrip()
-
-    def told(end: UnitEnded) -> None:
-        watcher.say(f"{end.unit} ended ({end.exit_code}); it starts again")
-
     with log_of(plan, folder).open("ab") as output:
-        units = Supervisor(environment_of(plan, settings), folder, output, told)
+        units = Supervisor(environment_of(plan, settings), folder, output, told(watcher))
         try:
             for number in range(plan.units):
                 units.start(f"worker.{number + 1}", command)
             yield units
         finally:
             units.stop()
+
+
+def told(watcher: Watcher) -> Callable[[UnitEnded], None]:
+    """Return who is told of a unit that ended, and tells the watcher."""
+    return lambda end: watcher.say(f"{end.unit} ended ({end.exit_code}); it starts again")
 
 
 def log_of(plan: Plan, folder: Path) -> Path:

@@ -2,7 +2,9 @@
 
 It listens on a loopback address and writes an append-only file into its data directory, synced
 every second, or always. One server per directory: a second one is refused, for both would write
-the same file. Ctrl-C does not reach it: whoever started it stops it, after all that uses it.
+the same file. Ctrl-C does not reach it: whoever started it stops it, after all that uses it. One
+that ends otherwise (killed, out of memory) is started again on the same port and data by its
+`Keeper`; what it had answered to is in its file.
 
 Other users of the machine get nothing: it has a password, and what it writes is readable by its
 owner alone. Its URL lies in the file `url` of the directory, and so does what the next start needs
@@ -19,13 +21,17 @@ import random
 import secrets
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from producers.errors import SettingsError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from producers.events import UnitEnded
 
 DATA_DIR: Final = ".wxbroadcast"
 """The data directory of `wxbroadcast up`, in the current one."""
@@ -37,6 +43,15 @@ _START_S: Final = 300.0
 
 _STOP_S: Final = 10.0
 _EVERY_S: Final = 0.02
+_LOOK_S: Final = 0.2
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
+_SETTLED_S: Final = 10.0
+"""A server that ran for so long starts anew with the first pause, as a unit does."""
+
+_TRIES: Final = 5
+"""Starts in a row that may fail, over three seconds; somebody may have its port, or the disk."""
+
 _SAID: Final = 4000
 """Bytes of its log that an error shows."""
 
@@ -80,6 +95,12 @@ class Server:
     def running(self) -> bool:
         """Whether it was started, and neither stopped nor killed since."""
         return self._process is not None
+
+    def ended(self) -> tuple[int, int] | None:
+        """Return pid and exit code of one that ended by itself; None: it runs, or was ended."""
+        process = self._process
+        code = process.poll() if process is not None else None
+        return None if process is None or code is None else (process.pid, code)
 
     def start(self) -> None:
         """Start it, and wait until it has read its file again and answers.
@@ -148,8 +169,9 @@ class Server:
         import redis  # noqa: PLC0415 - the command line's --help reads this module
 
         deadline = time.monotonic() + _START_S
+        process = self._process
         with contextlib.closing(redis.Redis.from_url(self.url, socket_timeout=1)) as client:
-            while self._process is not None and self._process.poll() is None:
+            while process is not None and process is self._process and process.poll() is None:
                 with contextlib.suppress(redis.RedisError):
                     client.ping()
                     return
@@ -184,18 +206,101 @@ def server(data_dir: Path, fsync: str = "everysec") -> Iterator[Server]:
             running.stop()
 
 
-@contextlib.contextmanager
-def valkey(data_dir: Path) -> Iterator[str]:
-    """Run a server, and stop it at the end; its data is synced every second.
+class Keeper:
+    """Starts a server again that ends by itself, until it cannot.
 
     Args:
-        data_dir: as `server`'s, which also says what is raised.
+        server: one that runs.
+        on_end: told of each end, on a thread of its own; None: nobody.
+    """
 
-    Yields:
-        Its URL.
+    def __init__(self, server: Server, on_end: "Callable[[UnitEnded], None] | None" = None) -> None:
+        self._server = server
+        self._on_end = on_end
+        self._stopping = threading.Event()
+        self._hopeless: StoreUnavailableError | None = None
+        self._thread = threading.Thread(target=self._keep, name="valkey", daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """The server's URL, the same after every start."""
+        return self._server.url
+
+    @property
+    def hopeless(self) -> StoreUnavailableError | None:
+        """Why it does not start any more, or None."""
+        return self._hopeless
+
+    def stop(self) -> None:
+        """Stop the server, also one that is just starting."""
+        self._stopping.set()
+        self._server.stop()
+        while self._thread.is_alive():
+            self._thread.join(_LOOK_S)
+            self._server.stop()
+
+    def _keep(self) -> None:
+        restarts, pause_s, started_at = 0, _FIRST_PAUSE_S, time.monotonic()
+        while not self._stopping.wait(_LOOK_S):
+            end = self._server.ended()
+            if end is None:
+                continue
+            restarts += 1
+            self._tell(*end, restarts)
+            if time.monotonic() - started_at > _SETTLED_S:
+                pause_s = _FIRST_PAUSE_S
+            if self._stopping.wait(pause_s) or not self._start():
+                return
+            pause_s, started_at = min(2 * pause_s, _LONGEST_PAUSE_S), time.monotonic()
+
+    def _start(self) -> bool:
+        """Start it, in some attempts; say whether it runs."""
+        pause_s = _FIRST_PAUSE_S
+        for _ in range(_TRIES):
+            try:
+                self._server.start()
+            except (SettingsError, StoreUnavailableError, OSError) as error:
+                failed = error
+            else:
+                return True
+            if self._stopping.wait(pause_s):
+                return False
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        self._hopeless = StoreUnavailableError(
+            f"the embedded Valkey ended, and does not start again: {failed}"
+        )
+        return False
+
+    def _tell(self, pid: int, exit_code: int, restarts: int) -> None:
+        from producers.events import UnitEnded  # noqa: PLC0415 - as `_await`'s
+
+        if self._on_end is not None:
+            with contextlib.suppress(OSError):  # nobody reads any more: it is needed still
+                self._on_end(UnitEnded("valkey", pid, exit_code, restarts))
+
+
+@contextlib.contextmanager
+def kept(data_dir: Path, on_end: "Callable[[UnitEnded], None] | None" = None) -> Iterator[Keeper]:
+    """Run a server, start it again when it ends by itself, and stop it at the end.
+
+    Args:
+        data_dir: as `server`'s, which also says what is raised. Its data is synced every second.
+        on_end: as `Keeper`'s.
     """
     with server(data_dir) as running:
-        yield running.url
+        keeper = Keeper(running, on_end)
+        try:
+            yield keeper
+        finally:
+            keeper.stop()
+
+
+@contextlib.contextmanager
+def valkey(data_dir: Path, on_end: "Callable[[UnitEnded], None] | None" = None) -> Iterator[str]:
+    """Run a server as `kept` does, and give its URL."""
+    with kept(data_dir, on_end) as keeper:
+        yield keeper.url
 
 
 def free_port() -> int:
@@ -238,7 +343,10 @@ def what_ended(url: str) -> str:
     by_default = directory.name == DATA_DIR
     command = "wxbroadcast up" if by_default else f"wxbroadcast up --data-dir {directory}"
     where = f" in {directory.parent}" if by_default else ""
-    return f"nothing answers at {_HOST}:{port}: that was `{command}`{where}; start it again"
+    nothing = f"nothing answers at {_HOST}:{port}"
+    if _is_locked(directory):
+        return f"{nothing}: `{command}`{where} is starting its Valkey; try again in a moment"
+    return f"{nothing}: that was `{command}`{where}; start it again"
 
 
 def _known(data_dir: Path) -> tuple[int, str]:
@@ -275,6 +383,16 @@ def _is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((_HOST, port))
         return True
+    return False
+
+
+def _is_locked(data_dir: Path) -> bool:
+    """Say whether whoever runs the directory's server is still there."""
+    with contextlib.suppress(OSError), (data_dir / "lock").open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 

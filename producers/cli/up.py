@@ -13,6 +13,7 @@ from producers.cli.session import guarded, say
 from producers.embedded import DATA_DIR
 
 if TYPE_CHECKING:
+    from producers.embedded import Keeper
     from producers.events import UnitEnded
     from producers.supervisor import Supervisor
 
@@ -40,7 +41,8 @@ def up(
     Units that end are started again; their log lines go to stdout as they are. A unit whose
     settings or command are wrong stops everything. Variables come from the environment and .env.
     Without WXB_REDIS_URL an embedded Valkey runs too, with its data in .wxbroadcast/, readable by
-    you alone; other commands find its address in .wxbroadcast/url, the same after every start.
+    you alone; other commands find its address in .wxbroadcast/url, the same after every start. It
+    is started again too; when it cannot be, everything stops.
 
     With --sandbox nothing reaches WeChat: a local one listens at WXB_WECHAT_URL, or at a free port
     when that is not set. To it each permit and login code that it has not seen is good, so whatever
@@ -54,8 +56,11 @@ def up(
         logs.configure("up", descriptor=1)
         with Interrupts() as interrupts:
             try:
-                with _running(counts, procfile, data_dir, sandbox=sandbox) as supervisor:
+                with _running(counts, procfile, data_dir, sandbox=sandbox) as (supervisor, valkey):
                     while supervisor.hopeless is None:
+                        if valkey is not None and valkey.hopeless is not None:
+                            say(f"{valkey.hopeless}; stopping everything")
+                            raise valkey.hopeless
                         interrupts.wait(_LOOK_S)
                 _give_up(supervisor.hopeless)
             except Interrupted as interrupted:
@@ -75,8 +80,8 @@ def _give_up(end: "UnitEnded") -> NoReturn:
 @contextmanager
 def _running(
     counts: dict[str, int], procfile: Path | None, data_dir: Path, *, sandbox: bool
-) -> "Iterator[Supervisor]":
-    """Run the units, and what they need.
+) -> "Iterator[tuple[Supervisor, Keeper | None]]":
+    """Run the units, and what they need; None is for a Redis that is not ours.
 
     Raises:
         SettingsError, StoreUnavailableError, LayoutMismatchError: no unit could run with this.
@@ -85,7 +90,7 @@ def _running(
 
     from dotenv import dotenv_values
 
-    from producers import embedded
+    from producers import embedded, logs
     from producers import procfile as procfiles
     from producers.errors import InvalidInputError
     from producers.supervisor import Supervisor
@@ -103,8 +108,10 @@ def _running(
     env["PATH"] = os.pathsep.join((bin_dir, env.get("PATH", os.defpath)))
     _look_for_shadows(env)
     with ExitStack() as stack:
+        valkey = None
         if embedded.is_of(env.get("WXB_REDIS_URL", ""), data_dir):
-            env["WXB_REDIS_URL"] = stack.enter_context(embedded.valkey(data_dir))
+            valkey = stack.enter_context(embedded.kept(data_dir, logs.emit))
+            env["WXB_REDIS_URL"] = valkey.url
             say(f"embedded Valkey, data in {data_dir}/; for other commands:")
             file = shlex.quote(str(embedded.url_file(data_dir.resolve())))
             say(f'  export WXB_REDIS_URL="$(cat {file})"')
@@ -117,7 +124,7 @@ def _running(
         for name, command in commands.items():
             for number in range(counts.get(name, 1)):
                 supervisor.start(f"{name}.{number + 1}", command)
-        yield supervisor
+        yield supervisor, valkey
 
 
 def _look_for_shadows(env: dict[str, str]) -> None:

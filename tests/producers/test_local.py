@@ -1,6 +1,8 @@
 """The deployment of other people's tests: what it sends, forgets, and keeps away from."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from producers import Producer, keys
+from producers import Producer, embedded, keys
 from producers.errors import SettingsError
 from producers.local import Local, LocalError
 from producers.words import State
@@ -50,6 +52,15 @@ def test_a_subscribe_broadcast_arrives(local: Local) -> None:
     assert message["data"] == {"thing1": {"value": "每日签到"}}
     assert (message["page"], message["template_id"]) == ("pages/sign/index", "T")
     assert local.wechat.counts() == {"oA": 1, "oB": 1}
+
+
+def test_a_valkey_that_is_killed_starts_again(local: Local) -> None:
+    accepts(local, "oA")
+    folder = embedded.directory_of(local.settings.redis_url.get_secret_value())
+    assert folder is not None
+    os.kill(int((folder / "valkey.pid").read_text()), signal.SIGKILL)
+    created = local.producer.broadcast(**SUBSCRIBE)
+    assert local.wait(created.id).outcomes == {"delivered": 1}
 
 
 def test_a_template_broadcast_arrives(local: Local) -> None:

@@ -161,6 +161,41 @@ def test_the_embedded_valkey_keeps_its_data(
     assert cli(url, "audience", "count", "-a", "shop", "vips") == "2\n"
 
 
+def valkey_pid(folder: Path) -> int:
+    """The embedded Valkey's process."""
+    return int((folder / ".wxbroadcast" / "valkey.pid").read_text())
+
+
+def test_an_embedded_valkey_that_is_killed_starts_again_with_its_data(
+    start: Callable[..., Up], cli: Callable[..., str], tmp_path: Path, eventually: Eventually
+) -> None:
+    up = start("--scale", "web=0")
+    url = eventually(up.url, "the address is told")
+    eventually(up.ready, "the worker started")
+    cli(url, "audience", "import", "-a", "shop", "vips", "-", text="oA\noB\n")
+    killed = valkey_pid(tmp_path)
+    os.kill(killed, signal.SIGKILL)
+    ended = eventually(lambda: up.events("unit_ended"), "its end is told")[0]
+    assert (ended["unit"], ended["pid"], ended["exit_code"]) == ("valkey", killed, -9)
+    assert cli(url, "audience", "count", "-a", "shop", "vips") == "2\n"
+    assert valkey_pid(tmp_path) != killed
+    assert up.end() == 0
+
+
+def test_an_embedded_valkey_that_cannot_start_again_stops_everything(
+    start: Callable[..., Up], tmp_path: Path, eventually: Eventually
+) -> None:
+    up = start("--scale", "worker=0")
+    eventually(lambda: up.events("web_started"), "the service listens")
+    [manifest] = (tmp_path / ".wxbroadcast" / "appendonlydir").glob("*.manifest")
+    manifest.write_text("nonsense\n")
+    os.kill(valkey_pid(tmp_path), signal.SIGKILL)
+    assert up.process.wait(30) == 4
+    up.end()
+    assert "does not start again" in "".join(up.said)
+    assert len(up.events("web_stopped")) == 1
+
+
 def test_a_second_one_in_the_same_directory_is_refused(
     start: Callable[..., Up], eventually: Eventually
 ) -> None:
