@@ -21,6 +21,13 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("project")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts worker units, and what measures, has the machine to itself."""
+    for item in items:
+        if {"system", "bench"} & set(item.path.parts):
+            item.add_marker(pytest.mark.alone)
+
+
 def _is_free(port: int) -> bool:
     try:
         socket.create_server(("127.0.0.1", port)).close()
