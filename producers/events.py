@@ -436,7 +436,7 @@ class PushRefused(Event):
 
     app: str
     reason: str
-    left_out: int = 0
+    left_out: int
 
 
 @dataclass
@@ -504,7 +504,7 @@ class RequestAnswered(Event):
     remote: str
     bytes_in: int
     latency_ms: float
-    left_out: int = 0
+    left_out: int
 
 
 @dataclass

@@ -47,6 +47,7 @@ if rule.to then
     'state_generation', generation + 1)
 else
   redis.call('HSET', KEYS[1], 'rate', ARGV[8])
+  redis.call('HSETNX', KEYS[1], 'state_generation', generation)  -- the state is as old as that, or older
 end
 if rule.drop then redis.call('HSET', KEYS[1], 'drop', rule.drop) end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[6]) end

@@ -121,7 +121,7 @@ class Inbox:
                 f"Redis did not take a push ({type(error).__name__}); WeChat pushes it again"
             ) from error
         if result == 0:
-            logs.emit(PushRefused(app, "full"))
+            logs.emit(PushRefused(app, "full", 0))
             raise StoreUnavailableError(
                 f"{self._settings.callback_inbox:,} pushes of app {app!r} wait already; "
                 "WeChat pushes it again"

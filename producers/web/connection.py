@@ -27,6 +27,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from producers import addresses, logs
 from producers.events import RequestAnswered
+from producers.line_quota import LineQuota
 from producers.web.call import Answer
 from producers.web.problem import ProblemError
 
@@ -52,6 +53,9 @@ _TAKEN: Final = 5_120
 """Bytes of it that must go in that time."""
 _USED: Final = 4_096
 """Bytes of a body that count as use of its connection."""
+
+_LINES: Final = LineQuota()
+"""Of what is no request at all."""
 
 _HEADERS: Final = {"Server": "wxbroadcast", "Cache-Control": "no-store"}
 
@@ -246,7 +250,9 @@ class Connection(RequestHandler):
         problem = ProblemError(kind, detail)
         answer = Answer.of_problem(problem, "")
         remote = request.remote or ""
-        logs.emit(RequestAnswered("", "", "", answer.status, "", "", remote, 0, 0.0))
+        if _LINES.admits():
+            left_out = _LINES.take_left_out()
+            logs.emit(RequestAnswered("", "", "", answer.status, "", "", remote, 0, 0.0, left_out))
         response = web.Response(
             status=answer.status,
             body=answer.body,

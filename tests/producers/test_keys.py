@@ -20,6 +20,7 @@ from producers.settings import Settings
 from producers.spec import Spec
 
 VALUES = {
+    "day": 20_000,
     "lane": 3,
     "app": "shop",
     "openid": "oABC",

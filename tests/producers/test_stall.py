@@ -63,7 +63,7 @@ VERBS: dict[str, Callable[[Producer, str], Any]] = {
     "resume": lambda one, running: one.resume(running),
     "cancel": lambda one, running: one.cancel(running),
 }
-NO_CALLS = {"close", "within"}
+NO_CALLS = {"close", "within", "settings", "timeout_s"}
 
 
 @pytest.fixture(scope="module")
