@@ -455,8 +455,9 @@ class Runtime:
                 self.hands.wake()
             if self._is_at_work(alias):
                 again_s = BEAT_S if keeper.ready else _TOKEN_MISSING_S
-            else:
-                again_s = min(2 * again_s, _TOKEN_IDLE_S) * random.uniform(0.75, 1)  # noqa: S311
+            else:  # nothing is sent with it: no look before it is to be renewed
+                again_s = min(max(2 * again_s, keeper.due_in_s), _TOKEN_IDLE_S)
+                again_s *= random.uniform(0.75, 1)  # noqa: S311
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(begins.wait(), again_s)
             begins.clear()

@@ -128,7 +128,7 @@ class Sender:
         self._lines = {app: _Line() for app in settings.apps}
         self._turns: deque[_Line] = deque()
         self._only = next(iter(self._lines.values())) if len(self._lines) == 1 else None
-        self._posting = 0
+        self._begun = self._posting = 0
         self._connecting: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._posters: list[asyncio.Task[None]] = []
@@ -144,6 +144,7 @@ class Sender:
         lead_s = self._marker.lead_s
         for claim, envelope in claims:
             self._lines[claim.app].begun += 1
+            self._begun += 1
             begin, ahead = self._begin, claim.slot_at - now
             if needs_mark(claim):
                 begin, ahead = self._marker.put, ahead - lead_s
@@ -178,6 +179,7 @@ class Sender:
         """Hand back claims that could not be marked."""
         for claim in claims:
             self._lines[claim.app].begun -= 1
+            self._begun -= 1
         self.hand_back(claims)
 
     def _begin_marked(self, claim: Claim, envelope: Envelope) -> None:
@@ -198,8 +200,7 @@ class Sender:
         if self._only:
             return BATCH  # its hands are the bound
         begun = self._lines[app].begun
-        others = sum(line.begun for line in self._lines.values()) - begun
-        most = share(self._settings.in_flight, others, alone=False)
+        most = share(self._settings.in_flight, max(0, self._begun - begun), alone=False)
         return worth(most - begun, most, ENOUGH)
 
     def hand_back(self, claims: list[Claim]) -> None:
@@ -293,6 +294,7 @@ class Sender:
                         self._put(claim, Reply(Fate.UNANSWERED, errmsg=type(error).__name__))
                 line.posting -= 1
                 line.begun -= 1
+                self._begun -= 1
                 self._posting -= 1
                 if self._marker.starved and self._room() > SPARE // 2:
                     self._marker.freed()

@@ -105,6 +105,7 @@ class TokenKeeper:
         digest = hashlib.sha256(f"wxbroadcast token\0{self._app.appid}\0{secret}".encode())
         self._cipher = Fernet(base64.urlsafe_b64encode(digest.digest()))
         self._token: Token | None = None
+        self._unsealed: tuple[str, Token] | None = None
         self._refused = ""
         self._refused_at = 0.0
         self._strikes = 0
@@ -119,6 +120,13 @@ class TokenKeeper:
         if token is None or token.value == self._refused or token.expires_at <= self._now():
             return None
         return token
+
+    @property
+    def due_in_s(self) -> float:
+        """Seconds until the token is to be renewed; 0 while it is due, or there is none."""
+        if self._token is None or self._due():
+            return 0.0
+        return max(0.0, self._token.expires_at - self._now() - self._renew_s(self._token))
 
     def refuse(self, value: str) -> None:
         """WeChat refused this token: unless a newer one is here, nothing is sent with it.
@@ -173,9 +181,13 @@ class TokenKeeper:
         if token is None or token.value == self._refused:
             return True
         left = token.expires_at - self._now()
-        return left < min(RENEW_S, token.life_s / 4) and (
+        return left < self._renew_s(token) and (
             left < 1 or self._now() - token.fetched_at > CONFIRMED_S
         )
+
+    @staticmethod
+    def _renew_s(token: Token) -> float:
+        return min(RENEW_S, token.life_s / 4)
 
     async def _read_shared(self) -> None:
         shared = await self._shared()
@@ -206,11 +218,13 @@ class TokenKeeper:
         sealed = await self._client.get(keys.token(self._alias))
         if not sealed:
             return None
-        try:
-            stored: dict[str, Any] = orjson.loads(self._cipher.decrypt(sealed.encode()))
-        except InvalidToken:
-            return None  # the secret was changed: fetch anew
-        return Token(**stored)
+        if self._unsealed is None or self._unsealed[0] != sealed:  # each look costs 50 µs else
+            try:
+                stored: dict[str, Any] = orjson.loads(self._cipher.decrypt(sealed.encode()))
+            except InvalidToken:
+                return None  # the secret was changed: fetch anew
+            self._unsealed = (sealed, Token(**stored))
+        return self._unsealed[1]
 
     async def _refresh(self) -> None:
         token = self._token

@@ -94,6 +94,7 @@ def test_idle_apps_on_many_lanes_cost_a_worker_next_to_nothing(
     share, sent = cost(stage, pid)
     assert share < 0.10
     assert sent.total() < 60, sent
+    assert sent["GET"] < 5, sent  # a token that is good for hours is not looked at
 
 
 @pytest.mark.timeout(120)

@@ -435,6 +435,33 @@ async def test_ten_processes_renew_once(office: Office) -> None:
     assert office.fetches() == 2
 
 
+async def test_no_look_is_needed_before_it_is_to_be_renewed(office: Office) -> None:
+    keeper = await office.keeper()
+    assert keeper.due_in_s == 0
+    await keeper.tick()
+    assert keeper.due_in_s == 7200 - RENEW_S
+    office.clock.at_s += 7200 - RENEW_S - 1
+    assert keeper.due_in_s == 1
+    office.clock.at_s += 2
+    assert keeper.due_in_s == 0
+    await keeper.tick()
+    assert keeper.due_in_s == 7200 - RENEW_S
+    keeper.refuse(value_of(keeper))
+    assert keeper.due_in_s == 0
+
+
+async def test_a_token_that_did_not_change_is_decrypted_once(office: Office) -> None:
+    first, second = await office.keeper(), await office.keeper()
+    await ticked(first, second)
+    seen = second.ready
+    await ticked(second)
+    assert seen is not None
+    assert second.ready is seen
+    office.clock.at_s += 7200 - RENEW_S + 1
+    await ticked(first, second)
+    assert second.ready == first.ready != seen
+
+
 async def test_the_classic_token_is_renewed_before_it_ends(office: Office) -> None:
     keeper = await office.keeper(token_source="classic")
     await keeper.tick()
