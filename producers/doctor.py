@@ -173,6 +173,11 @@ def _memory(info: dict[str, Any]) -> Check:
         )
     if not most:
         most = int(info.get("total_system_memory", 0))
+    if 0 < int(info.get("maxmemory", 0)) <= used:
+        full = f"full: {used / 2**20:,.0f} MiB of {most / 2**20:,.0f} MiB"
+        return Check(
+            "memory", Health.BAD, full, "nothing is stored or sent until maxmemory is raised"
+        )
     share = used / most if most else 0.0
     found = f"{used / 2**20:,.0f} MiB of {most / 2**20:,.0f} MiB"
     if share > _HEADROOM:

@@ -350,12 +350,19 @@ class Settings(BaseSettings):
                 "password with / ? # @ or : is to be percent-encoded"
             )
         try:
-            redis.connection.parse_url(  # type: ignore[no-untyped-call]
+            options = redis.connection.parse_url(  # type: ignore[no-untyped-call]
                 value.get_secret_value()
             )
         except ValueError:
             # its text may hold the password
             raise ValueError("not a Redis URL, such as redis://host:6379/0") from None
+        connection = options.pop("connection_class", redis.connection.Connection)
+        options.pop("max_connections", None)  # of the pool
+        try:
+            connection(**options)  # connects to nothing
+        except TypeError as error:
+            unknown = str(error).rpartition("argument ")[2] or "one"
+            raise ValueError(f"the URL has an unknown parameter: {unknown}") from None
         return value
 
     @field_validator("post_timeout")

@@ -192,3 +192,17 @@ def test_a_password_that_ends_the_host_is_to_be_encoded(password: str) -> None:
     with pytest.raises(SettingsError, match="percent-encoded") as caught:
         isolated({"redis_url": url, "apps": APPS})
     assert password not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_a_parameter_that_there_is_not_is_named(scheme: str) -> None:
+    url = f"{scheme}://:hidden@127.0.0.1:6379/0?nonsense=1"
+    with pytest.raises(SettingsError, match="unknown parameter: 'nonsense'") as caught:
+        isolated({"redis_url": url, "apps": APPS})
+    assert "hidden" not in str(caught.value)
+
+
+def test_what_the_url_may_say_is_taken() -> None:
+    url = "redis://user:p%40ss@127.0.0.1:6379/0?client_name=me&socket_keepalive=True"
+    assert isolated({"redis_url": url, "apps": APPS})
+    assert isolated({"redis_url": "unix:///tmp/redis.sock?db=1", "apps": APPS})
