@@ -2,9 +2,10 @@
 
 It listens on a loopback address and writes an append-only file into its data directory, synced
 every second, or always. One server per directory: a second one is refused, for both would write
-the same file. Ctrl-C does not reach it: whoever started it stops it, after all that uses it. One
-that ends otherwise (killed, out of memory) is started again on the same port and data by its
-`Keeper`; what it had answered to is in its file.
+the same file. Ctrl-C does not reach it: whoever started it stops it, after all that uses it; when
+that one is killed, `orphans` does. One that ends otherwise (killed, out of memory) is started again
+on the same port and data by its `Keeper`, without what it had not yet written: up to the last two
+seconds, with ``everysec``.
 
 Other users of the machine get nothing: it has a password, and what it writes is readable by its
 owner alone. Its URL lies in the file `url` of the directory, and so does what the next start needs
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, urlsplit
 
+from producers import orphans
 from producers.errors import SettingsError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -130,6 +132,7 @@ class Server:
                 umask=_PRIVATE,
                 pass_fds=(self._lock.fileno(),),  # locked while it lives, though we are killed
             )
+        orphans.watch(self._process.pid, last=True)
         atexit.register(self.kill)
         try:
             self._await()
@@ -159,6 +162,7 @@ class Server:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        orphans.forget(process.pid)
 
     def _await(self) -> None:
         """Wait until it answers.
@@ -246,6 +250,7 @@ class Keeper:
             end = self._server.ended()
             if end is None:
                 continue
+            orphans.forget(end[0])
             restarts += 1
             self._tell(*end, restarts)
             if time.monotonic() - started_at > _SETTLED_S:
@@ -416,7 +421,7 @@ def _take(lock: IO[bytes], data_dir: Path) -> None:
             pid = (data_dir / _PID).read_text().strip()
             raise SettingsError(
                 f"{data_dir} is in use by another embedded Valkey (process {pid}): another `up` "
-                "runs there, or one was killed and left its processes behind; end them, then "
-                f"`kill {pid}`"
+                "runs there, or one was killed, and its processes end by themselves within "
+                f"25 s; then try again, and if it is still there, `kill {pid}`"
             ) from error
         raise SettingsError(f"{data_dir} is in use by another embedded Valkey") from error

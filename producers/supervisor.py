@@ -4,7 +4,8 @@ A unit is one command of the Procfile in a process group of its own. When its fi
 whatever is left of the group is killed (a killed Dramatiq master leaves its child behind), and it
 starts again after a pause that grows from 0.1 to 5 s while it keeps ending young. One that ends
 because of what it was given (settings, options, a command that is not there) would end so again:
-it is not started again, and `hopeless` says so. In production systemd or Kubernetes does this.
+it is not started again, and `hopeless` says so. Units end with whoever started them, even by
+kill -9 (see `orphans`). In production systemd or Kubernetes does this.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
-from producers import logs
+from producers import logs, orphans
 from producers.events import UnitEnded
 
 PATIENCE_S: Final = 12.0
@@ -142,6 +143,7 @@ class Supervisor:
         while (process := unit.process) is not None:
             exit_code = process.wait()
             _signal_group(process, signal.SIGKILL)
+            orphans.forget(process.pid)
             if self._stopping.is_set():
                 return
             if exit_code in _HOPELESS:
@@ -174,13 +176,15 @@ def spawn(
 ) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own, out of reach of the terminal's Ctrl-C.
 
+    It is ended when this process is killed, before `end` was called.
+
     Args:
         command: program and arguments.
         env: its whole environment.
         cwd: its working directory.
         output: an open file for stdout and stderr; None: this process's own.
     """
-    return subprocess.Popen(  # noqa: S603 - the Procfile's commands, and our own
+    process = subprocess.Popen(  # noqa: S603 - the Procfile's commands, and our own
         command,
         env=env,
         cwd=cwd,
@@ -189,6 +193,8 @@ def spawn(
         stderr=output,
         start_new_session=True,
     )
+    orphans.watch(process.pid)
+    return process
 
 
 def end(process: "subprocess.Popen[bytes]", patience_s: float = PATIENCE_S) -> None:
@@ -198,6 +204,7 @@ def end(process: "subprocess.Popen[bytes]", patience_s: float = PATIENCE_S) -> N
         process.wait(patience_s)
     _signal_group(process, signal.SIGKILL)
     process.wait()
+    orphans.forget(process.pid)
 
 
 def group_of(leader: int) -> list[int]:

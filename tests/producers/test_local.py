@@ -9,6 +9,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+import redis
 
 from producers import Producer, embedded, keys
 from producers.errors import SettingsError
@@ -56,7 +57,11 @@ def test_a_subscribe_broadcast_arrives(local: Local) -> None:
 
 def test_a_valkey_that_is_killed_starts_again(local: Local) -> None:
     accepts(local, "oA")
-    folder = embedded.directory_of(local.settings.redis_url.get_secret_value())
+    url = local.settings.redis_url.get_secret_value()
+    with redis.Redis.from_url(url, single_connection_client=True) as client:
+        client.set("mark", 1, ex=60)
+        assert client.execute_command("WAITAOF", 1, 0, 10_000)[0] == 1  # on its disk
+    folder = embedded.directory_of(url)
     assert folder is not None
     os.kill(int((folder / "valkey.pid").read_text()), signal.SIGKILL)
     created = local.producer.broadcast(**SUBSCRIBE)

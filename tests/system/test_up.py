@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from producers import embedded, keys
 from producers.supervisor import group_of
@@ -161,6 +162,13 @@ def test_the_embedded_valkey_keeps_its_data(
     assert cli(url, "audience", "count", "-a", "shop", "vips") == "2\n"
 
 
+def await_disk(url: str) -> None:
+    """Wait until what Valkey has now is on its disk; it syncs every second."""
+    with redis.Redis.from_url(url, single_connection_client=True) as client:
+        client.set("mark", 1, ex=60)
+        assert client.execute_command("WAITAOF", 1, 0, 10_000)[0] == 1
+
+
 def valkey_pid(folder: Path) -> int:
     """The embedded Valkey's process."""
     return int((folder / ".wxbroadcast" / "valkey.pid").read_text())
@@ -173,6 +181,7 @@ def test_an_embedded_valkey_that_is_killed_starts_again_with_its_data(
     url = eventually(up.url, "the address is told")
     eventually(up.ready, "the worker started")
     cli(url, "audience", "import", "-a", "shop", "vips", "-", text="oA\noB\n")
+    await_disk(url)
     killed = valkey_pid(tmp_path)
     os.kill(killed, signal.SIGKILL)
     ended = eventually(lambda: up.events("unit_ended"), "its end is told")[0]
@@ -194,6 +203,22 @@ def test_an_embedded_valkey_that_cannot_start_again_stops_everything(
     up.end()
     assert "does not start again" in "".join(up.said)
     assert len(up.events("web_stopped")) == 1
+
+
+def test_when_it_is_killed_its_units_drain_and_the_next_one_starts(
+    start: Callable[..., Up], tmp_path: Path, eventually: Eventually
+) -> None:
+    first = start()
+    url = eventually(first.url, "the address is told")
+    eventually(first.ready, "the worker started")
+    eventually(lambda: first.events("web_started"), "the service listens")
+    pids = [*first.worker_pids(), first.events("web_started")[0]["pid"], valkey_pid(tmp_path)]
+    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "all ended")
+    assert len(first.events("worker_stopped")) == len(first.events("web_stopped")) == 1
+    assert not first.events("store_unreachable")
+    second = start("--scale", "worker=0,web=0")
+    assert eventually(second.url, "the next one starts") == url
 
 
 def test_a_second_one_in_the_same_directory_is_refused(
