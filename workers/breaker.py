@@ -11,7 +11,7 @@ WeChat's own limit answers alone. There are two kinds of trouble.
   2 s after the last probe was lost. An app that was away for a moment is back within seconds, and
   one that hangs costs one POST per timeout.
 
-Any answer of WeChat's opens the gate.
+Any answer of WeChat's opens the gate; one to a token call only a gate that no lost send closed.
 """
 
 import math
@@ -44,7 +44,7 @@ class Breaker:
     Attributes:
         trouble: what is wrong; None while nothing is.
         since: monotonic seconds at which it began.
-        silent: POSTs without an answer since the last one that had one.
+        silent: POSTs without an answer since the last one that had one; not 0 in trouble.
         next_at: monotonic seconds before which nothing is taken.
     """
 
@@ -63,6 +63,13 @@ class Breaker:
         self._probe = self._probing = False
         return was is not None
 
+    def heard(self) -> bool:
+        """WeChat answered a call that is no send; returns whether that ends a trouble.
+
+        It says that connections come up, and nothing about sends that were lost.
+        """
+        return self.silent < SILENT and self.answered()
+
     def unanswered(self, now: float) -> bool:
         """A POST was not answered; returns whether a trouble begins."""
         self.silent += 1
@@ -76,7 +83,7 @@ class Breaker:
 
     def unsent(self, now: float) -> bool:
         """No connection came up; returns whether connections are to be tried from now on."""
-        self.silent += 1
+        self.silent = max(self.silent, 1)
         if self.trouble is Trouble.NO_CONNECTION:
             return False
         if self.trouble is None:

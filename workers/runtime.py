@@ -60,6 +60,7 @@ from workers.stops import Stops
 from workers.take import Taker
 from workers.tokens import TokenKeeper
 from workers.turns import Turns
+from workers.verdict import Fate
 from workers.watch import Watch
 from workers.wechat import WeChat
 
@@ -174,9 +175,16 @@ class Runtime:
             await self._peers.beat()
         self._tokens = {
             alias: TokenKeeper(
-                self._async, self._wechat, alias, settings, self.worker, self._peers.server_time
+                self._async,
+                self._wechat,
+                alias,
+                settings,
+                self.worker,
+                self._peers.server_time,
+                gate.breaker,
+                self._heard_of_call,
             )
-            for alias in settings.apps
+            for alias, gate in self.gates.items()
         }
         self._settler = Settler(
             self._async,
@@ -202,6 +210,9 @@ class Runtime:
         self._spawn(self._beat_on())
         for alias in settings.apps:
             self._spawn(self._keep_token(alias))
+
+    def _heard_of_call(self, app: str, fate: Fate, error: str) -> None:
+        self._sender.heard(app, fate, error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

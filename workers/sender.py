@@ -336,15 +336,27 @@ class Sender:
         except redis.RedisError as error:  # the message is settled all the same
             logs.emit(StoreUnreachable("telling of an answer", type(error).__name__, 1))
 
+    def heard(self, app: str, fate: Fate, error: str) -> None:
+        """Note what became of a token call: without a connection no send would come through."""
+        breaker = self._gates[app].breaker
+        trouble = breaker.trouble
+        if fate is Fate.UNSENT:
+            self._note(app, breaker, Reply(fate, errmsg=error))
+        elif fate is Fate.ANSWERED and trouble and breaker.heard():
+            self._opened(app, breaker, trouble)
+
+    def _opened(self, app: str, breaker: Breaker, trouble: Trouble) -> None:
+        closed_ms = round((time.monotonic() - breaker.since) * 1000)
+        logs.emit(GateOpened(self._worker, app, trouble, closed_ms))
+        self._wake()
+
     def _note(self, app: str, breaker: Breaker, reply: Reply) -> None:
         """Close this worker's gate of an app whose POSTs do not come through, or open it."""
         now = time.monotonic()
         trouble = breaker.trouble
         if reply.fate is Fate.ANSWERED:
             if breaker.answered() and trouble:
-                closed_ms = round((now - breaker.since) * 1000)
-                logs.emit(GateOpened(self._worker, app, trouble, closed_ms))
-                self._wake()
+                self._opened(app, breaker, trouble)
             return
         if reply.fate is Fate.UNSENT:
             if breaker.unsent(now):

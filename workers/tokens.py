@@ -11,11 +11,17 @@ same token with its remaining life, and a new one in its last 5 minutes. Forcing
 limited to 20 a day, 30 s apart, so it is the last resort: only when the refused token was
 confirmed by ``stable_token`` three times over.
 
+A worker that does not reach WeChat must not hold the lock again and again while others would get a
+token. Without a connection it closes its gate of the app (`breaker`) and does not ask until one
+comes up. After a call that was not answered it stays away for twice the lock's life and more,
+unless WeChat answers it something that costs nothing; and it waits longer each time.
+
 Sources: WeChat docs, getAccessToken and getStableAccessToken.
 """
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable
@@ -33,10 +39,21 @@ from producers.redaction import redacted
 from producers.settings import AppSettings, Settings
 from producers.store import Client
 from producers.words import TokenSource
+from workers.breaker import Breaker, Trouble
+from workers.verdict import Fate
 from workers.wechat import WeChat
 
 LOCK_MS: Final = 15_000
-"""A fetch takes at most the POST timeout (8 s); then another process may try."""
+"""A fetch takes less; should its process have died, another may try then."""
+
+_PATIENCE_S: Final = (4.0, 12.0)
+"""How long a call is waited for, at first and at most, and no longer than a POST.
+
+It doubles after each that was not answered: WeChat may be slow, and whoever holds the lock deaf.
+"""
+
+_AWAY_S: Final = (2 * LOCK_MS / 1000, 240.0)
+"""How long who had no answer leaves the lock to others, at first and at most; doubling."""
 
 RENEW_S: Final = 290
 """Renewed when less is left: stable_token gives a new one in the last 300 s of the old."""
@@ -75,15 +92,30 @@ class Token:
 
 
 class TokenError(Exception):
-    """The token service gave none; ``errcode`` is WeChat's, 0 when it did not answer."""
+    """The token service gave none; ``errcode`` is WeChat's, 0 when it did not answer.
 
-    def __init__(self, errcode: int, message: str) -> None:
+    ``fate`` says whether the call was answered, not answered, or never sent.
+    """
+
+    def __init__(self, errcode: int, message: str, fate: Fate = Fate.ANSWERED) -> None:
         super().__init__(message)
         self.errcode = errcode
+        self.fate = fate
 
 
 class TokenKeeper:
-    """Keeps one app's token; belongs to one event loop."""
+    """Keeps one app's token; belongs to one event loop.
+
+    Args:
+        client: Redis.
+        wechat: the client.
+        alias: the app.
+        settings: the token's source, and how to ask it.
+        worker: this worker's id.
+        now: epoch seconds by the Redis server's clock.
+        breaker: the app's; nothing is asked of WeChat while no connection comes up.
+        heard: called with the app, what became of a call to WeChat, and its error.
+    """
 
     def __init__(
         self,
@@ -93,7 +125,11 @@ class TokenKeeper:
         settings: Settings,
         worker: str,
         now: Callable[[], float],
+        breaker: Breaker,
+        heard: Callable[[str, Fate, str], None],
     ) -> None:
+        self._breaker = breaker
+        self._heard = heard
         self._now = now
         self._client = client
         self._wechat = wechat
@@ -112,6 +148,8 @@ class TokenKeeper:
         self._forced_at = 0.0
         self._lock = asyncio.Lock()
         self._not_before = 0.0
+        self._away_until = 0.0
+        self._unanswered = 0
 
     @property
     def ready(self) -> Token | None:
@@ -159,6 +197,8 @@ class TokenKeeper:
                 if self._now() - self._refused_at > _TRY_AGAIN_S:
                     self._refused = ""
                 return
+            if not await self._may_ask():
+                return
             lock = keys.token_lock(self._alias)
             if not await self._client.set(lock, self._worker, nx=True, px=LOCK_MS):
                 return
@@ -167,14 +207,39 @@ class TokenKeeper:
                 if self._due():
                     await self._refresh()
             except TokenError as error:
-                self._not_before = time.monotonic() + _RETRY_S
-                logs.emit(
-                    TokenRefreshFailed(
-                        self._alias, self._app.token_source, error.errcode, str(error)
-                    )
-                )
+                self._failed(error)
             finally:
                 await self._release(keys=[lock], args=[self._worker])
+
+    @property
+    def _asks_wechat(self) -> bool:
+        return self._app.token_source in {TokenSource.STABLE, TokenSource.CLASSIC}
+
+    async def _may_ask(self) -> bool:
+        """Say whether a call is likely to be answered, before the lock is taken for it."""
+        if self._asks_wechat and self._breaker.trouble is Trouble.NO_CONNECTION:
+            return False
+        now = time.monotonic()
+        if now >= self._away_until:
+            return True
+        self._not_before = now + _RETRY_S
+        if not self._asks_wechat:
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S[0]):
+                return await self._wechat.answers(self._alias)
+        return False
+
+    def _failed(self, error: TokenError) -> None:
+        """Say so, and try again: soon if it was answered, else after others could."""
+        now = time.monotonic()
+        self._not_before = now + _RETRY_S
+        if error.fate is not Fate.ANSWERED:
+            self._away_until = now + min(_AWAY_S[0] * 2**self._unanswered, _AWAY_S[1])
+            self._unanswered = min(self._unanswered + 1, 10)
+        logs.emit(
+            TokenRefreshFailed(self._alias, self._app.token_source, error.errcode, str(error))
+        )
 
     def _due(self) -> bool:
         token = self._token
@@ -266,39 +331,35 @@ class TokenKeeper:
         Raises:
             TokenError: it gave no token.
         """
+        most_s = min(_PATIENCE_S[0] * 2**self._unanswered, _PATIENCE_S[1])
+        try:
+            async with asyncio.timeout(most_s):
+                answer = await self._ask(forced=forced)
+        # the error's text may hold the URL, and with it the secret: only its name is said
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            if self._asks_wechat:
+                self._heard(self._alias, Fate.UNSENT, type(error).__name__)
+            raise TokenError(0, type(error).__name__, Fate.UNSENT) from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise TokenError(0, type(error).__name__, Fate.UNANSWERED) from None
+        except ValueError as error:
+            raise TokenError(0, type(error).__name__) from None
+        if self._asks_wechat:
+            self._heard(self._alias, Fate.ANSWERED, "")
+        self._unanswered, self._away_until = 0, 0.0
+        return _token_in(answer)
+
+    async def _ask(self, *, forced: bool) -> dict[str, Any]:
         app, base = self._app, self._wechat.base(self._alias)
         secret = app.secret.get_secret_value()
-        try:
-            if app.token_source is TokenSource.STABLE:
-                answer = await self._wechat.call(
-                    "POST",
-                    f"{base}/cgi-bin/stable_token",
-                    json={
-                        "grant_type": "client_credential",
-                        "appid": app.appid,
-                        "secret": secret,
-                        "force_refresh": forced,
-                    },
-                )
-            elif app.token_source is TokenSource.CLASSIC:
-                answer = await self._wechat.call(
-                    "GET",
-                    f"{base}/cgi-bin/token?"
-                    + urlencode(
-                        {
-                            "grant_type": "client_credential",
-                            "appid": app.appid,
-                            "secret": secret,
-                        }
-                    ),
-                )
-            else:
-                url = app.token_url.get_secret_value() if app.token_url else ""
-                answer = await self._wechat.call("GET", url)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            # the error's text may hold the URL, and with it the secret
-            raise TokenError(0, type(error).__name__) from None
-        return _token_in(answer)
+        who = {"grant_type": "client_credential", "appid": app.appid, "secret": secret}
+        if app.token_source is TokenSource.STABLE:
+            url = f"{base}/cgi-bin/stable_token"
+            return await self._wechat.call("POST", url, json={**who, "force_refresh": forced})
+        if app.token_source is TokenSource.CLASSIC:
+            return await self._wechat.call("GET", f"{base}/cgi-bin/token?{urlencode(who)}")
+        url = app.token_url.get_secret_value() if app.token_url else ""
+        return await self._wechat.call("GET", url)
 
 
 def _token_in(answer: dict[str, Any]) -> tuple[str, int]:

@@ -96,6 +96,13 @@ class WeChat:
         By a HEAD of the base URL, and so with the same names, addresses and certificates as a send.
         What comes over the connection does not matter, nor whether anything does.
         """
+        return await self._head(app) is not Fate.UNSENT
+
+    async def answers(self, app: str) -> bool:
+        """Say whether an app's WeChat answers a HEAD of its base URL, whatever it answers."""
+        return await self._head(app) is Fate.ANSWERED
+
+    async def _head(self, app: str) -> Fate:
         connector = aiohttp.TCPConnector(force_close=True)
         try:
             async with (
@@ -104,11 +111,13 @@ class WeChat:
                 ) as session,
                 session.head(URL(self._bases[app]), allow_redirects=False),
             ):
-                return True
+                return Fate.ANSWERED
+        except aiohttp.ClientResponseError:  # a body after a HEAD is an answer too
+            return Fate.ANSWERED
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            return False
+            return Fate.UNSENT
         except Exception:  # noqa: BLE001  (a connection came up)
-            return True
+            return Fate.UNANSWERED
 
     async def close(self) -> None:
         """Close the session and its connections."""

@@ -223,6 +223,60 @@ def test_a_worker_whose_way_out_comes_back_sends_again(
     )
 
 
+@pytest.fixture
+def hole() -> Iterator[str]:
+    """Give the URL of what takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        yield "http://{}:{}".format(*listener.getsockname())
+
+
+@pytest.mark.timeout(90)
+def test_units_that_get_no_answer_leave_the_token_to_the_others(
+    stages: Stages, eventually: Eventually, hole: str
+) -> None:
+    stage = stages()
+    stage.form_ids(400)
+    for _ in range(3):
+        stage.unit(WXB_WECHAT_URL=hole)
+    eventually(lambda: len(stage.lines("worker_started")) == 3, "they started", within_s=20)
+    broadcast = stage.create()
+    eventually(lambda: stage.client.exists(keys.token_lock("shop")), "one of them asks")
+    stage.unit()
+    eventually(lambda: len(stage.lines("worker_started")) == 4, "a sound one started")
+
+    # the three have the lock for 4 s each, and not again
+    eventually(lambda: stage.accepted, "it has a token, and sends", within_s=17)
+
+    failed = [line["process"] for line in stage.lines("token_refresh_failed")]
+    assert len(failed) == len(set(failed)), "nobody asked twice"
+    assert len(stage.lines("token_refreshed")) == 1
+    eventually(lambda: stage.status(broadcast).settled > 200, "it sends on")
+
+
+@pytest.mark.timeout(60)
+def test_a_unit_without_a_connection_from_its_start_gets_a_token_once_there_is_one(
+    stages: Stages, eventually: Eventually
+) -> None:
+    stage = stages()
+    stage.form_ids(40)
+    port = free_port()
+    stage.unit(WXB_WECHAT_URL=f"http://127.0.0.1:{port}")
+    broadcast = stage.create()
+    [closed] = eventually(lambda: stage.lines("gate_closed"), "the worker closed its gate")
+    assert closed["reason"] == "no connection"
+    checks = eventually(
+        lambda: [one for one in examine(stage.settings) if closed["worker"] in one.name],
+        "the doctor knows",
+    )
+    assert [one.health for one in checks] == [Health.BAD]
+    assert len(stage.lines("token_refresh_failed")) == 1
+
+    stage.listen_at(port)
+
+    assert stage.wait(broadcast, within_s=20).outcomes == {"delivered": 40}
+    assert len(stage.lines("gate_opened")) == 1
+
+
 # -- one app ------------------------------------------------------------------------------------
 
 

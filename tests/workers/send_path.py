@@ -22,6 +22,7 @@ from producers.broadcasts import Broadcasts
 from producers.collect import Collector
 from producers.settings import Settings
 from producers.spec import Spec
+from workers.breaker import Breaker
 from workers.claim import Claim
 from workers.gate import Gate
 from workers.hands import Hands
@@ -304,7 +305,14 @@ async def pumping(
                 peers = Peers(loop_client, worker)
                 await peers.beat()
                 keeper = TokenKeeper(
-                    loop_client, wechat, "shop", settings, worker, peers.server_time
+                    loop_client,
+                    wechat,
+                    "shop",
+                    settings,
+                    worker,
+                    peers.server_time,
+                    Breaker(),
+                    lambda *_: None,
                 )
                 await keeper.tick()
                 yield _bench(client, settings, keeper, worker, workers, in_flight)

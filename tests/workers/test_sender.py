@@ -19,7 +19,7 @@ from producers import keys, logs, scripts
 from producers.sandbox import FaultAction, FaultRule, Sandbox, SandboxConfig
 from producers.sandbox.config import Taking
 from producers.settings import Settings
-from workers.breaker import Trouble
+from workers.breaker import Breaker, Trouble
 from workers.claim import Claim
 from workers.gate import Gate
 from workers.hands import Hands
@@ -143,7 +143,9 @@ async def desk(
             await Peers(loop_client, "w1").beat()
             wechat = WeChat(settings)
             stack.push_async_callback(wechat.close)
-            keeper = TokenKeeper(loop_client, wechat, "shop", settings, "w1", time.time)
+            keeper = TokenKeeper(
+                loop_client, wechat, "shop", settings, "w1", time.time, Breaker(), lambda *_: None
+            )
             await keeper.tick()
             assert keeper.ready
             desk = Desk(client, settings, loop_client, wechat, keeper, sandbox)

@@ -8,6 +8,7 @@ import socket
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -19,7 +20,9 @@ from structlog.testing import capture_logs
 from producers import keys, logs
 from producers.sandbox import FaultAction, FaultRule, Sandbox, SandboxConfig
 from producers.settings import Settings
+from workers.breaker import Breaker
 from workers.tokens import FORCE_AFTER, RENEW_S, Token, TokenError, TokenKeeper
+from workers.verdict import Fate
 from workers.wechat import WeChat
 
 APPID = "wx0000000000000001"
@@ -53,15 +56,25 @@ class Office:
         self._make_settings = make_settings
         self._stack = stack
         self._workers = itertools.count(1)
+        self.heard: list[tuple[str, Fate]] = []
 
-    async def keeper(self, **app: Any) -> TokenKeeper:
+    async def keeper(self, base: dict[str, Any] | None = None, **app: Any) -> TokenKeeper:
         """Give the keeper of a new process."""
-        settings = self._make_settings(wechat_url=self.sandbox.url, post_timeout=2, app=app)
+        settings = self._make_settings(
+            **{"wechat_url": self.sandbox.url, "post_timeout": 2, "app": app, **(base or {})}
+        )
         client = await self._stack.enter_async_context(connected_async(settings))
         wechat = WeChat(settings)
         self._stack.push_async_callback(wechat.close)
         worker = f"w{next(self._workers)}"
-        return TokenKeeper(client, wechat, "shop", settings, worker, self.clock)
+        breaker = Breaker()
+
+        def heard(_: str, fate: Fate, __: str) -> None:
+            self.heard.append((worker, fate))
+            if fate is Fate.UNSENT:
+                breaker.unsent(0.0)
+
+        return TokenKeeper(client, wechat, "shop", settings, worker, self.clock, breaker, heard)
 
     def fetches(self, path: str = STABLE) -> int:
         """Return how often a token call was made."""
@@ -405,6 +418,93 @@ async def test_a_lock_that_another_process_took_meanwhile_is_left_to_it(
     assert client.get(keys.token_lock("shop")) == "another"
 
 
+class Hole:
+    """Takes connections and never answers, until it is filled: then it leads to WeChat."""
+
+    def __init__(self) -> None:
+        self.way: tuple[str, int] | None = None
+        self.calls = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.calls += not head.startswith(b"HEAD")
+            if self.way is None:
+                await reader.read()
+            else:
+                _, there = await asyncio.open_connection(*self.way)
+                there.write(head)
+                with contextlib.closing(there):
+                    writer.write(await _.read(1000))
+        writer.close()
+
+
+@pytest.fixture
+async def hole() -> AsyncIterator[tuple[Hole, str]]:
+    it = Hole()
+    server = await asyncio.start_server(it.handle, "127.0.0.1", 0)
+    async with server:
+        yield it, "http://{}:{}".format(*server.sockets[0].getsockname())
+
+
+async def keep(keeper: TokenKeeper) -> None:
+    """Tick as a worker does that has no token."""
+    while True:
+        await keeper.tick()
+        await asyncio.sleep(0.1)
+
+
+async def test_who_gets_no_answer_leaves_the_lock_to_others(
+    office: Office, hole: tuple[Hole, str]
+) -> None:
+    it, url = hole
+    deaf = [await office.keeper({"wechat_url": url, "post_timeout": 8}) for _ in range(2)]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(keep(keeper)) for keeper in deaf]
+        await soon(lambda: it.calls == 1, "the first one asks")
+        healthy = await office.keeper()
+        tasks.append(group.create_task(keep(healthy)))
+        await soon(lambda: healthy.ready is not None, "there is a token", within_s=12)
+        for task in tasks:
+            task.cancel()
+    assert it.calls <= 2, "each has asked once"
+    assert office.fetches() == 1
+
+
+async def test_who_got_no_answer_asks_again_once_wechat_answers(
+    office: Office, hole: tuple[Hole, str]
+) -> None:
+    it, url = hole
+    keeper = await office.keeper({"wechat_url": url, "post_timeout": 8})
+    await keeper.tick()
+    assert it.calls == 1
+    keeper._not_before = 0.0  # it waits two seconds after a failure
+    await keeper.tick()
+    assert it.calls == 1, "a HEAD is not answered either: the lock is left to others"
+    address = urlsplit(office.sandbox.url)
+    it.way = (address.hostname or "", address.port or 0)
+    keeper._not_before = 0.0
+    await keeper.tick()
+    assert it.calls == 2
+
+
+async def test_without_a_connection_the_gate_is_closed_and_nothing_is_asked(
+    office: Office, client: "redis.Redis", lines: list[Any]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    keeper = await office.keeper({"wechat_url": nobody})
+    await keeper.tick()
+    assert office.heard == [("w1", Fate.UNSENT)]
+    assert len(events_of(lines, "token_refresh_failed")) == 1
+    keeper._not_before = keeper._away_until = 0.0
+    await keeper.tick()
+    assert len(events_of(lines, "token_refresh_failed")) == 1, "its connection is tried elsewhere"
+    assert client.get(keys.token_lock("shop")) is None
+    await ticked(await office.keeper(), keeper)
+    assert keeper.ready, "another one's token is read all the same"
+
+
 # -- renewing -----------------------------------------------------------------------------------
 
 
@@ -641,6 +741,7 @@ async def test_no_line_and_no_error_shows_a_secret_when_the_call_fails(
     )
     with pytest.raises(TokenError) as caught:
         await keeper._fetch(forced=False)
+    keeper._breaker.answered()  # it would not ask: no connection came up
     await keeper.tick()
     assert len(events_of(lines, "token_refresh_failed")) == 1
     said = "".join(
