@@ -28,7 +28,11 @@ from producers.settings import AppSettings, Settings
 from producers.store import Client
 from producers.words import State, TokenSource
 
-_TIMEOUT_S: Final = 10
+_TIMEOUT_S: Final = 5
+_AT_ONCE: Final = 20
+_IN_ALL_S: Final = 12
+"""One call to WeChat; apps that are asked at once; and all calls, whatever the number of apps."""
+
 _PATHS: Final = ("/cgi-bin/message/subscribe/send",)
 _HEADROOM: Final = 0.8
 """Share of maxmemory above which there is too little left for a burst."""
@@ -292,11 +296,38 @@ def _pushes(alias: str, app: AppSettings) -> Check:
 
 
 async def _examine_apps(settings: Settings) -> list[Check]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session:
-        checks: list[Check] = []
-        for alias in settings.apps:
-            checks += await _examine_app(session, settings, alias)
-        return checks
+    """Ask each app's WeChat, some at once; who has not answered in time for all is bad."""
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(session: aiohttp.ClientSession, alias: str) -> list[Check]:
+        async with places:
+            return await _examine_app(session, settings, alias)
+
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+    ) as session:
+        asked = {alias: asyncio.create_task(ask(session, alias)) for alias in settings.apps}
+        if asked:
+            _, late = await asyncio.wait(asked.values(), timeout=_IN_ALL_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+    return [
+        check
+        for alias, task in asked.items()
+        for check in ([_late(settings, alias)] if task.cancelled() else task.result())
+    ]
+
+
+def _late(settings: Settings, alias: str) -> Check:
+    base = settings.wechat_base(alias)
+    return Check(
+        f"app {alias}: token",
+        Health.BAD,
+        f"no answer in the {_IN_ALL_S} s for all apps",
+        f"is {base} reachable from here?",
+    )
 
 
 async def _examine_app(

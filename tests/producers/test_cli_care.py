@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,16 @@ async def test_doctor_asks_wechat_for_token_and_quota(settings: Any) -> None:
         found = await asyncio.to_thread(run, settings, "doctor", WXB_WECHAT_URL=sandbox.url)
     assert found.returncode == 0
     assert "30,000,000 of 30,000,000 left today" in found.stdout
+
+
+def test_doctor_ends_in_time_when_the_wechat_of_many_apps_hangs(settings: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as hole:
+        url = "http://{}:{}".format(*hole.getsockname())
+        apps = {f"a{n}": {"appid": f"wx{n}", "secret": "s"} for n in range(60)}
+        started = time.monotonic()
+        found = doctor(settings, WXB_APPS=json.dumps(apps), WXB_WECHAT_URL=url)
+    assert time.monotonic() - started < 18
+    assert [found[f"app {app}: token"]["health"] for app in apps] == ["bad"] * 60
 
 
 def test_doubts_and_aside_of_a_broadcast_without_any(settings: Any, broadcast: str) -> None:
