@@ -475,7 +475,7 @@ async def test_who_got_no_answer_asks_again_once_wechat_answers(
     office: Office, hole: tuple[Hole, str]
 ) -> None:
     it, url = hole
-    keeper = await office.keeper({"wechat_url": url, "post_timeout": 8})
+    keeper = await office.keeper({"wechat_url": url, "post_timeout": 8}, token_source="classic")
     await keeper.tick()
     assert it.calls == 1
     keeper._not_before = 0.0  # it waits two seconds after a failure
@@ -486,6 +486,7 @@ async def test_who_got_no_answer_asks_again_once_wechat_answers(
     keeper._not_before = 0.0
     await keeper.tick()
     assert it.calls == 2
+    assert office.is_good(keeper.ready)
 
 
 async def test_without_a_connection_the_gate_is_closed_and_nothing_is_asked(
