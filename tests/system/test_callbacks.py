@@ -51,7 +51,7 @@ def balance(local: Local, openid: str) -> int:
     return local.producer.user("shop", openid).usable["subscription"]
 
 
-def broadcast(local: Local, key: str = "") -> str:
+def broadcast(local: Local, key: str | None = None) -> str:
     return local.producer.broadcast(
         app="shop",
         channel="subscribe",
