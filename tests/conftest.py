@@ -21,10 +21,23 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("project")
 
 
+ALONE = {
+    "test_bench",
+    "test_chaos",
+    "test_fault_domains",
+    "test_idle",
+    "test_liars",
+    "test_short_scripts",
+    "test_stall",
+    "test_web_one_phone",
+}
+"""Files whose tests compare rates, latencies or costs."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts worker units, and what measures, has the machine to itself."""
+    """What measures has the machine to itself; what only waits runs beside the rest."""
     for item in items:
-        if {"system", "bench"} & set(item.path.parts):
+        if item.path.stem in ALONE:
             item.add_marker(pytest.mark.alone)
 
 
