@@ -233,22 +233,24 @@ class Door:
             for number, each in enumerate(own, 1)
             for found in self._strip(app, each)
         ]
+        counted = 0
         for number, each in enumerate(own, 1):
-            strange += [(number, found) for found in self._count_permits(app, openid, each)]
+            permits = sum(item.accepted for item in parse_upload(each)[0])
+            refused = self._count_permits(app, openid, each, permits)
+            counted += 0 if refused else permits
+            strange += [(number, found) for found in refused]
         report = self._collector.collect(app, own)
+        self._count_back(app, openid, counted - report.new)
         for number, refusal in strange:
             report.refuse(number, refusal)
         return report
 
-    def _count_permits(self, app: str, openid: str, upload: dict[str, object]) -> list[Refusal]:
+    def _count_permits(
+        self, app: str, openid: str, upload: dict[str, object], permits: int
+    ) -> list[Refusal]:
         """Count the permits of an upload; take out what is beyond a day's, and say so."""
-        permits = sum(item.accepted for item in parse_upload(upload)[0])
-        if not permits:
-            return []
         most = self._settings.permits_per_day
-        lane = keys.bucket_of(openid, self._settings.buckets) % self._settings.lanes
-        key = keys.permit_flood(lane, app, openid)
-        if self._flood.admit(lane, (Limit(key, most, permits, permits, _DAY_MS),)).admitted:
+        if not permits or self._admit_permits(app, openid, permits, permits):
             return []
         choices = upload.pop("subscriptions", None)
         for name in PERMIT_KEYS:
@@ -257,6 +259,17 @@ class Door:
         upload["subscriptions"] = {one: word for one, word in rejected if word == "reject"}
         detail = f"more permits than one user files in a day; accepted: up to {most}"
         return [Refusal(Reason.TOO_MANY_TODAY, detail)] * permits
+
+    def _count_back(self, app: str, openid: str, permits: int) -> None:
+        """Take back the count of what was stored before: a phone sends again what it must."""
+        if permits > 0:
+            self._admit_permits(app, openid, 0, -permits)
+
+    def _admit_permits(self, app: str, openid: str, need: int, cost: int) -> bool:
+        lane = keys.bucket_of(openid, self._settings.buckets) % self._settings.lanes
+        key = keys.permit_flood(lane, app, openid)
+        limit = Limit(key, self._settings.permits_per_day, need, cost, _DAY_MS)
+        return self._flood.admit(lane, (limit,)).admitted
 
     def _strip(self, app: str, upload: dict[str, object]) -> Iterator[Refusal]:
         """Take out of an upload what templates it must not name, and say which.

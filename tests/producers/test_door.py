@@ -624,6 +624,21 @@ def test_a_user_files_a_days_permits_and_no_more(at: Maker, lanes: int) -> None:
         assert 0 < client.pttl(key) <= 86_400_000
 
 
+def test_what_a_phone_sends_again_counts_once_in_its_day(at: Maker) -> None:
+    settings = at(permits_per_day=10, uploads_per_minute=60_000)
+    with connected(settings) as client:
+        door = Door(client, settings)
+        forms = {"formIds": [f"f{number}" for number in range(8)]}
+        assert door.collect("shop", ticket(door), forms).new == 8
+        for _ in range(20):  # the answers were lost
+            again = door.collect("shop", ticket(door), {"formIds": ["f1", "f2"]})
+            assert (again.new, again.known, again.refused) == (0, 2, {})
+        assert door.collect("shop", ticket(door), {"formIds": ["f8", "f9"]}).new == 2
+        assert door.collect("shop", ticket(door), {"formId": "f10"}).refused == {
+            "too_many_today": 1
+        }
+
+
 def test_phones_make_few_fields_in_the_stock_of_an_app_that_names_no_templates(at: Maker) -> None:
     settings = at(uploads_per_minute=60_000)
     with connected(settings) as client:
