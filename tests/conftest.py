@@ -22,10 +22,7 @@ hypothesis_settings.load_profile("project")
 
 
 ALONE = {
-    "test_bench",
-    "test_chaos",
     "test_fault_domains",
-    "test_idle",
     "test_liars",
     "test_short_scripts",
     "test_stall",
