@@ -291,7 +291,7 @@ class Sender:
                 except Exception as error:  # noqa: BLE001  (the others must go on)
                     logs.emit(DutyFailed("send", claim.lane, f"{type(error).__name__}: {error}"))
                     with contextlib.suppress(Exception):  # perhaps posted; stale if settled already
-                        self._put(claim, Reply(Fate.UNANSWERED, errmsg=type(error).__name__))
+                        self._broke(claim, Reply(Fate.UNANSWERED, errmsg=type(error).__name__))
                 line.posting -= 1
                 line.begun -= 1
                 self._begun -= 1
@@ -301,6 +301,13 @@ class Sender:
             called = loop.create_future()
             self._idle.append(called)
             await called
+
+    def _broke(self, claim: Claim, reply: Reply) -> None:
+        """Settle a claim whose sending broke; should it have been a probe, say so: others wait."""
+        breaker = self._gates[claim.app].breaker
+        if breaker.trouble:
+            self._note(claim.app, breaker, reply)
+        self._put(claim, reply)
 
     def _last_look(self, claim: Claim) -> str:
         """Return the access token to post it with; '' when it must not be posted: it goes back."""

@@ -19,7 +19,7 @@ from producers import keys, logs, scripts
 from producers.sandbox import FaultAction, FaultRule, Sandbox, SandboxConfig
 from producers.sandbox.config import Taking
 from producers.settings import Settings
-from workers.breaker import Breaker, Trouble
+from workers.breaker import SILENT, Breaker, Trouble
 from workers.claim import Claim
 from workers.gate import Gate
 from workers.hands import Hands
@@ -240,6 +240,21 @@ async def test_what_may_not_be_posted_any_more_is_handed_back(
     assert sorted(it.stall.queue(broadcast)) == [f"o{user}" for user in range(5)]
     assert it.stall.outcomes(broadcast) == {}
     assert it.stall.ledger() == {"collected": 5, "available": 5}
+
+
+async def test_a_probe_that_breaks_is_followed_by_another(desk: Opener) -> None:
+    """It was told that it may be posted, and nobody else is until it says what became of it."""
+    it = await desk()
+    stocked(it, "template", 1)
+    breaker = it.gate.breaker
+    for _ in range(SILENT):
+        breaker.unanswered(time.monotonic())
+    breaker.probe(time.monotonic())
+    it.sender._wechat._bases.clear()  # whatever breaks where nobody foresaw it
+    it.start(it.take())
+    await it.over()
+    assert breaker.trouble is Trouble.NO_ANSWER
+    assert breaker.next_at < time.monotonic() + 3
 
 
 async def test_each_slot_that_passed_unused_is_told_to_the_limiter(desk: Opener) -> None:
