@@ -92,9 +92,9 @@ class Hands:
                 self._changed.notify_all()
 
     def _count(self, claims: Collection[Claim], before: int) -> None:
-        for claim in claims:
-            self._of[claim.app] = self._of.get(claim.app, 0) + len(self._claims) - before
-            break
+        if claims:
+            app = next(iter(claims)).app
+            self._of[app] = self._of.get(app, 0) + len(self._claims) - before
 
     def fences(self, lane: int) -> list[str]:
         """Return the fence tokens of the claims of a lane."""
