@@ -19,12 +19,12 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from producers import deadline, keys, logs, scripts
+from producers.buckets import filled_buckets
 from producers.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from producers.events import AudienceDeleted
 from producers.retry import repeat, repeat_all
 from producers.rows import FAULT, openids
 from producers.settings import Settings, ms
-from producers.split import filled_buckets
 from producers.store import Client
 
 ALL: Final = "all"

@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from producers import keys, ledger, scripts
 from producers.broadcasts import Broadcasts
+from producers.buckets import filled_buckets, recipient_buckets
 from producers.errors import NotFoundError
 from producers.ledger import Ledger
 from producers.retry import repeat, repeat_all
 from producers.settings import Settings
-from producers.split import filled_buckets, recipient_buckets
 from producers.store import Client
 from producers.words import Outcome, PermitKind
 

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from producers import keys, ledger
 from producers.audit import Auditor
+from producers.buckets import filled_buckets
 from producers.chaos_door import Crowd
 from producers.chaos_schedule import Fault, Plan
 from producers.demo_parts import APP
 from producers.retry import repeat
 from producers.settings import Settings
-from producers.split import filled_buckets
 from producers.store import Client
 from producers.words import Channel, Outcome
 

@@ -25,7 +25,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Final, NoReturn
 
 from producers.errors import InvalidInputError
-from producers.rows import TEMPLATE_ID
+from producers.openid import TEMPLATE_ID
 from producers.words import Channel
 
 MAX_VALUE_UNITS: Final = 1024

@@ -18,12 +18,12 @@ from typing import Any, Final
 
 from producers import deadline, keys, scripts
 from producers.audiences import ALL, Audiences
+from producers.buckets import filled_buckets
 from producers.errors import InvalidInputError
 from producers.expiry import HOUR_MS, last_end_ms, unsent
 from producers.fields import check_template_id
 from producers.retry import repeat, repeat_all
 from producers.settings import Settings, ms, rate_faults
-from producers.split import filled_buckets
 from producers.store import Client
 from producers.words import Channel
 

@@ -23,8 +23,8 @@ from typing import Any, Final
 
 from producers import deadline, keys, logs, scripts
 from producers.events import UserForgotten
+from producers.openid import check_openid
 from producers.retry import repeat
-from producers.rows import check_openid
 from producers.settings import Settings, ms
 from producers.spec import MAX_LIFE
 from producers.status import Register

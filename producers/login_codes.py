@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from producers.rows import OPENID
+from producers.openid import OPENID
 from producers.settings import Settings
 
 PATH: Final = "/sns/jscode2session"

@@ -36,9 +36,9 @@ from producers.errors import (
     TooManyMessagesError,
 )
 from producers.events import MessagePosted
+from producers.openid import check_openid
 from producers.outcomes import Recorded
 from producers.retry import repeat, repeat_all
-from producers.rows import check_openid
 from producers.settings import Settings, ms
 from producers.spec import Spec
 from producers.store import Client

@@ -23,8 +23,8 @@ from producers import keys
 from producers.audiences import ALL
 from producers.demand import HABIT_WEEKS, Demand, DemandTable
 from producers.errors import InvalidInputError
+from producers.openid import check_openid
 from producers.retry import repeat_all
-from producers.rows import check_openid
 from producers.settings import Settings
 from producers.store import Client
 from producers.subscriptions import MOST_SUBSCRIPTIONS, withdrawn_at_ms

@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from producers import keys
+from producers.buckets import next_recipient_buckets
 from producers.errors import InvalidInputError
 from producers.outcomes import Recorded
 from producers.retry import repeat, repeat_all
 from producers.settings import Settings
-from producers.split import next_recipient_buckets
 from producers.status import Register
 from producers.store import Client
 from producers.words import Outcome

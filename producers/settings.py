@@ -34,7 +34,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from producers.errors import SettingsError, UnknownAppError
-from producers.rows import TEMPLATE_ID
+from producers.openid import TEMPLATE_ID
 from producers.words import TokenSource
 
 WECHAT_URL: Final = "https://api.weixin.qq.com"

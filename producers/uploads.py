@@ -28,7 +28,7 @@ from typing import Final
 
 import orjson
 
-from producers.rows import OPENID, TEMPLATE_ID
+from producers.openid import OPENID, TEMPLATE_ID
 from producers.words import PermitKind
 
 MAX_ITEMS: Final = 1_000

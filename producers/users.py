@@ -12,9 +12,9 @@ from typing import Any, Final
 from producers import keys
 from producers.audiences import standing
 from producers.forget import Forgetter, Forgotten
+from producers.openid import check_openid
 from producers.outcomes import Recorded
 from producers.retry import repeat_all
-from producers.rows import check_openid
 from producers.settings import Settings, ms
 from producers.spec import Spec
 from producers.store import Client

@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from producers.errors import InvalidInputError
-from producers.rows import OPENID, TEMPLATE_ID
+from producers.openid import OPENID, TEMPLATE_ID
 
 MAX_ITEMS: Final = 100
 """Items of one push; a popup asks for five templates, a sent event reports one send."""

@@ -9,8 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from producers import audiences, recipients, settings, status
 from producers.door import MAX_UPLOADS
+from producers.openid import OPENID
 from producers.recipients import Recipient
-from producers.rows import OPENID
 from producers.status import Status
 from producers.uploads import MAX_ITEMS
 

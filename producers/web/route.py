@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, TypeAdapter
 
 from producers.api_keys import Scope
-from producers.rows import OPENID
+from producers.openid import OPENID
 
 if TYPE_CHECKING:
     from producers.web.call import Answer, Call

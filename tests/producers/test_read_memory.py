@@ -10,9 +10,9 @@ from shop import Shop
 
 from producers import forecast as module
 from producers import keys
+from producers.buckets import next_recipient_buckets
 from producers.forecast import Forecaster
 from producers.recipients import Recipients
-from producers.split import next_recipient_buckets
 
 FEW, MANY = 5_000, 50_000
 SLACK = 400_000

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from producers.audiences import ImportReport
-from producers.rows import OPENID
+from producers.openid import OPENID
 from producers.web.call import Answer, Call
 from producers.web.cursor import seal, unseal
 from producers.web.handlers.streams import on_stream
