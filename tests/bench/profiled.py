@@ -20,7 +20,7 @@ _HZ: Final = 250
 _FRAME: Final = re.compile(r"^(?P<what>.*) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\)$")
 _AREAS: Final = (
     ("garbage collector", ("gc_collect_main", "gc_collect_with_callback")),
-    ("logs: head, JSON, hand-over", ("producers/logs.py", "structlog ")),
+    ("logs: head, JSON, hand-over", ("producers/logs.py", "producers/log_writer.py", "structlog ")),
     ("aiohttp's request", ("aiohttp ",)),
     ("redis-py", ("redis ", "hiredis ")),
     ("settle: batch, rows, hands", ("workers/settle.py",)),
