@@ -8,23 +8,14 @@ import asyncio
 import math
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from producers.sandbox.dispatch import Answer, Manner, respond
 from producers.sandbox.events import Event
-from producers.sandbox.http1 import MalformedError, Request, RequestReader
+from producers.sandbox.http1 import CONTROL_PREFIX, MalformedError, Request, RequestReader, Sheet
 from producers.sandbox.state import State
 
-CONTROL_PREFIX: Final = "/_sandbox/"
 _STEPS_A_SECOND: Final = 50  # of a drip
-
-
-class Sheet(NamedTuple):
-    """What the control API answers: a body, or pieces to be streamed."""
-
-    status: int
-    content_type: bytes
-    body: bytes | Iterator[bytes]
 
 
 class Hub(Protocol):

@@ -35,11 +35,10 @@ from urllib.parse import parse_qs
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from producers.sandbox.connection import CONTROL_PREFIX, Sheet
 from producers.sandbox.events import Event
 from producers.sandbox.faults import FaultRule, Faults
 from producers.sandbox.grants import Grants
-from producers.sandbox.http1 import Request
+from producers.sandbox.http1 import CONTROL_PREFIX, Request, Sheet
 from producers.sandbox.permits import LIFETIME_S
 from producers.sandbox.state import Part, State
 from producers.sandbox.stats import describe

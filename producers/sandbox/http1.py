@@ -5,7 +5,11 @@ a general server's parser, and the sandbox must not be what a benchmark measures
 Content-Length or chunked; ``Expect: 100-continue`` is noted; nothing else of HTTP is needed.
 """
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
+
+CONTROL_PREFIX: Final = "/_sandbox/"
+"""Paths below it steer the sandbox; all others are WeChat's."""
 
 _MAX_HEAD: Final = 65_536
 _MAX_BODY: Final = 268_435_456  # a bulk hand-out of a million permits is about 100 MB
@@ -19,6 +23,14 @@ class Request(NamedTuple):
     query: bytes
     body: bytes
     keep_alive: bool
+
+
+class Sheet(NamedTuple):
+    """What the control API answers: a body, or pieces to be streamed."""
+
+    status: int
+    content_type: bytes
+    body: bytes | Iterator[bytes]
 
 
 class MalformedError(Exception):

@@ -21,10 +21,10 @@ from typing import Self
 import orjson
 
 from producers.sandbox.config import SandboxConfig
-from producers.sandbox.connection import Connection, Sheet
+from producers.sandbox.connection import Connection
 from producers.sandbox.control import Control
 from producers.sandbox.events import Callback, Event
-from producers.sandbox.http1 import Request
+from producers.sandbox.http1 import Request, Sheet
 from producers.sandbox.pusher import Pusher
 from producers.sandbox.state import State
 
