@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -42,6 +43,13 @@ _PREFIX: Final = "WXB_"
 _ALIAS: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a number counts: written beside a field's type, for whoever lists the settings."""
+
+    name: str
+
+
 def _seconds(value: object) -> object:
     """Take a number of seconds written as text, as environment variables are."""
     try:
@@ -50,8 +58,13 @@ def _seconds(value: object) -> object:
         return value  # ISO 8601, or wrong: pydantic says which
 
 
-Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta())]
-PositiveDuration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta())]
+Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta()), Unit("seconds")]
+PositiveDuration = Annotated[
+    timedelta, BeforeValidator(_seconds), Field(gt=timedelta()), Unit("seconds")
+]
+Bytes = Annotated[int, Unit("bytes")]
+PerMinute = Annotated[int, Unit("per minute")]
+PerDay = Annotated[int, Unit("per day")]
 
 
 LEAST_RATE: Final = 0.001
@@ -81,6 +94,7 @@ def _checked_rate(rate: float) -> float:
 Rate = Annotated[
     float,
     AfterValidator(_checked_rate),
+    Unit("sends per second"),
     WithJsonSchema(
         {"anyOf": [{"const": 0}, {"type": "number", "minimum": LEAST_RATE, "maximum": MOST_RATE}]}
     ),
@@ -98,10 +112,12 @@ class AppSettings(BaseModel):
     wechat_url: AnyHttpUrl | None = Field(None, description="base URL; default: WXB_WECHAT_URL")
     rate_per_second: Rate = Field(
         300,
-        description="sends started per second by all workers together; 0 = unlimited",
+        description="sends started by all workers together; 0 = unlimited, else 0.001 to 1,000,000",
     )
-    rate_per_minute: int = Field(0, ge=0, description="sends per sliding minute; 0 = unlimited")
-    daily_limit: int = Field(
+    rate_per_minute: PerMinute = Field(
+        0, ge=0, description="the same per sliding minute; 0 = unlimited"
+    )
+    daily_limit: PerDay = Field(
         10_000_000,
         ge=0,
         description="sends per day; 0 = unlimited. WeChat: 10,000,000, with WeChat Pay 30,000,000",
@@ -109,7 +125,9 @@ class AppSettings(BaseModel):
     day_starts_at_hour: int = Field(0, ge=0, le=23, description="when the daily count starts anew")
     day_zone: str = Field("Asia/Shanghai", description="the time zone of that hour")
     token_source: TokenSource = Field(
-        TokenSource.STABLE, description="stable_token, cgi-bin/token, or an outside token service"
+        TokenSource.STABLE,
+        description="stable_token, cgi-bin/token, or an outside service: url with token_url, redis "
+        "with token_key",
     )
     token_url: SecretStr | None = Field(
         None, description="token_source=url: GET it, answers {access_token, expires_in}"
@@ -235,12 +253,18 @@ class Settings(BaseSettings):
     retention: Duration = Field(
         timedelta(days=14), description="how long outcomes are kept after the end of a broadcast"
     )
-    canary: int = Field(10, ge=1, le=1000, description="permits at risk before the first delivery")
+    canary: int = Field(
+        10,
+        ge=1,
+        le=1000,
+        description="permits at risk before the first delivery, and failures in a row that stop a "
+        "broadcast",
+    )
     in_flight: int = Field(
         1000, ge=1, le=20_000, description="unanswered POSTs per worker process, shared by its apps"
     )
     post_timeout: PositiveDuration = Field(
-        timedelta(seconds=8), description="one POST to WeChat, connecting included; at most 8 s"
+        timedelta(seconds=8), description="one POST to WeChat, connecting included; 0.1 to 8 s"
     )
     connect_timeout: PositiveDuration = Field(
         timedelta(seconds=3), description="connecting to WeChat"
@@ -255,40 +279,43 @@ class Settings(BaseSettings):
     )
     attempts: int = Field(5, ge=1, le=20, description="tries per recipient before it fails")
     error_budget: float = Field(
-        0.5, ge=0, le=1, description="share of errors among the last answers that pauses"
+        0.5,
+        ge=0,
+        le=1,
+        description="a broadcast pauses when more than this share of its last answers failed",
     )
     error_window: int = Field(
-        200, ge=0, description="how many answers that looks at, per lane; 0 = no budget"
+        200, ge=0, description="how many answers that looks at, per lane; 0 = never pauses"
     )
     ticket_life: PositiveDuration = Field(
         timedelta(hours=2), description="how long a mini-program's login lasts; 1 minute to 1 day"
     )
-    uploads_per_minute: int = Field(
+    uploads_per_minute: PerMinute = Field(
         60, ge=1, le=60_000, description="calls of one user through the mini-program's door"
     )
-    permits_per_day: int = Field(
+    permits_per_day: PerDay = Field(
         200,
         ge=1,
         le=100_000,
         description="permits that one user files through the mini-program's door: what one can tap",
     )
-    logins_per_minute: int = Field(
+    logins_per_minute: PerMinute = Field(
         600,
         ge=1,
         le=60_000,
         description="logins of one address; thousands of phones may share a carrier's",
     )
-    refused_codes_per_minute: int = Field(
+    refused_codes_per_minute: PerMinute = Field(
         300,
         ge=1,
         le=60_000,
         description="login codes of one address that WeChat refused; more wait their turn",
     )
-    app_logins_per_minute: int = Field(
+    app_logins_per_minute: PerMinute = Field(
         12_000,
         ge=2,
         le=6_000_000,
-        description="login codes of one app that WeChat is asked about; half of them refused ones",
+        description="login codes of one app that WeChat is asked about; half of them may be bad",
     )
     callback_max_age: Duration = Field(
         timedelta(minutes=5),
@@ -312,16 +339,17 @@ class Settings(BaseSettings):
         le=10,
         description="trusted proxies before it, which append to X-Forwarded-For; 0 = none",
     )
-    web_body_limit: int = Field(
-        1_048_576, ge=1024, le=67_108_864, description="bytes of one JSON body"
-    )
-    web_stream_limit: int = Field(
-        1_073_741_824, ge=1024, description="bytes of one streamed import"
-    )
+    web_body_limit: Bytes = Field(1_048_576, ge=1024, le=67_108_864, description="one JSON body")
+    web_stream_limit: Bytes = Field(1_073_741_824, ge=1024, description="one streamed import")
     web_requests: int = Field(
         512, ge=1, le=10_000, description="requests at work per process; more get 503"
     )
-    web_connections: int = Field(4096, ge=1, description="open connections per process")
+    web_connections: int = Field(
+        4096,
+        ge=1,
+        description="open connections per process; for one more the oldest that waits for its "
+        "client is closed",
+    )
     web_connections_of_address: int = Field(
         1024, ge=1, description="of one address (IPv6: of a /64), without proxies before it"
     )

@@ -23,6 +23,7 @@ from producers.cli import (
     rate,
     recipients,
     sandbox,
+    settings,
     up,
     user,
     web,
@@ -93,6 +94,7 @@ app.command(rich_help_panel=_CARE)(care.audit)
 app.command(rich_help_panel=_CARE)(care.doctor)
 app.add_typer(keys.app, rich_help_panel=_CARE)
 app.command(rich_help_panel=_CARE)(events.events)
+app.command(rich_help_panel=_CARE)(settings.settings)
 
 
 @app.callback()

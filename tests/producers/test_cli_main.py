@@ -26,6 +26,7 @@ COMMANDS = (
     "pause",
     "resume",
     "sandbox",
+    "settings",
     "status",
     "up",
 )
