@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from typing import Final
 
 from producers.collect import Collector, Report
-from producers.web.call import on_thread
+from producers.web.threads import on_thread
 
 _TRIPS: Final = 2
 """Trips of one app at once: while Redis is at one, the next is being made."""

@@ -1,12 +1,9 @@
 """A call: one request on its way through the service, and its answer."""
 
-import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
 from uuid import uuid4
 
@@ -17,6 +14,7 @@ from pydantic import BaseModel
 from producers import addresses
 from producers.web.problem import MEDIA, ProblemError
 from producers.web.route import JSON, Route
+from producers.web.threads import on_thread
 
 if TYPE_CHECKING:
     from producers.api_keys import ApiKey
@@ -26,11 +24,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
-async def on_thread(pool: Executor, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run library code, which blocks, on a thread of a pool."""
-    return await asyncio.get_running_loop().run_in_executor(pool, partial(call, *args, **kwargs))
 
 
 @dataclass

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from producers.api_keys import ApiKey, ApiKeys, id_of
-from producers.web.call import on_thread
 from producers.web.problem import ProblemError, retry_after
+from producers.web.threads import on_thread
 
 R = TypeVar("R")
 

@@ -23,8 +23,9 @@ from producers.errors import StoreUnavailableError
 from producers.retry import repeat
 from producers.settings import ms
 from producers.store import Client
-from producers.web.call import Answer, Call, on_thread
+from producers.web.call import Answer, Call
 from producers.web.problem import ProblemError, invalid, retry_after
+from producers.web.threads import on_thread
 
 HEADER: Final = "Idempotency-Key"
 PATTERN: Final = r"[\x21-\x7e]{1,128}"

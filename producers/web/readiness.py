@@ -12,7 +12,7 @@ from producers import store
 from producers.errors import WxbroadcastError
 from producers.settings import Settings
 from producers.store import Client
-from producers.web.call import on_thread
+from producers.web.threads import on_thread
 
 _PATIENCE_S: Final = 2.0
 _FRESH_S: Final = 0.2

@@ -1,7 +1,8 @@
 """Handlers: WeChat's callbacks."""
 
-from producers.web.call import Answer, Call, on_thread
+from producers.web.call import Answer, Call
 from producers.web.route import TEXT
+from producers.web.threads import on_thread
 
 
 async def verify_url(call: Call) -> Answer:
