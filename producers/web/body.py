@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from producers.uploads import MAX_LINE_BYTES
 from producers.web.call import Call
+from producers.web.media import JSON
 from producers.web.problem import ProblemError, of_validation
-from producers.web.route import JSON, Body, Route
+from producers.web.route import Body, Route
 
 if TYPE_CHECKING:
     from producers.web.connection import Connection

@@ -12,8 +12,9 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from producers import addresses
+from producers.web.media import JSON
 from producers.web.problem import MEDIA, ProblemError
-from producers.web.route import JSON, Route
+from producers.web.route import Route
 from producers.web.threads import on_thread
 
 if TYPE_CHECKING:

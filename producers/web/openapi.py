@@ -16,8 +16,9 @@ from pydantic import TypeAdapter
 from producers.api_keys import Scope
 from producers.web.idempotency import HEADER
 from producers.web.idempotency import PATTERN as KEY_PATTERN
+from producers.web.media import JSON
 from producers.web.problem import MEDIA, TITLES, Problem
-from producers.web.route import JSON, PARAMETERS, Body, Open, Reply, Route
+from producers.web.route import PARAMETERS, Body, Open, Reply, Route
 
 _REF: Final = "#/components/schemas/{model}"
 _ATTRIBUTE: Final = re.compile(r"^(\w+(?:, \w+)*): (.*)$")

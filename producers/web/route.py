@@ -17,12 +17,6 @@ from producers.openid import OPENID
 if TYPE_CHECKING:
     from producers.web.call import Answer, Call
 
-JSON: Final = "application/json"
-NDJSON: Final = "application/x-ndjson"
-CSV: Final = "text/csv"
-TEXT: Final = "text/plain"
-HTML: Final = "text/html"
-
 
 class Open(StrEnum):
     """How a route is reached without an API key."""

@@ -22,7 +22,8 @@ from producers.web.handlers import (
     permits,
     users,
 )
-from producers.web.route import CSV, HTML, JSON, NDJSON, TEXT, Body, Open, Reply, Route
+from producers.web.media import CSV, HTML, JSON, NDJSON, TEXT
+from producers.web.route import Body, Open, Reply, Route
 
 _SMALL: Final = 65_536
 """Bytes of a body on routes that everybody may call."""

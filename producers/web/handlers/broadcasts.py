@@ -16,6 +16,7 @@ from producers.web.call import Answer, Call
 from producers.web.cursor import seal, unseal
 from producers.web.handlers.streams import exported
 from producers.web.idempotency import inner_key
+from producers.web.media import CSV, NDJSON
 from producers.web.models import (
     BroadcastList,
     BroadcastQuery,
@@ -28,7 +29,6 @@ from producers.web.models import (
     RecipientQuery,
     Resume,
 )
-from producers.web.route import CSV, NDJSON
 
 _COLUMNS: Final = ("openid", "outcome", "errcode", "msgid", "settled_by")
 

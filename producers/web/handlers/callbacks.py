@@ -1,7 +1,7 @@
 """Handlers: WeChat's callbacks."""
 
 from producers.web.call import Answer, Call
-from producers.web.route import TEXT
+from producers.web.media import TEXT
 from producers.web.threads import on_thread
 
 

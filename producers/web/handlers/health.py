@@ -1,8 +1,8 @@
 """Handlers: health, and the documents."""
 
 from producers.web.call import Answer, Call
+from producers.web.media import HTML
 from producers.web.models import Health
-from producers.web.route import HTML
 
 
 async def is_alive(call: Call) -> Answer:  # noqa: ARG001 - a handler's signature
