@@ -1,19 +1,15 @@
-"""A call: one request on its way through the service, and its answer."""
+"""A call: one request on its way through the service."""
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from uuid import uuid4
 
-import orjson
 from aiohttp import web
-from pydantic import BaseModel
 
 from producers import addresses
-from producers.web.media import JSON
-from producers.web.problem import MEDIA, ProblemError
 from producers.web.route import Route
 from producers.web.threads import on_thread
 
@@ -101,70 +97,3 @@ class Call:
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run library code on a thread."""
         return await on_thread(self.services.threads, call, *args, **kwargs)
-
-
-class Parts(Protocol):
-    """A body that comes piece by piece."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the pieces."""
-
-    async def aclose(self) -> None:
-        """Give free what it holds."""
-
-
-@dataclass
-class Answer:
-    """What a handler answers.
-
-    Attributes:
-        status: HTTP's.
-        value: the JSON body, if it is one: a pydantic model, or a dataclass of the library.
-        body: the body, if it is none.
-        media: its content type.
-        headers: beside those that every answer has.
-        parts: a body that is written piece by piece instead.
-        close: whether the connection ends with it.
-    """
-
-    status: int = 200
-    value: Any = None
-    body: bytes = b""
-    media: str = JSON
-    headers: dict[str, str] = field(default_factory=dict)
-    parts: Parts | None = None
-    close: bool = False
-
-    def __post_init__(self) -> None:
-        if isinstance(self.value, BaseModel):
-            self.body = orjson.dumps(self.value.model_dump(mode="json"))
-        elif self.value is not None:
-            self.body = orjson.dumps(self.value)
-
-    @classmethod
-    def of_problem(cls, problem: ProblemError, request_id: str) -> "Answer":
-        """Return the answer that tells a problem."""
-        return cls(
-            problem.status,
-            body=problem.body(request_id),
-            media=MEDIA,
-            headers=problem.headers,
-            close=problem.close,
-        )
-
-    def to_json(self) -> bytes:
-        """Return the answer as it is kept for an Idempotency-Key."""
-        return orjson.dumps(
-            {
-                "status": self.status,
-                "body": self.body.decode(),
-                "media": self.media,
-                "headers": self.headers,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, kept: bytes | str) -> "Answer":
-        """Read a kept answer."""
-        fields = orjson.loads(kept)
-        return cls(**{**fields, "body": fields["body"].encode()})

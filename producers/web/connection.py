@@ -28,7 +28,7 @@ from aiohttp.web_protocol import RequestHandler
 from producers import addresses, logs
 from producers.events import RequestAnswered
 from producers.line_quota import LineQuota
-from producers.web.call import Answer
+from producers.web.answer import Answer
 from producers.web.problem import ProblemError
 
 _MAX_LINE: Final = 8190

@@ -23,7 +23,8 @@ from producers.events import RequestAnswered, RequestFailed
 from producers.line_quota import LineQuota
 from producers.redaction import redacted
 from producers.web import body
-from producers.web.call import Answer, Call
+from producers.web.answer import Answer
+from producers.web.call import Call
 from producers.web.connection import Connection
 from producers.web.problem import (
     ProblemError,

@@ -23,7 +23,8 @@ from producers.errors import StoreUnavailableError
 from producers.retry import repeat
 from producers.settings import ms
 from producers.store import Client
-from producers.web.call import Answer, Call
+from producers.web.answer import Answer
+from producers.web.call import Call
 from producers.web.problem import ProblemError, invalid, retry_after
 from producers.web.threads import on_thread
 

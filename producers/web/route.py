@@ -15,7 +15,8 @@ from producers.api_keys import Scope
 from producers.openid import OPENID
 
 if TYPE_CHECKING:
-    from producers.web.call import Answer, Call
+    from producers.web.answer import Answer
+    from producers.web.call import Call
 
 
 class Open(StrEnum):

@@ -5,7 +5,8 @@ from typing import Any
 
 from producers.audiences import ImportReport
 from producers.openid import OPENID
-from producers.web.call import Answer, Call
+from producers.web.answer import Answer
+from producers.web.call import Call
 from producers.web.cursor import seal, unseal
 from producers.web.handlers.streams import on_stream
 from producers.web.models import (

@@ -12,7 +12,8 @@ from producers.errors import NotFoundError
 from producers.recipients import Recipient
 from producers.spec import Spec
 from producers.status import Status
-from producers.web.call import Answer, Call
+from producers.web.answer import Answer
+from producers.web.call import Call
 from producers.web.cursor import seal, unseal
 from producers.web.handlers.streams import exported
 from producers.web.idempotency import inner_key

@@ -1,6 +1,7 @@
 """Handlers: WeChat's callbacks."""
 
-from producers.web.call import Answer, Call
+from producers.web.answer import Answer
+from producers.web.call import Call
 from producers.web.media import TEXT
 from producers.web.threads import on_thread
 

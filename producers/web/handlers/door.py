@@ -1,7 +1,8 @@
 """Handlers: the mini-program's door."""
 
 from producers.web import models
-from producers.web.call import Answer, Call
+from producers.web.answer import Answer
+from producers.web.call import Call
 from producers.web.handlers.permits import collected
 
 

@@ -1,6 +1,7 @@
 """Handlers: health, and the documents."""
 
-from producers.web.call import Answer, Call
+from producers.web.answer import Answer
+from producers.web.call import Call
 from producers.web.media import HTML
 from producers.web.models import Health
 

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 from producers.errors import NotFoundError
 from producers.messages import MessageStatus
-from producers.web.call import Answer, Call
+from producers.web.answer import Answer
+from producers.web.call import Call
 from producers.web.idempotency import inner_key
 from producers.web.models import NewMessage, Posted
 

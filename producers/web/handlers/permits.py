@@ -3,7 +3,8 @@
 from typing import Final
 
 from producers.collect import Report
-from producers.web.call import Answer, Call
+from producers.web.answer import Answer
+from producers.web.call import Call
 from producers.web.handlers.streams import on_stream
 from producers.web.models import Collected, Refused
 

@@ -1,6 +1,7 @@
 """Handlers: users, and what is to come."""
 
-from producers.web.call import Answer, Call
+from producers.web.answer import Answer
+from producers.web.call import Call
 from producers.web.models import ForecastQuery, PlanQuery
 from producers.web.problem import invalid
 
