@@ -10,7 +10,6 @@ from uuid import uuid4
 from aiohttp import web
 
 from producers import addresses
-from producers.web.route import Route
 from producers.web.threads import on_thread
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Call:
         services: what handlers work with.
         id: the caller's X-Request-Id, or ours.
         started: monotonic seconds.
-        route: once it is found.
+        template: the route's path with its braces, '' before it is found.
         path: parts of the path by name, checked.
         key: who asks, if by API key.
         body: the model's value, or the bytes of a raw one.
@@ -46,7 +45,7 @@ class Call:
     services: "Services"
     id: str = ""
     started: float = field(default_factory=time.monotonic)
-    route: Route | None = None
+    template: str = ""
     path: Mapping[str, str] = field(default_factory=dict)
     key: "ApiKey | None" = None
     body: Any = None
@@ -71,11 +70,9 @@ class Call:
         return token.strip() if scheme.lower() == "bearer" else ""
 
     @property
-    def routed(self) -> Route:
-        """The route, of a call that has one."""
-        if self.route is None:
-            raise RuntimeError("the call has no route yet")
-        return self.route
+    def scope(self) -> tuple[str, ...]:
+        """What its Idempotency-Key counts for, of a call whose route is found: what, and whose."""
+        return (self.request.method, self.template, *self.path.values(), self.actor)
 
     @property
     def remote(self) -> str:

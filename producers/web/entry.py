@@ -100,7 +100,7 @@ class Entry:
         _check_framing(request)
         raw_path, _, query = request.raw_path.partition("?")
         route, call.path = self._router.find(request.method, raw_path)
-        call.route = route
+        call.template = route.path
         await self._let_in(call, route)
         if route.query is not None:
             call.query = _query(route, query)
@@ -144,7 +144,11 @@ class Entry:
         if not route.creates or reader is None:
             return await self._handle(call, route)
         return await self._services.idempotency.answer(
-            call, reader.rest, lambda: self._handle(call, route)
+            call.request.headers,
+            call.app,
+            call.scope,
+            reader.rest,
+            lambda: self._handle(call, route),
         )
 
     async def _handle(self, call: Call, route: Route) -> Answer:
@@ -158,8 +162,7 @@ class Entry:
         problem = of_error(error)
         if problem is None:
             text = redacted("".join(traceback.format_exception(error)))[-_TRACE:]
-            route = call.route.path if call.route else ""
-            logs.emit(RequestFailed(call.id, route, type(error).__name__, text))
+            logs.emit(RequestFailed(call.id, call.template, type(error).__name__, text))
             problem = ProblemError("internal", "tell the operator the request_id", close=True)
         return Answer.of_problem(problem, call.id)
 
@@ -202,7 +205,7 @@ class Entry:
             RequestAnswered(
                 call.id,
                 call.request.method[:16],
-                call.route.path if call.route else "",
+                call.template,
                 answer.status,
                 call.actor,
                 call.app,

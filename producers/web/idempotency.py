@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import timedelta
 from typing import Final
@@ -24,7 +24,6 @@ from producers.retry import repeat
 from producers.settings import ms
 from producers.store import Client
 from producers.web.answer import Answer
-from producers.web.call import Call
 from producers.web.problem import ProblemError, invalid, retry_after
 from producers.web.threads import on_thread
 
@@ -37,13 +36,13 @@ _KEY: Final = re.compile(PATTERN)
 _AT_WORK: Final = "at-work "
 
 
-def key_of(call: Call) -> str:
+def key_of(headers: Mapping[str, str]) -> str:
     """Return the request's Idempotency-Key, '' without one.
 
     Raises:
         ProblemError: it is none.
     """
-    given = call.request.headers.get(HEADER)
+    given = headers.get(HEADER)
     if given is None:
         return ""
     if not _KEY.fullmatch(given):
@@ -51,10 +50,18 @@ def key_of(call: Call) -> str:
     return given
 
 
-def inner_key(call: Call) -> str:
-    """Return the key under which the library may make what this request makes; '' without one."""
-    given = key_of(call)
-    return f"http-{_scope(call, given)[:48]}" if given else ""
+def inner_key(headers: Mapping[str, str], scope: Sequence[str]) -> str:
+    """Return the key under which the library may make what this request makes; '' without one.
+
+    Args:
+        headers: of the request.
+        scope: as in `Idempotency.answer`.
+
+    Raises:
+        ProblemError: the request's key is none.
+    """
+    given = key_of(headers)
+    return f"http-{_digest(scope, given)[:48]}" if given else ""
 
 
 class Idempotency:
@@ -68,14 +75,18 @@ class Idempotency:
 
     async def answer(
         self,
-        call: Call,
+        headers: Mapping[str, str],
+        app: str,
+        scope: Sequence[str],
         digest: Callable[[], Awaitable[str]],
         work: Callable[[], Awaitable[Answer]],
     ) -> Answer:
         """Do the work, or return the answer that it had before.
 
         Args:
-            call: the request; without the header the work is just done.
+            headers: of the request; without an Idempotency-Key the work is just done.
+            app: whose request it is.
+            scope: what its key counts for: method, route, parts of the path, and who asks.
             digest: what tells its content from another: asked before the work when another
                 request had the key, else after it (a streamed body has been read by then).
             work: answers the request.
@@ -84,10 +95,10 @@ class Idempotency:
             ProblemError: in-progress, key-reused, or the header is wrong.
             StoreUnavailableError: Redis did not answer, and nothing was done.
         """
-        given = key_of(call)
+        given = key_of(headers)
         if not given:
             return await work()
-        name = keys.web_answer(call.app, _scope(call, given))
+        name = keys.web_answer(app, _digest(scope, given))
         mine = _AT_WORK + scripts.new_token()
         held = await on_thread(self._pool, self._claim, name, mine)
         if held not in (None, mine):
@@ -149,8 +160,6 @@ async def _repeated(held: str, digest: Callable[[], Awaitable[str]]) -> Answer:
     return answer
 
 
-def _scope(call: Call, given: str) -> str:
-    """Return what a key counts for, as a digest."""
-    route = call.routed
-    parts = (route.method, route.path, *call.path.values(), call.actor, given)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+def _digest(scope: Sequence[str], given: str) -> str:
+    """Return what a key counts for, and the key."""
+    return hashlib.sha256("\0".join((*scope, given)).encode()).hexdigest()

@@ -7,16 +7,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
 
 from producers.api_keys import Scope
 from producers.openid import OPENID
-
-if TYPE_CHECKING:
-    from producers.web.answer import Answer
-    from producers.web.call import Call
+from producers.web.answer import Answer
+from producers.web.call import Call
 
 
 class Open(StrEnum):
@@ -32,7 +30,7 @@ class Open(StrEnum):
     """WeChat's signature, as the handler checks."""
 
 
-Handler = Callable[["Call"], Awaitable["Answer"]]
+Handler = Callable[[Call], Awaitable[Answer]]
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ async def create_broadcast(call: Call) -> Answer:
         expires_in=timedelta(seconds=body.expires_in_s),
         priority=body.priority,
     )
-    made = await call.run(call.services.broadcasts.create, spec, inner_key(call))
+    made = await call.run(
+        call.services.broadcasts.create, spec, inner_key(call.request.headers, call.scope)
+    )
     where = f"/v1/apps/{call.app}/broadcasts/{made.id}"
     return Answer(201, value=Created(id=made.id, known=made.known), headers={"Location": where})
 

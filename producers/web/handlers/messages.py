@@ -19,7 +19,7 @@ async def post_message(call: Call) -> Answer:
         app=call.app,
         openid=body.openid,
         expires_in=timedelta(seconds=body.expires_in_s),
-        key=inner_key(call),
+        key=inner_key(call.request.headers, call.scope),
     )
     where = f"/v1/apps/{call.app}/messages/{made.id}"
     return Answer(201, value=Posted(id=made.id, known=made.known), headers={"Location": where})
