@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
+import orjson
 from aiohttp import web
 
 from producers import logs, store
@@ -26,11 +27,12 @@ from producers.errors import InvalidInputError, SettingsError
 from producers.events import WebStarted, WebStopped, WebStopping
 from producers.settings import Settings
 from producers.web.connection import Bounds, Server
-from producers.web.documents import Documents
 from producers.web.entry import Entry
+from producers.web.openapi import document
+from producers.web.page import page
 from producers.web.router import Router
 from producers.web.routes import TABLE
-from producers.web.services import Services
+from producers.web.services import Documents, Services
 
 _AIOHTTP: Final = (3, 14, 4)
 """Older ones give a client who never sends a whole head all the time in the world."""
@@ -94,7 +96,7 @@ class Service:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.services = Services(settings, Documents(TABLE))
+        self.services = Services(settings, _documents())
         self.entry = Entry(self.services, Router(TABLE))
         self.port = 0
         self._server: Server
@@ -141,6 +143,11 @@ class Service:
             await site.stop()
         while self._server.close_idle() or self.entry.at_work:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.02)
+
+
+def _documents() -> Documents:
+    made = document(TABLE)
+    return Documents(orjson.dumps(made), page(made).encode())
 
 
 @contextlib.asynccontextmanager

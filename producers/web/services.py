@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from producers import deadline, store
 from producers.api_keys import ApiKeys
@@ -21,7 +21,6 @@ from producers.recipients import Recipients
 from producers.settings import Settings
 from producers.users import Users
 from producers.web.batcher import Batcher
-from producers.web.documents import Documents
 from producers.web.guard import Guard
 from producers.web.idempotency import Idempotency
 from producers.web.places import Places
@@ -34,6 +33,18 @@ _THREADS: Final = 16
 """Library calls at once; they wait for Redis most of the time."""
 _QUICK: Final = 4
 """Threads for what every request waits for: permits, keys, limits. Nothing slow gets there."""
+
+
+class Documents(NamedTuple):
+    """The documents of the API: the same for machines, and for people.
+
+    Attributes:
+        openapi: the OpenAPI document, JSON.
+        page: HTML.
+    """
+
+    openapi: bytes
+    page: bytes
 
 
 class _Threads(ThreadPoolExecutor):
@@ -62,7 +73,7 @@ class Services:
         threads: for library calls.
         stream_threads: for streamed imports and exports; ``streams`` are their places.
         stopping: set when no new work is taken.
-        documents: of the API.
+        documents: as made of the routes.
     """
 
     def __init__(self, settings: Settings, documents: Documents) -> None:
