@@ -72,8 +72,8 @@ def chaos(
         import secrets
 
         from producers.chaos_schedule import Plan
-        from producers.cli.demo import kept
         from producers.cli.interrupts import Interrupted, Interrupts
+        from producers.cli.watcher import kept
         from producers.demo_parts import DemoError
         from producers.errors import InvalidInputError
         from producers.words import Channel
@@ -107,8 +107,8 @@ def chaos(
 
 def _run(plan: "Plan", interrupts: "Interrupts") -> "Verdict":
     from producers.chaos import run
-    from producers.cli.demo import ShownWatcher
     from producers.cli.progress import Progress
+    from producers.cli.watcher import ShownWatcher
 
     with Progress("chaos", plan.recipients) as bar:
         verdict = run(plan, ShownWatcher("chaos", bar, interrupts))

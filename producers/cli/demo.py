@@ -9,10 +9,7 @@ from producers.cli.options import AsJson
 from producers.cli.session import Code, fail, guarded, print_json, print_table, table
 
 if TYPE_CHECKING:
-    from producers.cli.interrupts import Interrupts
-    from producers.cli.progress import Progress
     from producers.demo import Result
-    from producers.status import Status
 
 
 def demo(
@@ -42,6 +39,7 @@ def demo(
     with guarded(as_json=as_json):
         from producers.cli.interrupts import Interrupted, Interrupts
         from producers.cli.progress import Progress
+        from producers.cli.watcher import ShownWatcher, kept
         from producers.demo import DemoError, Plan, run
         from producers.errors import InvalidInputError
         from producers.words import Channel
@@ -67,42 +65,6 @@ def demo(
             wrong = [f"{one.name}: {one.detail}" for one in result.checks if not one.ok]
             typer.echo("\n".join(f"wrong: {sentence}" for sentence in wrong), err=True)
             raise typer.Exit(Code.WRONG)
-
-
-class ShownWatcher:
-    """Shows a run on stderr, and lets signals end it."""
-
-    def __init__(self, name: str, bar: "Progress", interrupts: "Interrupts") -> None:
-        self._name = name
-        self._bar = bar
-        self._interrupts = interrupts
-
-    def say(self, sentence: str) -> None:
-        """Say what happens now, on a line that stays."""
-        self._bar.note(f"{self._name}: {sentence}")
-
-    def show(self, status: "Status") -> None:
-        """Show how far the broadcast is."""
-        from producers.cli.statuses import show
-
-        show(self._bar, status)
-
-    def wait(self, seconds: float) -> None:
-        """Wait; a signal ends it."""
-        self._interrupts.wait(seconds)
-
-
-def kept(logs: Path | None) -> Path | None:
-    """Return where logs are kept, absolute and writable."""
-    from producers.errors import InvalidInputError
-
-    if logs is None:
-        return None
-    try:
-        logs.open("ab").close()
-    except OSError as error:
-        raise InvalidInputError([f"cannot write {logs}: {error.strerror}"]) from error
-    return logs.resolve()
 
 
 def _print(result: "Result") -> None:
