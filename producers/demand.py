@@ -10,12 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Self
+
+import orjson
 
 from producers import deadline, keys
 from producers.retry import gave_up, repeat_all
 from producers.settings import Settings
-from producers.spec import Spec
 from producers.store import Client
 from producers.words import ENDED, Channel, State
 
@@ -72,6 +73,12 @@ class _Known:
     audience: str = ""
     state: str = ""
     errcode: int = 0
+
+    @classmethod
+    def of_spec(cls, text: str) -> Self:
+        """Read the three fields of a stored spec that say what is asked for."""
+        spec: dict[str, str] = orjson.loads(text)
+        return cls(spec["channel"], spec["template_id"], spec["audience"])
 
     @property
     def subscribes(self) -> bool:
@@ -175,8 +182,7 @@ class DemandTable:
         for broadcast, (state, errcode, *text) in zip(moving, answers, strict=True):
             known = self._known.get(broadcast, _Known())
             if text and text[0] is not None:
-                spec = Spec.from_json(text[0])
-                known = _Known(spec.channel, spec.template_id, spec.audience)
+                known = _Known.of_spec(text[0])
             if known.channel:
                 self._known[broadcast] = replace(
                     known, state=state or "", errcode=int(errcode or 0)
