@@ -54,29 +54,6 @@ def isolated(fields: Mapping[str, Any]) -> Isolated:
     raise SettingsError("\n".join(faults)) from None
 
 
-_confined_to: str | None = None
-
-
-def confine(redis_url: str | None) -> None:
-    """Let every `Producer` of this process lead to one Redis; None: wherever it wants."""
-    global _confined_to  # noqa: PLW0603 - it concerns the process
-    _confined_to = redis_url
-
-
-def admit(settings: Settings) -> None:
-    """Say whether a `Producer` may go where its settings lead.
-
-    Raises:
-        SettingsError: this process is confined to another Redis, as it is while a test has the
-            fixture `wxbroadcast`.
-    """
-    if _confined_to not in {None, settings.redis_url.get_secret_value()}:
-        raise SettingsError(
-            "this Producer leads to another Redis than the test's: it was given settings, or was "
-            "first called before the test; make it, or call it first, within the test"
-        )
-
-
 def variables(fields: Mapping[str, Any]) -> dict[str, str]:
     """Return settings as the WXB_ variables that a process reads.
 

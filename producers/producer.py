@@ -20,12 +20,12 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
-from producers import deadline, isolation, store
+from producers import deadline, store
 from producers import settings as settings_module
 from producers.audiences import ALL, AudiencePage, Audiences, ImportReport, RemovalReport
 from producers.broadcasts import Broadcasts, Created
 from producers.collect import Collector, Report
-from producers.errors import InvalidInputError
+from producers.errors import InvalidInputError, SettingsError
 from producers.forecast import Forecast, Forecaster
 from producers.forget import Forgotten
 from producers.messages import Messages, MessageStatus, Posted
@@ -44,6 +44,29 @@ _EVERY: Final = timedelta(seconds=0.5)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+_confined_to: str | None = None
+
+
+def confine(redis_url: str | None) -> None:
+    """Let every `Producer` of this process lead to one Redis; None: wherever it wants."""
+    global _confined_to  # noqa: PLW0603 - it concerns the process
+    _confined_to = redis_url
+
+
+def _admit(settings: Settings) -> None:
+    """Say whether a `Producer` may go where its settings lead.
+
+    Raises:
+        SettingsError: this process is confined to another Redis, as it is while a test has the
+            fixture `wxbroadcast`.
+    """
+    if _confined_to not in {None, settings.redis_url.get_secret_value()}:
+        raise SettingsError(
+            "this Producer leads to another Redis than the test's: it was given settings, or was "
+            "first called before the test; make it, or call it first, within the test"
+        )
 
 
 class _Parts:
@@ -97,7 +120,7 @@ class _Place:
 
     @property
     def here(self) -> _Parts:
-        isolation.admit(self.settings)
+        _admit(self.settings)
         if self._parts is None or self._parts.pid != os.getpid():
             self._parts = _Parts(self.settings)
         return self._parts

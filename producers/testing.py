@@ -60,11 +60,11 @@ def wxbroadcast(wxbroadcast_local: "Local", monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.delenv(name)
     for name, text in wxbroadcast_local.variables.items():
         monkeypatch.setenv(name, text)
-    from producers import isolation  # noqa: PLC0415
+    from producers import producer  # noqa: PLC0415
 
-    isolation.confine(wxbroadcast_local.variables["WXB_REDIS_URL"])
+    producer.confine(wxbroadcast_local.variables["WXB_REDIS_URL"])
     try:
         yield wxbroadcast_local
     finally:
-        isolation.confine(None)
+        producer.confine(None)
         wxbroadcast_local.clean()
