@@ -10,7 +10,7 @@ Sources: WeChat docs, getStableAccessToken and openApi management (quota/get).
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +20,7 @@ import aiohttp
 import orjson
 import redis
 
-from producers import embedded, keys, roster, shadows, store, trouble
+from producers import keys, roster, shadows, store, trouble
 from producers.errors import LayoutMismatchError, StoreUnavailableError
 from producers.redaction import redacted
 from producers.roster import Roster
@@ -82,16 +82,20 @@ class Check:
         }
 
 
-def examine(settings: Settings) -> list[Check]:
+def examine(settings: Settings, what_ended: Callable[[str], str] | None = None) -> list[Check]:
     """Check Redis, the layout, the workers, and each app's WeChat.
 
     Never raises for what it finds: what does not answer is a check that is bad.
+
+    Args:
+        settings: the deployment's.
+        what_ended: says of a Redis that does not answer at a URL what was there; '' for nothing.
     """
     client = store.connect(settings, role="cli")
     try:
         checks = list(_examine_redis(client, settings))
     except (redis.RedisError, OSError) as error:
-        ended = embedded.what_ended(settings.redis_url.get_secret_value())
+        ended = what_ended(settings.redis_url.get_secret_value()) if what_ended else ""
         checks = [
             Check("redis", Health.BAD, type(error).__name__, ended or trouble.in_words(error))
         ]

@@ -68,10 +68,10 @@ def _progress(buckets: int) -> None:
 def doctor(as_json: AsJson = False) -> None:
     """Check the deployment, and say what to change; exit code 1 when something is bad."""
     with guarded(as_json=as_json):
-        from producers import settings
+        from producers import embedded, settings
         from producers.doctor import Health, examine
 
-        checks = examine(settings.load())
+        checks = examine(settings.load(), embedded.what_ended)
         if as_json:
             print_json({"checks": [check.as_dict() for check in checks]})
         else:

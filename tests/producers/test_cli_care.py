@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from producers import Producer, keys
+from producers import Producer, embedded, keys
 from producers.broadcasts import Broadcasts
 from producers.sandbox import Sandbox, SandboxConfig
 
@@ -164,6 +164,13 @@ def test_doctor_names_apps_that_nobody_knows(settings: Any, client: Any, broadca
     Broadcasts(client, settings).cancel(broadcast)
     client.delete(keys.WORKERS, keys.active("shop"))
     assert "app shop" not in doctor(settings, WXB_APPS=other)  # nothing of it waits
+
+
+def test_doctor_says_which_valkey_ended(settings: Any, tmp_path: Path) -> None:
+    url = f"redis://127.0.0.1:{embedded.free_port()}/0#{tmp_path / embedded.DATA_DIR}"
+    found = doctor(settings, WXB_REDIS_URL=url)["redis"]
+    assert (found["health"], found["found"]) == ("bad", "ConnectionError")
+    assert f"that was `wxbroadcast up` in {tmp_path}; start it again" in found["advice"]
 
 
 def test_doctor_names_packages_that_hide_ours(settings: Any, tmp_path: Path) -> None:
