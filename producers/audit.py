@@ -17,12 +17,12 @@ from functools import partial
 from typing import Any, Final
 
 from producers import keys, ledger, scripts
-from producers.broadcasts import Broadcasts
 from producers.buckets import filled_buckets, recipient_buckets
 from producers.errors import NotFoundError
 from producers.ledger import Ledger
 from producers.retry import repeat, repeat_all
 from producers.settings import Settings
+from producers.status import Register
 from producers.store import Client
 from producers.words import Outcome, PermitKind
 
@@ -106,7 +106,7 @@ class Auditor:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
-        self._broadcasts = Broadcasts(client, settings)
+        self._register = Register(client, settings)
         self._users = client.register_script(scripts.source("producers", "audit_users"))
         self._lane = client.register_script(scripts.source("producers", "audit_lane"))
 
@@ -220,9 +220,9 @@ class Auditor:
     # -- I2 ---------------------------------------------------------------------------------
 
     def _audit_broadcast(self, broadcast: str, audit: Audit) -> None:
-        before = self._broadcasts.status(broadcast)
+        before = self._register.status(broadcast)
         written = self._written(broadcast)
-        after = self._broadcasts.status(broadcast)
+        after = self._register.status(broadcast)
         moved = after.settled - before.settled
         for outcome in Outcome:
             if outcome not in _COUNTED:

@@ -14,12 +14,12 @@ from typing import Final
 import redis
 
 from producers import logs, scripts
-from producers.broadcasts import Broadcasts
 from producers.events import AppFailed, StoreUnreachable
 from producers.primary import NotPrimaryError
 from producers.retry import LOST, passes, pause_s
 from producers.settings import Settings
 from producers.spec import Spec
+from producers.status import Register
 from workers.claim import Claim
 from workers.epoch import ServerChangedError
 from workers.gate import Gate
@@ -51,7 +51,7 @@ class Pump:
     Args:
         settings: apps, lanes, limits.
         taker, limiter: the two scripts.
-        broadcasts: where specs are read.
+        register: where specs are read.
         gates: app → what is known of its limits.
         tokens: app → its token keeper; nothing is taken while there is no good token.
         hands: what is in hand.
@@ -69,7 +69,7 @@ class Pump:
         settings: Settings,
         taker: Taker,
         limiter: Limiter,
-        broadcasts: Broadcasts,
+        register: Register,
         gates: Mapping[str, Gate],
         tokens: Mapping[str, TokenKeeper],
         hands: Hands,
@@ -84,7 +84,7 @@ class Pump:
         self._settings = settings
         self._taker = taker
         self._limiter = limiter
-        self._broadcasts = broadcasts
+        self._register = register
         self._gates = gates
         self._tokens = tokens
         self._hands = hands
@@ -313,7 +313,7 @@ class Pump:
     def _spec(self, broadcast: str) -> tuple[Spec, Envelope]:
         known = self._specs.get(broadcast)
         if known is None:
-            spec = self._broadcasts.spec(broadcast)
+            spec = self._register.spec(broadcast)
             known = self._specs[broadcast] = (spec, Envelope.of(spec))
             if len(self._specs) > _SPECS:
                 self._specs.popitem(last=False)

@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from producers import keys, scripts
-from producers.broadcasts import Broadcasts
 from producers.settings import Settings
+from producers.status import Register
 from producers.store import Client
 from workers.claim import Claim
 from workers.take import sending_lease_ms
@@ -63,10 +63,10 @@ class Entry(NamedTuple):
 class Recoverer:
     """Takes back what dead workers had in flight."""
 
-    def __init__(self, client: Client, settings: Settings, broadcasts: Broadcasts) -> None:
+    def __init__(self, client: Client, settings: Settings, register: Register) -> None:
         self._client = client
         self._settings = settings
-        self._ttl_ms = broadcasts.ttl_ms
+        self._ttl_ms = register.ttl_ms
         self._script = client.register_script(scripts.source("workers", "recover"))
         self._landed = client.register_script(scripts.source("workers", "landed"))
 

@@ -92,18 +92,18 @@ def doubts(
 ) -> None:
     """List recipients in doubt, as JSON lines, or settle them all by your decision."""
     with opened(as_json=as_json) as session:
-        from producers.receipts import Receipts
+        from producers.doubts import Doubts
 
-        receipts = Receipts(session.client, session.settings)
+        known = Doubts(session.client, session.settings)
         if decide:
-            moved = receipts.decide(broadcast_id, decide)
+            moved = known.decide(broadcast_id, decide)
             if as_json:
                 print_json({"id": broadcast_id, "settled": moved, "outcome": decide})
             else:
                 say(f"{moved:,} recipients settled as {decide}")
             return
         listed = 0
-        for doubt in receipts.doubts(broadcast_id):
+        for doubt in known.of(broadcast_id):
             listed += 1
             print_json(doubt.as_dict())
         if as_json:
@@ -122,15 +122,15 @@ def aside(
 ) -> None:
     """Show, replay or give up messages that were set aside: each outlived its workers too often."""
     with opened(as_json=as_json) as session:
-        from producers.broadcasts import Broadcasts
-        from producers.receipts import Receipts
+        from producers.doubts import Doubts
+        from producers.status import Register
 
         if replay and give_up:
             raise typer.BadParameter("take --replay or --give-up, not both")
         if replay or give_up:
-            found = Receipts(session.client, session.settings).aside(broadcast_id, replay=replay)
+            found = Doubts(session.client, session.settings).aside(broadcast_id, replay=replay)
         else:
-            found = Broadcasts(session.client, session.settings).status(broadcast_id).aside
+            found = Register(session.client, session.settings).status(broadcast_id).aside
         did = "replayed" if replay else "settled as in_doubt" if give_up else "set aside"
         if as_json:
             print_json({"id": broadcast_id, "messages": found, "did": did})

@@ -12,10 +12,10 @@ from producers.cli.session import Session, opened, print_json, print_table, say,
 def status(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
     """Show what a broadcast is doing, and what keeps it from moving."""
     with opened(as_json=as_json) as session:
-        from producers.broadcasts import Broadcasts
         from producers.cli.statuses import as_table, hindered_by
+        from producers.status import Register
 
-        found = Broadcasts(session.client, session.settings).status(broadcast_id)
+        found = Register(session.client, session.settings).status(broadcast_id)
         hindered = hindered_by(session, found)
         if as_json:
             print_json({**found.as_dict(), "hindered": hindered})
@@ -31,10 +31,10 @@ def list_(
 ) -> None:
     """List the newest broadcasts of an app."""
     with opened(as_json=as_json) as session:
-        from producers.broadcasts import Broadcasts
         from producers.cli.statuses import in_words, state_of, to_whom
+        from producers.status import Register
 
-        page = Broadcasts(session.client, session.settings).page(app, cursor, limit)
+        page = Register(session.client, session.settings).page(app, cursor, limit)
         if as_json:
             print_json(page.as_dict())
             return

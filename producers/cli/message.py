@@ -75,12 +75,12 @@ def show(
 
 def _hindered_by(session: Session, message: str) -> str:
     """Return why a message that waits does not move; '' when its turn is to come."""
-    from producers.broadcasts import Broadcasts
     from producers.cli.statuses import hindered_by, state_of
+    from producers.status import Register
     from producers.words import State
 
     carrier = message.partition(".")[0]
-    status = Broadcasts(session.client, session.settings).status(carrier)
+    status = Register(session.client, session.settings).status(carrier)
     if status.state is State.RUNNING:
         return hindered_by(session, status)
     after = f"; `wxbroadcast resume {carrier}`" if status.state is State.PAUSED else ""

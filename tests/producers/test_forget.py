@@ -13,6 +13,7 @@ from log_lines import recorded
 from shop import OTHER, TEMPLATE, Shop
 
 from producers import keys, ledger
+from producers.doubts import Doubts
 from producers.errors import IllegalMoveError, InvalidInputError, UnknownAppError
 from producers.forget import Forgetter, Forgotten
 from producers.receipts import Receipts
@@ -282,16 +283,17 @@ def test_doubts_and_receipts_go_and_a_late_receipt_moves_nothing(
     shop: Shop, forgetter: Forgetter
 ) -> None:
     receipts = Receipts(shop.client, shop.settings)
+    doubts = Doubts(shop.client, shop.settings)
     shop.give(ANN, subscriptions={TEMPLATE: "accept"})
     broadcast = shop.broadcast("subscribe")
     shop.open(broadcast)
     assert len(shop.take()) == 1
     receipts.settle("shop", ANN, OTHER, msgid="5", errcode=0, at_ms=shop.now_ms())
     shop.recover(broadcast)
-    assert len(list(receipts.doubts(broadcast))) == 1
+    assert len(list(doubts.of(broadcast))) == 1
     forgetter.forget("shop", ANN)
     gone(shop, ANN)
-    assert list(receipts.doubts(broadcast)) == []
+    assert list(doubts.of(broadcast)) == []
     receipts.settle("shop", ANN, TEMPLATE, msgid="6", errcode=0, at_ms=shop.now_ms())
     assert shop.broadcasts.status(broadcast).outcomes == {"in_doubt": 1}
     # WeChat's own word stays for a day, and nowhere else

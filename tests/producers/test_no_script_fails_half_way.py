@@ -25,6 +25,7 @@ import producers
 import workers
 from producers import keys, scripts, store
 from producers.api_keys import ApiKeys
+from producers.doubts import Doubts
 from producers.flood import Flood, Limit
 from producers.forecast import Forecaster
 from producers.receipts import Receipts
@@ -179,7 +180,7 @@ async def live(shop: Shop, settings: Settings) -> None:
     shop.broadcasts.resume(timed)
     shop.keeper.run_once()
     shop.post("o1")
-    receipts = Receipts(shop.client, settings)
+    receipts, doubts = Receipts(shop.client, settings), Doubts(shop.client, settings)
     copies = Copies(shop.client)
     Limiter(shop.client, "w1").reserve("shop", settings.app("shop"), 3, {timed: (5.0, 1)}, 0, "t")
     first = shop.take(4)
@@ -199,10 +200,10 @@ async def live(shop: Shop, settings: Settings) -> None:
         shop.keeper.run_once()
     shop.client.hset(keys.flight(0, timed), "1:oX", "aside 99999 f:x 9999999999999 1 9 1")
     for replay in (True, False):
-        receipts.aside(timed, replay=replay)
-    for doubt in list(receipts.doubts(counted))[:1]:
+        doubts.aside(timed, replay=replay)
+    for doubt in list(doubts.of(counted))[:1]:
         receipts.settle("shop", doubt.openid, TEMPLATE, msgid="9", errcode=0, at_ms=shop.now_ms())
-    receipts.decide(counted, "failed")
+    doubts.decide(counted, "failed")
     Forecaster(shop.client, settings).forecast("shop", "template", audience="vip")
     Flood(shop.client).admit(0, (Limit(keys.upload_flood(0, "shop", "o1"), 5),))
     shop.wrong()

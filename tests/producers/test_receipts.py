@@ -9,6 +9,7 @@ from producers import keys
 from producers.audit import Auditor
 from producers.broadcasts import Broadcasts
 from producers.collect import Collector
+from producers.doubts import Doubts
 from producers.errors import InvalidInputError, NotFoundError
 from producers.receipts import Receipts
 from producers.recipients import Recipients
@@ -27,6 +28,7 @@ class Desk:
         self.client, self.settings = client, settings
         self.broadcasts = Broadcasts(client, settings)
         self.receipts = Receipts(client, settings)
+        self.doubts = Doubts(client, settings)
         Collector(client, settings).collect(
             "shop",
             [{"openid": f"o{n}", "subscriptions": {TEMPLATE: "accept"}} for n in range(users)],
@@ -92,7 +94,7 @@ def test_a_receipt_that_comes_before_the_doubt_settles_it_when_it_comes(desk: De
     assert desk.receipt("o4", errcode=9, msgid="2") == "kept"
     desk.take_and_die()
     assert desk.outcomes() == {"delivered": 1, "in_doubt": 4, "failed": 1}
-    assert len(list(desk.receipts.doubts(desk.id))) == 4
+    assert len(list(desk.doubts.of(desk.id))) == 4
 
 
 def test_kept_receipts_have_a_bound_and_an_end(desk: Desk) -> None:
@@ -106,17 +108,17 @@ def test_kept_receipts_have_a_bound_and_an_end(desk: Desk) -> None:
 
 def test_an_operator_decides_on_what_no_receipt_settled(desk: Desk) -> None:
     desk.take_and_die()
-    assert {doubt.openid for doubt in desk.receipts.doubts(desk.id)} == {f"o{n}" for n in range(6)}
+    assert {doubt.openid for doubt in desk.doubts.of(desk.id)} == {f"o{n}" for n in range(6)}
     with pytest.raises(InvalidInputError):
-        desk.receipts.decide(desk.id, "lost")
+        desk.doubts.decide(desk.id, "lost")
 
-    assert desk.receipts.decide(desk.id, "failed") == 6
-    assert desk.receipts.decide(desk.id, "failed") == 0
+    assert desk.doubts.decide(desk.id, "failed") == 6
+    assert desk.doubts.decide(desk.id, "failed") == 0
 
     assert desk.outcomes() == {"failed": 6}
-    assert list(desk.receipts.doubts(desk.id)) == []
+    assert list(desk.doubts.of(desk.id)) == []
     with pytest.raises(NotFoundError):
-        desk.receipts.decide("nothing", "failed")
+        desk.doubts.decide("nothing", "failed")
 
 
 def test_a_failed_receipt_keeps_its_errcode(desk: Desk) -> None:

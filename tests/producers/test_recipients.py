@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from shop import TEMPLATE, Shop
 
 from producers import keys
+from producers.doubts import Doubts
 from producers.errors import InvalidInputError, NotFoundError
 from producers.forget import Forgetter
 from producers.receipts import Receipts
@@ -191,7 +192,7 @@ def test_who_settled_it_is_told(shop: Shop, recipients: Recipients) -> None:
     shop.recover(broadcast)
     receipts = Receipts(shop.client, shop.settings)
     receipts.settle("shop", "o1", TEMPLATE, msgid="7", errcode=0, at_ms=shop.now_ms())
-    receipts.decide(broadcast, "failed")
+    Doubts(shop.client, shop.settings).decide(broadcast, "failed")
     rows = {row.openid: (row.outcome, row.settled_by) for row in recipients.iterate(broadcast)}
     assert rows == {"o1": ("delivered", "receipt"), "o2": ("failed", "operator")}
 

@@ -19,8 +19,8 @@ from producers import keys, store
 from producers.audit import Auditor
 from producers.broadcasts import Broadcasts
 from producers.collect import Collector
+from producers.doubts import Doubts
 from producers.ledger import totals
-from producers.receipts import Receipts
 from producers.sandbox import FaultRule, Sandbox
 from producers.settings import Settings
 from producers.spec import Spec
@@ -65,7 +65,7 @@ class Stage:
         store.check_layout(self.client, self.settings)
         self.collector = Collector(self.client, self.settings)
         self.broadcasts = Broadcasts(self.client, self.settings)
-        self.receipts = Receipts(self.client, self.settings)
+        self.doubts = Doubts(self.client, self.settings)
         self.sandbox = Sandbox()
         backstage.run(self.sandbox.start())
         self._ways: list[Way] = []

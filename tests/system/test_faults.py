@@ -421,9 +421,9 @@ def test_a_message_that_kills_its_worker_again_and_again_is_set_aside(
     assert Auditor(stage.client, stage.settings).run().wrong == []
 
     survivor.armed = False  # whatever it was is repaired
-    assert stage.receipts.aside(broadcast, replay=True) == 1
+    assert stage.doubts.aside(broadcast, replay=True) == 1
     assert stage.wait(broadcast).outcomes == {"delivered": 12}
-    assert stage.receipts.aside(broadcast, replay=True) == 0
+    assert stage.doubts.aside(broadcast, replay=True) == 0
     stage.assert_sound(broadcast, 12)
 
 
@@ -536,7 +536,7 @@ class Callback:
 
 def _settle(stage: Stage, event: dict[str, Any]) -> str:
     receipt = event["List"]
-    return stage.receipts.settle(
+    return stage.doubts.settle(
         "shop",
         event["FromUserName"],
         receipt["TemplateId"],
@@ -571,7 +571,7 @@ def test_receipts_settle_what_was_in_doubt(
 
     broadcast = stage.create("subscribe")
     assert stage.wait(broadcast).outcomes == {"delivered": 52, "in_doubt": 8}
-    assert len(list(stage.receipts.doubts(broadcast))) == 8
+    assert len(list(stage.doubts.of(broadcast))) == 8
 
     eventually(
         lambda: stage.status(broadcast).outcomes.get("delivered") == 60, "all were delivered"
@@ -580,7 +580,7 @@ def test_receipts_settle_what_was_in_doubt(
     assert callback.results.count("delivered") == 8
     assert callback.results.count("confirmed") == 112
     assert {o: n for o, n in stage.status(broadcast).outcomes.items() if n} == {"delivered": 60}
-    assert list(stage.receipts.doubts(broadcast)) == []
+    assert list(stage.doubts.of(broadcast)) == []
     stage.assert_sound(broadcast, 60)
 
 
@@ -618,12 +618,12 @@ def test_an_operator_decides_what_no_receipt_settles(stage: Stage) -> None:
     broadcast = stage.create("subscribe")
     assert stage.wait(broadcast).outcomes == {"delivered": 52, "in_doubt": 8}
 
-    assert stage.receipts.decide(broadcast, "delivered") == 8
-    assert stage.receipts.decide(broadcast, "failed") == 0
+    assert stage.doubts.decide(broadcast, "delivered") == 8
+    assert stage.doubts.decide(broadcast, "failed") == 0
     doubted = stage.client.hgetall(keys.doubts(0, broadcast))
     assert doubted == {}
     assert {o: n for o, n in stage.status(broadcast).outcomes.items() if n} == {"delivered": 60}
-    assert stage.receipts.settle(
+    assert stage.doubts.settle(
         "shop", "o1", TEMPLATE, msgid="", errcode=0, at_ms=int(time.time() * 1000)
     ) in {"kept", "confirmed"}
     stage.assert_sound(broadcast, 60)

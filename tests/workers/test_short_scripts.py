@@ -13,8 +13,8 @@ import redis
 from shop import TEMPLATE, Shop
 
 from producers import keys, store
+from producers.doubts import Doubts
 from producers.forget import Forgetter
-from producers.receipts import Receipts
 from producers.settings import Settings
 from workers.gate import BATCH
 from workers.recover import Recoverer
@@ -112,8 +112,7 @@ def set_aside_and_replayed(shop: Shop) -> None:
         take_all(shop, broadcast)
         shop.recover(broadcast)
     assert shop.broadcasts.status(broadcast).aside == MANY
-    receipts = Receipts(shop.client, shop.settings)
-    assert receipts.aside(broadcast, replay=True) == MANY
+    assert Doubts(shop.client, shop.settings).aside(broadcast, replay=True) == MANY
     assert shop.broadcasts.status(broadcast).aside == 0
 
 
