@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -27,7 +28,7 @@ from producers.errors import InvalidInputError, NotFoundError, UnknownAppError
 from producers.events import ApiKeyCreated, ApiKeyRevoked
 from producers.retry import repeat
 from producers.settings import Settings
-from producers.store import Client
+from producers.store import Client, now_ms
 
 ANY_APP: Final = "*"
 """As an app of a key: every app, also those that are set later."""
@@ -156,7 +157,7 @@ class ApiKeys:
         for app in sorted(apps - {ANY_APP}):
             if app not in self._settings.apps:
                 raise UnknownAppError(app, list(self._settings.apps))
-        seconds, micros = repeat("asking the time", self._client.time)
+        created_at_ms = repeat("asking the time", partial(now_ms, self._client))
         key_id = secrets.token_hex(6)
         token = f"wxb_{key_id}_{secrets.token_urlsafe(32)}"
         key = ApiKey(
@@ -165,7 +166,7 @@ class ApiKeys:
             apps,
             frozenset(Scope(scope) for scope in scopes),
             rate,
-            int(seconds) * 1000 + int(micros) // 1000,
+            created_at_ms,
             _digest(token),
         )
         stored = orjson.dumps({**key.as_dict(), "digest": key.digest}).decode()

@@ -548,8 +548,7 @@ def _batches(
             if len(report.listed) < _LISTED:
                 report.listed.append((number, FAULT))
             continue
-        bucket = keys.bucket_of(openid, settings.buckets)
-        lane = bucket % settings.lanes
+        lane, bucket, _ = keys.place_of(openid, settings)
         waiting.setdefault(lane, {}).setdefault(bucket, []).append(openid)
         sizes[lane] = sizes.get(lane, 0) + 1
         if sizes[lane] >= _MEMBERS:

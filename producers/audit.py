@@ -24,9 +24,8 @@ from producers.retry import repeat, repeat_all
 from producers.settings import Settings
 from producers.status import Register
 from producers.store import Client
-from producers.words import Outcome, PermitKind
+from producers.words import KIND_OF, Outcome, PermitKind
 
-_KINDS: Final = {"f": PermitKind.FORM_ID, "p": PermitKind.PREPAY_ID, "s": PermitKind.SUBSCRIPTION}
 _BUCKETS: Final = 100
 """Buckets read in one trip to Redis."""
 
@@ -214,7 +213,7 @@ class Auditor:
         for broadcast in self._client.zrange(keys.history(app), 0, -1):
             for _, row in self._lane_rows(broadcast):
                 for letter, uses in zip("fps", row[6:9], strict=True):
-                    held[_KINDS[letter]] += uses
+                    held[KIND_OF[letter]] += uses
         return held
 
     # -- I2 ---------------------------------------------------------------------------------
@@ -302,4 +301,4 @@ def _stock_name(what: str) -> str:
     if letter == "u":
         return f"users whose last use ends in hour {rest}: recounted, and in the stock"
     until = f"of template {rest}" if letter == "s" else f"that end in hour {rest}"
-    return f"{_KINDS[letter]} uses {until}: recounted, and in the stock"
+    return f"{KIND_OF[letter]} uses {until}: recounted, and in the stock"

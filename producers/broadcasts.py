@@ -20,7 +20,7 @@ from producers.retry import repeat, repeat_all
 from producers.settings import Settings, ms
 from producers.spec import MAX_LIFE, Spec
 from producers.split import Splitter
-from producers.store import Client
+from producers.store import Client, now_ms
 from producers.words import State
 
 _KEY_TTL: Final = timedelta(days=7)
@@ -102,10 +102,9 @@ class Broadcasts(Lifecycle):
 
     def _store(self, broadcast: str, spec: Spec, size: int, *more: str | int) -> bool:
         """List a broadcast, write it at its home and bring it to the lanes; say if it is new."""
-        seconds, micros = repeat("asking the time", self._client.time)
-        now_ms = seconds * 1000 + micros // 1000
+        at_ms = repeat("asking the time", partial(now_ms, self._client))
         for index in (keys.active(spec.app), keys.history(spec.app)):
-            listed = partial(self._client.zadd, index, {broadcast: now_ms}, nx=True)
+            listed = partial(self._client.zadd, index, {broadcast: at_ms}, nx=True)
             repeat("listing the broadcast", listed)
 
         # as long as any outcome may live, so that forgetting a user finds it: the first outcome is
@@ -113,10 +112,10 @@ class Broadcasts(Lifecycle):
         listed_ms = self.ttl_ms + ms(MAX_LIFE)
 
         def trim(pipeline: Any) -> None:
-            pipeline.zremrangebyscore(keys.history(spec.app), "-inf", now_ms - listed_ms)
+            pipeline.zremrangebyscore(keys.history(spec.app), "-inf", at_ms - listed_ms)
             pipeline.pexpire(keys.history(spec.app), listed_ms)
-            pipeline.zadd(keys.APPS, {spec.app: now_ms})
-            pipeline.zremrangebyscore(keys.APPS, "-inf", now_ms - listed_ms)
+            pipeline.zadd(keys.APPS, {spec.app: at_ms})
+            pipeline.zremrangebyscore(keys.APPS, "-inf", at_ms - listed_ms)
             pipeline.pexpire(keys.APPS, listed_ms)
 
         repeat_all("trimming the history", self._client, trim)

@@ -35,7 +35,6 @@ _ITEMS_OF_USER: Final = 100
 _LISTED: Final = 100
 """Refused items that a report lists one by one; all are counted."""
 
-_KIND: Final = {PermitKind.FORM_ID: "f", PermitKind.PREPAY_ID: "p", PermitKind.SUBSCRIPTION: "s"}
 
 _REFUSED: Final = {
     -1: Refusal(Reason.EXPIRED, "the permit had already expired"),
@@ -211,8 +210,7 @@ class Collector:
                 for refusal in refusals:
                     report.refuse(number, refusal)
                 for item in items:
-                    bucket = keys.bucket_of(item.openid, self._settings.buckets)
-                    lane = bucket % self._settings.lanes
+                    lane, bucket, _ = keys.place_of(item.openid, self._settings)
                     batch = waiting.get(lane)
                     if batch is None:
                         batch = waiting[lane] = _Batch(lane, app, source)
@@ -346,7 +344,7 @@ class _Batch:
             for place in items:
                 item = place[0]
                 args += (
-                    _KIND[item.kind],
+                    item.kind.letter,
                     item.id,
                     "" if item.expires_at_ms is None else item.expires_at_ms,
                     _verdict(item, app, named, self.source),

@@ -17,7 +17,7 @@ import orjson
 from producers import deadline, keys
 from producers.retry import gave_up, repeat_all
 from producers.settings import Settings
-from producers.store import Client
+from producers.store import Client, ms_of
 from producers.words import ENDED, Channel, State
 
 HABIT_WEEKS: Final = 2
@@ -137,8 +137,8 @@ class DemandTable:
             pipeline.zrevrange(keys.active(app), 0, -1)
             pipeline.zrevrange(keys.history(app), 0, _HABIT - 1, withscores=True)
 
-        (seconds, _), active, history = repeat_all("reading the broadcasts", self._client, ask)
-        since_ms = int(seconds) * 1000 - _HABIT_MS
+        clock, active, history = repeat_all("reading the broadcasts", self._client, ask)
+        since_ms = ms_of(clock) - _HABIT_MS
         recent = [broadcast for broadcast, created_at_ms in history if created_at_ms >= since_ms]
         found = self._read_homes(list(dict.fromkeys((*active, *recent))))
         running: list[Wanted] = []

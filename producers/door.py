@@ -16,6 +16,7 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import orjson
@@ -36,7 +37,7 @@ from producers.knocks import Knocks
 from producers.login_codes import Exchange, LoginCodes
 from producers.retry import repeat
 from producers.settings import Settings, ms
-from producers.store import Client
+from producers.store import Client, now_ms
 from producers.tickets import Holder, Ticket, Tickets
 from producers.uploads import PERMIT_KEYS, Reason, Refusal, parse_upload
 
@@ -151,9 +152,9 @@ class Door:
         logs.emit(LoginFailed(app, found.errcode, found.rid, found.error))
         return LoginUnavailableError(_MINUTE_MS if found.errcode == _MINUTE_QUOTA else _SOON_MS)
 
-    def _ticket(self, app: str, openid: str, now_ms: int) -> Ticket:
+    def _ticket(self, app: str, openid: str, at_ms: int) -> Ticket:
         life_s = ms(self._settings.ticket_life) // 1000
-        return Ticket(self._tickets.sign(app, openid, now_ms // 1000 + life_s), life_s)
+        return Ticket(self._tickets.sign(app, openid, at_ms // 1000 + life_s), life_s)
 
     # -- with a ticket ----------------------------------------------------------------------
 
@@ -182,7 +183,7 @@ class Door:
             FloodError: one too many.
             StoreUnavailableError: Redis did not answer.
         """
-        lane = keys.bucket_of(openid, self._settings.buckets) % self._settings.lanes
+        lane, _, _ = keys.place_of(openid, self._settings)
         key = keys.upload_flood(lane, app, openid)
         limits = (Limit(key, self._settings.uploads_per_minute),)
         admission = self._flood.admit(lane, limits)
@@ -266,7 +267,7 @@ class Door:
             self._admit_permits(app, openid, 0, -permits)
 
     def _admit_permits(self, app: str, openid: str, need: int, cost: int) -> bool:
-        lane = keys.bucket_of(openid, self._settings.buckets) % self._settings.lanes
+        lane, _, _ = keys.place_of(openid, self._settings)
         key = keys.permit_flood(lane, app, openid)
         limit = Limit(key, self._settings.permits_per_day, need, cost, _DAY_MS)
         return self._flood.admit(lane, (limit,)).admitted
@@ -302,8 +303,7 @@ class Door:
         return self._tickets.read(app, token)
 
     def _now_ms(self) -> int:
-        seconds, micros = repeat("asking the time", self._client.time)
-        return int(seconds) * 1000 + int(micros) // 1000
+        return repeat("asking the time", partial(now_ms, self._client))
 
 
 def _own(upload: object, openid: str) -> dict[str, object]:

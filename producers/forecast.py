@@ -24,7 +24,7 @@ from producers.expiry import HOUR_MS, last_end_ms, unsent
 from producers.fields import check_template_id
 from producers.retry import repeat, repeat_all
 from producers.settings import Settings, ms, rate_faults
-from producers.store import Client
+from producers.store import Client, ms_of
 from producers.words import Channel
 
 HORIZONS: Final = (timedelta(), timedelta(hours=1), timedelta(days=1), timedelta(days=7))
@@ -216,8 +216,8 @@ class Forecaster:
             pipeline.time()
             pipeline.hmget(keys.limiter(app), "day", "day_count")
 
-        (seconds, micros), (day, count) = repeat_all("reading the limiter", self._client, ask)
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        clock, (day, count) = repeat_all("reading the limiter", self._client, ask)
+        now_ms = ms_of(clock)
         today, passed_ms = divmod(now_ms + offset_ms, _DAY_MS)
         if day is not None and int(day) == today and int(count):
             # of a day that has just begun an hour is reckoned, so that a burst is not a rate

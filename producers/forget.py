@@ -88,8 +88,7 @@ class Forgetter:
         """
         self._settings.app(app)
         check_openid(openid)
-        bucket = keys.bucket_of(openid, self._settings.buckets)
-        lane = bucket % self._settings.lanes
+        lane, bucket, item = keys.place_of(openid, self._settings)
         names = repeat("listing audiences", lambda: self._client.hkeys(keys.audiences(app)))
         uses, audiences = self._leave(app, openid, lane, bucket, ["all", *names])
         # listed after that: no broadcast that comes later finds the user in its audience
@@ -100,9 +99,7 @@ class Forgetter:
         for _ in deadline.paced(itertools.count()):
             if not broadcasts:
                 break
-            looked, *counts = self._lose_name(
-                app, f"{bucket}:{openid}", lane, broadcasts[:_BROADCASTS]
-            )
+            looked, *counts = self._lose_name(app, item, lane, broadcasts[:_BROADCASTS])
             broadcasts = broadcasts[looked:]
             found = [sum(pair) for pair in zip(found, counts, strict=True)]
         forgotten = Forgotten(uses, audiences, *found)

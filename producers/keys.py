@@ -13,6 +13,8 @@ Keys without a TTL, all others have one: `deployment`, `fence`, `audience`, `aud
 import zlib
 from typing import Final
 
+from producers.settings import Settings
+
 PREFIX: Final = "wxb"
 
 DEPLOYMENT: Final = "wxb:deployment"
@@ -49,6 +51,15 @@ DRAMATIQ_NAMESPACE: Final = "{wxb:jobs}"
 def bucket_of(openid: str, buckets: int) -> int:
     """Return the bucket of an openid, 0 ≤ bucket < buckets."""
     return zlib.crc32(openid.encode()) % buckets
+
+
+def place_of(openid: str, settings: Settings) -> tuple[int, int, str]:
+    """Return where a user lives: (lane, bucket, item).
+
+    The item is the bucket and the openid, as queues, flights and doubts name a recipient.
+    """
+    bucket = bucket_of(openid, settings.buckets)
+    return bucket % settings.lanes, bucket, f"{bucket}:{openid}"
 
 
 def lane_of(name: str, lanes: int) -> int:

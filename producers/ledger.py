@@ -8,15 +8,13 @@ sent the sums of several lanes belong to slightly different moments.
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from producers import keys
 from producers.retry import repeat_all
 from producers.settings import Settings
 from producers.store import Client
-from producers.words import PermitKind
-
-_KIND: Final = {"f": PermitKind.FORM_ID, "p": PermitKind.PREPAY_ID, "s": PermitKind.SUBSCRIPTION}
+from producers.words import KIND_OF, PermitKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +88,11 @@ def totals(client: Client, settings: Settings, app: str) -> Ledger:
         fill = partial(_ask, [keys.stock(lane, app), keys.ledger(lane, app)])
         stock, ledger = repeat_all("reading the ledger", client, fill, atomic=True)
         for field, uses in stock.items():
-            if kind := _KIND.get(field[0]):  # u:HOUR counts users, not uses
+            if kind := KIND_OF.get(field[0]):  # u:HOUR counts users, not uses
                 kinds[kind] = kinds[kind].plus(available=int(uses))
         for field, uses in ledger.items():
             fate, _, letter = field.partition(":")
-            kinds[_KIND[letter]] = kinds[_KIND[letter]].plus(**{fate: int(uses)})
+            kinds[KIND_OF[letter]] = kinds[KIND_OF[letter]].plus(**{fate: int(uses)})
     return Ledger(kinds)
 
 

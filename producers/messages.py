@@ -41,7 +41,7 @@ from producers.outcomes import Recorded
 from producers.retry import repeat, repeat_all
 from producers.settings import Settings, ms
 from producers.spec import Spec
-from producers.store import Client
+from producers.store import Client, now_ms
 from producers.words import Channel
 
 MAX_LIFE: Final = timedelta(days=1)
@@ -154,13 +154,12 @@ class Messages:
             priority=True,
             **content,
         )
-        bucket = keys.bucket_of(openid, self._settings.buckets)
-        lane = bucket % self._settings.lanes
+        lane, _, item = keys.place_of(openid, self._settings)
         arguments = [
             "",
             "",
             keys.lane_prefix(lane),
-            f"{bucket}:{openid}",
+            item,
             spec.payload(),
             spec.expires_in_ms,
             self._broadcasts.ttl_ms,
@@ -188,8 +187,7 @@ class Messages:
         carrier, _, openid = message.partition(".")
         if not keys.is_carrier(carrier) or not openid:
             raise NotFoundError(f"no message {message[:200]}")
-        bucket = keys.bucket_of(openid, self._settings.buckets)
-        lane, item = bucket % self._settings.lanes, f"{bucket}:{openid}"
+        lane, bucket, item = keys.place_of(openid, self._settings)
 
         def ask(pipeline: Any) -> None:
             pipeline.hmget(
@@ -279,8 +277,8 @@ class Messages:
         """Return the server's clock, asked once a minute."""
         now = time.monotonic()
         if now - self._asked_at > _CLOCK_S:
-            seconds, micros = repeat("asking the time", self._client.time)
-            self._server_ahead_ms = seconds * 1000 + micros / 1000 - now * 1000
+            server_ms = repeat("asking the time", partial(now_ms, self._client))
+            self._server_ahead_ms = server_ms - now * 1000
             self._asked_at = now
         return round(now * 1000 + self._server_ahead_ms)
 

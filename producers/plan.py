@@ -26,7 +26,7 @@ from producers.errors import InvalidInputError
 from producers.openid import check_openid
 from producers.retry import repeat_all
 from producers.settings import Settings
-from producers.store import Client
+from producers.store import Client, ms_of
 from producers.subscriptions import MOST_SUBSCRIPTIONS, withdrawn_at_ms
 
 MOST: Final = 5
@@ -127,9 +127,7 @@ class Planner:
         return Plan(app, openid, asks[:most], user.skip()[:_SKIPPED])
 
     def _read(self, app: str, openid: str, demand: Demand) -> "_User":
-        bucket = keys.bucket_of(openid, self._settings.buckets)
-        lane = bucket % self._settings.lanes
-        item = f"{bucket}:{openid}"
+        lane, bucket, item = keys.place_of(openid, self._settings)
         wanted = [one.audience for one in demand.running]
         audiences = list(dict.fromkeys(wanted + [audience for _, audience in demand.habit]))
 
@@ -145,9 +143,9 @@ class Planner:
                 pipeline.hmget(keys.lane_broadcast(lane, one.broadcast), "cursor", "split", "drop")
 
         answers = repeat_all("reading the user", self._client, ask)
-        (seconds, _), (_, subs), marks = answers[:3]
+        clock, (_, subs), marks = answers[:3]
         member = dict(zip(audiences, answers[3 : 3 + len(audiences)], strict=True))
-        user = _User(subs, withdrawn_at_ms(marks), int(seconds) * 1000, demand)
+        user = _User(subs, withdrawn_at_ms(marks), ms_of(clock), demand)
         rest = answers[3 + len(audiences) :]
         for one, settled, sent, (cursor, split, drop) in zip(
             demand.running, rest[0::3], rest[1::3], rest[2::3], strict=True

@@ -71,14 +71,13 @@ class Receipts:
             StoreUnavailableError: Redis did not answer; the same receipt again is harmless.
         """
         self._settings.app(app)
-        bucket = keys.bucket_of(openid, self._settings.buckets)
-        lane = bucket % self._settings.lanes
+        lane, _, item = keys.place_of(openid, self._settings)
         candidates = self._candidates(app, template_id)
         args = [
             "",
             "",
             keys.lane_prefix(lane),
-            f"{bucket}:{openid}",
+            item,
             template_id,
             msgid,
             errcode,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from producers import keys
 from producers.retry import repeat_all
-from producers.store import Client
+from producers.store import Client, ms_of
 
 _ALIVE_MS: Final = 5000
 """A worker beats each second; one that was silent for so long is not counted on."""
@@ -82,8 +82,8 @@ def look(client: Client) -> Roster:
         pipeline.time()
         pipeline.zrange(keys.WORKERS, 0, -1, withscores=True)
 
-    (seconds, micros), beats = repeat_all("looking for workers", client, ask)
-    now_ms = seconds * 1000 + micros // 1000
+    clock, beats = repeat_all("looking for workers", client, ask)
+    now_ms = ms_of(clock)
     alive = [worker for worker, beat_ms in beats if now_ms - beat_ms < _ALIVE_MS]
 
     def ask_each(pipeline: Any) -> None:

@@ -13,7 +13,7 @@ from producers.pace import Pace, Progress, measure
 from producers.retry import repeat, repeat_all
 from producers.settings import Settings, ms
 from producers.spec import MAX_LIFE, Spec
-from producers.store import Client
+from producers.store import Client, ms_of
 from producers.words import ENDED, Outcome, State
 
 MOST: Final = 1000
@@ -165,7 +165,7 @@ class Register:
             for broadcast in broadcasts:
                 pipeline.hgetall(keys.home(self.home_lane(broadcast), broadcast))
 
-        (seconds, micros), *homes = repeat_all("reading broadcasts", self._client, ask_homes)
+        clock, *homes = repeat_all("reading broadcasts", self._client, ask_homes)
         known = [
             (broadcast, home)
             for broadcast, home in zip(broadcasts, homes, strict=True)
@@ -183,7 +183,7 @@ class Register:
 
         answers = repeat_all("reading broadcasts", self._client, ask_lanes) if known else []
         each = _PER_LANE * self._settings.lanes
-        now_ms = seconds * 1000 + micros // 1000
+        now_ms = ms_of(clock)
         return [
             _status(broadcast, home, answers[place * each : (place + 1) * each], now_ms)
             for place, (broadcast, home) in enumerate(known)

@@ -240,6 +240,21 @@ def connect_async(settings: Settings, connections: int = 64, *, role: Role = "wo
     return redis.asyncio.Redis.from_pool(pool)
 
 
+def ms_of(clock: tuple[int, int]) -> int:
+    """Return epoch ms from an answer to ``TIME``: (seconds, microseconds)."""
+    seconds, micros = clock
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def now_ms(client: Client) -> int:
+    """Return the server's clock, in epoch ms.
+
+    Raises:
+        redis.RedisError: whatever asking raises; nothing is repeated.
+    """
+    return ms_of(client.time())
+
+
 def check_layout(client: Client, settings: Settings) -> None:
     """Give birth to the deployment, or check that it was born with these lanes and buckets.
 

@@ -17,9 +17,9 @@ from producers.outcomes import Recorded
 from producers.retry import repeat_all
 from producers.settings import Settings, ms
 from producers.spec import Spec
-from producers.store import Client
+from producers.store import Client, ms_of
 from producers.subscriptions import MOST_SUBSCRIPTIONS, withdrawn_at_ms
-from producers.words import PermitKind
+from producers.words import KIND_OF, PermitKind
 
 RECENT: Final = 100
 """Newest broadcasts of the app in which a user is looked for."""
@@ -28,7 +28,6 @@ _QUEUE: Final = 5000
 """Messages of one queue that are looked through; a longer one is a window of more than that."""
 
 _HOUR_MS: Final = 3_600_000
-_KINDS: Final = {"f": PermitKind.FORM_ID, "p": PermitKind.PREPAY_ID}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +160,10 @@ class _Look:
         self._client = client
         self._app = app
         self._openid = openid
-        self._now_ms = clock[0] * 1000 + clock[1] // 1000
+        self._now_ms = ms_of(clock)
         self._usable_from_ms = self._now_ms + ms(settings.permit_margin)
         self._settings = settings
-        self._bucket = keys.bucket_of(openid, settings.buckets)
-        self._lane = self._bucket % settings.lanes
-        self._item = f"{self._bucket}:{openid}"
+        self._lane, self._bucket, self._item = keys.place_of(openid, settings)
         self._held = 0
 
     def read(self, broadcasts: list[str], active: frozenset[str], names: list[str]) -> None:
@@ -253,9 +250,9 @@ class _Look:
         for member, score in self._uses:
             uses[member[0], int(score) // _HOUR_MS] += 1
             if score > self._usable_from_ms:
-                usable[_KINDS[member[0]]] += 1
+                usable[KIND_OF[member[0]]] += 1
         balance = [
-            Balance(_KINDS[kind], n, "", hour * _HOUR_MS, (hour + 1) * _HOUR_MS)
+            Balance(KIND_OF[kind], n, "", hour * _HOUR_MS, (hour + 1) * _HOUR_MS)
             for (kind, hour), n in sorted(uses.items(), key=lambda one: (one[0][1], one[0][0]))
         ]
         for template in sorted({*self._subs, *self._withdrawn}):

@@ -24,6 +24,15 @@ class PermitKind(StrEnum):
     PREPAY_ID = "prepay_id"
     SUBSCRIPTION = "subscription"
 
+    @property
+    def letter(self) -> str:
+        """How Redis names the kind: f, p or s."""
+        return self[0]
+
+
+KIND_OF: Final = {kind.letter: kind for kind in PermitKind}
+"""Letter → kind."""
+
 
 class TokenSource(StrEnum):
     """Where an app's access_token comes from."""

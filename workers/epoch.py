@@ -33,7 +33,7 @@ from producers.errors import IllegalMoveError, NotFoundError, WxbroadcastError
 from producers.events import ServerChanged
 from producers.lifecycle import RESTORED
 from producers.settings import Settings
-from producers.store import Client, lend
+from producers.store import Client, lend, now_ms
 from producers.words import State
 from workers.copies import Copies
 
@@ -129,7 +129,7 @@ class Epochs:
         if last is not None:
             self._mark(info, begins=last != server)
         if self._server:
-            self.changed_at_ms = self._now_ms()
+            self.changed_at_ms = now_ms(self._client)
         self._client.set(keys.SERVER, server)
         self._server = server
 
@@ -187,10 +187,10 @@ class Epochs:
             return max(0, self._acknowledged_ms - at_ms)
         if resting or not at_ms:
             return 0
-        now_ms = self._now_ms()
-        started_ms = now_ms - int(info["uptime_in_seconds"]) * 1000
+        clock_ms = now_ms(self._client)
+        started_ms = clock_ms - int(info["uptime_in_seconds"]) * 1000
         # it was up all the while: a replica that took over
-        return max(0, (started_ms if started_ms > at_ms else now_ms) - at_ms)
+        return max(0, (started_ms if started_ms > at_ms else clock_ms) - at_ms)
 
     def _be_unsure(self, broadcast: str) -> None:
         try:
@@ -199,17 +199,13 @@ class Epochs:
             return
         for lane in range(self._settings.lanes):
             self._copies.mark(broadcast, lane, "unsure", "1")
-            self._copies.mark(broadcast, lane, "unsure_at_ms", str(self._now_ms()))
+            self._copies.mark(broadcast, lane, "unsure_at_ms", str(now_ms(self._client)))
 
     def _compare(self, info: str, last: str | None) -> None:
         """Raise unless the server is the one of the current epoch."""
         server = _run_id(info)
         if server != last or self._server not in {"", server}:
             raise ServerChangedError(f"another server run ({server[:12]})")
-
-    def _now_ms(self) -> int:
-        seconds, micros = self._client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
 
     def _pause(self, broadcast: str) -> None:
         try:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from producers import keys, procfile
+from producers import keys, procfile, store
 from producers.broadcasts import Broadcasts
 from producers.collect import Collector
 from producers.ledger import totals
@@ -187,8 +187,7 @@ class House:
         return totals(self.client, self.settings, "shop").total.collected
 
     def now_ms(self) -> int:
-        seconds, micros = self.client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
+        return store.now_ms(self.client)
 
     @property
     def stored(self) -> dict[str, Any]:

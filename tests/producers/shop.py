@@ -8,7 +8,7 @@ from typing import Any
 import redis
 from lane_driver import mark_posting
 
-from producers import keys, scripts
+from producers import keys, scripts, store
 from producers.audiences import Audiences
 from producers.audit import Auditor
 from producers.broadcasts import Broadcasts
@@ -40,14 +40,13 @@ class Shop:
         self._settle = client.register_script(scripts.source("workers", "settle"))
 
     def lane(self, openid: str) -> int:
-        return keys.bucket_of(openid, self.settings.buckets) % self.settings.lanes
+        return keys.place_of(openid, self.settings)[0]
 
     def bucket(self, openid: str) -> int:
         return keys.bucket_of(openid, self.settings.buckets)
 
     def now_ms(self) -> int:
-        seconds, micros = self.client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
+        return store.now_ms(self.client)
 
     def give(self, openid: str, **upload: Any) -> int:
         return self.collector.collect("shop", [{"openid": openid, **upload}]).new

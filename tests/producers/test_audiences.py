@@ -417,7 +417,7 @@ def test_replacing_leaves_exactly_the_new_members(
     assert members(client, settings) == ["o1"]
     for lane in range(settings.lanes):  # buckets that are empty are not read
         bits = client.bitcount(keys.audience_buckets(lane, "shop", "vip"))
-        assert bits == (lane == keys.bucket_of("o1", settings.buckets) % settings.lanes)
+        assert bits == (lane == keys.place_of("o1", settings)[0])
 
 
 @both_layouts

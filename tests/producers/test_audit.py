@@ -41,7 +41,7 @@ def test_a_sound_deployment_has_no_differences(client: Any, settings: Any, broad
 
 
 def test_a_permit_that_vanished_is_named(client: Any, settings: Any, broadcast: str) -> None:
-    lane = keys.bucket_of("o29", settings.buckets) % settings.lanes
+    lane = keys.place_of("o29", settings)[0]
     client.delete(keys.permits(lane, "shop", "o29"))
     wrong = Auditor(client, settings).run().wrong
     assert [(one.found - one.counted, "form_id" in one.what) for one in wrong if "uses" in one.what]

@@ -46,13 +46,13 @@ def line(openid: str = USER, **parts: Any) -> bytes:
 
 def uses(client: Any, settings: Settings, openid: str = USER) -> dict[str, int]:
     """Return a user's stored uses: member → expiry (negative: held, spent or void)."""
-    lane = keys.bucket_of(openid, settings.buckets) % settings.lanes
+    lane = keys.place_of(openid, settings)[0]
     stored = client.zrange(keys.permits(lane, "shop", openid), 0, -1, withscores=True)
     return {member: int(score) for member, score in stored}
 
 
 def accepts(client: Any, settings: Settings, template: str = TEMPLATE, openid: str = USER) -> int:
-    lane = keys.bucket_of(openid, settings.buckets) % settings.lanes
+    lane = keys.place_of(openid, settings)[0]
     return int(client.hget(keys.subscriptions(lane, "shop", openid), template) or 0)
 
 

@@ -108,12 +108,12 @@ def ticket(door: Door, openid: str = "oAnna", app: str = "shop", life_s: int = 6
 
 
 def permits(door: Door, openid: str, app: str = "shop") -> dict[str, float]:
-    lane = keys.bucket_of(openid, door._settings.buckets) % door._settings.lanes
+    lane = keys.place_of(openid, door._settings)[0]
     return dict(door._client.zrange(keys.permits(lane, app, openid), 0, -1, withscores=True))
 
 
 def accepts(door: Door, openid: str, template: str) -> str | None:
-    lane = keys.bucket_of(openid, door._settings.buckets) % door._settings.lanes
+    lane = keys.place_of(openid, door._settings)[0]
     return door._client.hget(keys.subscriptions(lane, "shop", openid), template)
 
 

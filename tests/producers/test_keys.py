@@ -38,13 +38,17 @@ TYPES = ("string", "hash", "list", "set", "zset", "bitmap")
 OPENIDS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 
 
+NO_KEYS = ("bucket_of", "place_of", "lane_of", "is_carrier", "lane_prefix", "app_prefix")
+
+
 def builders() -> dict[str, Callable[..., str]]:
     """Return every function that builds a key, by name."""
     return {
         name: function
         for name, function in inspect.getmembers(keys, inspect.isfunction)
         if function.__module__ == keys.__name__
-        and name not in ("bucket_of", "lane_of", "is_carrier", "lane_prefix", "app_prefix")
+        and name
+        not in ("bucket_of", "place_of", "lane_of", "is_carrier", "lane_prefix", "app_prefix")
     }
 
 
@@ -198,3 +202,10 @@ def test_every_other_key_has_a_ttl(client: Any, settings: Settings) -> None:
     lasting = {key: set(names_of(key)) for key in client.scan_iter() if client.ttl(key) == -1}
     listed = {*without_ttl(), "dramatiq"}
     assert {key: names for key, names in lasting.items() if not names & listed} == {}
+
+
+@given(OPENIDS, st.integers(1, 64), st.integers(1, 1 << 16))
+def test_a_place_names_lane_bucket_and_recipient(openid: str, lanes: int, buckets: int) -> None:
+    settings = Settings.model_construct(lanes=lanes, buckets=buckets)
+    bucket = keys.bucket_of(openid, buckets)
+    assert keys.place_of(openid, settings) == (bucket % lanes, bucket, f"{bucket}:{openid}")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from lane_driver import mark_posting
 
-from producers import keys
+from producers import keys, store
 from producers.audit import Auditor
 from producers.broadcasts import Broadcasts
 from producers.collect import Collector
@@ -50,8 +50,7 @@ class Desk:
             recoverer.recover("shop", self.id, lane, "w1")
 
     def now_ms(self) -> int:
-        seconds, micros = self.client.time()
-        return int(seconds * 1000 + micros // 1000)
+        return store.now_ms(self.client)
 
     def receipt(self, openid: str, errcode: int = 0, msgid: str = "1", at_ms: int = 0) -> str:
         return self.receipts.settle(
@@ -100,8 +99,8 @@ def test_a_receipt_that_comes_before_the_doubt_settles_it_when_it_comes(desk: De
 def test_kept_receipts_have_a_bound_and_an_end(desk: Desk) -> None:
     for n in range(60):
         desk.receipt("stranger", msgid=str(n))
-    bucket = keys.bucket_of("stranger", desk.settings.buckets)
-    key = keys.receipts(bucket % desk.settings.lanes, "shop", "stranger")
+    lane, _, _ = keys.place_of("stranger", desk.settings)
+    key = keys.receipts(lane, "shop", "stranger")
     assert desk.client.hlen(key) == 50
     assert 0 < desk.client.pttl(key) <= 86_400_000
 

@@ -58,8 +58,7 @@ def running(client: "redis.Redis", settings: Settings, broadcasts: Broadcasts) -
 
 
 def server_ms(client: "redis.Redis") -> int:
-    seconds, micros = client.time()
-    return int(seconds) * 1000 + int(micros) // 1000
+    return store.now_ms(client)
 
 
 def restored(client: "redis.Redis", *, minutes_ago: float, resting: int = 0) -> None:

@@ -15,7 +15,7 @@ from send_path import Stall
 from shop import Shop
 from structlog.testing import capture_logs
 
-from producers import keys, logs, scripts
+from producers import keys, logs, scripts, store
 from producers.broadcasts import Broadcasts
 from producers.messages import Messages
 from producers.settings import Settings
@@ -48,8 +48,7 @@ class Ward(Stall):
 
     @property
     def now_ms(self) -> int:
-        seconds, micros = self.client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
+        return store.now_ms(self.client)
 
     def lane(self, number: int) -> Lane:
         lane = self.lanes[number]
@@ -62,7 +61,7 @@ class Ward(Stall):
         return list(itertools.islice((o for o in named if self._lane_of(o) == number), count))
 
     def _lane_of(self, openid: str) -> int:
-        return keys.bucket_of(openid, self.settings.buckets) % self.settings.lanes
+        return keys.place_of(openid, self.settings)[0]
 
     def give(self, openids: list[str], each: int = 1) -> None:
         self.collect(

@@ -287,8 +287,7 @@ def known_keys(worker: Worker, ids: list[str]) -> Iterator[str]:
             )
             yield from (build(lane, broadcast) for build in per_broadcast)
     for openid in OPENIDS:
-        bucket = keys.bucket_of(openid, settings.buckets)
-        lane = bucket % settings.lanes
+        lane, bucket, _ = keys.place_of(openid, settings)
         yield keys.permits(lane, "shop", openid)
         yield keys.subscriptions(lane, "shop", openid)
         yield keys.marks(lane, "shop", openid)

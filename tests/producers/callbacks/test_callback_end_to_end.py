@@ -162,7 +162,7 @@ async def test_a_sent_event_is_a_receipt_even_before_the_answer(
     msgid = await wechat.send("oAnna")
     await wechat.sandbox.drain_events()
     assert await work(door) == 1
-    lane = keys.bucket_of("oAnna", door.desk.settings.buckets) % door.desk.settings.lanes
+    lane = keys.place_of("oAnna", door.desk.settings)[0]
     kept = door.desk.client.hgetall(keys.receipts(lane, "shop", "oAnna"))
     assert list(kept) == [f"T {msgid}"]
     assert kept[f"T {msgid}"].startswith("0 ")

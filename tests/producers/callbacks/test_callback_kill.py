@@ -62,6 +62,6 @@ def test_whoever_acts_may_be_killed_at_any_moment(
     for number in range(USERS):
         openid = f"o{number}"
         assert (desk.count("T", openid), desk.count("U", openid)) == (1, 1)
-        lane = keys.bucket_of(openid, desk.settings.buckets) % desk.settings.lanes
+        lane = keys.place_of(openid, desk.settings)[0]
         assert len(desk.client.hgetall(keys.receipts(lane, "shop", openid))) == 1
     assert Auditor(desk.client, desk.settings).run().wrong == []

@@ -69,12 +69,11 @@ class Desk:
         self.callbacks.work("shop")
 
     def subs(self, openid: str = "oAnna") -> dict[str, str]:
-        bucket = keys.bucket_of(openid, self.settings.buckets)
-        lane = bucket % self.settings.lanes
+        lane, _, _ = keys.place_of(openid, self.settings)
         return self.client.hgetall(keys.subscriptions(lane, "shop", openid))
 
     def marks(self, openid: str = "oAnna") -> dict[str, str]:
-        lane = keys.bucket_of(openid, self.settings.buckets) % self.settings.lanes
+        lane = keys.place_of(openid, self.settings)[0]
         return self.client.hgetall(keys.marks(lane, "shop", openid))
 
     def count(self, template: str = "T", openid: str = "oAnna") -> int:

@@ -139,7 +139,7 @@ def test_a_phone_that_rejects_without_an_end_slows_nobody(
     alone = crowd.p99_s(min(10, ATTACK_S - 1))
     beside = crowd.p99_s(ATTACK_S, attacked=True)
     assert crowd.hostile.count(200) >= 60
-    lane = keys.bucket_of("oMallory", settings.buckets) % settings.lanes
+    lane = keys.place_of("oMallory", settings)[0]
     names = (keys.permits, keys.subscriptions, keys.marks)
     spent = [client.memory_usage(name(lane, "shop", "oMallory"), samples=0) for name in names]
     assert sum(size or 0 for size in spent) <= 64 * 1024

@@ -185,9 +185,9 @@ def test_a_push_is_answered_success_and_acted_on_afterwards(
     for _ in range(3):
         got = house.anybody.post(path, body, "text/xml")
         assert (got.status, got.body) == (200, b"success")
-    bucket = keys.bucket_of("oAnna", house.settings.buckets)
+    lane, _, _ = keys.place_of("oAnna", house.settings)
     subs = keys.subscriptions(0, "cafe", "oAnna")
-    assert bucket % house.settings.lanes == 0
+    assert lane == 0
     eventually(lambda: house.client.hget(subs, TEMPLATE), "the accept is counted")
     eventually(lambda: not house.client.llen(keys.inbox("cafe")), "the duplicates are acted on")
     assert house.client.hget(subs, TEMPLATE) == "1"

@@ -113,8 +113,8 @@ class House:
 
     def uses(self, openid: str, app: str = "shop") -> set[str]:
         """Return the permits that are stored of a user."""
-        bucket = keys.bucket_of(openid, self.settings.buckets)
-        key = keys.permits(bucket % self.settings.lanes, app, openid)
+        lane, _, _ = keys.place_of(openid, self.settings)
+        key = keys.permits(lane, app, openid)
         return set(self.client.zrange(key, 0, -1))
 
     @contextlib.contextmanager
