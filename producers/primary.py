@@ -24,7 +24,11 @@ _KNOWN: Final = (
 """Those of which redis-py takes the word away."""
 
 
-class NotPrimaryError(redis.ConnectionError):
+class NotDoneError(redis.ConnectionError):
+    """The call did nothing: the server refused it, or was not asked."""
+
+
+class NotPrimaryError(NotDoneError):
     """The server may not be written to; the connection to it is closed."""
 
 

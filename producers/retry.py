@@ -22,7 +22,7 @@ ATTEMPTS: Final = 6
 """Tries where no deadline bounds them: about 2.3 s of pauses beside the commands' own timeouts."""
 
 LOST: Final = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)
-"""Errors after which nobody knows whether the script ran; and `NotPrimaryError`: it did not."""
+"""Errors after which nobody knows whether the script ran; and `NotDoneError`: it did not."""
 
 _REFUSALS: Final = ("OOM", "MISCONF", "BUSY")
 

@@ -102,6 +102,10 @@ class Breaker:
         self._probe = True
         self.next_at = max(self.next_at, now + self.pause_s())
 
+    def connects(self) -> bool:
+        """Say whether connections come up, as far as is known."""
+        return self.trouble is not Trouble.NO_CONNECTION
+
     @property
     def probed(self) -> bool:
         """Whether there was a pause since the last answer."""

@@ -25,13 +25,12 @@ If the process dies in the middle, the old run_id still stands, and the next wor
 import threading
 from typing import Any, Final
 
-import redis
-
 from producers import keys, logs
 from producers.broadcasts import Broadcasts
 from producers.errors import IllegalMoveError, NotFoundError, WxbroadcastError
 from producers.events import ServerChanged
 from producers.lifecycle import RESTORED
+from producers.primary import NotDoneError
 from producers.settings import Settings
 from producers.store import Client, lend, now_ms
 from producers.words import State
@@ -56,7 +55,7 @@ class SeveralServersError(WxbroadcastError):
         )
 
 
-class ServerChangedError(redis.ConnectionError):
+class ServerChangedError(NotDoneError):
     """The connection leads to a server of another run; nothing was asked of it."""
 
 

@@ -24,7 +24,7 @@ from producers.events import StoreUnreachable
 from producers.retry import LOST
 from producers.store import Client
 from workers.claim import Claim
-from workers.wechat import Envelope
+from workers.envelope import Envelope
 
 Pair = tuple[Claim, Envelope]
 

@@ -15,13 +15,13 @@ import redis
 
 from producers import logs, scripts
 from producers.events import AppFailed, StoreUnreachable
-from producers.primary import NotPrimaryError
+from producers.primary import NotDoneError
 from producers.retry import LOST, passes, pause_s
 from producers.settings import Settings
 from producers.spec import Spec
 from producers.status import Register
 from workers.claim import Claim
-from workers.epoch import ServerChangedError
+from workers.envelope import Envelope
 from workers.gate import Gate
 from workers.hands import Hands
 from workers.limiter import Limiter
@@ -29,14 +29,13 @@ from workers.stops import Stops
 from workers.take import MORE, REST, SOON, Taken, Taker
 from workers.tokens import TokenKeeper
 from workers.turns import Turns
-from workers.wechat import Envelope
 
 _POLL_S: Final = 1.0
 _FAILED_S: Final = 1.0
 _GIVE_UP_S: Final = 6.5
 """A worker that stops asks so long what a take whose reply was lost has claimed."""
 
-_NOT_ASKED: Final = (NotPrimaryError, ServerChangedError, redis.OutOfMemoryError)
+_NOT_ASKED: Final = (NotDoneError, redis.OutOfMemoryError)
 _SOON_S: Final = 0.02
 """Before the next take where many broadcasts gave nothing."""
 _SPECS: Final = 1000

@@ -54,13 +54,13 @@ from workers.limiter import Limiter, Penalty
 from workers.peers import BEAT_S, Peers
 from workers.pump import Batch, Pump
 from workers.recover import Entry, Recoverer, forgotten
+from workers.reply import Fate
 from workers.sender import Sender
 from workers.settle import Settler
 from workers.stops import Stops
 from workers.take import Taker
 from workers.tokens import TokenKeeper
 from workers.turns import Turns
-from workers.verdict import Fate
 from workers.watch import Watch
 from workers.wechat import WeChat
 
@@ -181,7 +181,7 @@ class Runtime:
                 settings,
                 self.worker,
                 self._peers.server_time,
-                gate.breaker,
+                gate.breaker.connects,
                 self._heard_of_call,
             )
             for alias, gate in self.gates.items()

@@ -33,18 +33,20 @@ from producers.settings import Settings
 from producers.store import Client
 from workers.breaker import Breaker, Trouble
 from workers.claim import Claim
+from workers.envelope import Envelope
 from workers.errcodes import BACK_OFF_MS, Disposition, PermitFate, rule
 from workers.gate import BATCH, Gate
 from workers.hands import ENOUGH
 from workers.limiter import Penalty
 from workers.posting import SPARE, Marker, needs_mark
+from workers.reply import Fate, Reply
 from workers.settle import Answer, Settler
 from workers.shares import share, worth
 from workers.stops import Stops
 from workers.take import CLAIM_LIFE_S
 from workers.tokens import TokenKeeper
-from workers.verdict import DELIVERED, Action, Fate, Reply, Verdict, judge
-from workers.wechat import Envelope, WeChat
+from workers.verdict import DELIVERED, Action, Verdict, judge
+from workers.wechat import WeChat
 
 SLOT_LIFE_S: Final = 0.01
 """A slot unused so long after its time is void.
@@ -329,7 +331,8 @@ class Sender:
         return token.value
 
     async def _send(self, claim: Claim, envelope: Envelope, access_token: str) -> None:
-        reply = await self._wechat.send(claim.app, access_token, envelope, claim)
+        body = envelope.body(claim.openid, claim.permit_id)
+        reply = await self._wechat.send(claim.app, access_token, envelope.path, body)
         gate = self._gates[claim.app]
         if gate.breaker.silent or reply.fate is not Fate.ANSWERED:
             self._note(claim.app, gate.breaker, reply)

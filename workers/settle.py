@@ -24,8 +24,9 @@ from producers.words import KIND_OF
 from workers.claim import Claim
 from workers.errcodes import PermitFate
 from workers.hands import Hands
+from workers.reply import Reply
 from workers.take import sending_lease_ms
-from workers.verdict import Action, Reply, Verdict
+from workers.verdict import Action, Verdict
 
 LINGER_S: Final = 0.020
 BATCH: Final = 128

@@ -12,9 +12,9 @@ limited to 20 a day, 30 s apart, so it is the last resort: only when the refused
 confirmed by ``stable_token`` three times over.
 
 A worker that does not reach WeChat must not hold the lock again and again while others would get a
-token. Without a connection it closes its gate of the app (`breaker`) and does not ask until one
-comes up. After a call that was not answered it stays away for twice the lock's life and more,
-unless WeChat answers it something that costs nothing; and it waits longer each time.
+token. Without a connection it says so (`heard`: the worker closes its gate of the app) and does not
+ask until one comes up. After a call that was not answered it stays away for twice the lock's life
+and more, unless WeChat answers it something that costs nothing; and it waits longer each time.
 
 Sources: WeChat docs, getAccessToken and getStableAccessToken.
 """
@@ -40,8 +40,7 @@ from producers.redaction import redacted
 from producers.settings import AppSettings, Settings
 from producers.store import Client
 from producers.words import TokenSource
-from workers.breaker import Breaker, Trouble
-from workers.verdict import Fate
+from workers.reply import Fate
 from workers.wechat import WeChat
 
 LOCK_MS: Final = 15_000
@@ -114,7 +113,7 @@ class TokenKeeper:
         settings: the token's source, and how to ask it.
         worker: this worker's id.
         now: epoch seconds by the Redis server's clock.
-        breaker: the app's; nothing is asked of WeChat while no connection comes up.
+        connects: whether connections to WeChat come up; it is asked nothing while they do not.
         heard: called with the app, what became of a call to WeChat, and its error.
     """
 
@@ -126,10 +125,10 @@ class TokenKeeper:
         settings: Settings,
         worker: str,
         now: Callable[[], float],
-        breaker: Breaker,
+        connects: Callable[[], bool],
         heard: Callable[[str, Fate, str], None],
     ) -> None:
-        self._breaker = breaker
+        self._connects = connects
         self._heard = heard
         self._now = now
         self._client = client
@@ -224,7 +223,7 @@ class TokenKeeper:
 
     async def _may_ask(self) -> bool:
         """Say whether a call is likely to be answered, before the lock is taken for it."""
-        if self._asks_wechat and self._breaker.trouble is Trouble.NO_CONNECTION:
+        if self._asks_wechat and not self._connects():
             return False
         now = time.monotonic()
         if now >= self._away_until:

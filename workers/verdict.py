@@ -19,39 +19,7 @@ from typing import Final, NamedTuple
 
 from producers.words import Outcome
 from workers.errcodes import Disposition, PermitFate, rule
-
-
-class Fate(StrEnum):
-    """What happened to a POST."""
-
-    ANSWERED = "answered"
-    """WeChat answered with an errcode."""
-    UNANSWERED = "unanswered"
-    """Perhaps sent: timeout, cut, HTTP 5xx, or not JSON."""
-    UNSENT = "unsent"
-    """Surely not sent: no connection came up."""
-    FORGOTTEN = "forgotten"
-    """Perhaps sent, and settled: Redis was restarted and does not know any more."""
-
-
-class Reply(NamedTuple):
-    """What came back from one POST.
-
-    Attributes:
-        fate: answered, unanswered or unsent.
-        errcode: WeChat's code, 0 = accepted; 0 too when there was no answer.
-        errmsg: WeChat's text without its rid, or what went wrong instead.
-        rid: WeChat's request id, or ''.
-        msgid: the accepted message's id, or ''.
-        latency_ms: from the start of the POST to its end.
-    """
-
-    fate: Fate
-    errcode: int = 0
-    errmsg: str = ""
-    rid: str = ""
-    msgid: str = ""
-    latency_ms: float = 0.0
+from workers.reply import Fate, Reply
 
 
 class Action(StrEnum):

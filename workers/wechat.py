@@ -1,74 +1,23 @@
-r"""The WeChat client: one POST per send, and what its reply says.
+"""The WeChat client: one POST per send, the calls for tokens, and whether WeChat is in reach.
 
-One aiohttp session per process. Bodies are UTF-8 without ``\u`` escapes (errcodes 47002 and 40033
-exist for those); the access_token travels in the query string only, as WeChat wants it, and never
-reaches a log. A business error comes with HTTP 200; the content type says nothing.
-
-Sources: WeChat docs, templateMessage.send (2018) and subscribeMessage.send; the rid tail of errmsg
-as seen since August 2020.
+One aiohttp session per process. The access_token travels in the query string only, as WeChat wants
+it, and never reaches a log.
 """
 
-import re
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
 import orjson
 from yarl import URL
 
-from producers.redaction import redacted
 from producers.settings import Settings
-from producers.spec import Spec
-from producers.words import Channel
-from workers.claim import Claim
-from workers.verdict import Fate, Reply
+from workers.reply import Fate, Reply, parse
 
-TEMPLATE_SEND: Final = "/cgi-bin/message/wxopen/template/send"
-SUBSCRIBE_SEND: Final = "/cgi-bin/message/subscribe/send"
-
-_RID: Final = re.compile(
-    r"(?:[,\s]*rid:\s*(?P<rid>[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8})?\s*$)|(?:[,\s]*hints?:\s*\[.*\])"
-)
 _MOST: Final = 65_536
 """Bytes of a reply that are read; WeChat's are about a hundred."""
 
 _HEADERS: Final = {"Content-Type": "application/json"}
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """A broadcast's message, ready but for its recipient and permit.
-
-    Attributes:
-        path: which API.
-        rest: the JSON after the recipient's fields, without the opening brace.
-    """
-
-    path: str
-    rest: bytes
-
-    @classmethod
-    def of(cls, spec: Spec) -> "Envelope":
-        """Build the constant part of every message of a broadcast."""
-        fields: dict[str, Any] = {"template_id": spec.template_id}
-        if spec.page:
-            fields["page"] = spec.page
-        fields["data"] = {key: {"value": value} for key, value in spec.data.items()}
-        if spec.channel is Channel.TEMPLATE:
-            if spec.emphasis_keyword:
-                fields["emphasis_keyword"] = spec.emphasis_keyword
-            return cls(TEMPLATE_SEND, orjson.dumps(fields)[1:])
-        fields["miniprogram_state"] = spec.miniprogram_state
-        fields["lang"] = spec.lang
-        return cls(SUBSCRIBE_SEND, orjson.dumps(fields)[1:])
-
-    def body(self, claim: Claim) -> bytes:
-        """Return the JSON body for one recipient."""
-        to = orjson.dumps(claim.openid)
-        if self.path is SUBSCRIBE_SEND:
-            return b'{"touser":%b,%b' % (to, self.rest)
-        return b'{"touser":%b,"form_id":%b,%b' % (to, orjson.dumps(claim.permit_id), self.rest)
 
 
 class WeChat:
@@ -123,14 +72,19 @@ class WeChat:
         """Close the session and its connections."""
         await self._session.close()
 
-    async def send(self, app: str, access_token: str, envelope: Envelope, claim: Claim) -> Reply:
-        """POST one message; never raises for what the network or WeChat does."""
+    async def send(self, app: str, access_token: str, path: str, body: bytes) -> Reply:
+        """POST one message; never raises for what the network or WeChat does.
+
+        Args:
+            app: whose message.
+            access_token: the app's.
+            path: which API, such as `envelope.SUBSCRIBE_SEND`.
+            body: JSON.
+        """
         started = time.monotonic()
-        url = self._url(app, envelope.path, access_token)
+        url = self._url(app, path, access_token)
         try:
-            async with self._session.post(
-                url, data=envelope.body(claim), allow_redirects=False
-            ) as response:
+            async with self._session.post(url, data=body, allow_redirects=False) as response:
                 raw = await _read(response.content)
             return parse(response.status, raw, _ms_since(started))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -181,34 +135,3 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 
 def _ms_since(started: float) -> float:
     return round((time.monotonic() - started) * 1000, 3)
-
-
-def parse(status: int, raw: bytes, latency_ms: float = 0.0) -> Reply:
-    """Return what a reply to a send says.
-
-    Args:
-        status: HTTP status; anything but 200 says nothing about the message.
-        raw: the body; anything but a JSON object says nothing either.
-        latency_ms: how long it took.
-    """
-    if status != 200:
-        return Reply(Fate.UNANSWERED, 0, f"HTTP {status}", "", "", latency_ms)
-    try:
-        answer = orjson.loads(raw)
-        errcode = int(answer.get("errcode") or 0)
-        if abs(errcode) >= 2**63:
-            raise ValueError("no errcode")  # noqa: TRY301
-    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError, OverflowError):
-        return Reply(Fate.UNANSWERED, 0, "not JSON", "", "", latency_ms)
-    if errcode == 0:
-        return Reply(Fate.ANSWERED, 0, "", "", _msgid(answer.get("msgid")), latency_ms)
-    text = str(answer.get("errmsg", ""))
-    found = _RID.search(text)
-    rid = (found["rid"] or "") if found else ""
-    errmsg = redacted(_RID.sub("", text))[:200]
-    return Reply(Fate.ANSWERED, errcode, errmsg, rid, "", latency_ms)
-
-
-def _msgid(value: object) -> str:
-    """Return a msgid as digits; it is a 64-bit integer and must never become a float."""
-    return str(value) if isinstance(value, int | str) and str(value).isdigit() else ""

@@ -25,8 +25,8 @@ import orjson
 import uvloop
 from yarl import URL
 
-from workers.claim import Claim
-from workers.wechat import Envelope, WeChat
+from workers.envelope import Envelope
+from workers.wechat import WeChat
 
 from . import ground
 
@@ -65,19 +65,13 @@ class _Floor:
             gc.unfreeze()
             gc.set_threshold(*_DEFAULT)
         bodies = [
-            self._envelope.body(_claim(ground.openid(user), ground.form_id(user, given)))
+            self._envelope.body(ground.openid(user), ground.form_id(user, given))
             for user in range(messages)
         ]
         waiting = iter(bodies)
         began, cpu = time.perf_counter(), time.process_time()
         await asyncio.gather(*(_post(self._session, self._url, waiting) for _ in range(in_flight)))
         return {"cpu_s": time.process_time() - cpu, "seconds": time.perf_counter() - began}
-
-
-def _claim(openid: str, form_id: str) -> Claim:
-    return Claim(
-        ground.APP, 0, "", f"0:{openid}", f"f:{form_id}", 0, "", 0, resumed=False, claimed_at=0
-    )
 
 
 async def _serve() -> None:

@@ -22,7 +22,6 @@ from producers.broadcasts import Broadcasts
 from producers.collect import Collector
 from producers.settings import Settings
 from producers.spec import Spec
-from workers.breaker import Breaker
 from workers.claim import Claim
 from workers.gate import Gate
 from workers.hands import Hands
@@ -311,7 +310,7 @@ async def pumping(
                     settings,
                     worker,
                     peers.server_time,
-                    Breaker(),
+                    lambda: True,
                     lambda *_: None,
                 )
                 await keeper.tick()

@@ -28,9 +28,10 @@ from workers.keeper import Keeper
 from workers.limiter import Limiter, Penalty
 from workers.peers import Peers
 from workers.recover import Recoverer
+from workers.reply import Fate, Reply
 from workers.settle import Answer, Settler
 from workers.take import Taker
-from workers.verdict import Action, Fate, Reply, Streak, Verdict
+from workers.verdict import Action, Streak, Verdict
 
 OPENIDS = tuple(f"o{n:04}" for n in range(60))
 WITHOUT_TTL = (

@@ -13,9 +13,9 @@ from send_path import Stall, by, connected_async, soon, way_to
 from producers import keys, scripts
 from producers.settings import Settings
 from workers.claim import Claim
+from workers.envelope import Envelope
 from workers.posting import Marker, needs_mark
 from workers.take import Taker
-from workers.wechat import Envelope
 
 ENVELOPE = Envelope("/cgi-bin/message/subscribe/send", b"")
 

@@ -24,8 +24,9 @@ from producers import keys, logs
 from producers.settings import Settings
 from workers.claim import Claim
 from workers.limiter import AHEAD_US
+from workers.reply import Fate, Reply
 from workers.settle import Answer, Settler
-from workers.verdict import Action, Fate, Reply, Verdict
+from workers.verdict import Action, Verdict
 
 TAKE = "take:shop"
 

@@ -19,8 +19,9 @@ from producers import keys, logs, scripts
 from producers.sandbox import FaultAction, FaultRule, Sandbox, SandboxConfig
 from producers.sandbox.config import Taking
 from producers.settings import Settings
-from workers.breaker import SILENT, Breaker, Trouble
+from workers.breaker import SILENT, Trouble
 from workers.claim import Claim
+from workers.envelope import Envelope
 from workers.gate import Gate
 from workers.hands import Hands
 from workers.limiter import Penalty
@@ -31,7 +32,7 @@ from workers.settle import Settler
 from workers.stops import Stops
 from workers.take import CLAIM_LIFE_S, Taker
 from workers.tokens import TokenKeeper
-from workers.wechat import Envelope, WeChat
+from workers.wechat import WeChat
 
 CHANNELS = ("template", "subscribe")
 
@@ -144,7 +145,14 @@ async def desk(
             wechat = WeChat(settings)
             stack.push_async_callback(wechat.close)
             keeper = TokenKeeper(
-                loop_client, wechat, "shop", settings, "w1", time.time, Breaker(), lambda *_: None
+                loop_client,
+                wechat,
+                "shop",
+                settings,
+                "w1",
+                time.time,
+                lambda: True,
+                lambda *_: None,
             )
             await keeper.tick()
             assert keeper.ready

@@ -17,9 +17,10 @@ from workers.claim import Claim
 from workers.hands import Hands
 from workers.keeper import Keeper
 from workers.recover import Recoverer
+from workers.reply import Fate, Reply
 from workers.settle import Answer, Settler
 from workers.take import Taker
-from workers.verdict import Action, Fate, Reply, Streak, Verdict, judge
+from workers.verdict import Action, Streak, Verdict, judge
 
 SETTLE = "settle:shop"
 TTL_MS = 1_000_000_000

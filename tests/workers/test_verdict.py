@@ -8,8 +8,9 @@ import pytest
 from producers.words import Outcome
 from workers.claim import Claim
 from workers.errcodes import RULES, Disposition, PermitFate, Rule, rule
+from workers.reply import Fate, Reply
 from workers.settle import Answer
-from workers.verdict import Action, Fate, Reply, Streak, Verdict, backoff_ms, judge
+from workers.verdict import Action, Streak, Verdict, backoff_ms, judge
 
 ATTEMPTS = 5
 LAST = ATTEMPTS - 1

@@ -21,9 +21,10 @@ from producers.sandbox import Era, FaultAction, FaultRule, Grants, Sandbox, Sand
 from producers.settings import Settings
 from producers.spec import Spec
 from workers.claim import Claim
+from workers.envelope import SUBSCRIBE_SEND, TEMPLATE_SEND, Envelope
 from workers.errcodes import RULES
-from workers.verdict import Fate, Reply
-from workers.wechat import SUBSCRIBE_SEND, TEMPLATE_SEND, Envelope, WeChat, parse
+from workers.reply import Fate, Reply, parse
+from workers.wechat import WeChat
 
 CASES = Path(__file__).parents[3] / "shared" / "wechat-cases.json"
 TEMPLATE = "/message/wxopen/template/send"
@@ -142,9 +143,17 @@ async def login(wechat: WeChat) -> str:
     return str((await wechat.call("GET", url))["access_token"])
 
 
+def body_of(spec: Spec, claim: Claim) -> bytes:
+    return Envelope.of(spec).body(claim.openid, claim.permit_id)
+
+
+async def post(wechat: WeChat, token: str, spec: Spec, claim: Claim) -> Reply:
+    """Post one message as the sender does."""
+    return await wechat.send("shop", token, Envelope.of(spec).path, body_of(spec, claim))
+
+
 async def send_form_id(wechat: WeChat, token: str, form_id: str = "FORM1") -> Reply:
-    envelope = Envelope.of(template_spec())
-    return await wechat.send("shop", token, envelope, claim_of(f"f:{form_id}"))
+    return await post(wechat, token, template_spec(), claim_of(f"f:{form_id}"))
 
 
 # -- what is posted -----------------------------------------------------------------------------
@@ -155,7 +164,7 @@ async def test_a_form_id_message_has_the_body_that_wechat_wants(
 ) -> None:
     wechat = await client_of(recorder.url)
     spec = template_spec(page="pages/index?foo=bar&x=早", emphasis_keyword="keyword1.DATA")
-    await wechat.send("shop", TOKEN_SHAPED, Envelope.of(spec), claim_of("f:FORM1"))
+    await post(wechat, TOKEN_SHAPED, spec, claim_of("f:FORM1"))
     assert json.loads(recorder.body) == {
         "touser": "oUSER-1_a",
         "form_id": "FORM1",
@@ -177,7 +186,7 @@ async def test_a_subscribe_message_has_the_body_that_wechat_wants(
 ) -> None:
     wechat = await client_of(recorder.url)
     spec = subscribe_spec(page="index", miniprogram_state="trial", lang="zh_HK")
-    await wechat.send("shop", TOKEN_SHAPED, Envelope.of(spec), claim_of("s:TEMPLATE_ID"))
+    await post(wechat, TOKEN_SHAPED, spec, claim_of("s:TEMPLATE_ID"))
     assert json.loads(recorder.body) == {
         "touser": "oUSER-1_a",
         "template_id": "TEMPLATE_ID",
@@ -193,7 +202,7 @@ async def test_a_subscribe_message_has_the_body_that_wechat_wants(
 
 @pytest.mark.parametrize("spec", [template_spec(), subscribe_spec()])
 def test_bodies_are_utf8_without_escapes(spec: Spec) -> None:
-    body = Envelope.of(spec).body(claim_of("f:FORM1"))
+    body = body_of(spec, claim_of("f:FORM1"))
     assert b"\\u" not in body
     assert "早安 ☀️ 👩‍👩‍👧".encode() in body
     assert json.loads(body)["data"] == {k: {"value": v} for k, v in spec.data.items()}
@@ -201,18 +210,18 @@ def test_bodies_are_utf8_without_escapes(spec: Spec) -> None:
 
 @pytest.mark.parametrize("spec", [template_spec(), subscribe_spec()])
 def test_what_was_not_asked_for_is_not_sent(spec: Spec) -> None:
-    document = json.loads(Envelope.of(spec).body(claim_of("f:FORM1")))
+    document = json.loads(body_of(spec, claim_of("f:FORM1")))
     assert not {"page", "emphasis_keyword", "color"} & document.keys()
 
 
 def test_the_last_two_fields_of_a_subscribe_message_are_always_sent() -> None:
-    document = json.loads(Envelope.of(subscribe_spec()).body(claim_of("s:TEMPLATE_ID")))
+    document = json.loads(body_of(subscribe_spec(), claim_of("s:TEMPLATE_ID")))
     assert (document["miniprogram_state"], document["lang"]) == ("formal", "zh_CN")
 
 
 @pytest.mark.parametrize("use", [1, 2, 3])
 def test_each_use_of_a_prepay_id_is_sent_as_the_prepay_id(use: int) -> None:
-    body = Envelope.of(template_spec()).body(claim_of(f"p:wx2018:a:{use}"))
+    body = body_of(template_spec(), claim_of(f"p:wx2018:a:{use}"))
     assert json.loads(body)["form_id"] == "wx2018:a"
 
 
@@ -271,7 +280,7 @@ async def test_an_accepted_subscribe_message_gives_its_64_bit_msgid_exactly(
     accept = {"openid": "oUSER-1_a", "template_id": "TEMPLATE_ID"}
     sandbox.orders.give(Grants.model_validate({"subscriptions": [accept]}))
     claim = claim_of("s:TEMPLATE_ID")
-    reply = await wechat.send("shop", token, Envelope.of(subscribe_spec()), claim)
+    reply = await post(wechat, token, subscribe_spec(), claim)
     (received,) = sandbox.state.deliveries.of("oUSER-1_a")
     assert reply.fate is Fate.ANSWERED
     assert reply.msgid == str(received["msgid"])
@@ -338,11 +347,11 @@ async def test_a_cut_of_a_kept_connection_is_not_repeated(
     token = await login(wechat)
     accept = {"openid": "oUSER-1_a", "template_id": "TEMPLATE_ID", "count": 9}
     sandbox.orders.give(Grants.model_validate({"subscriptions": [accept]}))
-    envelope, claim = Envelope.of(subscribe_spec()), claim_of("s:TEMPLATE_ID")
-    assert (await wechat.send("shop", token, envelope, claim)).fate is Fate.ANSWERED
+    spec, claim = subscribe_spec(), claim_of("s:TEMPLATE_ID")
+    assert (await post(wechat, token, spec, claim)).fate is Fate.ANSWERED
     cut = FaultRule(api=SUBSCRIBE, action=FaultAction.CUT_AFTER)
     sandbox.orders.set_faults([cut])
-    assert (await wechat.send("shop", token, envelope, claim)).fate is Fate.UNANSWERED
+    assert (await post(wechat, token, spec, claim)).fate is Fate.UNANSWERED
     assert len(sandbox.state.deliveries.of("oUSER-1_a")) == 2
 
 
