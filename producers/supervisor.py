@@ -1,10 +1,9 @@
 """The supervisor: keeps units running on one machine, for `demo`, `up` and tests.
 
-A unit is one command of the Procfile in a process group of its own. When its first process ends,
-whatever is left of the group is killed (a killed Dramatiq master leaves its child behind), and it
-starts again after a pause that grows from 0.1 to 5 s while it keeps ending young. One that ends
-because of what it was given (settings, options, a command that is not there) would end so again:
-it is not started again, and `hopeless` says so. Units end with whoever started them, even by
+A unit is one command of the Procfile, a line of shell, in a process group of its own. When its
+first process ends, whatever is left of the group is killed, and it starts again (see `units`). One
+that ends because of what it was given (settings, options, a command that is not there) would end so
+again: it is not started again, and `hopeless` says so. Units end with whoever started them, even by
 kill -9 (see `orphans`). In production systemd or Kubernetes does this.
 """
 
@@ -13,23 +12,16 @@ import os
 import re
 import signal
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
 from producers import logs, orphans
 from producers.events import UnitEnded
+from producers.units import Process, Units
 
 PATIENCE_S: Final = 12.0
 """SIGTERM to SIGKILL: a worker drains within 10 s."""
-
-_FIRST_PAUSE_S: Final = 0.1
-_LONGEST_PAUSE_S: Final = 5.0
-_SETTLED_S: Final = 10.0
-"""A unit that ran for so long starts anew with the first pause."""
 
 _HOPELESS: Final = frozenset({2, 126, 127, os.EX_CONFIG})
 """Exit codes that the same command would end with again: wrong usage or settings, by our own
@@ -39,8 +31,8 @@ _SIMPLE: Final = re.compile(r"(?!\w+=|exec\b)[^;&|<>()`\n]+")
 """Commands that a shell can `exec`, so that the unit's first process is the command itself."""
 
 
-class Supervisor:
-    """Starts units, starts them again when they end, and stops them all.
+class Supervisor(Units):
+    """Keeps the units of a deployment running, and stops them all.
 
     Args:
         env: their whole environment.
@@ -56,41 +48,10 @@ class Supervisor:
         output: IO[bytes] | None = None,
         on_end: Callable[[UnitEnded], None] = logs.emit,
     ) -> None:
+        super().__init__(on_end, _HOPELESS)
         self._env = dict(env)
         self._cwd = cwd
         self._output = output
-        self._on_end = on_end
-        self._units: dict[str, _Unit] = {}
-        self._spawning = threading.Lock()
-        self._stopping = threading.Event()
-        self._hopeless: UnitEnded | None = None
-
-    @property
-    def hopeless(self) -> UnitEnded | None:
-        """The first unit that ended for good, because of its settings or its command."""
-        return self._hopeless
-
-    @property
-    def units(self) -> Sequence[str]:
-        """The names of the units, in the order of their start."""
-        return tuple(self._units)
-
-    def start(self, name: str, command: str) -> None:
-        """Start a unit and keep it running.
-
-        Args:
-            name: one that no other unit has, for instance ``worker.1``.
-            command: a line of shell.
-
-        Raises:
-            ValueError: the name is taken, or the supervisor is stopped.
-        """
-        if name in self._units or self._stopping.is_set():
-            raise ValueError(f"unit {name!r} is there already, or all are stopped")
-        unit = self._units[name] = _Unit(name, command)
-        self._spawn(unit)
-        unit.keeping = threading.Thread(target=self._keep, args=(unit,), name=name, daemon=True)
-        unit.keeping.start()
 
     def pids(self, name: str) -> list[int]:
         """Return the processes of a unit, its first one first; none while it is down."""
@@ -99,81 +60,28 @@ class Supervisor:
             return []
         return sorted(group_of(process.pid), key=lambda pid: (pid != process.pid, pid))
 
-    def restarts(self, name: str) -> int:
-        """Return how often a unit was started again."""
-        return self._units[name].restarts
-
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to every process of a unit; it starts again when it ends by it."""
         process = self._units[name].process
         if process is not None and process.returncode is None:
             _signal_group(process, number)
 
-    def stop(self, patience_s: float = PATIENCE_S) -> None:
-        """Stop all units: SIGTERM, then SIGKILL for those that are still there.
+    def stop(self, patience_s: float = PATIENCE_S) -> int:
+        """Stop all units; as `Units.stop`."""
+        return super().stop(patience_s)
 
-        Args:
-            patience_s: how long they may take, together.
-        """
-        with self._spawning:
-            self._stopping.set()
-        for unit in self._units.values():
-            if unit.process is not None:
-                unit.process.terminate()  # the first process alone: a master tells its children
-        deadline = time.monotonic() + patience_s
-        for unit in self._units.values():
-            if unit.keeping is None:
-                continue
-            unit.keeping.join(max(0.0, deadline - time.monotonic()))
-            if unit.keeping.is_alive() and unit.process is not None:
-                _signal_group(unit.process, signal.SIGKILL)
-                unit.keeping.join()
+    def _spawn(self, command: str) -> Process:
+        return spawn(_shell(command), self._env, self._cwd, self._output)
 
-    def _spawn(self, unit: "_Unit") -> bool:
-        with self._spawning:
-            if self._stopping.is_set():
-                return False
-            unit.process = spawn(_shell(unit.command), self._env, self._cwd, self._output)
-            unit.started_at = time.monotonic()
-            return True
-
-    def _keep(self, unit: "_Unit") -> None:
-        """Wait for the end of a unit, and start it again, until all are stopped."""
-        pause_s = _FIRST_PAUSE_S
-        while (process := unit.process) is not None:
-            exit_code = process.wait()
-            _signal_group(process, signal.SIGKILL)
-            orphans.forget(process.pid)
-            if self._stopping.is_set():
-                return
-            if exit_code in _HOPELESS:
-                self._hopeless = self._hopeless or UnitEnded(
-                    unit.name, process.pid, exit_code, unit.restarts
-                )
-                return
-            unit.restarts += 1
-            with contextlib.suppress(OSError):  # nobody reads any more: the unit is needed still
-                self._on_end(UnitEnded(unit.name, process.pid, exit_code, unit.restarts))
-            if time.monotonic() - unit.started_at > _SETTLED_S:
-                pause_s = _FIRST_PAUSE_S
-            if self._stopping.wait(pause_s) or not self._spawn(unit):
-                return
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-
-@dataclass
-class _Unit:
-    name: str
-    command: str
-    restarts: int = 0
-    started_at: float = 0.0
-    process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
-    keeping: threading.Thread | None = field(default=None, repr=False)
+    def _finish(self, process: Process) -> None:
+        """Kill its whole group: a killed Dramatiq master leaves its child behind."""
+        _signal_group(process, signal.SIGKILL)
+        orphans.forget(process.pid)
 
 
 def spawn(
     command: Sequence[str], env: Mapping[str, str], cwd: Path, output: IO[bytes] | None = None
-) -> "subprocess.Popen[bytes]":
+) -> Process:
     """Start a process in a session of its own, out of reach of the terminal's Ctrl-C.
 
     It is ended when this process is killed, before `end` was called.
@@ -197,7 +105,7 @@ def spawn(
     return process
 
 
-def end(process: "subprocess.Popen[bytes]", patience_s: float = PATIENCE_S) -> None:
+def end(process: Process, patience_s: float = PATIENCE_S) -> None:
     """End a spawned process: SIGTERM, then SIGKILL to what is left of its group."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -237,6 +145,6 @@ def _shell(command: str) -> list[str]:
     return ["/bin/sh", "-c", f"exec {command}" if _SIMPLE.fullmatch(command) else command]
 
 
-def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+def _signal_group(process: Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
         os.killpg(process.pid, number)
