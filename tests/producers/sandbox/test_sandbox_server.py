@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 from sandbox_client import APPID, Opener, WeChat
 
-from producers.sandbox import Sandbox
+from producers.sandbox import Sandbox, http1
 from producers.sandbox.http1 import MalformedError, RequestReader
 
 POST = b"POST /a?b=c HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"
@@ -66,6 +66,83 @@ def test_what_is_no_http_is_refused(data: bytes) -> None:
     reader.feed(data)
     with pytest.raises(MalformedError):
         reader.next()
+
+
+def test_a_head_that_never_ends_is_refused() -> None:
+    reader = RequestReader()
+    reader.feed(b"GET / HTTP/1.1\r\n")
+    for n in range(70):
+        reader.feed(b"X-%d: %b\r\n" % (n, b"x" * 1000))
+    with pytest.raises(MalformedError):
+        reader.next()
+
+
+def test_a_body_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "_MAX_BODY", 1000)
+    reader = RequestReader()
+    reader.feed(b"POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n")
+    for _ in range(2):
+        reader.feed(b"x" * 500)
+    assert reader.next() is None
+    reader.feed(b"x")
+    with pytest.raises(MalformedError):
+        reader.next()
+
+
+def test_what_came_before_nonsense_is_read() -> None:
+    reader = RequestReader()
+    reader.feed(POST + b"nonsense\r\n\r\n")
+    assert reader.next() is not None
+    with pytest.raises(MalformedError):
+        reader.next()
+
+
+@pytest.mark.parametrize(
+    ("line", "header", "keep_alive"),
+    [
+        ("HTTP/1.1", "X: y", True),
+        ("HTTP/1.1", "Connection: close", False),
+        ("HTTP/1.1", "cONNECTION: Close", False),
+        ("HTTP/1.0", "X: y", False),
+    ],
+)
+def test_a_client_says_whether_it_stays(line: str, header: str, keep_alive: bool) -> None:
+    reader = RequestReader()
+    reader.feed(f"GET /a {line}\r\n{header}\r\n\r\n".encode())
+    assert reader.next() == ("GET", "/a", b"", b"", keep_alive)
+
+
+@pytest.mark.parametrize("body", [b"", b"hello"])
+def test_an_offer_to_upgrade_is_passed_over(body: bytes) -> None:
+    request = (
+        b"POST /a HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    for cut in range(len(request)):
+        reader = RequestReader()
+        reader.feed(request[:cut])
+        reader.feed(request[cut:] + POST)
+        assert reader.next() == ("POST", "/a", b"", body, True)
+        assert reader.next() == ("POST", "/a", b"b=c", b"hello", True)
+
+
+def test_what_is_nothing_but_an_offer_is_refused() -> None:
+    reader = RequestReader()
+    reader.feed(b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n")
+    with pytest.raises(MalformedError):
+        reader.next()
+
+
+def test_a_held_back_body_is_noticed_once_its_head_is_whole() -> None:
+    head = b"POST /a HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\n"
+    reader = RequestReader()
+    for byte in head:
+        assert not reader.wants_continue
+        reader.feed(bytes([byte]))
+    assert reader.wants_continue
+    reader.feed(b"hello")
+    assert not reader.wants_continue
+    assert reader.next() == ("POST", "/a", b"", b"hello", True)
 
 
 async def talk(sandbox: Sandbox, data: bytes) -> bytes:
