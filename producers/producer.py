@@ -12,38 +12,51 @@ another one waits for longer than its own timeout.
 import asyncio
 import contextlib
 import copy
+import functools
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from producers import deadline, store
 from producers import settings as settings_module
-from producers.audiences import ALL, AudiencePage, Audiences, ImportReport, RemovalReport
+from producers.audiences import Audiences, ImportReport, RemovalReport
 from producers.broadcasts import Broadcasts, Created
 from producers.collect import Collector, Report
 from producers.errors import InvalidInputError, SettingsError
-from producers.forecast import Forecast, Forecaster
-from producers.forget import Forgotten
-from producers.messages import Messages, MessageStatus, Posted
-from producers.plan import Plan, Planner
+from producers.forecast import Forecaster
+from producers.messages import Messages, Posted
+from producers.plan import Planner
 from producers.rates import Rates
-from producers.recipients import Page, Recipient, Recipients
+from producers.recipients import Recipient, Recipients
 from producers.retry import repeat
 from producers.settings import Settings
 from producers.spec import Spec
-from producers.status import Status, StatusPage
+from producers.status import Status
 from producers.threads import Threads
-from producers.users import UserCard, Users
+from producers.users import Users
 from producers.words import ENDED, State
 
 _EVERY: Final = timedelta(seconds=0.5)
 
+_SERVICES: Final[tuple[type[Any], ...]] = (
+    Audiences,
+    Broadcasts,
+    Collector,
+    Forecaster,
+    Messages,
+    Planner,
+    Rates,
+    Recipients,
+    Users,
+)
+
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 _confined_to: str | None = None
@@ -75,17 +88,14 @@ class _Parts:
     def __init__(self, settings: Settings) -> None:
         self.pid = os.getpid()
         self.client = store.connect(settings)
-        self.collector = Collector(self.client, settings)
-        self.audiences = Audiences(self.client, settings)
-        self.broadcasts = Broadcasts(self.client, settings)
-        self.messages = Messages(self.client, settings)
-        self.rates = Rates(self.client, settings)
-        self.recipients = Recipients(self.client, settings)
-        self.users = Users(self.client, settings)
-        self.forecaster = Forecaster(self.client, settings)
-        self.planner = Planner(self.client, settings)
+        self._services = {one: one(self.client, settings) for one in _SERVICES}
         self._settings = settings
         self._is_checked = False
+
+    def the(self, service: type[S]) -> S:
+        """Return the one of this kind."""
+        one: S = self._services[service]
+        return one
 
     def check_layout(self) -> None:
         """Look at the deployment's layout before the first call; raises as `store.check_layout`."""
@@ -131,6 +141,48 @@ class _Place:
             self._parts.close()
 
 
+def _of(
+    service: type[S], call: Callable[Concatenate[S, P], R]
+) -> "Callable[Concatenate[Producer, P], R]":
+    """Return a service's method as a verb of `Producer`, with the same arguments and docstring."""
+
+    @functools.wraps(call)
+    def verb(self: "Producer", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._call() as here:
+            return call(here.the(service), *args, **kwargs)
+
+    return verb
+
+
+def _awaited(
+    call: "Callable[Concatenate[Producer, P], R]", *, stream: bool = False
+) -> "Callable[Concatenate[AsyncProducer, P], Coroutine[Any, Any, R]]":
+    """Return a verb of `Producer` as one of `AsyncProducer`, with the same arguments and docstring.
+
+    Args:
+        call: the verb.
+        stream: whether it lasts as long as the caller's iterable.
+    """
+
+    @functools.wraps(call)
+    async def verb(self: "AsyncProducer", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        producer = self._producer
+        asked = partial(call, producer, *args, **kwargs)
+        return await self._threads.run(asked, producer.timeout_s, stream=stream)
+
+    return verb
+
+
+def _named(door: type[S]) -> type[S]:
+    """Give each verb that was made of another one the name under which it stands here."""
+    for name, verb in vars(door).items():
+        if hasattr(verb, "__wrapped__"):
+            verb.__module__, verb.__name__ = __name__, name
+            verb.__qualname__ = f"{door.__name__}.{name}"
+    return door
+
+
+@_named
 class Producer:
     """Puts work in. A context manager; `close` it otherwise.
 
@@ -208,83 +260,51 @@ class Producer:
     def collect(self, app: str, uploads: Iterable[object]) -> Report:
         """Store what mini-programs uploaded; see `Collector.collect`."""
         with self._call() as here:
-            return here.collector.collect(app, uploads)
+            return here.the(Collector).collect(app, uploads)
 
     def collect_lines(self, app: str, lines: Iterable[bytes]) -> Report:
         """Store what JSON lines hold; see `Collector.collect_lines`."""
         with self._call() as here:
-            return here.collector.collect_lines(app, lines)
+            return here.the(Collector).collect_lines(app, lines)
 
     def import_audience(self, app: str, name: str, rows: Iterable[bytes | str]) -> ImportReport:
         """Add openids to an audience; see `Audiences.import_rows`."""
         with self._call() as here:
-            return here.audiences.import_rows(app, name, rows)
+            return here.the(Audiences).import_rows(app, name, rows)
 
     def replace_audience(self, app: str, name: str, rows: Iterable[bytes | str]) -> ImportReport:
         """Make openids an audience's only members; see `Audiences.replace_rows`."""
         with self._call() as here:
-            return here.audiences.replace_rows(app, name, rows)
+            return here.the(Audiences).replace_rows(app, name, rows)
 
-    def count_audience(self, app: str, name: str) -> int:
-        """Return how many members an audience has; see `Audiences.count`."""
-        with self._call() as here:
-            return here.audiences.count(app, name)
+    count_audience = _of(Audiences, Audiences.count)
 
     def remove_from_audience(
         self, app: str, name: str, rows: Iterable[bytes | str]
     ) -> RemovalReport:
         """Take openids out of an audience; see `Audiences.remove_rows`."""
         with self._call() as here:
-            return here.audiences.remove_rows(app, name, rows)
+            return here.the(Audiences).remove_rows(app, name, rows)
 
     def delete_audience(self, app: str, name: str) -> int:
         """Delete an audience; see `Audiences.delete`."""
         with self._call() as here:
-            return here.audiences.delete(app, name)
+            return here.the(Audiences).delete(app, name)
 
-    def audiences(self, app: str, cursor: str = "", limit: int = 100) -> AudiencePage:
-        """Return a page of the app's audiences with their sizes; see `Audiences.page`."""
-        with self._call() as here:
-            return here.audiences.page(app, cursor, limit)
+    audiences = _of(Audiences, Audiences.page)
+    user = _of(Users, Users.show)
+    forget_user = _of(Users, Users.forget)
+    forecast = _of(Forecaster, Forecaster.forecast)
+    plan = _of(Planner, Planner.plan)
 
-    def user(self, app: str, openid: str) -> UserCard:
-        """Return what a user gave and what became of it; see `Users.show`."""
-        with self._call() as here:
-            return here.users.show(app, openid)
-
-    def forget_user(self, app: str, openid: str) -> Forgotten:
-        """Forget a user everywhere; see `Users.forget`."""
-        with self._call() as here:
-            return here.users.forget(app, openid)
-
-    def forecast(
-        self,
-        app: str,
-        channel: str,
-        template_id: str = "",
-        audience: str = ALL,
-        rate: float | None = None,
-    ) -> Forecast:
-        """Return whom a broadcast would reach; see `Forecaster.forecast`."""
-        with self._call() as here:
-            return here.forecaster.forecast(app, channel, template_id, audience, rate)
-
-    def plan(self, app: str, openid: str, most: int = 3) -> Plan:
-        """Return which templates to ask a user for now; see `Planner.plan`."""
-        with self._call() as here:
-            return here.planner.plan(app, openid, most)
-
-    def message(self, *, key: str | None = None, **message: Any) -> Posted:
+    def message(self, /, *, key: str | None = None, **message: Any) -> Posted:
         """Post one message to one user; see `Messages.post`."""
         with self._call() as here:
-            return here.messages.post(key=_key(key), **message)
+            return here.the(Messages).post(key=_key(key), **message)
 
-    def message_status(self, message: str) -> MessageStatus:
-        """Return what became of a message; see `Messages.show`."""
-        with self._call() as here:
-            return here.messages.show(message)
+    message_status = _of(Messages, Messages.show)
 
-    def broadcast(self, *, key: str | None = None, **spec: Any) -> Created:
+    def broadcast(self, /, *, key: str | None = None, **spec: Any) -> Created:
         """Send one message to one audience.
 
         Args:
@@ -301,12 +321,9 @@ class Producer:
         """
         checked = Spec.checked(**spec)
         with self._call() as here:
-            return here.broadcasts.create(checked, _key(key))
+            return here.the(Broadcasts).create(checked, _key(key))
 
-    def status(self, broadcast: str) -> Status:
-        """Return what a broadcast is doing; see `Broadcasts.status`."""
-        with self._call() as here:
-            return here.broadcasts.status(broadcast)
+    status = _of(Broadcasts, Broadcasts.status)
 
     def watch(self, broadcast: str, every: timedelta = _EVERY) -> Iterator[Status]:
         """Yield the status again and again until every recipient has an outcome.
@@ -326,17 +343,8 @@ class Producer:
                 return
             time.sleep(every.total_seconds())
 
-    def broadcasts(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
-        """Return a page of the app's broadcasts, the newest first; see `Broadcasts.page`."""
-        with self._call() as here:
-            return here.broadcasts.page(app, cursor, limit)
-
-    def recipients(
-        self, broadcast: str, outcome: str | None = None, cursor: str = "", limit: int = 1000
-    ) -> Page:
-        """Return a page of a broadcast's recipients; see `Recipients.page`."""
-        with self._call() as here:
-            return here.recipients.page(broadcast, outcome, cursor, limit)
+    broadcasts = _of(Broadcasts, Broadcasts.page)
+    recipients = _of(Recipients, Recipients.page)
 
     def iterate_recipients(self, broadcast: str, outcome: str | None = None) -> Iterator[Recipient]:
         """Yield a broadcast's recipients in constant memory; see `Recipients.iterate`."""
@@ -351,27 +359,12 @@ class Producer:
     def pause(self, broadcast: str) -> State:
         """Stop sending; see `Broadcasts.pause`."""
         with self._call() as here:
-            return here.broadcasts.pause(broadcast)
+            return here.the(Broadcasts).pause(broadcast)
 
-    def set_rate(self, broadcast: str, rate: float) -> State:
-        """Change how fast a broadcast is sent; see `Broadcasts.set_rate`."""
-        with self._call() as here:
-            return here.broadcasts.set_rate(broadcast, rate)
-
-    def set_app_rate(self, app: str, rate: float | None) -> float:
-        """Change how fast an app sends; see `Rates.set`."""
-        with self._call() as here:
-            return here.rates.set(app, rate)
-
-    def resume(self, broadcast: str, *, after_restore: bool = False) -> State:
-        """Go on sending; see `Broadcasts.resume`."""
-        with self._call() as here:
-            return here.broadcasts.resume(broadcast, after_restore=after_restore)
-
-    def cancel(self, broadcast: str) -> State:
-        """End a broadcast; see `Broadcasts.cancel`."""
-        with self._call() as here:
-            return here.broadcasts.cancel(broadcast)
+    set_rate = _of(Broadcasts, Broadcasts.set_rate)
+    set_app_rate = _of(Rates, Rates.set)
+    resume = _of(Broadcasts, Broadcasts.resume)
+    cancel = _of(Broadcasts, Broadcasts.cancel)
 
     def close(self) -> None:
         """Close the connections of this process; those of `within` are the same."""
@@ -395,6 +388,7 @@ def _key(key: str | None) -> str:
     return "" if key is None else key
 
 
+@_named
 class AsyncProducer:
     """A `Producer` whose calls are awaited: each runs on a thread, so the event loop stays free.
 
@@ -428,82 +422,22 @@ class AsyncProducer:
         other._producer = self._producer.within(timeout)  # noqa: SLF001 - its own kind
         return other
 
-    async def collect(self, app: str, uploads: Iterable[object]) -> Report:
-        """As `Producer.collect`."""
-        return await self._run(self._producer.collect, app, uploads)
-
-    async def collect_lines(self, app: str, lines: Iterable[bytes]) -> Report:
-        """As `Producer.collect_lines`."""
-        return await self._stream(self._producer.collect_lines, app, lines)
-
-    async def import_audience(
-        self, app: str, name: str, rows: Iterable[bytes | str]
-    ) -> ImportReport:
-        """As `Producer.import_audience`."""
-        return await self._stream(self._producer.import_audience, app, name, rows)
-
-    async def replace_audience(
-        self, app: str, name: str, rows: Iterable[bytes | str]
-    ) -> ImportReport:
-        """As `Producer.replace_audience`."""
-        return await self._stream(self._producer.replace_audience, app, name, rows)
-
-    async def count_audience(self, app: str, name: str) -> int:
-        """As `Producer.count_audience`."""
-        return await self._run(self._producer.count_audience, app, name)
-
-    async def remove_from_audience(
-        self, app: str, name: str, rows: Iterable[bytes | str]
-    ) -> RemovalReport:
-        """As `Producer.remove_from_audience`."""
-        return await self._stream(self._producer.remove_from_audience, app, name, rows)
-
-    async def delete_audience(self, app: str, name: str) -> int:
-        """As `Producer.delete_audience`."""
-        return await self._run(self._producer.delete_audience, app, name)
-
-    async def audiences(self, app: str, cursor: str = "", limit: int = 100) -> AudiencePage:
-        """As `Producer.audiences`."""
-        return await self._run(self._producer.audiences, app, cursor, limit)
-
-    async def user(self, app: str, openid: str) -> UserCard:
-        """As `Producer.user`."""
-        return await self._run(self._producer.user, app, openid)
-
-    async def forget_user(self, app: str, openid: str) -> Forgotten:
-        """As `Producer.forget_user`."""
-        return await self._run(self._producer.forget_user, app, openid)
-
-    async def forecast(
-        self,
-        app: str,
-        channel: str,
-        template_id: str = "",
-        audience: str = ALL,
-        rate: float | None = None,
-    ) -> Forecast:
-        """As `Producer.forecast`."""
-        return await self._run(self._producer.forecast, app, channel, template_id, audience, rate)
-
-    async def plan(self, app: str, openid: str, most: int = 3) -> Plan:
-        """As `Producer.plan`."""
-        return await self._run(self._producer.plan, app, openid, most)
-
-    async def message(self, *, key: str | None = None, **message: Any) -> Posted:
-        """As `Producer.message`."""
-        return await self._run(self._producer.message, key=key, **message)
-
-    async def message_status(self, message: str) -> MessageStatus:
-        """As `Producer.message_status`."""
-        return await self._run(self._producer.message_status, message)
-
-    async def broadcast(self, *, key: str | None = None, **spec: Any) -> Created:
-        """As `Producer.broadcast`."""
-        return await self._run(self._producer.broadcast, key=key, **spec)
-
-    async def status(self, broadcast: str) -> Status:
-        """As `Producer.status`."""
-        return await self._run(self._producer.status, broadcast)
+    collect = _awaited(Producer.collect)
+    collect_lines = _awaited(Producer.collect_lines, stream=True)
+    import_audience = _awaited(Producer.import_audience, stream=True)
+    replace_audience = _awaited(Producer.replace_audience, stream=True)
+    count_audience = _awaited(Producer.count_audience)
+    remove_from_audience = _awaited(Producer.remove_from_audience, stream=True)
+    delete_audience = _awaited(Producer.delete_audience)
+    audiences = _awaited(Producer.audiences)
+    user = _awaited(Producer.user)
+    forget_user = _awaited(Producer.forget_user)
+    forecast = _awaited(Producer.forecast)
+    plan = _awaited(Producer.plan)
+    message = _awaited(Producer.message)
+    message_status = _awaited(Producer.message_status)
+    broadcast = _awaited(Producer.broadcast)
+    status = _awaited(Producer.status)
 
     async def watch(self, broadcast: str, every: timedelta = _EVERY) -> AsyncIterator[Status]:
         """As `Producer.watch`."""
@@ -514,15 +448,8 @@ class AsyncProducer:
                 return
             await asyncio.sleep(every.total_seconds())
 
-    async def broadcasts(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
-        """As `Producer.broadcasts`."""
-        return await self._run(self._producer.broadcasts, app, cursor, limit)
-
-    async def recipients(
-        self, broadcast: str, outcome: str | None = None, cursor: str = "", limit: int = 1000
-    ) -> Page:
-        """As `Producer.recipients`."""
-        return await self._run(self._producer.recipients, broadcast, outcome, cursor, limit)
+    broadcasts = _awaited(Producer.broadcasts)
+    recipients = _awaited(Producer.recipients)
 
     async def iterate_recipients(
         self, broadcast: str, outcome: str | None = None
@@ -537,25 +464,11 @@ class AsyncProducer:
             if not cursor:
                 return
 
-    async def pause(self, broadcast: str) -> State:
-        """As `Producer.pause`."""
-        return await self._run(self._producer.pause, broadcast)
-
-    async def set_rate(self, broadcast: str, rate: float) -> State:
-        """As `Producer.set_rate`."""
-        return await self._run(self._producer.set_rate, broadcast, rate)
-
-    async def set_app_rate(self, app: str, rate: float | None) -> float:
-        """As `Producer.set_app_rate`."""
-        return await self._run(self._producer.set_app_rate, app, rate)
-
-    async def resume(self, broadcast: str, *, after_restore: bool = False) -> State:
-        """As `Producer.resume`."""
-        return await self._run(self._producer.resume, broadcast, after_restore=after_restore)
-
-    async def cancel(self, broadcast: str) -> State:
-        """As `Producer.cancel`."""
-        return await self._run(self._producer.cancel, broadcast)
+    pause = _awaited(Producer.pause)
+    set_rate = _awaited(Producer.set_rate)
+    set_app_rate = _awaited(Producer.set_app_rate)
+    resume = _awaited(Producer.resume)
+    cancel = _awaited(Producer.cancel)
 
     async def close(self) -> None:
         """As `Producer.close`."""
@@ -567,15 +480,6 @@ class AsyncProducer:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    async def _run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        seconds = self._producer.timeout_s
-        return await self._threads.run(partial(call, *args, **kwargs), seconds)
-
-    async def _stream(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a call that lasts as long as the caller's iterable."""
-        seconds = self._producer.timeout_s
-        return await self._threads.run(partial(call, *args, **kwargs), seconds, stream=True)
 
 
 def _seconds(timeout: timedelta | float) -> float:

@@ -1,8 +1,9 @@
 """The Python door: the same verbs, sync and async."""
 
 import inspect
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -91,15 +92,41 @@ async def test_an_async_backend_looks_at_everything(settings) -> None:
         assert (await producer.audiences("shop")).audiences == [("all", 1)]
 
 
-def test_both_have_the_same_verbs_with_the_same_arguments() -> None:
-    def verbs(of: type) -> dict[str, inspect.Signature]:
-        return {
-            name: inspect.signature(verb).replace(return_annotation=None)
-            for name, verb in vars(of).items()
-            if callable(verb) and not name.startswith("_")
-        }
+def verbs(door: type) -> dict[str, Any]:
+    return {
+        name: verb
+        for name, verb in vars(door).items()
+        if callable(verb) and not name.startswith("_")
+    }
 
-    assert verbs(AsyncProducer) == verbs(Producer)
+
+STREAMED = {"watch", "iterate_recipients"}
+
+
+def test_both_have_the_same_verbs_with_the_same_arguments() -> None:
+    blocking, awaited = verbs(Producer), verbs(AsyncProducer)
+    assert sorted(awaited) == sorted(blocking)
+    for name, verb in blocking.items():
+        kept, other = inspect.signature(verb), inspect.signature(awaited[name])
+        if name in STREAMED:
+            assert other.return_annotation == AsyncIterator[get_args(kept.return_annotation)]
+            other = other.replace(return_annotation=kept.return_annotation)
+        assert other == kept, name
+        assert inspect.Signature.empty not in {
+            kept.return_annotation,
+            *(one.annotation for one in list(kept.parameters.values())[1:]),
+        }
+        assert inspect.iscoroutinefunction(awaited[name]) != (name in {*STREAMED, "within"})
+
+
+def test_every_verb_explains_itself_under_its_own_name() -> None:
+    for door in (Producer, AsyncProducer):
+        for name, verb in verbs(door).items():
+            assert verb.__doc__, name
+            assert (verb.__module__, verb.__qualname__) == (
+                "producers.producer",
+                f"{door.__name__}.{name}",
+            )
 
 
 def test_watching_ends_when_every_recipient_has_an_outcome(settings) -> None:

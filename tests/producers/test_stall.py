@@ -19,6 +19,7 @@ from producers.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
+from producers.plan import Planner
 
 TIMEOUT_S = 0.5
 GRACE_S = 0.5
@@ -121,7 +122,7 @@ def test_a_plan_takes_the_demand_that_is_there_while_another_thread_waits_for_a_
 ) -> None:
     with Producer(valkey.settings, timeout=1) as producer, ThreadPoolExecutor(1) as threads:
         producer.plan("shop", "oA")
-        table = producer._place.here.planner._table
+        table = producer._place.here.the(Planner)._table
         monkeypatch.setattr("producers.demand._FRESH_S", 0.0)
         with valkey.stalled():
             waiting = threads.submit(timed, lambda: producer.plan("shop", "oA"))
@@ -138,7 +139,7 @@ def test_a_plan_waits_no_longer_than_its_own_timeout_for_anothers_reading(
 ) -> None:
     with Producer(valkey.settings, timeout=2) as producer, ThreadPoolExecutor(1) as threads:
         producer.status(running)
-        table = producer._place.here.planner._table
+        table = producer._place.here.the(Planner)._table
         with valkey.stalled():
             waiting = threads.submit(timed, lambda: producer.plan("shop", "oA"))
             while not table._reading.locked():
