@@ -9,6 +9,7 @@ import pytest
 from web_house import BROADCASTS, PERMITS, Caller, House
 
 from producers.web.openapi import document
+from producers.web.page import page
 from producers.web.problem import TITLES
 from producers.web.routes import TABLE
 
@@ -59,6 +60,20 @@ def test_it_is_served_as_it_is_and_so_is_the_page(house: House) -> None:
     assert "<script" not in text
     assert not re.search(r"(src|href)=.?(http|//)", text)
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_no_word_of_the_document_is_markup_on_the_page() -> None:
+    def marked(value: Any, name: str = "") -> Any:
+        if isinstance(value, dict):
+            return {key: marked(one, key) for key, one in value.items()}
+        if isinstance(value, list):
+            return [marked(one, name) for one in value]
+        is_word = name in {"title", "description", "summary", "pattern", "enum", "example"}
+        return f"<script>{value}" if is_word and isinstance(value, str) else value
+
+    text = page(marked(DOCUMENT))
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") > 200
 
 
 @pytest.mark.parametrize("path", [PERMITS, BROADCASTS, "/v1/apps/shop/messages"])
