@@ -3,6 +3,10 @@
 JSON is parsed by orjson, which takes valid UTF-8 only, no NaN, no lone surrogates, and at most 1024
 levels; what its shape is, the route's model says. Compressed bodies are not taken: a small one can
 be huge inside.
+
+Own code, because aiohttp's reader has one limit for all routes and no time, and refuses a large
+body only after it has taken that much of it: here Content-Length is enough for a 413, before the
+client is asked for the body (100-continue) and before anything of it is read.
 """
 
 import asyncio

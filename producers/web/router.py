@@ -3,6 +3,10 @@
 A path is cut at its slashes before anything is decoded, and each part must match its pattern
 whole. So ``%2F``, ``%2e%2e``, empty parts and bytes that are no UTF-8 are just parts that match
 nothing: no path means another one than it says.
+
+Own code, because aiohttp's router matches first and decodes then: its handlers would be given an
+app ``a/b`` for ``a%2Fb``, an audience ``..`` for ``%2e%2e``, and the text ``%FF`` for a byte that
+is none.
 """
 
 import re
