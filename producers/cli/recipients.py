@@ -1,16 +1,15 @@
 """``wxbroadcast recipients``: who got which outcome, as lines for a file or a pipe."""
 
-import csv
-import io
-from collections.abc import Iterable
-from typing import Annotated, Final, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from producers.cli.options import AsJson, BroadcastId
 from producers.cli.session import opened, print_json, say
 
-_COLUMNS: Final = ("openid", "outcome", "errcode", "msgid", "settled_by")
+if TYPE_CHECKING:
+    from producers.recipients import Recipient
 
 
 def recipients(
@@ -31,26 +30,21 @@ def recipients(
     With --json the last line on stdout says how many there were.
     """
     with opened(as_json=as_json) as session:
+        from producers.exports import csv_lines, json_lines
         from producers.recipients import Recipients
 
-        found = Recipients(session.client, session.settings).iterate(broadcast_id, outcome or None)
         count = 0
-        for count, one in enumerate(found, start=1):
-            if form == "jsonl":
-                print_json(one.as_dict())
-                continue
-            if count == 1:
-                typer.echo(_csv_line(_COLUMNS))
-            typer.echo(_csv_line(one.as_dict().values()))
-        if not count and form == "csv":
-            typer.echo(_csv_line(_COLUMNS))
+
+        def counted() -> "Iterator[Recipient]":
+            nonlocal count
+            found = Recipients(session.client, session.settings)
+            for one in found.iterate(broadcast_id, outcome or None):
+                count += 1
+                yield one
+
+        for line in csv_lines(counted(), "\n") if form == "csv" else json_lines(counted()):
+            typer.echo(line, nl=False)
         if as_json:
             print_json({"id": broadcast_id, "recipients": count})
         else:
             say(f"{count:,} recipients")
-
-
-def _csv_line(cells: Iterable[object]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(cells)
-    return out.getvalue()

@@ -12,6 +12,7 @@ from shop import TEMPLATE, Shop
 from producers import keys
 from producers.doubts import Doubts
 from producers.errors import InvalidInputError, NotFoundError
+from producers.exports import csv_lines, json_lines
 from producers.forget import Forgetter
 from producers.receipts import Receipts
 from producers.recipients import Page, Recipient, Recipients
@@ -305,3 +306,16 @@ def test_a_page_reads_a_bounded_number_of_buckets(shop: Shop, make_settings: obj
     assert len(found) > 2
     assert [page.rows for page in found] == [[]] * len(found)
     assert len(wide.client.keys(keys.outcomes(0, broadcast, "*"))) > 512  # type: ignore[arg-type]
+
+
+def test_an_export_has_its_header_though_nobody_comes() -> None:
+    assert list(csv_lines([])) == [b"openid,outcome,errcode,msgid,settled_by\r\n"]
+    assert list(csv_lines([Recipient("oA", "delivered", 0, "7", "answer")], "\n"))[1:] == [
+        b"oA,delivered,0,7,answer\n"
+    ]
+
+
+def test_an_export_of_nothing_that_exists_has_no_line(recipients: Recipients) -> None:
+    for lines in (csv_lines, json_lines):
+        with pytest.raises(NotFoundError):
+            next(lines(recipients.iterate("nobody")))

@@ -1,15 +1,9 @@
 """Handlers: broadcasts."""
 
-import csv
-import io
-from collections.abc import Iterator
 from datetime import timedelta
-from typing import Final
-
-import orjson
 
 from producers.errors import NotFoundError
-from producers.recipients import Recipient
+from producers.exports import csv_lines, json_lines
 from producers.spec import Spec
 from producers.status import Status
 from producers.web.answer import Answer
@@ -30,8 +24,6 @@ from producers.web.models import (
     RecipientQuery,
     Resume,
 )
-
-_COLUMNS: Final = ("openid", "outcome", "errcode", "msgid", "settled_by")
 
 
 async def create_broadcast(call: Call) -> Answer:
@@ -118,7 +110,7 @@ async def list_recipients(call: Call) -> Answer:
     library, broadcast = call.services.recipients, call.path["id"]
     if query.format != "json":
         rows = library.iterate(broadcast, query.outcome)
-        write, media = (_csv, CSV) if query.format == "csv" else (_ndjson, NDJSON)
+        write, media = (csv_lines, CSV) if query.format == "csv" else (json_lines, NDJSON)
         disposition = f'attachment; filename="{broadcast}.{query.format}"'
         return Answer(
             media=f"{media}; charset=utf-8",
@@ -142,20 +134,3 @@ def _status(call: Call) -> Status:
     if found is None or found.app != call.app:
         raise NotFoundError(f"no broadcast {call.path['id']} of app {call.app!r}")
     return found
-
-
-def _csv(rows: Iterator[Recipient]) -> Iterator[bytes]:
-    yield _csv_row(_COLUMNS)
-    for row in rows:
-        yield _csv_row([str(getattr(row, column)) for column in _COLUMNS])
-
-
-def _csv_row(cells: tuple[str, ...] | list[str]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue().encode()
-
-
-def _ndjson(rows: Iterator[Recipient]) -> Iterator[bytes]:
-    for row in rows:
-        yield orjson.dumps(row.as_dict(), option=orjson.OPT_APPEND_NEWLINE)
