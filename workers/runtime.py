@@ -46,6 +46,8 @@ from producers.retry import LOST
 from producers.settings import Settings
 from producers.split import Splitter
 from workers.claim import Claim
+from workers.consequences import Consequences
+from workers.egress import Egress
 from workers.epoch import Epochs, ServerChangedError
 from workers.gate import Gate
 from workers.hands import Hands, room_for
@@ -54,7 +56,6 @@ from workers.limiter import Limiter, Penalty
 from workers.peers import BEAT_S, Peers
 from workers.pump import Batch, Pump
 from workers.recover import Entry, Recoverer, forgotten
-from workers.reply import Fate
 from workers.sender import Sender
 from workers.settle import Settler
 from workers.stops import Stops
@@ -173,6 +174,7 @@ class Runtime:
         self._peers = Peers(self._async, self.worker, list(settings.apps))
         with contextlib.suppress(*LOST):
             await self._peers.beat()
+        self._egress = Egress(self._wechat, self.gates, self.worker, self.hands.wake)
         self._tokens = {
             alias: TokenKeeper(
                 self._async,
@@ -182,7 +184,7 @@ class Runtime:
                 self.worker,
                 self._peers.server_time,
                 gate.breaker.connects,
-                self._heard_of_call,
+                self._egress.heard,
             )
             for alias, gate in self.gates.items()
         }
@@ -194,25 +196,25 @@ class Runtime:
             self.hands,
             self._on_flag,
         )
+        consequences = Consequences(
+            self._tokens, Penalty(self._async), self.gates, self._peers.server_time
+        )
         self._sender = Sender(
             settings,
             self._wechat,
             self._tokens,
-            Penalty(self._async),
+            self._egress,
+            consequences,
             self.gates,
             self._settler,
             self._stops,
             self._peers.server_time,
             self._async,
             self.worker,
-            self.hands.wake,
         )
         self._spawn(self._beat_on())
         for alias in settings.apps:
             self._spawn(self._keep_token(alias))
-
-    def _heard_of_call(self, app: str, fate: Fate, error: str) -> None:
-        self._sender.heard(app, fate, error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -3,7 +3,7 @@
 The batch is handed over and the caller goes on: one slow answer delays nobody else. Just before the
 POST comes a last look: nothing is started late (a slot unused 10 ms after its time is void, a
 claim lives 3 s), for a stopped broadcast, while this worker's POSTs of the app do not come through
-(`breaker`), or while it drains. The POSTs that may be unanswered are shared by the apps (`shares`):
+(`egress`), or while it drains. The POSTs that may be unanswered are shared by the apps (`shares`):
 one that hangs leaves room for the others. If the process dies before the POST of a form_id,
 recovery cannot tell and resumes as if it had been sent; the three-state table (see `verdict`) makes
 that harmless. What is no idempotency key is marked just before it (`posting`), so that recovery can
@@ -20,24 +20,16 @@ from typing import Final
 import redis
 
 from producers import logs
-from producers.events import (
-    DutyFailed,
-    GateClosed,
-    GateOpened,
-    LimitHit,
-    LimitLifted,
-    StoreUnreachable,
-    UnknownErrcode,
-)
+from producers.events import DutyFailed, StoreUnreachable
 from producers.settings import Settings
 from producers.store import Client
-from workers.breaker import Breaker, Trouble
 from workers.claim import Claim
+from workers.consequences import Consequences
+from workers.egress import Egress
 from workers.envelope import Envelope
-from workers.errcodes import BACK_OFF_MS, Disposition, PermitFate, rule
+from workers.errcodes import PermitFate
 from workers.gate import BATCH, Gate
 from workers.hands import ENOUGH
-from workers.limiter import Penalty
 from workers.posting import SPARE, Marker, needs_mark
 from workers.reply import Fate, Reply
 from workers.settle import Answer, Settler
@@ -56,9 +48,6 @@ the 1 % which I4 allows; at 100 ms a busy machine was seen to start 9 % too many
 """
 
 Begin = Callable[[Claim, Envelope], None]
-
-_HELD_BACK_MS: Final = (1000, 30_000)
-"""First and longest pause of everyone after a limit error that `BACK_OFF_MS` does not name."""
 
 _CUT_S: Final = 6.5
 """A worker that drains waits so long for answers: then it must settle, and end in time."""
@@ -93,14 +82,14 @@ class Sender:
         settings: attempts, and what each app allows.
         wechat: the client.
         tokens: app → its token keeper.
-        penalty: holds everyone back.
+        egress: told of what becomes of POSTs.
+        consequences: lets all know what an answer says beyond its own message.
         gates: app → what this worker knows of its limits.
         settler: takes the answers.
         stops: claims that must not start a send any more.
         server_time: epoch seconds by the Redis server's clock.
         client: Redis, for posting marks.
         worker: this worker's id.
-        wake: called when something may be taken again.
     """
 
     def __init__(
@@ -108,21 +97,20 @@ class Sender:
         settings: Settings,
         wechat: WeChat,
         tokens: Mapping[str, TokenKeeper],
-        penalty: Penalty,
+        egress: Egress,
+        consequences: Consequences,
         gates: Mapping[str, Gate],
         settler: Settler,
         stops: Stops,
         server_time: Callable[[], float],
         client: Client,
         worker: str,
-        wake: Callable[[], None],
     ) -> None:
-        self._worker = worker
-        self._wake = wake
         self._settings = settings
         self._wechat = wechat
         self._tokens = tokens
-        self._penalty = penalty
+        self._egress = egress
+        self._consequences = consequences
         self._gates = gates
         self._settler = settler
         self._stops = stops
@@ -131,7 +119,6 @@ class Sender:
         self._turns: deque[_Line] = deque()
         self._only = next(iter(self._lines.values())) if len(self._lines) == 1 else None
         self._begun = self._posting = 0
-        self._connecting: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._posters: list[asyncio.Task[None]] = []
         self._waiting: dict[tuple[int, str], tuple[asyncio.TimerHandle, Claim]] = {}
@@ -221,6 +208,7 @@ class Sender:
     def drain(self) -> None:
         """Start nothing more; what waits for its slot is handed back."""
         self._draining = True
+        self._egress.drain()
         waiting, self._waiting = self._waiting, {}
         for handle, _ in waiting.values():
             handle.cancel()
@@ -238,8 +226,9 @@ class Sender:
 
     async def close(self) -> None:
         """Stop; what is being posted is left to recovery."""
-        for task in (*self._posters, *self._connecting):
-            task.cancel()
+        for poster in self._posters:
+            poster.cancel()
+        self._egress.close()
         await self._marker.close()
 
     def _begin(self, claim: Claim, envelope: Envelope) -> None:
@@ -306,9 +295,8 @@ class Sender:
 
     def _broke(self, claim: Claim, reply: Reply) -> None:
         """Settle a claim whose sending broke; should it have been a probe, say so: others wait."""
-        breaker = self._gates[claim.app].breaker
-        if breaker.trouble:
-            self._note(claim.app, breaker, reply)
+        if self._gates[claim.app].breaker.trouble:
+            self._egress.note(claim.app, reply)
         self._put(claim, reply)
 
     def _last_look(self, claim: Claim) -> str:
@@ -335,58 +323,16 @@ class Sender:
         reply = await self._wechat.send(claim.app, access_token, envelope.path, body)
         gate = self._gates[claim.app]
         if gate.breaker.silent or reply.fate is not Fate.ANSWERED:
-            self._note(claim.app, gate.breaker, reply)
+            self._egress.note(claim.app, reply)
         verdict = self._judged(claim, reply)
         self._settler.put(Answer(claim, reply, verdict))
         if verdict is DELIVERED and not gate.level:
             self._tokens[claim.app].accept(access_token)
             return
         try:
-            await self._tell(claim, reply, verdict, access_token)
+            await self._consequences.tell(claim, reply, verdict, access_token)
         except redis.RedisError as error:  # the message is settled all the same
             logs.emit(StoreUnreachable("telling of an answer", type(error).__name__, 1))
-
-    def heard(self, app: str, fate: Fate, error: str) -> None:
-        """Note what became of a token call: without a connection no send would come through."""
-        breaker = self._gates[app].breaker
-        trouble = breaker.trouble
-        if fate is Fate.UNSENT:
-            self._note(app, breaker, Reply(fate, errmsg=error))
-        elif fate is Fate.ANSWERED and trouble and breaker.heard():
-            self._opened(app, breaker, trouble)
-
-    def _opened(self, app: str, breaker: Breaker, trouble: Trouble) -> None:
-        closed_ms = round((time.monotonic() - breaker.since) * 1000)
-        logs.emit(GateOpened(self._worker, app, trouble, closed_ms))
-        self._wake()
-
-    def _note(self, app: str, breaker: Breaker, reply: Reply) -> None:
-        """Close this worker's gate of an app whose POSTs do not come through, or open it."""
-        now = time.monotonic()
-        trouble = breaker.trouble
-        if reply.fate is Fate.ANSWERED:
-            if breaker.answered() and trouble:
-                self._opened(app, breaker, trouble)
-            return
-        if reply.fate is Fate.UNSENT:
-            if breaker.unsent(now):
-                task = asyncio.get_running_loop().create_task(self._connect(app, breaker))
-                self._connecting.add(task)
-                task.add_done_callback(self._connecting.discard)
-        else:
-            breaker.unanswered(now)
-        if breaker.trouble and not trouble:
-            logs.emit(GateClosed(self._worker, app, breaker.trouble, reply.errmsg))
-
-    async def _connect(self, app: str, breaker: Breaker) -> None:
-        """Try connections until one comes up; at once, unless the last trouble just ended."""
-        pause_s = breaker.pause_s() if breaker.probed else 0.0
-        while breaker.trouble is Trouble.NO_CONNECTION and not self._draining:
-            await asyncio.sleep(pause_s)
-            if await self._wechat.reaches(app):
-                breaker.connected(time.monotonic())
-                self._wake()
-            pause_s = breaker.pause_s()
 
     def _judged(self, claim: Claim, reply: Reply) -> Verdict:
         if reply.fate is Fate.ANSWERED and reply.errcode == 0:
@@ -402,36 +348,3 @@ class Sender:
             retry_when_busy=self._settings.app(claim.app).retry_when_busy,
             unsure=claim.unsure,
         )
-
-    async def _tell(self, claim: Claim, reply: Reply, verdict: Verdict, access_token: str) -> None:
-        """Let all know what an answer says beyond its own message."""
-        gate = self._gates[claim.app]
-        if verdict.stale_token:
-            self._tokens[claim.app].refuse(access_token)
-            await self._tokens[claim.app].tick()
-        elif verdict.penalize:
-            await self._hold_back(claim.app, reply, gate)
-        elif reply.fate is Fate.ANSWERED and reply.errcode == 0:
-            self._tokens[claim.app].accept(access_token)
-            if gate.level:
-                await self._let_go(claim.app, gate)
-        elif rule(reply.errcode).disposition in {Disposition.UNKNOWN, Disposition.NOT_A_SEND}:
-            logs.emit(
-                UnknownErrcode(claim.app, claim.broadcast, reply.errcode, reply.errmsg, reply.rid)
-            )
-
-    async def _hold_back(self, app: str, reply: Reply, gate: Gate) -> None:
-        base_ms, most_ms = BACK_OFF_MS.get(reply.errcode, _HELD_BACK_MS)
-        level_before = gate.level
-        gate.level = max(1, gate.level)  # here and now; the others learn it at their next reserve
-        until_ms, level = await self._penalty.hit(app, base_ms, most_ms)
-        wait_ms = max(0, until_ms - round(self._server_time() * 1000))
-        gate.level = level
-        gate.not_before = max(gate.not_before, time.monotonic() + wait_ms / 1000)
-        if level != level_before:
-            logs.emit(LimitHit(app, reply.errcode, reply.rid, level, wait_ms))
-
-    async def _let_go(self, app: str, gate: Gate) -> None:
-        gate.level = await self._penalty.lift(app)
-        if gate.level == 0:
-            logs.emit(LimitLifted(app))

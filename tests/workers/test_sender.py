@@ -21,6 +21,8 @@ from producers.sandbox.config import Taking
 from producers.settings import Settings
 from workers.breaker import SILENT, Trouble
 from workers.claim import Claim
+from workers.consequences import Consequences
+from workers.egress import Egress
 from workers.envelope import Envelope
 from workers.gate import Gate
 from workers.hands import Hands
@@ -64,18 +66,19 @@ class Desk:
         ttl_ms = self.stall.broadcasts.ttl_ms
         self._taker = Taker(client, settings, "w1", ttl_ms)
         self.settler = Settler(loop_client, settings, "w1", ttl_ms, self.hands, lambda *_: None)
+        tokens, gates = {"shop": keeper}, {"shop": self.gate}
         self.sender = Sender(
             settings,
             wechat,
-            {"shop": keeper},
-            Penalty(loop_client),
-            {"shop": self.gate},
+            tokens,
+            Egress(wechat, gates, "w1", lambda: None),
+            Consequences(tokens, Penalty(loop_client), gates, time.time),
+            gates,
             self.settler,
             self.stops,
             time.time,
             loop_client,
             "w1",
-            lambda: None,
         )
 
     def take(self, most: int = 1000) -> list[Claim]:
