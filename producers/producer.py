@@ -21,22 +21,25 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
-from producers import deadline, store
 from producers import settings as settings_module
-from producers.audiences import Audiences, ImportReport, RemovalReport
+from producers import store
+from producers.audiences import Audiences
+from producers.audiences.members import ImportReport, RemovalReport
 from producers.broadcasts import Broadcasts, Created
-from producers.collect import Collector, Report
+from producers.broadcasts.messages import Messages, Posted
+from producers.broadcasts.rates import Rates
+from producers.broadcasts.spec import Spec
+from producers.broadcasts.status import Status
 from producers.errors import InvalidInputError, SettingsError
-from producers.forecast import Forecaster
-from producers.messages import Messages, Posted
-from producers.plan import Planner
-from producers.rates import Rates
-from producers.recipients import Recipient, Recipients
-from producers.retry import repeat
+from producers.permits.collect import Collector, Report
+from producers.planning.forecast import Forecaster
+from producers.planning.plan import Planner
+from producers.recipients import Recipients
+from producers.recipients.pages import Recipient
 from producers.settings import Settings
-from producers.spec import Spec
-from producers.status import Status
-from producers.threads import Threads
+from producers.store import deadline
+from producers.store.retry import repeat
+from producers.store.threads import Threads
 from producers.users import Users
 from producers.words import ENDED, State
 
@@ -392,7 +395,7 @@ def _key(key: str | None) -> str:
 class AsyncProducer:
     """A `Producer` whose calls are awaited: each runs on a thread, so the event loop stays free.
 
-    The threads are its own (see `producers.threads`), and a call's timeout begins when it is
+    The threads are its own (see `producers.store.threads`), and a call's timeout begins when it is
     awaited, so that however many wait for a stalled Redis, each ends in time. A call whose task is
     cancelled was not made when no thread had begun it; else it goes on, on its thread, until its
     timeout: it may have been made.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from producers import logs
-from producers.events import UnitEnded
+from producers.logs.events import UnitEnded
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0

@@ -2,9 +2,9 @@
 
 import dramatiq
 
-from producers import jobs
+from producers.broadcasts import jobs
 from workers.broker import WorkBroker
-from workers.pump import Batch
+from workers.sending.pump import Batch
 
 broker = WorkBroker()
 dramatiq.set_broker(broker)

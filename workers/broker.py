@@ -25,11 +25,12 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.message import Message
 from dramatiq.middleware import AsyncIO, Middleware
 
-from producers import keys, logs, settings, store
+from producers import logs, settings, store
+from producers.broadcasts.jobs import SEND
 from producers.errors import StoreUnavailableError, WxbroadcastError
-from producers.events import BootFailed, StoreUnreachable
-from producers.jobs import SEND
-from producers.retry import LOST, pause_s
+from producers.logs.events import BootFailed, StoreUnreachable
+from producers.store import keys
+from producers.store.retry import LOST, pause_s
 from workers.runtime import END_S, Runtime
 
 _BOOT_S: Final = 10.0

@@ -27,10 +27,11 @@ from typing import Any, Final
 
 import redis
 
-from producers import keys, logs, store
+from producers import logs, store
 from producers.broadcasts import Broadcasts
+from producers.broadcasts.split import Splitter
 from producers.errors import StoreUnavailableError
-from producers.events import (
+from producers.logs.events import (
     CanaryOpened,
     ClaimsForgotten,
     DutyFailed,
@@ -42,28 +43,28 @@ from producers.events import (
     WorkerStopped,
     WorkerStopping,
 )
-from producers.retry import LOST
 from producers.settings import Settings
-from producers.split import Splitter
-from workers.claim import Claim
-from workers.consequences import Consequences
-from workers.egress import Egress
-from workers.epoch import Epochs, ServerChangedError
-from workers.gate import Gate
-from workers.hands import Hands, room_for
-from workers.keeper import Keeper
-from workers.limiter import Limiter, Penalty
-from workers.peers import BEAT_S, Peers
-from workers.pump import Batch, Pump
-from workers.recover import Entry, Recoverer, forgotten
-from workers.sender import Sender
-from workers.settle import Settler
-from workers.stops import Stops
-from workers.take import Taker
-from workers.tokens import TokenKeeper
-from workers.turns import Turns
-from workers.watch import Watch
-from workers.wechat import WeChat
+from producers.store import keys
+from producers.store.retry import LOST
+from workers.duties.epoch import Epochs, ServerChangedError
+from workers.duties.keeper import Keeper
+from workers.duties.peers import BEAT_S, Peers
+from workers.duties.recover import Entry, Recoverer, forgotten
+from workers.duties.watch import Watch
+from workers.sending.claim import Claim
+from workers.sending.consequences import Consequences
+from workers.sending.egress import Egress
+from workers.sending.gate import Gate
+from workers.sending.hands import Hands, room_for
+from workers.sending.limiter import Limiter, Penalty
+from workers.sending.pump import Batch, Pump
+from workers.sending.sender import Sender
+from workers.sending.settle import Settler
+from workers.sending.stops import Stops
+from workers.sending.take import Taker
+from workers.sending.turns import Turns
+from workers.wechat.client import WeChat
+from workers.wechat.tokens import TokenKeeper
 
 LOOK_EVERY_S: Final = 3.0
 """How often a worker looks at what is in flight."""

@@ -22,8 +22,8 @@ from producers.callbacks import envelope, pushes
 from producers.callbacks.effects import Effects
 from producers.callbacks.inbox import Inbox, Kept, is_away
 from producers.errors import ForgedError, InvalidInputError, StoreUnavailableError
-from producers.events import DutyFailed, PushDropped, PushFailed, PushRefused
-from producers.line_quota import LineQuota
+from producers.logs.events import DutyFailed, PushDropped, PushFailed, PushRefused
+from producers.logs.line_quota import LineQuota
 from producers.settings import Settings
 from producers.store import Client
 

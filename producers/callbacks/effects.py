@@ -16,12 +16,12 @@ from typing import Any
 
 from producers import logs
 from producers.callbacks.pushes import Happening, Item, Push
-from producers.collect import Collector
-from producers.events import PushActed, PushStrange
-from producers.receipts import Receipts
+from producers.logs.events import PushActed, PushStrange
+from producers.permits.collect import Collector
+from producers.permits.uploads import Reason
+from producers.recipients.receipts import Receipts
 from producers.settings import Settings
 from producers.store import Client
-from producers.uploads import Reason
 
 
 class Effects:

@@ -13,13 +13,13 @@ from typing import Final
 import redis
 from redis.exceptions import BusyLoadingError, ClusterDownError, OutOfMemoryError, ReadOnlyError
 
-from producers import keys, logs, scripts
+from producers import logs
 from producers.callbacks.pushes import Push
 from producers.errors import ForgedError, StoreUnavailableError
-from producers.events import PushRefused
-from producers.retry import repeat
+from producers.logs.events import PushRefused
 from producers.settings import Settings, ms
-from producers.store import Client
+from producers.store import Client, keys, scripts
+from producers.store.retry import repeat
 
 _LEASE: Final = timedelta(seconds=10)
 """Longer than acting on one batch takes; acting twice would be harmless."""
@@ -68,7 +68,7 @@ class Inbox:
         self._settings = settings
         self._owner = uuid.uuid4().hex
         self._store, self._look, self._done = (
-            client.register_script(scripts.source("producers.callbacks", f"inbox_{name}"))
+            client.register_script(scripts.source(__package__, f"inbox_{name}"))
             for name in ("store", "look", "done")
         )
 

@@ -7,7 +7,7 @@
 --       2 lease  string  its owner
 -- ARGV  1 owner, then the pushes
 -- Returns  how many were removed
---@include check
+--@include store/check
 local removed = 0
 typed('list', KEYS[1])
 typed('string', KEYS[2])

@@ -7,7 +7,7 @@
 --       2 lease  string  its owner
 -- ARGV  1 owner, 2 lease_ms, 3 most (pushes)
 -- Returns  the pushes
---@include check
+--@include store/check
 local lease_ms, most = whole('lease_ms', ARGV[2], 1, 2 ^ 42), whole('most', ARGV[3], 1, 2 ^ 32)
 typed('list', KEYS[1])
 if redis.call('EXISTS', KEYS[1]) == 0 then return {} end

@@ -13,8 +13,8 @@
 --       5 timestamp_ms that was signed, 6 max_age_ms (0 = any), 7 digest of the body, or '',
 --       8 sealed (1 or 0)
 -- Returns  1 kept or counted, 0 full, -1 the signature came with another body, -2 not fresh
---@include clock
---@include check
+--@include store/clock
+--@include store/check
 local DAY = 86400000
 local push, digest = ARGV[3], ARGV[7]
 local most, signed = whole('most', ARGV[4], 0, 2 ^ 32), whole('timestamp_ms', ARGV[5], -(2 ^ 53), 2 ^ 53)

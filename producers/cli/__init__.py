@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from producers.cli import (
+from producers.cli.commands import (
     audience,
     broadcast,
     care,

@@ -55,8 +55,9 @@ def guarded(*, as_json: bool) -> Iterator[None]:
     """
     from redis import RedisError
 
-    from producers import logs, trouble
+    from producers import logs
     from producers.errors import InvalidInputError, StoreUnavailableError, WxbroadcastError
+    from producers.store import trouble
 
     if sys.stderr.isatty():
         logs.silence()
@@ -82,8 +83,9 @@ def guarded(*, as_json: bool) -> Iterator[None]:
 def opened(*, as_json: bool) -> Iterator[Session]:
     """Load the settings and open Redis, within `guarded`."""
     with guarded(as_json=as_json):
-        from producers import embedded, settings, store
+        from producers import settings, store
         from producers.errors import StoreUnavailableError
+        from producers.local import embedded
 
         loaded = settings.load()
         client = store.connect(loaded, role="cli")

@@ -9,7 +9,7 @@ from producers.cli.session import Session, table
 
 if TYPE_CHECKING:
     from producers.broadcasts import Broadcasts
-from producers.status import Status
+from producers.broadcasts.status import Status
 
 _EVERY_S: Final = 0.5
 _STILL_S: Final = 2.0
@@ -41,7 +41,7 @@ def why(status: "Status") -> str:
 
 def hindered_by(session: Session, status: "Status") -> str:
     """Return why a broadcast that runs does not move; '' when nothing keeps it, or it is over."""
-    from producers import roster
+    from producers.care import roster
     from producers.words import State
 
     if status.state is not State.RUNNING or status.complete:

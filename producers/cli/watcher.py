@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from producers.broadcasts.status import Status
     from producers.cli.interrupts import Interrupts
     from producers.cli.progress import Progress
-    from producers.status import Status
 
 
 class ShownWatcher:

@@ -7,16 +7,16 @@ official-account messages, template administration, service cards, TLS.
 """
 
 from producers.sandbox.config import SandboxConfig, Taking, TemplateApi
-from producers.sandbox.control import Control
-from producers.sandbox.events import Callback, PushFormat, PushMode, ReceiptRule
+from producers.sandbox.control.grants import Grants
+from producers.sandbox.control.orders import Control
 from producers.sandbox.faults import FaultAction, FaultRule
-from producers.sandbox.grants import Grants
 from producers.sandbox.latency import Latency, Tail
-from producers.sandbox.quota import Quota
+from producers.sandbox.memory.quota import Quota
+from producers.sandbox.memory.templates import Template
+from producers.sandbox.pushes.events import Callback, PushFormat, PushMode, ReceiptRule
 from producers.sandbox.replies import Era
 from producers.sandbox.server import Sandbox, run
 from producers.sandbox.state import Part
-from producers.sandbox.templates import Template
 
 __all__ = [
     "Callback",

@@ -4,12 +4,12 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from producers.sandbox.events import Callback
 from producers.sandbox.faults import FaultRule
 from producers.sandbox.latency import Latency
-from producers.sandbox.quota import DEFAULT_QUOTAS, Quota
+from producers.sandbox.memory.quota import DEFAULT_QUOTAS, Quota
+from producers.sandbox.memory.templates import Template
+from producers.sandbox.pushes.events import Callback
 from producers.sandbox.replies import Era
-from producers.sandbox.templates import Template
 
 
 class TemplateApi(StrEnum):

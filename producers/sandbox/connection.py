@@ -11,8 +11,8 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from producers.sandbox.dispatch import Answer, Manner, respond
-from producers.sandbox.events import Event
 from producers.sandbox.http1 import CONTROL_PREFIX, MalformedError, Request, RequestReader, Sheet
+from producers.sandbox.pushes.events import Event
 from producers.sandbox.state import State
 
 _STEPS_A_SECOND: Final = 50  # of a drip

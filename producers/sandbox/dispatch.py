@@ -13,18 +13,12 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from producers.sandbox import (
-    login,
-    quota_calls,
-    subscribe_send,
-    template_send,
-    token_calls,
-)
-from producers.sandbox.calls import Call
-from producers.sandbox.events import Event, make_receipt
+from producers.sandbox.call import Call
+from producers.sandbox.calls import login, quota_calls, subscribe_send, template_send, token_calls
 from producers.sandbox.faults import FaultAction, FaultRule
 from producers.sandbox.http1 import Request
-from producers.sandbox.refusals import Refusal
+from producers.sandbox.memory.refusals import Refusal
+from producers.sandbox.pushes.events import Event, make_receipt
 from producers.sandbox.replies import RefusalError, refusal_body
 from producers.sandbox.state import State
 from producers.words import Channel

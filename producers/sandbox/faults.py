@@ -11,7 +11,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from producers.sandbox.calls import Call
+from producers.sandbox.call import Call
 
 
 class FaultAction(StrEnum):

@@ -22,10 +22,10 @@ import orjson
 
 from producers.sandbox.config import SandboxConfig
 from producers.sandbox.connection import Connection
-from producers.sandbox.control import Control
-from producers.sandbox.events import Callback, Event
+from producers.sandbox.control.orders import Control
 from producers.sandbox.http1 import Request, Sheet
-from producers.sandbox.pusher import Pusher
+from producers.sandbox.pushes.events import Callback, Event
+from producers.sandbox.pushes.pusher import Pusher
 from producers.sandbox.state import State
 
 

@@ -10,17 +10,17 @@ from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
-from producers.sandbox.apps import Apps
-from producers.sandbox.arrivals import Arrivals
-from producers.sandbox.codes import Codes
 from producers.sandbox.config import SandboxConfig, Taking
-from producers.sandbox.deliveries import Deliveries
 from producers.sandbox.faults import Faults
-from producers.sandbox.permits import Permits
-from producers.sandbox.quota import Usages
-from producers.sandbox.refusals import Refusals
-from producers.sandbox.templates import Template
-from producers.sandbox.tokens import Tokens
+from producers.sandbox.memory.apps import Apps
+from producers.sandbox.memory.arrivals import Arrivals
+from producers.sandbox.memory.codes import Codes
+from producers.sandbox.memory.deliveries import Deliveries
+from producers.sandbox.memory.permits import Permits
+from producers.sandbox.memory.quota import Usages
+from producers.sandbox.memory.refusals import Refusals
+from producers.sandbox.memory.templates import Template
+from producers.sandbox.memory.tokens import Tokens
 from producers.words import Channel
 
 

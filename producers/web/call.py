@@ -9,11 +9,11 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from producers import addresses
-from producers.web.threads import on_thread
+from producers.access import addresses
+from producers.web.traffic.threads import on_thread
 
 if TYPE_CHECKING:
-    from producers.api_keys import ApiKey
+    from producers.access.api_keys import ApiKey
     from producers.web.services import Services
 
 P = ParamSpec("P")

@@ -18,15 +18,14 @@ from aiohttp.http import StreamWriter
 from pydantic import ValidationError
 
 from producers import logs
-from producers.api_keys import Scope
-from producers.events import RequestAnswered, RequestFailed
-from producers.line_quota import LineQuota
-from producers.redaction import redacted
-from producers.web import body
-from producers.web.answer import Answer
+from producers.access.api_keys import Scope
+from producers.logs.events import RequestAnswered, RequestFailed
+from producers.logs.line_quota import LineQuota
+from producers.logs.redaction import redacted
 from producers.web.call import Call
-from producers.web.connection import Connection
-from producers.web.problem import (
+from producers.web.http.answer import Answer
+from producers.web.http.connection import Connection
+from producers.web.http.problem import (
     ProblemError,
     invalid,
     of_error,
@@ -34,10 +33,11 @@ from producers.web.problem import (
     of_validation,
     retry_after,
 )
-from producers.web.route import Open, Route
-from producers.web.router import Router
+from producers.web.routing import body
+from producers.web.routing.route import Open, Route
+from producers.web.routing.router import Router
 from producers.web.services import Services
-from producers.web.turns import Turns
+from producers.web.traffic.turns import Turns
 
 _HEADERS: Final = {
     "Server": "wxbroadcast",

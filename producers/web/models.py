@@ -7,12 +7,15 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
-from producers import audiences, recipients, settings, status
-from producers.door import MAX_UPLOADS
+from producers import settings
+from producers.access.door import MAX_UPLOADS
+from producers.audiences import members as audiences
+from producers.broadcasts import status
+from producers.broadcasts.status import Status
 from producers.openid import OPENID
-from producers.recipients import Recipient
-from producers.status import Status
-from producers.uploads import MAX_ITEMS
+from producers.permits.uploads import MAX_ITEMS
+from producers.recipients import pages as recipients
+from producers.recipients.pages import Recipient
 
 _DIGITS: Final = r"[0-9]{1,9}"
 

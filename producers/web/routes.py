@@ -4,13 +4,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
 
-from producers.api_keys import Scope
-from producers.forecast import Forecast
-from producers.forget import Forgotten
-from producers.messages import MessageStatus
-from producers.plan import Plan
-from producers.status import Status
+from producers.access.api_keys import Scope
+from producers.broadcasts.messages import MessageStatus
+from producers.broadcasts.status import Status
+from producers.planning.forecast import Forecast
+from producers.planning.plan import Plan
 from producers.users import UserCard
+from producers.users.forget import Forgotten
 from producers.web import models
 from producers.web.handlers import (
     audiences,
@@ -22,8 +22,8 @@ from producers.web.handlers import (
     permits,
     users,
 )
-from producers.web.media import CSV, HTML, JSON, NDJSON, TEXT
-from producers.web.route import Body, Open, Reply, Route
+from producers.web.http.media import CSV, HTML, JSON, NDJSON, TEXT
+from producers.web.routing.route import Body, Open, Reply, Route
 
 _SMALL: Final = 65_536
 """Bytes of a body on routes that everybody may call."""

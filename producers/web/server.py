@@ -24,14 +24,14 @@ from aiohttp import web
 
 from producers import logs, store
 from producers.errors import InvalidInputError, SettingsError
-from producers.events import WebStarted, WebStopped, WebStopping
+from producers.logs.events import WebStarted, WebStopped, WebStopping
 from producers.settings import Settings
-from producers.web.connection import Bounds, Server
 from producers.web.entry import Entry
-from producers.web.openapi import document
-from producers.web.page import page
-from producers.web.router import Router
+from producers.web.http.connection import Bounds, Server
 from producers.web.routes import TABLE
+from producers.web.routing.openapi import document
+from producers.web.routing.page import page
+from producers.web.routing.router import Router
 from producers.web.services import Documents, Services
 
 _AIOHTTP: Final = (3, 14, 4)
@@ -179,7 +179,7 @@ async def _until_signal(settings: Settings, place: Place, parent: int | None) ->
 
 
 def check_aiohttp() -> None:
-    """Refuse an aiohttp that does not bound what clients may do (see `producers.web.connection`).
+    """Refuse an aiohttp that does not bound what clients may do (see `http.connection`).
 
     Producers and workers bear older ones, which a backend may pin.
 

@@ -7,24 +7,25 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
-from producers import deadline, store
-from producers.api_keys import ApiKeys
+from producers import store
+from producers.access.api_keys import ApiKeys
+from producers.access.door import Door
 from producers.audiences import Audiences
 from producers.broadcasts import Broadcasts
+from producers.broadcasts.messages import Messages
 from producers.callbacks import Callbacks
-from producers.collect import Collector
-from producers.door import Door
-from producers.forecast import Forecaster
-from producers.messages import Messages
-from producers.plan import Planner
+from producers.permits.collect import Collector
+from producers.planning.forecast import Forecaster
+from producers.planning.plan import Planner
 from producers.recipients import Recipients
 from producers.settings import Settings
+from producers.store import deadline
 from producers.users import Users
-from producers.web.batcher import Batcher
-from producers.web.guard import Guard
-from producers.web.idempotency import Idempotency
-from producers.web.places import Places
-from producers.web.readiness import Readiness
+from producers.web.traffic.batcher import Batcher
+from producers.web.traffic.guard import Guard
+from producers.web.traffic.idempotency import Idempotency
+from producers.web.traffic.places import Places
+from producers.web.traffic.readiness import Readiness
 
 P = ParamSpec("P")
 R = TypeVar("R")

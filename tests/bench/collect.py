@@ -18,8 +18,8 @@ from typing import Final
 
 import orjson
 
-from producers.collect import Collector
-from producers.ledger import totals
+from producers.permits.collect import Collector
+from producers.permits.ledger import totals
 
 from . import stock
 from .cost import cpu_s

@@ -25,8 +25,8 @@ import orjson
 import uvloop
 from yarl import URL
 
-from workers.envelope import Envelope
-from workers.wechat import WeChat
+from workers.wechat.client import WeChat
+from workers.wechat.envelope import Envelope
 
 from . import ground
 

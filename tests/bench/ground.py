@@ -18,17 +18,19 @@ from typing import IO, Any, Final
 
 import orjson
 
-from producers import embedded, keys, procfile, store, supervisor
+from producers import store
 from producers.audiences import Audiences
 from producers.broadcasts import Broadcasts
-from producers.collect import Collector
-from producers.events import UnitEnded
-from producers.isolation import Isolated, environment
-from producers.ledger import totals
-from producers.sandbox_client import SandboxClient
+from producers.broadcasts.spec import Spec
+from producers.broadcasts.status import Status
+from producers.local import embedded, procfile, supervisor
+from producers.local.isolation import Isolated, environment
+from producers.logs.events import UnitEnded
+from producers.permits.collect import Collector
+from producers.permits.ledger import totals
+from producers.sandbox.control.client import SandboxClient
 from producers.settings import Settings
-from producers.spec import Spec
-from producers.status import Status
+from producers.store import keys
 from producers.words import ENDED, State
 
 from .cost import cpu_s

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from producers.messages import Messages
+from producers.broadcasts.messages import Messages
 
 from .cost import cpu_s
 from .figures import Figure, Report, must

@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Final
 
-from producers import keys
-from producers.messages import Messages
+from producers.broadcasts.messages import Messages
+from producers.store import keys
 
 from .figures import Figure, Report, must
 from .ground import APP, CORES, TEMPLATE, Ground, form_id, openid, spec

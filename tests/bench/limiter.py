@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from producers import keys
-from producers.rates import Rates
+from producers.broadcasts.rates import Rates
+from producers.store import keys
 
 from .figures import Figure, Report, must
 from .ground import APP, CORES, Ground, Workers, spec

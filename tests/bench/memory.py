@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from producers import keys
+from producers.store import keys
 from producers.words import ENDED
 
 from .cost import rss_mb

@@ -20,14 +20,17 @@ _HZ: Final = 250
 _FRAME: Final = re.compile(r"^(?P<what>.*) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\)$")
 _AREAS: Final = (
     ("garbage collector", ("gc_collect_main", "gc_collect_with_callback")),
-    ("logs: head, JSON, hand-over", ("producers/logs.py", "producers/log_writer.py", "structlog ")),
+    ("logs: head, JSON, hand-over", ("producers/logs/", "producers/logs/writer.py", "structlog ")),
     ("aiohttp's request", ("aiohttp ",)),
     ("redis-py", ("redis ", "hiredis ")),
-    ("settle: batch, rows, hands", ("workers/settle.py",)),
-    ("the POST around aiohttp", ("workers/wechat.py",)),
-    ("begin, judge, tell", ("workers/sender.py", "workers/verdict.py")),
-    ("pump: take, reserve, gate", ("workers/pump.py", "workers/take.py", "workers/broker.py")),
-    ("keeper, split, duties", ("workers/keeper.py", "producers/split.py", "workers/runtime.py")),
+    ("settle: batch, rows, hands", ("workers/sending/settle.py",)),
+    ("the POST around aiohttp", ("workers/wechat/client.py",)),
+    ("begin, judge, tell", ("workers/sending/sender.py", "workers/sending/verdict.py")),
+    (
+        "pump: take, reserve, gate",
+        ("workers/sending/pump.py", "sending/take.py", "workers/broker.py"),
+    ),
+    ("keeper, split, duties", ("workers/duties/", "broadcasts/split.py", "workers/runtime.py")),
 )
 """Area → frames: a sample counts for the first area that it passes through."""
 

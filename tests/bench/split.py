@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from producers import keys
+from producers.store import keys
 
 from . import stock
 from .figures import Figure, Report, must

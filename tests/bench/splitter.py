@@ -12,7 +12,7 @@ from datetime import timedelta
 import orjson
 
 from producers import logs, store
-from producers.split import Splitter
+from producers.broadcasts.split import Splitter
 
 from .cost import rss_mb
 from .ground import settings

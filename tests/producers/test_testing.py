@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from producers import keys
 from producers.settings import Settings
+from producers.store import keys
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(120)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from producers.events import UnitEnded
+from producers.logs.events import UnitEnded
 from producers.units import Process, Units
 
 Eventually = Callable[..., Any]

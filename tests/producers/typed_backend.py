@@ -4,16 +4,16 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, assert_type
 
 from producers import AsyncProducer, Producer
-from producers.audiences import AudiencePage, ImportReport
+from producers.audiences.members import AudiencePage, ImportReport
 from producers.broadcasts import Created
-from producers.collect import Report
-from producers.forecast import Forecast
-from producers.forget import Forgotten
-from producers.messages import MessageStatus, Posted
-from producers.plan import Plan
-from producers.recipients import Page, Recipient
-from producers.status import Status, StatusPage
+from producers.broadcasts.messages import MessageStatus, Posted
+from producers.broadcasts.status import Status, StatusPage
+from producers.permits.collect import Report
+from producers.planning.forecast import Forecast
+from producers.planning.plan import Plan
+from producers.recipients.pages import Page, Recipient
 from producers.users import UserCard
+from producers.users.forget import Forgotten
 from producers.words import State
 
 

@@ -16,10 +16,10 @@ import redis
 
 from producers.audiences import Audiences
 from producers.broadcasts import Broadcasts
-from producers.collect import Collector
-from producers.ledger import totals
+from producers.broadcasts.status import Status
+from producers.permits.collect import Collector
+from producers.permits.ledger import totals
 from producers.settings import Settings
-from producers.status import Status
 from producers.words import ENDED
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from producers import events
-from producers.spec import Spec
+from producers.broadcasts.spec import Spec
+from producers.logs import events
 
 TEMPLATE = "T" * 43
 

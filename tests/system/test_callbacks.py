@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from producers.audit import Auditor
+from producers.care.audit import Auditor
 from producers.local import Local
 
 pytestmark = pytest.mark.timeout(120)

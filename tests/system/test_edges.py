@@ -11,8 +11,8 @@ import redis
 from crash import Backstage, Trap
 from stage import DATA, TEMPLATE, Stage
 
-from producers.messages import Messages
-from producers.rates import Rates
+from producers.broadcasts.messages import Messages
+from producers.broadcasts.rates import Rates
 from producers.words import State
 
 Eventually = Callable[..., Any]

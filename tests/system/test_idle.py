@@ -13,7 +13,7 @@ from crash import Backstage
 from stage import DATA, TEMPLATE, Stage
 
 from producers.audiences import Audiences
-from producers.messages import Messages
+from producers.broadcasts.messages import Messages
 from producers.settings import Settings
 
 Eventually = Callable[..., Any]

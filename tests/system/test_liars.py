@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from producers.audit import Auditor
-from producers.spec import Spec
+from producers.broadcasts.spec import Spec
+from producers.care.audit import Auditor
 
 HONEST = 3600
 LIARS = 60

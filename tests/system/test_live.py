@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from producers.audit import Auditor
+from producers.broadcasts.messages import Messages
+from producers.broadcasts.rates import Rates
+from producers.broadcasts.spec import Spec
+from producers.care.audit import Auditor
 from producers.errors import MessagesStoppedError
-from producers.messages import Messages
-from producers.rates import Rates
-from producers.spec import Spec
 
 TEMPLATE = "T" * 43
 

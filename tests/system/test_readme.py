@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from readme import Block, Python, Shell, blocks, broken, table_of, until
 
-from producers import embedded, procfile
+from producers.local import embedded, procfile
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from producers import keys
 from producers.broadcasts import Broadcasts
-from producers.spec import Spec
+from producers.broadcasts.spec import Spec
+from producers.store import keys
 
 
 def test_what_was_sent_is_recorded_on_a_full_redis_and_the_rest_waits_for_room(

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import redis
 
-from producers import embedded, keys
-from producers.supervisor import group_of
+from producers.local import embedded
+from producers.local.supervisor import group_of
+from producers.store import keys
 
 Eventually = Callable[..., Any]
 pytestmark = pytest.mark.timeout(120)

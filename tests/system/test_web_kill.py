@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from producers import keys
-from producers.api_keys import ApiKeys
-from producers.ledger import totals
-from producers.procfile import read
+from producers.access.api_keys import ApiKeys
+from producers.local.procfile import read
+from producers.permits.ledger import totals
 from producers.settings import Settings
+from producers.store import keys
 
 pytestmark = pytest.mark.timeout(120)
 BIN = Path(sys.executable).parent

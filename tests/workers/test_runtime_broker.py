@@ -17,12 +17,13 @@ from dramatiq.brokers.redis import _RedisConsumer
 from send_path import APP, OUTSIDE_TOKEN, Stall
 
 import workers
-from producers import jobs, keys, scripts
-from producers.jobs import Jobs
+from producers.broadcasts import jobs
+from producers.broadcasts.jobs import Jobs
 from producers.sandbox import FaultAction, FaultRule, SandboxConfig
 from producers.sandbox.latency import Latency
-from producers.sandbox_thread import SandboxThread
+from producers.sandbox.thread import SandboxThread
 from producers.settings import Settings
+from producers.store import keys, scripts
 from workers.broker import Lifecycle, SendConsumer, UvloopAsyncIO, WorkBroker
 from workers.runtime import Runtime
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from producers.audiences import ImportReport
+from producers.audiences.members import ImportReport
 from producers.openid import OPENID
-from producers.web.answer import Answer
 from producers.web.call import Call
-from producers.web.cursor import seal, unseal
 from producers.web.handlers.streams import on_stream
+from producers.web.http.answer import Answer
+from producers.web.http.cursor import seal, unseal
 from producers.web.models import (
     Audience,
     AudienceList,

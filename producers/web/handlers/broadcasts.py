@@ -2,16 +2,15 @@
 
 from datetime import timedelta
 
+from producers.broadcasts.spec import Spec
+from producers.broadcasts.status import Status
 from producers.errors import NotFoundError
-from producers.exports import csv_lines, json_lines
-from producers.spec import Spec
-from producers.status import Status
-from producers.web.answer import Answer
+from producers.recipients.exports import csv_lines, json_lines
 from producers.web.call import Call
-from producers.web.cursor import seal, unseal
 from producers.web.handlers.streams import exported
-from producers.web.idempotency import inner_key
-from producers.web.media import CSV, NDJSON
+from producers.web.http.answer import Answer
+from producers.web.http.cursor import seal, unseal
+from producers.web.http.media import CSV, NDJSON
 from producers.web.models import (
     BroadcastList,
     BroadcastQuery,
@@ -24,6 +23,7 @@ from producers.web.models import (
     RecipientQuery,
     Resume,
 )
+from producers.web.traffic.idempotency import inner_key
 
 
 async def create_broadcast(call: Call) -> Answer:

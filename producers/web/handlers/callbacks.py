@@ -1,9 +1,9 @@
 """Handlers: WeChat's callbacks."""
 
-from producers.web.answer import Answer
 from producers.web.call import Call
-from producers.web.media import TEXT
-from producers.web.threads import on_thread
+from producers.web.http.answer import Answer
+from producers.web.http.media import TEXT
+from producers.web.traffic.threads import on_thread
 
 
 async def verify_url(call: Call) -> Answer:

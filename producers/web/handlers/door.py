@@ -1,9 +1,9 @@
 """Handlers: the mini-program's door."""
 
 from producers.web import models
-from producers.web.answer import Answer
 from producers.web.call import Call
 from producers.web.handlers.permits import collected
+from producers.web.http.answer import Answer
 
 
 async def log_in(call: Call) -> Answer:

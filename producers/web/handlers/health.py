@@ -1,8 +1,8 @@
 """Handlers: health, and the documents."""
 
-from producers.web.answer import Answer
 from producers.web.call import Call
-from producers.web.media import HTML
+from producers.web.http.answer import Answer
+from producers.web.http.media import HTML
 from producers.web.models import Health
 
 

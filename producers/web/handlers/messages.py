@@ -2,12 +2,12 @@
 
 from datetime import timedelta
 
+from producers.broadcasts.messages import MessageStatus
 from producers.errors import NotFoundError
-from producers.messages import MessageStatus
-from producers.web.answer import Answer
 from producers.web.call import Call
-from producers.web.idempotency import inner_key
+from producers.web.http.answer import Answer
 from producers.web.models import NewMessage, Posted
+from producers.web.traffic.idempotency import inner_key
 
 
 async def post_message(call: Call) -> Answer:

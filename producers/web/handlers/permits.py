@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from producers.collect import Report
-from producers.web.answer import Answer
+from producers.permits.collect import Report
 from producers.web.call import Call
 from producers.web.handlers.streams import on_stream
+from producers.web.http.answer import Answer
 from producers.web.models import Collected, Refused
 
 _FEW: Final = 20

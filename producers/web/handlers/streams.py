@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Final, ParamSpec, TypeVar
 
 from producers.web.call import Call
-from producers.web.threads import on_thread
+from producers.web.traffic.threads import on_thread
 
 P = ParamSpec("P")
 R = TypeVar("R")

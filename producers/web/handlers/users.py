@@ -1,9 +1,9 @@
 """Handlers: users, and what is to come."""
 
-from producers.web.answer import Answer
 from producers.web.call import Call
+from producers.web.http.answer import Answer
+from producers.web.http.problem import invalid
 from producers.web.models import ForecastQuery, PlanQuery
-from producers.web.problem import invalid
 
 
 async def show_user(call: Call) -> Answer:

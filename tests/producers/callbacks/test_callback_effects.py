@@ -12,13 +12,13 @@ from lane_driver import mark_posting
 from log_lines import recorded
 from wechat_pushes import CHANGE, NOW_S, POPUP, SENT, Desk, Request, choice, push, sent
 
-from producers.audit import Auditor
 from producers.broadcasts import Broadcasts
-from producers.collect import Collector
-from producers.spec import Spec
+from producers.broadcasts.spec import Spec
+from producers.care.audit import Auditor
+from producers.permits.collect import Collector
 from producers.words import Outcome
-from workers.recover import Recoverer
-from workers.take import Taker
+from workers.duties.recover import Recoverer
+from workers.sending.take import Taker
 
 TEMPLATE = "T" * 43
 

@@ -8,11 +8,11 @@ import pytest
 from aiohttp import ClientSession, web
 from wechat_pushes import AES_KEY, APPID, CHANGE, POPUP, TOKEN, Desk, choice
 
-from producers import keys
 from producers.errors import ForgedError, InvalidInputError, StoreUnavailableError
 from producers.sandbox import Sandbox, SandboxConfig
-from producers.sandbox.envelope import sign
+from producers.sandbox.pushes.envelope import sign
 from producers.settings import Settings
+from producers.store import keys
 
 
 class Door:

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wechat_pushes import AES_KEY, APPID, POPUP, TOKEN, Desk, Request, choice, push
 
-from producers import keys
 from producers.callbacks.bodies import parse
 from producers.callbacks.crypto import sign
 from producers.callbacks.envelope import Opened, open_push
 from producers.callbacks.pushes import read
 from producers.errors import ForgedError, InvalidInputError
 from producers.settings import AppSettings
+from producers.store import keys
 
 APP = AppSettings.model_validate(
     {"appid": APPID, "secret": "s", "callback_token": TOKEN, "callback_aes_key": AES_KEY}

@@ -10,12 +10,12 @@ import redis
 from log_lines import recorded
 from wechat_pushes import CHANGE, NOW_S, POPUP, SENT, Desk, Request, choice, push, sent
 
-from producers import keys
 from producers.callbacks.callbacks import Callbacks
 from producers.callbacks.effects import Effects
 from producers.errors import ForgedError, InvalidInputError, StoreUnavailableError, UnknownAppError
-from producers.link import opened
-from producers.receipts import Receipts
+from producers.local.chaos.link import opened
+from producers.recipients.receipts import Receipts
+from producers.store import keys
 
 
 def accepts(count: int, start: int = 0) -> list[Request]:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from wechat_pushes import APPID, CHANGE, NOW_S, POPUP, SENT, TOKEN, Desk, choice, push, sent
 
-from producers import keys
-from producers.audit import Auditor
+from producers.care.audit import Auditor
+from producers.store import keys
 
 ROOT = Path(__file__).resolve().parents[3]
 WORK = """

@@ -12,7 +12,7 @@ from producers.callbacks.bodies import parse
 from producers.callbacks.envelope import echo, open_push
 from producers.callbacks.pushes import Happening, Push
 from producers.errors import ForgedError, InvalidInputError
-from producers.sandbox.envelope import encrypt
+from producers.sandbox.pushes.envelope import encrypt
 from producers.settings import AppSettings
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sandbox_client import SUBSCRIBE, Opener, WeChat
 
-from producers.sandbox.arrivals import Arrivals
+from producers.sandbox.memory.arrivals import Arrivals
 
 
 async def test_received_messages_are_shown(open_wechat: Opener) -> None:

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from sandbox_client import APPID, Opener, WeChat
 
 from producers.sandbox import Callback
-from producers.sandbox.envelope import encrypt, sign
-from producers.sandbox.events import Event, write_push
+from producers.sandbox.pushes.envelope import encrypt, sign
+from producers.sandbox.pushes.events import Event, write_push
 
 AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from web_house import BROADCASTS, PERMITS, Caller, House
 
-from producers.api_keys import Scope
-from producers.web.route import PARAMETERS, Open, Route
+from producers.access.api_keys import Scope
 from producers.web.routes import TABLE
+from producers.web.routing.route import PARAMETERS, Open, Route
 
 KEYED = [route for route in TABLE if isinstance(route.access, Scope)]
 OPEN = [route for route in TABLE if isinstance(route.access, Open)]

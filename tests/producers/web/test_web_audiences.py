@@ -6,8 +6,8 @@ from urllib.parse import quote
 import pytest
 from web_house import Caller
 
-from producers.web.openapi import document
 from producers.web.routes import TABLE
+from producers.web.routing.openapi import document
 
 VIP = "/v1/apps/shop/audiences/vip"
 FAULT = "no openid: 1-64 letters, digits, _ or -"

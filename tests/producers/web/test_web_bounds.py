@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from web_house import APPS, TEMPLATE, Caller, House
 
-from producers.door import Tickets
+from producers.access.door import Tickets
 from producers.sandbox import Callback, SandboxConfig
-from producers.sandbox.events import Event, write_push
-from producers.sandbox_thread import SandboxThread
+from producers.sandbox.pushes.events import Event, write_push
+from producers.sandbox.thread import SandboxThread
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -13,7 +13,7 @@ import pytest
 from log_lines import recorded
 from web_house import HOST, PERMITS, Caller, House, Wire
 
-from producers.web import connection
+from producers.web.http import connection
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
 CHUNKED = "Transfer-Encoding: chunked"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from web_house import BROADCASTS, PERMITS, Caller, House
 
-from producers.web.openapi import document
-from producers.web.page import page
-from producers.web.problem import TITLES
+from producers.web.http.problem import TITLES
 from producers.web.routes import TABLE
+from producers.web.routing.openapi import document
+from producers.web.routing.page import page
 
 DOCUMENT = document(TABLE)
 

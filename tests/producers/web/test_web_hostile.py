@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from web_house import APPS, PERMITS, TEMPLATE, Caller, Got, House
 
-from producers.door import Tickets
+from producers.access.door import Tickets
 from producers.sandbox import Callback
-from producers.sandbox.events import Event, write_push
+from producers.sandbox.pushes.events import Event, write_push
 
 CALLBACK_TOKEN = "callbacktoken"
 AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"

@@ -6,8 +6,8 @@ import pytest
 from log_lines import recorded
 from web_house import PERMITS, House
 
-from producers import line_quota
-from producers.line_quota import MOST, LineQuota
+from producers.logs import line_quota
+from producers.logs.line_quota import MOST, LineQuota
 
 ASKED = 60
 

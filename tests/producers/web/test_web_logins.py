@@ -12,7 +12,7 @@ import pytest
 from web_house import APPS, Caller, House
 
 from producers.sandbox import SandboxConfig
-from producers.sandbox_thread import SandboxThread
+from producers.sandbox.thread import SandboxThread
 
 pytestmark = pytest.mark.timeout(120)
 

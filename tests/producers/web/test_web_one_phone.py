@@ -17,9 +17,9 @@ from typing import Any, Final
 import pytest
 from cli_runs import command, variables
 
-from producers import keys
+from producers.access.tickets import Tickets
 from producers.settings import Settings
-from producers.tickets import Tickets
+from producers.store import keys
 
 ATTACK_S: Final = float(os.environ.get("ONE_PHONE_S", "15"))
 """How long the attack lasts; 150 is the attack that once stopped Redis."""

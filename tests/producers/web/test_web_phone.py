@@ -12,10 +12,10 @@ import pytest
 from log_lines import recorded
 from web_house import APPS, TEMPLATE, Caller, House
 
-from producers import keys
 from producers.sandbox import Callback, SandboxConfig
-from producers.sandbox.events import Event, write_push
-from producers.sandbox_thread import SandboxThread
+from producers.sandbox.pushes.events import Event, write_push
+from producers.sandbox.thread import SandboxThread
+from producers.store import keys
 
 LOGIN = "/v1/apps/shop/login"
 COLLECT = "/v1/apps/shop/collect"

@@ -9,9 +9,9 @@ import pytest
 from log_lines import recorded
 from web_house import BROADCASTS, PERMITS, TEMPLATE, Caller, House, opened
 
-from producers import keys
-from producers.link import opened as link_to
+from producers.local.chaos.link import opened as link_to
 from producers.settings import Settings
+from producers.store import keys
 
 VIP = "/v1/apps/shop/audiences/vip"
 

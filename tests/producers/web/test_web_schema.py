@@ -15,10 +15,10 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from web_house import APPS, Caller, House, opened
 
 from producers.sandbox import SandboxConfig
-from producers.sandbox_thread import SandboxThread
+from producers.sandbox.thread import SandboxThread
 from producers.settings import Settings
-from producers.web.openapi import document
 from producers.web.routes import TABLE
+from producers.web.routing.openapi import document
 
 pytestmark = pytest.mark.timeout(120)
 

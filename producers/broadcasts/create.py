@@ -1,0 +1,171 @@
+"""Broadcasts: one message to one audience, created once.
+
+If the process dies in the middle of a create, the keeper finds what was stored and goes on, or the
+same call with the same key does.
+"""
+
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+
+from producers import logs
+from producers.audiences import Audiences
+from producers.broadcasts.lifecycle import Lifecycle
+from producers.broadcasts.spec import MAX_LIFE, Spec
+from producers.broadcasts.split import Splitter
+from producers.errors import IdempotencyConflictError, InvalidInputError
+from producers.logs.events import BroadcastCreated
+from producers.settings import Settings, ms
+from producers.store import Client, keys, scripts
+from producers.store.connection import now_ms
+from producers.store.retry import repeat, repeat_all
+from producers.words import State
+
+_KEY_TTL: Final = timedelta(days=7)
+_SMALL: Final = 10_000
+"""An audience up to so many is split by its creator at once; larger ones by a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The answer to a create: the id, and whether the key had created it before."""
+
+    id: str
+    known: bool
+
+
+def check_key(key: str) -> None:
+    """Say whether it may be an idempotency key, or '' for none.
+
+    Raises:
+        InvalidInputError: it may not.
+    """
+    if not isinstance(key, str):
+        raise InvalidInputError([f"key: a text, not {type(key).__name__}"])
+    if key and not (len(key) <= 128 and key.isascii() and key.isprintable() and " " not in key):
+        raise InvalidInputError(["key: 1-128 visible ASCII characters without blanks"])
+
+
+class Broadcasts(Lifecycle):
+    """Creates broadcasts, moves them (`Lifecycle`) and looks at them (`Register`).
+
+    Safe to share between threads.
+    """
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        super().__init__(client, settings)
+        self._audiences = Audiences(client, settings)
+        self._splitter = Splitter(client, settings)
+        self._create = client.register_script(scripts.source(__package__, "create"))
+
+    def create(self, spec: Spec, key: str = "") -> Created:
+        """Store a broadcast and set it running.
+
+        Args:
+            spec: what is sent to whom (see `Spec.checked`).
+            key: idempotency key, 1-128 visible characters; the same key with the same content
+                gives the same broadcast for 7 days. Without one, each call is a new broadcast.
+
+        Raises:
+            UnknownAppError: no such app.
+            NotFoundError: no such audience.
+            InvalidInputError: the key is not one.
+            IdempotencyConflictError: the key was used with other content.
+            StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
+        """
+        check_key(key)
+        size = self._audiences.count(spec.app, spec.audience)
+        broadcast = self._claim_id(spec, key)
+        created = self._store(broadcast, spec, size)
+        if size <= _SMALL:
+            for lane in range(self._settings.lanes):
+                self._splitter.fill(broadcast, lane)
+        else:
+            self._ask_for_split(broadcast)
+        return Created(broadcast, known=not created)
+
+    def open_carrier(self, carrier: str, spec: Spec, lane: int, *, delivers: bool) -> None:
+        """Store what carries single messages (see `messages`), unless it is there.
+
+        Args:
+            carrier: its id.
+            spec: without content.
+            lane: of its first message, where its canary begins.
+            delivers: WeChat is known to deliver the template: it needs no canary.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer; the same call goes on.
+        """
+        self._store(carrier, spec, 0, "canary_lane", lane, "open", int(delivers))
+
+    def _store(self, broadcast: str, spec: Spec, size: int, *more: str | int) -> bool:
+        """List a broadcast, write it at its home and bring it to the lanes; say if it is new."""
+        at_ms = repeat("asking the time", partial(now_ms, self._client))
+        for index in (keys.active(spec.app), keys.history(spec.app)):
+            listed = partial(self._client.zadd, index, {broadcast: at_ms}, nx=True)
+            repeat("listing the broadcast", listed)
+
+        # as long as any outcome may live, so that forgetting a user finds it: the first outcome is
+        # written up to a whole life after this
+        listed_ms = self.ttl_ms + ms(MAX_LIFE)
+
+        def trim(pipeline: Any) -> None:
+            pipeline.zremrangebyscore(keys.history(spec.app), "-inf", at_ms - listed_ms)
+            pipeline.pexpire(keys.history(spec.app), listed_ms)
+            pipeline.zadd(keys.APPS, {spec.app: at_ms})
+            pipeline.zremrangebyscore(keys.APPS, "-inf", at_ms - listed_ms)
+            pipeline.pexpire(keys.APPS, listed_ms)
+
+        repeat_all("trimming the history", self._client, trim)
+        fields: list[str | int] = [
+            "spec",
+            spec.to_json(),
+            "app",
+            spec.app,
+            "state",
+            State.RUNNING,
+            "generation",
+            1,
+            "audience_size",
+            size,
+            "expires_in_ms",
+            spec.expires_in_ms,
+            "canary_lane",
+            self.home_lane(broadcast),
+            *more,  # a field that comes twice is what it is last
+        ]
+        created, *_ = repeat(
+            "creating the broadcast",
+            lambda: self._create(
+                keys=[keys.home(self.home_lane(broadcast), broadcast)],
+                args=[self.ttl_ms, "", *fields],
+            ),
+        )
+        self.adopt(broadcast)
+        if created:
+            logs.emit(
+                BroadcastCreated(
+                    spec.app, broadcast, spec.channel, spec.template_id, spec.audience, size
+                )
+            )
+        return bool(created)
+
+    def _claim_id(self, spec: Spec, key: str) -> str:
+        """Return a new id, or the one that the key claimed before."""
+        broadcast = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
+        if not key:
+            return broadcast
+        mine = f"{broadcast} {spec.digest()}"
+        held = repeat(
+            "claiming the key",
+            lambda: self._client.set(
+                keys.idempotency(spec.app, key), mine, nx=True, get=True, px=ms(_KEY_TTL)
+            ),
+        )
+        known, digest = (held or mine).split(" ")
+        if digest != spec.digest():
+            raise IdempotencyConflictError(key, known)
+        return str(known)

@@ -1,0 +1,289 @@
+"""The lifecycle of a broadcast: its moves, brought from its home to every lane.
+
+Home and lanes. A broadcast's spec, state and generation stand at its home; each lane has a copy of
+the state and its own counts. A move changes the home first, then every lane adopts the newer
+generation; whoever makes the move does both, and the keeper repeats the second until all agree.
+So a process that dies in between delays a move by a second and loses nothing.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+import redis
+
+from producers import logs
+from producers.broadcasts import carriers
+from producers.broadcasts.jobs import Jobs
+from producers.broadcasts.spec import Spec
+from producers.broadcasts.status import Register
+from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
+from producers.logs.events import BroadcastMoved
+from producers.settings import Settings, kept_rate, rate_faults
+from producers.store import Client, keys, scripts
+from producers.store.retry import repeat
+from producers.words import ENDED, State
+
+_VERBS: Final = {"rate": "change the rate of"}
+"""How a move that is no verb is said."""
+
+_UNLIMITED_WINDOW: Final = 10_000
+"""Messages queued ahead per second of window when no rate is set."""
+
+RESTORED: Final = "redis may be an old backup"
+"""Reason of a pause after Redis came back from a gap of more than ten minutes."""
+
+
+class Lifecycle(Register):
+    """Moves broadcasts through their states. Safe to share between threads."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        super().__init__(client, settings)
+        self._jobs = Jobs(client)
+        self._move = client.register_script(scripts.source(__package__, "move"))
+        self._adopt = client.register_script(scripts.source(__package__, "adopt"))
+        self._sweep = client.register_script(scripts.source(__package__, "sweep"))
+
+    def pause(self, broadcast: str, reason: str = "asked for", errcode: int = 0) -> State:
+        """Stop sending; what is in flight is settled. `resume` goes on where it stopped.
+
+        Raises:
+            NotFoundError, IllegalMoveError, StoreUnavailableError.
+        """
+        return self.move(broadcast, "pause", reason, errcode)
+
+    def resume(self, broadcast: str, *, after_restore: bool = False) -> State:
+        """Go on sending a paused broadcast; raises as `pause`.
+
+        Args:
+            broadcast: its id.
+            after_restore: needed when it was paused because Redis may have been restored from an
+                old backup: whoever was sent to since then may be sent to again.
+        """
+        if self._home(broadcast).get("reason") == RESTORED and not after_restore:
+            raise IllegalMoveError(
+                broadcast, f"paused ({RESTORED}); look, then resume --after-restore", "resume"
+            )
+        state = self.move(broadcast, "resume")
+        for sibling in self.siblings(broadcast):
+            if self._home(sibling).get("errcode"):  # it was stopped for the same template
+                with contextlib.suppress(IllegalMoveError):
+                    self.move(sibling, "resume")
+        self._ask_for_split(broadcast)
+        return state
+
+    def siblings(self, broadcast: str) -> Iterator[str]:
+        """Yield the other carriers of a carrier's day and template, the first of them first.
+
+        Raises:
+            NotFoundError, StoreUnavailableError.
+        """
+        if not keys.is_carrier(broadcast):
+            return
+        for carrier in carriers.of_a_day(broadcast, Spec.from_json(self._home(broadcast)["spec"])):
+            if not self._exists(carrier):
+                return  # they are opened in their order
+            if carrier != broadcast:
+                yield carrier
+
+    def _exists(self, broadcast: str) -> bool:
+        key = keys.home(self.home_lane(broadcast), broadcast)
+        return bool(repeat("reading the broadcast", lambda: self._client.exists(key)))
+
+    def cancel(self, broadcast: str) -> State:
+        """End a broadcast; whoever was not sent to is `cancelled`. Raises as `pause`."""
+        state = self.move(broadcast, "cancel", "asked for")
+        self._ask_for_split(broadcast)  # counts what was never split
+        return state
+
+    def rate(self, broadcast: str) -> float:
+        """Return how many sends per second a broadcast may have; 0 = the app's rate alone.
+
+        Raises:
+            NotFoundError, StoreUnavailableError.
+        """
+        home = self._home(broadcast)
+        return _rate(home, Spec.from_json(home["spec"]))
+
+    def set_rate(self, broadcast: str, rate: float) -> State:
+        """Change how fast a broadcast is sent; workers follow within a second.
+
+        Args:
+            broadcast: its id.
+            rate: sends per second within the app's rate; 0 = the app's alone.
+
+        Raises:
+            InvalidInputError: it is no rate.
+            NotFoundError, IllegalMoveError (it has ended), StoreUnavailableError.
+        """
+        faults = rate_faults(rate)
+        if faults:
+            raise InvalidInputError(faults)
+        return self.move(broadcast, "rate", f"{rate:g} per second", rate=rate)
+
+    def move(
+        self,
+        broadcast: str,
+        move: str,
+        reason: str = "",
+        errcode: int = 0,
+        rate: float = 0,
+        known: str = "",
+    ) -> State:
+        """Make one move of a broadcast (see move.lua) and bring it to every lane.
+
+        Raises:
+            NotFoundError: no such broadcast.
+            IllegalMoveError: its state does not allow the move; it says the state.
+            StoreUnavailableError: Redis did not answer; the move may have been made.
+        """
+        token = scripts.new_token()
+        total = self.status(broadcast).total if move == "finish" else ""
+        moved, state, generation = repeat(
+            f"moving the broadcast ({move})",
+            lambda: self._move(
+                keys=[keys.home(self.home_lane(broadcast), broadcast)],
+                args=[token, "", move, reason, errcode or "", total, self.ttl_ms, rate, known],
+            ),
+        )
+        if moved == -1:
+            raise NotFoundError(f"no broadcast {broadcast}")
+        if moved == 0:
+            raise IllegalMoveError(broadcast, state, _VERBS.get(move, move))
+        app = self.adopt(broadcast)
+        logs.emit(BroadcastMoved(app, broadcast, move, state, generation, reason, errcode))
+        return State(state)
+
+    def adopt(self, broadcast: str) -> str:
+        """Bring the home's generation to every lane; repeating it changes nothing.
+
+        Returns:
+            The broadcast's app.
+
+        Raises:
+            NotFoundError: no such broadcast.
+            StoreUnavailableError: Redis did not answer.
+        """
+        home = self._home(broadcast)
+        spec = Spec.from_json(home["spec"])
+        for lane in range(self._settings.lanes):
+            self._adopt_in(lane, broadcast, home, spec)
+        return spec.app
+
+    def _adopt_in(self, lane: int, broadcast: str, home: dict[str, str], spec: Spec) -> None:
+        app, settings = spec.app, self._settings
+        rate, carries = _rate(home, spec), keys.is_carrier(broadcast)
+        first_copy: list[str | int | float] = [
+            "app",
+            app,
+            "channel",
+            spec.channel,
+            "template",
+            spec.template_id,
+            "audience",
+            spec.audience,
+            "priority",
+            int(spec.priority),
+            "cursor",
+            0,
+            "split",
+            "mail" if carries else "",
+            "total",
+            0,
+            "done",
+            0,
+            "error_window",
+            0 if carries else settings.error_window,  # messages have their content each
+            "error_share",
+            settings.error_budget,
+            "open",
+            int(home.get("open", 0)),
+            "canary",
+            settings.canary if lane == int(home["canary_lane"]) else 0,
+        ]
+        script_keys = [
+            keys.lane_broadcast(lane, broadcast),
+            keys.queue(lane, broadcast),
+            keys.delayed(lane, broadcast),
+            keys.flight(lane, broadcast),
+            keys.tries(lane, broadcast),
+            keys.ring(lane, app),
+            keys.priority_ring(lane, app),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+            keys.sending(lane, app),
+        ]
+        args = [
+            "",
+            "",
+            broadcast,
+            home["generation"],
+            home["state"],
+            home.get("drop", ""),
+            self.ttl_ms,
+            keys.WAKE,
+            keys.lane_prefix(lane),
+            rate,
+            self._window(app, rate),
+            home.get("errcode") or 0,
+            home.get("state_generation", home["generation"]),
+            *first_copy,
+        ]
+        adopted = repeat("adopting a move", lambda: self._adopt(keys=script_keys, args=args))
+        if adopted[2]:
+            self._sweep_in(lane, broadcast, app)
+
+    def _sweep_in(self, lane: int, broadcast: str, app: str) -> None:
+        """Settle what a dropped broadcast leaves in a lane, a page at a time."""
+        script_keys = [
+            keys.lane_broadcast(lane, broadcast),
+            keys.flight(lane, broadcast),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+            keys.sending(lane, app),
+        ]
+        cursor, prefix = "0", keys.lane_prefix(lane)
+        while True:
+            args = ["", "", broadcast, prefix, self.ttl_ms, cursor]
+            call = partial(self._sweep, keys=script_keys, args=args)
+            cursor, *_ = repeat("sweeping a dropped broadcast", call)
+            if cursor == "0":
+                return
+
+    def _window(self, app: str, own_rate: float) -> int:
+        """Return how many messages a lane queues ahead: about one second of sending."""
+        seconds = self._settings.window.total_seconds()
+        rates = [rate for rate in (own_rate, self._settings.app(app).rate_per_second) if rate]
+        rate = min(rates, default=_UNLIMITED_WINDOW)
+        return max(100, round(rate * seconds / self._settings.lanes))
+
+    def finish(self, broadcast: str) -> bool:
+        """Finish a broadcast whose recipients all have an outcome; else do nothing.
+
+        Returns:
+            Whether it has ended and nothing more will change.
+
+        Raises:
+            NotFoundError: no such broadcast.
+        """
+        status = self.status(broadcast)
+        if not status.complete:
+            return False
+        if status.state not in ENDED:
+            try:
+                self.move(broadcast, "finish")
+            except IllegalMoveError:  # somebody was faster
+                return self.status(broadcast).state in ENDED
+        return True
+
+    def _ask_for_split(self, broadcast: str) -> None:
+        try:
+            self._jobs.split(broadcast)
+        except redis.RedisError:
+            return  # an edge: the keeper splits within a second
+
+
+def _rate(home: dict[str, str], spec: Spec) -> float:
+    """Return the rate that a broadcast has now: as created, or as it was changed since."""
+    return kept_rate(float(home["rate"])) if "rate" in home else spec.rate

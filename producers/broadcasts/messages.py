@@ -1,0 +1,290 @@
+"""Single messages: one user, one message, now.
+
+A message of its own travels as a broadcast's recipient does: same queue, same claim, same limiter,
+same settle, before all broadcasts. What carries it is a *carrier*: a broadcast without an audience,
+one per app, channel, template and day, whose id begins with ``m``. A carrier holds one message per
+user at most; a user's second one of that template and day goes to the second carrier. So a message
+costs Redis a queue entry, its content until it has an outcome, and the outcome.
+
+I7 holds for carriers: until WeChat delivers one message of the template, K at a time are at risk,
+first where the first message lies; K template errors in a row (40037, …), or K users refused in a
+row before any delivery, pause the day's carriers of the template, so that nothing is burnt and
+nothing goes before everybody in vain. What waits then waits until an operator resumes or the
+carrier ends, and a post is refused. A refusal of one user, and what WeChat says of one message's
+content, stop nothing. The next day's carrier begins anew: open, if the last one delivered; with a
+canary, if it did not.
+
+If the process dies before the answer, nobody knows whether the message was posted; the same call
+with the same key says so, and posts it if it was not.
+"""
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+
+from producers import logs
+from producers.broadcasts import Broadcasts
+from producers.broadcasts.carriers import DAY_MS, MOST, carrier_id
+from producers.broadcasts.create import check_key
+from producers.broadcasts.outcomes import Recorded
+from producers.broadcasts.spec import Spec
+from producers.errors import (
+    IdempotencyConflictError,
+    InvalidInputError,
+    MessagesStoppedError,
+    NotFoundError,
+    TooManyMessagesError,
+)
+from producers.logs.events import MessagePosted
+from producers.openid import check_openid
+from producers.settings import Settings, ms
+from producers.store import Client, keys, scripts
+from producers.store.connection import now_ms
+from producers.store.retry import repeat, repeat_all
+from producers.words import Channel
+
+MAX_LIFE: Final = timedelta(days=1)
+_GRACE_MS: Final = DAY_MS + 3_600_000
+"""A carrier ends so long after its day: then each of its messages has ended."""
+
+_KEY_TTL: Final = timedelta(days=1)
+_TOKEN_TTL: Final = timedelta(minutes=10)
+"""A call without a key repeats itself for seconds."""
+
+_ITEM: Final = 3
+"""Where post.lua's arguments name the recipient."""
+
+_CLOCK_S: Final = 60.0
+"""How long the server's clock is known without asking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The answer to a post: the id, and whether the key had posted it before."""
+
+    id: str
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStatus:
+    """What became of a single message.
+
+    Attributes:
+        id, app, channel, template_id, openid: what it is.
+        state: waiting, in_flight or ended.
+        outcome: once it has ended (see `Outcome`), else ''.
+        errcode: WeChat's, 0 when there is none.
+    """
+
+    id: str
+    app: str
+    channel: Channel
+    template_id: str
+    openid: str
+    state: str
+    outcome: str
+    errcode: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the status as JSON-ready fields."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Messages:
+    """Posts single messages. Safe to share between threads."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._broadcasts = Broadcasts(client, settings)
+        self._post = client.register_script(scripts.source(__package__, "post"))
+        self._server_ahead_ms = 0.0
+        self._asked_at = float("-inf")
+        self._opened: dict[tuple[str, str, str, int], int] = {}
+        self._full: set[tuple[str, str, str, int, str]] = set()
+
+    def post(
+        self,
+        *,
+        app: str,
+        channel: str,
+        template_id: str,
+        openid: str,
+        data: object,
+        expires_in: timedelta = timedelta(hours=1),
+        key: str = "",
+        **content: Any,
+    ) -> Posted:
+        """Post one message to one user.
+
+        Args:
+            app: alias of the app.
+            channel: template or subscribe.
+            template_id: the template.
+            openid: the user.
+            data: as for `Spec.checked`.
+            expires_in: not sent within so long, it is late; 1 s to 1 day.
+            key: idempotency key, 1-128 visible ASCII characters; the same one with the same content
+                to the same user is the same message for a day. Without one, each call posts anew.
+            **content: page, emphasis_keyword, miniprogram_state, lang (see `Spec.checked`).
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: with one sentence for every fault.
+            IdempotencyConflictError: the key was used with other content.
+            TooManyMessagesError: this user was posted `MOST` messages of this template today.
+            MessagesStoppedError: WeChat refuses the template; nothing is posted until an operator
+                resumes its carrier, or the day is over.
+            StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
+        """
+        self._settings.app(app)
+        check_key(key)
+        check_openid(openid)
+        if expires_in > MAX_LIFE:
+            raise InvalidInputError(["expires_in: between 1 second and 1 day"])
+        spec = Spec.checked(
+            app=app,
+            channel=channel,
+            template_id=template_id,
+            audience="",
+            data=data,
+            expires_in=expires_in,
+            priority=True,
+            **content,
+        )
+        lane, _, item = keys.place_of(openid, self._settings)
+        arguments = [
+            "",
+            "",
+            keys.lane_prefix(lane),
+            item,
+            spec.payload(),
+            spec.expires_in_ms,
+            self._broadcasts.ttl_ms,
+            ms(_KEY_TTL if key else _TOKEN_TTL),
+            spec.digest(),
+            app,
+        ]
+        script_keys = [
+            keys.posted(lane, app, _of_user(key, openid) if key else scripts.new_token()),
+        ]
+        status, carrier = self._post_to_carriers(spec, lane, script_keys, arguments)
+        if status == "other":
+            raise IdempotencyConflictError(key, f"{carrier}.{openid}")
+        if status == "new":
+            logs.emit(MessagePosted(app, carrier, openid, spec.channel, template_id))
+        return Posted(f"{carrier}.{openid}", known=status == "known")
+
+    def show(self, message: str) -> MessageStatus:
+        """Return what became of a message.
+
+        Raises:
+            NotFoundError: no such message, or its retention is over, or its user was forgotten.
+            StoreUnavailableError: Redis did not answer.
+        """
+        carrier, _, openid = message.partition(".")
+        if not keys.is_carrier(carrier) or not openid:
+            raise NotFoundError(f"no message {message[:200]}")
+        lane, bucket, item = keys.place_of(openid, self._settings)
+
+        def ask(pipeline: Any) -> None:
+            pipeline.hmget(
+                keys.lane_broadcast(lane, carrier), ["app", "channel", "template", "drop"]
+            )
+            pipeline.hget(keys.outcomes(lane, carrier, bucket), openid)
+            pipeline.hexists(keys.flight(lane, carrier), item)
+            pipeline.hexists(keys.mail(lane, carrier), item)
+
+        copy, outcome, in_flight, waits = repeat_all(
+            "reading the message", self._client, ask, atomic=True
+        )
+        app, channel, template_id, drop = copy
+        if app is None or not (outcome or in_flight or waits):
+            raise NotFoundError(f"no message {message}: it never was, or its retention is over")
+        if not outcome and not in_flight and drop:
+            outcome = drop  # what waited when its carrier was ended
+        recorded = Recorded.read(outcome) if outcome else None
+        return MessageStatus(
+            id=message,
+            app=app,
+            channel=Channel(channel),
+            template_id=template_id,
+            openid=openid,
+            state="ended" if recorded else "in_flight" if in_flight else "waiting",
+            outcome=recorded.outcome if recorded else "",
+            errcode=recorded.errcode if recorded else 0,
+        )
+
+    def _post_to_carriers(
+        self, spec: Spec, lane: int, script_keys: list[str], arguments: list[Any]
+    ) -> tuple[str, str]:
+        """Ask the carriers that there are, and open one more where it needs one."""
+        day = self._server_ms() // DAY_MS
+        of_day = (spec.app, str(spec.channel), spec.template_id, day)
+        known = self._opened.get(of_day, 1)
+        of_user = (*of_day, str(arguments[_ITEM]))
+        if of_user in self._full:  # then only what the key posted before is looked for
+            known = 0
+        for _ in range(3 * MOST):
+            ids = [carrier_id(*of_day, number) for number in range(known)]
+            call = partial(self._post, keys=script_keys, args=[*arguments, *ids])
+            status, carrier, *errcode = repeat("posting a message", call)
+            if status == "absent":
+                before = carrier_id(*of_day[:3], day - 1, 0) if carrier == ids[0] else ids[0]
+                life_ms = (day + 1) * DAY_MS + _GRACE_MS - self._server_ms()
+                empty = replace(spec, data={}, page="", emphasis_keyword="", expires_in_ms=life_ms)
+                self._broadcasts.open_carrier(carrier, empty, lane, delivers=self._delivers(before))
+            elif status == "stopped":
+                reason = self._broadcasts.status(carrier).reason
+                raise MessagesStoppedError(spec.template_id, int(errcode[0]), reason, carrier)
+            elif status == "full" and 0 < known < MOST:
+                known += 1
+            elif status == "full":
+                self._remember_full(of_user)
+                break
+            else:
+                self._remember(of_day, known)
+                return status, carrier
+        raise TooManyMessagesError(spec.template_id, MOST)
+
+    def _delivers(self, carrier: str) -> bool:
+        """Say whether WeChat took a message of a carrier, and nothing stopped it since.
+
+        Then the next carrier of its template needs no canary: it is open from its first message.
+        """
+
+        def ask(pipeline: Any) -> None:
+            pipeline.hget(keys.home(self._broadcasts.home_lane(carrier), carrier), "errcode")
+            for lane in range(self._settings.lanes):
+                pipeline.hget(keys.lane_broadcast(lane, carrier), "o:delivered")
+
+        errcode, *delivered = repeat_all("reading the last carrier", self._client, ask)
+        return (errcode or "0") == "0" and any(int(number or 0) > 0 for number in delivered)
+
+    def _remember(self, of_day: tuple[str, str, str, int], known: int) -> None:
+        if len(self._opened) > 10_000:
+            self._opened.clear()
+        self._opened[of_day] = known
+
+    def _remember_full(self, of_user: tuple[str, str, str, int, str]) -> None:
+        if len(self._full) > 10_000:
+            self._full.clear()
+        self._full.add(of_user)
+
+    def _server_ms(self) -> int:
+        """Return the server's clock, asked once a minute."""
+        now = time.monotonic()
+        if now - self._asked_at > _CLOCK_S:
+            server_ms = repeat("asking the time", partial(now_ms, self._client))
+            self._server_ahead_ms = server_ms - now * 1000
+            self._asked_at = now
+        return round(now * 1000 + self._server_ahead_ms)
+
+
+def _of_user(key: str, openid: str) -> str:
+    """Return what a key is kept by: each user's keys are the user's own, and name nobody."""
+    return hashlib.sha256(f"{openid} {key}".encode()).hexdigest()[:32]

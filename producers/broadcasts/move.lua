@@ -1,0 +1,60 @@
+#!lua flags=allow-oom
+-- move: one step of a broadcast's state at its home, with a new generation.
+--
+-- Guarantee: exactly the moves of the table below (a new rate leaves the state and its reason); the same token again returns the first answer.
+-- If the process dies just after it, the lanes are behind; the keeper, told in the same step, brings the
+-- newer generation. What a lane says of a state that is past moves nothing.
+--
+-- KEYS  1 home  hash  the broadcast: state, generation, reason, errcode, drop, times (and `due`)
+-- ARGV  1 token, 2 now_ms or '', 3 move, 4 reason or '', 5 errcode or '', 6 total (finish) or '',
+--       7 ttl_ms from its end (an ending move), 8 the new rate, sends per second (rate),
+--       9 the generation that the mover knew of, or '': a change of state since then forbids the move
+-- Returns  {1 moved, 0 illegal or -1 unknown broadcast, state now, generation now}
+--@include store/clock
+--@include store/check
+--@include lanes/need
+local LEGAL = {
+  start  = { from = { scheduled = true }, to = 'running' },
+  pause  = { from = { running = true }, to = 'paused' },
+  resume = { from = { paused = true }, to = 'running' },
+  cancel = { from = { scheduled = true, running = true, paused = true }, to = 'cancelled',
+             drop = 'cancelled', ends = true },
+  abort  = { from = { running = true, paused = true }, to = 'aborted', drop = 'cancelled',
+             ends = true },
+  expire = { from = { scheduled = true, running = true, paused = true }, to = 'running',
+             drop = 'late' },
+  rate   = { from = { scheduled = true, running = true, paused = true } },
+  finish = { from = { running = true, paused = true }, to = 'finished', ends = true },
+}
+local has = redis.call('HMGET', KEYS[1], 'state', 'generation', 'move_token', 'drop',
+  'state_generation')
+local state, generation = has[1], tonumber(has[2])
+if not state then return { -1, '', 0 } end
+if has[3] == ARGV[1] then return { 1, state, generation } end
+local rule = LEGAL[ARGV[3]] or refuse('move', ARGV[3])
+if not generation or #ARGV < 7 or not rule.to and not ARGV[8] then refuse('generation or arguments', has[2]) end
+if rule.ends then whole('ttl_ms', ARGV[7], 1, 2 ^ 42) end
+local known = tonumber(ARGV[9] or '')
+local outdated = known and known < num(has[5])
+if outdated or not rule.from[state] or (ARGV[3] == 'expire' and has[4] == 'late') then
+  return { 0, state, generation }
+end
+-- a paused one finishes only when nothing is left of it; the caller has just seen that
+redis.call('HSET', KEYS[1], 'generation', generation + 1, 'move_token', ARGV[1],
+  ARGV[3] .. '_at_ms', now)
+if rule.to then
+  redis.call('HSET', KEYS[1], 'state', rule.to, 'reason', ARGV[4], 'errcode', ARGV[5],
+    'state_generation', generation + 1)
+else
+  redis.call('HSET', KEYS[1], 'rate', ARGV[8])
+  redis.call('HSETNX', KEYS[1], 'state_generation', generation)  -- the state is as old as that, or older
+end
+if rule.drop then redis.call('HSET', KEYS[1], 'drop', rule.drop) end
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[6]) end
+if rule.ends then
+  redis.call('HSET', KEYS[1], 'ended_at_ms', now)
+  redis.call('PEXPIRE', KEYS[1], ARGV[7])
+end
+local prefix, id = string.match(KEYS[1], '^(.*:)home:(.*)$')
+need(prefix, id .. ' home', now)
+return { 1, rule.to or state, generation + 1 }

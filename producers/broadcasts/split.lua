@@ -1,0 +1,80 @@
+-- split: move whole buckets of an audience into a broadcast's queue, up to the window.
+--
+-- Guarantee: each bucket is read whole and once, and the cursor moves in the same step, so no
+-- recipient comes twice and none is left out, whatever changes meanwhile. A lost reply is
+-- harmless: the cursor has moved, and the next call with the old one is told so. A broadcast that
+-- was cancelled or is late only counts what is left.
+--
+-- KEYS  1 lane    hash  the lane's copy of the broadcast
+--       2 queue   list  bucket:openid
+--       (found by KEYS 1: recipients:ID, bitmap, the buckets that had members; the rings of its app)
+--       then the audience's buckets, sets, in ascending order from the cursor on
+-- ARGV  1 broadcast id, 2 expected cursor (next bucket), 3 1 when these are the last buckets,
+--       4 lane prefix, then the bucket number of each set
+-- Returns  {status, cursor, pushed or counted, queue length}; status 1 did a step, 0 the cursor
+--       is elsewhere, -1 not running, 2 all split, 3 the window is full
+--@include store/check
+--@include lanes/ring
+--@include lanes/need
+local lane, queue = KEYS[1], KEYS[2]
+local recipients = string.gsub(lane, ':lane:', ':recipients:', 1)
+local id, expected, last, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local has = redis.call('HMGET', lane, 'state', 'drop', 'cursor', 'split', 'window', 'verdict',
+  'app', 'priority')
+local cursor, drop = has[3], has[2]
+local queued = redis.call('LLEN', queue)
+typed('string', recipients)
+for key = 3, #KEYS do
+  whole('bucket', ARGV[key + 2], 0, 2 ^ 20)
+  typed('set', KEYS[key])
+end
+local carries = has[4] == 'mail' and (not drop or drop == '')  -- filled by post.lua
+if has[4] == 'done' or carries then return { 2, cursor, 0, queued } end
+if cursor ~= expected then return { 0, cursor, 0, queued } end
+local counting = drop and drop ~= ''
+if not counting and (has[1] ~= 'running' or has[6] and has[6] ~= '') then
+  return { -1, cursor, 0, queued }
+end
+rings_are_sound(prefix, has[7])
+local room = whole('window', has[5], 0, 2 ^ 42) - queued
+if not counting and room <= 0 then return { 3, cursor, 0, queued } end
+
+local moved, reached = 0, 0
+for key = 3, #KEYS do
+  local bucket = ARGV[key + 2]
+  if counting then
+    moved = moved + redis.call('SCARD', KEYS[key])
+  else
+    local openids = redis.call('SMEMBERS', KEYS[key])
+    local members = #openids
+    for i = 1, members do openids[i] = bucket .. ':' .. openids[i] end
+    for from = 1, members, 5000 do
+      redis.call('RPUSH', queue, unpack(openids, from, math.min(from + 4999, members)))
+    end
+    if members > 0 then redis.call('SETBIT', recipients, bucket, 1) end
+    moved = moved + members
+  end
+  cursor = bucket + 1
+  reached = key
+  if not counting and moved >= room then break end
+end
+bump(lane, 'total', moved)
+if reached == #KEYS or #KEYS == 2 then
+  if last == '1' then
+    redis.call('HSET', lane, 'split', 'done')
+    need(prefix, id, 0)
+  end
+end
+redis.call('HSET', lane, 'cursor', cursor)
+if counting then
+  if moved > 0 then
+    bump(lane, 'o:' .. drop, moved)
+    bump(lane, 'done', moved)
+  end
+elseif moved > 0 then
+  redis.call('PEXPIRE', queue, 2592000000)
+  -- a week longer than this copy, for its first outcome may be written at the end of its life
+  redis.call('PEXPIRE', recipients, math.max(redis.call('PTTL', lane), 0) + 604800000)
+  if join_ring(prefix, has[7], id, has[8]) or queued == 0 then wake(prefix, has[7]) end
+end
+return { 1, cursor, moved, queued + moved }

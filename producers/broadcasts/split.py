@@ -1,0 +1,67 @@
+"""Splitting: from an audience to one message per openid, a window at a time.
+
+A step moves whole buckets into the broadcast's queue and the cursor with them, in one script, and
+returns when the window is full; it never waits. Memory stays flat whatever the audience's size.
+If the process dies before a step nothing has moved; after it, the cursor has, and the next step
+goes on from there.
+"""
+
+from functools import partial
+from typing import Final
+
+from producers.settings import Settings
+from producers.store import Client, keys, scripts
+from producers.store.buckets import filled_buckets
+from producers.store.retry import repeat
+
+_BUCKETS: Final = 256
+"""Buckets offered to one script run."""
+
+
+class Splitter:
+    """Fills the windows of broadcasts. Safe to share between threads."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._script = client.register_script(scripts.source(__package__, "split"))
+
+    def fill(self, broadcast: str, lane: int) -> int:
+        """Split until the lane's window is full or all of it is split.
+
+        A broadcast that was cancelled or is late only counts what is left.
+
+        Returns:
+            How many recipients were moved or counted.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
+        moved: int = 0
+        lane_key = keys.lane_broadcast(lane, broadcast)
+        has = repeat(
+            "reading the split cursor",
+            lambda: self._client.hmget(lane_key, ["app", "audience", "cursor", "split"]),
+        )
+        app, audience, cursor, split = has
+        if app is None or split == "done":
+            return 0
+        buckets = filled_buckets(self._client, lane, app, audience, int(cursor))
+        while True:
+            offered, rest = buckets[:_BUCKETS], buckets[_BUCKETS:]
+            script_keys = [
+                lane_key,
+                keys.queue(lane, broadcast),
+                *(keys.audience(lane, app, audience, bucket) for bucket in offered),
+            ]
+            args = [broadcast, cursor, "" if rest else "1", keys.lane_prefix(lane), *offered]
+            status, cursor, pushed, _ = repeat(
+                "splitting", partial(self._script, keys=script_keys, args=args)
+            )
+            if status != 1:
+                return moved
+            moved += pushed
+            done = int(cursor)
+            if not rest and (not offered or done > offered[-1]):
+                return moved
+            buckets = [bucket for bucket in offered if bucket >= done] + rest

@@ -1,0 +1,317 @@
+"""Status: what a broadcast is doing, read from its home and summed over its lanes."""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from producers.broadcasts.pace import Pace, Progress, measure
+from producers.broadcasts.spec import MAX_LIFE, Spec
+from producers.errors import InvalidInputError, NotFoundError
+from producers.settings import Settings, ms
+from producers.store import Client, keys
+from producers.store.connection import ms_of
+from producers.store.retry import repeat, repeat_all
+from producers.words import ENDED, Outcome, State
+
+MOST: Final = 1000
+"""Broadcasts on one page of a list."""
+
+_CURSOR: Final = re.compile(r"([0-9]{1,16})\.([0-9a-z]{1,64})")
+_NO_SEND: Final = (Outcome.NO_PERMIT, Outcome.CANCELLED, Outcome.LATE)
+
+_PER_LANE: Final = 5
+"""Answers per lane that a status is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a broadcast is doing.
+
+    Attributes:
+        id, app, channel, template_id, audience: what it is.
+        state: its state.
+        total: recipients so far; of an ended one, all of them.
+        expected: members of the audience when it was created.
+        settled: recipients that have an outcome.
+        outcomes: outcome → recipients, without zeros.
+        errcodes: WeChat's errcode → answers, without 0.
+        queued, delayed, in_flight: messages now; a resumed one counts as queued or delayed too.
+        aside: messages that outlived their workers too often and wait for an operator.
+        reason, errcode: why it was paused or aborted, or '' and 0.
+        created_at_ms, ended_at_ms: server epoch ms; 0 while not ended.
+        complete: every recipient has its outcome, and nothing more will change.
+        rate: answered sends per second, over the last seconds; 0 unless it runs.
+        eta_s: seconds until the last recipient has an outcome, at this pace; None when nobody
+            knows (it does not run, nobody works, or it has just begun).
+    """
+
+    id: str
+    app: str
+    channel: str
+    template_id: str
+    audience: str
+    state: State
+    total: int
+    expected: int
+    settled: int
+    outcomes: dict[str, int]
+    errcodes: dict[str, int]
+    queued: int
+    delayed: int
+    in_flight: int
+    aside: int
+    reason: str
+    errcode: int
+    created_at_ms: int
+    ended_at_ms: int
+    complete: bool
+    rate: float = 0.0
+    eta_s: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the status as JSON-ready fields."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPage:
+    """One page of an app's broadcasts.
+
+    Attributes:
+        broadcasts: the newest first.
+        cursor: of the next page; '' when this is the last.
+    """
+
+    broadcasts: list[Status]
+    cursor: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the page as JSON-ready fields."""
+        return {"broadcasts": [one.as_dict() for one in self.broadcasts], "cursor": self.cursor}
+
+
+class Register:
+    """The broadcasts of every app, to be looked at. Safe to share between threads."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+
+    def status(self, broadcast: str) -> Status:
+        """Return what a broadcast is doing now.
+
+        Raises:
+            NotFoundError: no such broadcast, or its retention is over.
+        """
+        found = self._statuses([broadcast])
+        if not found:
+            raise _not_found(broadcast)
+        return found[0]
+
+    def page(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
+        """Return one page of the app's broadcasts, the newest first.
+
+        What carries single messages is among them, with no audience: a day's sums of a template.
+
+        A broadcast that is created while somebody turns the pages comes before them all, and does
+        not move them: each of the others comes exactly once.
+
+        Args:
+            app: alias of the app.
+            cursor: of a page before; '' for the first.
+            limit: 1 to 1,000 broadcasts.
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: the cursor or the limit is none.
+            StoreUnavailableError: Redis did not answer.
+        """
+        self._settings.app(app)
+        if not 1 <= limit <= MOST:
+            raise InvalidInputError([f"limit {limit}: 1 to {MOST:,}"])
+        before = _CURSOR.fullmatch(cursor) if cursor else None
+        if cursor and before is None:
+            raise InvalidInputError(["cursor: give the one that the page before ended with"])
+        highest = before[1] if before else "+inf"
+        listed: list[tuple[str, int]] = []
+        offset = 0
+        while len(listed) <= limit:
+            some = self._listed(app, highest, offset, limit + 1)
+            offset += len(some)
+            listed += [one for one in some if before is None or _is_older(one, before)]
+            if len(some) <= limit:
+                break
+        shown = listed[:limit]
+        following = f"{shown[-1][1]}.{shown[-1][0]}" if len(listed) > limit else ""
+        return StatusPage(self._statuses([broadcast for broadcast, _ in shown]), following)
+
+    def _listed(self, app: str, highest: str, offset: int, most: int) -> list[tuple[str, int]]:
+        rows = repeat(
+            "listing broadcasts",
+            lambda: self._client.zrevrangebyscore(
+                keys.history(app), highest, "-inf", start=offset, num=most, withscores=True
+            ),
+        )
+        return [(broadcast, int(created_at_ms)) for broadcast, created_at_ms in rows]
+
+    def _statuses(self, broadcasts: Sequence[str]) -> list[Status]:
+        """Return the status of each broadcast that still is, in two trips for all."""
+
+        def ask_homes(pipeline: Any) -> None:
+            pipeline.time()
+            for broadcast in broadcasts:
+                pipeline.hgetall(keys.home(self.home_lane(broadcast), broadcast))
+
+        clock, *homes = repeat_all("reading broadcasts", self._client, ask_homes)
+        known = [
+            (broadcast, home)
+            for broadcast, home in zip(broadcasts, homes, strict=True)
+            if "state" in home
+        ]
+
+        def ask_lanes(pipeline: Any) -> None:
+            for broadcast, _ in known:
+                for lane in range(self._settings.lanes):
+                    pipeline.hgetall(keys.lane_broadcast(lane, broadcast))
+                    pipeline.llen(keys.queue(lane, broadcast))
+                    pipeline.zcard(keys.delayed(lane, broadcast))
+                    pipeline.hlen(keys.flight(lane, broadcast))
+                    pipeline.lrange(keys.pace(lane, broadcast), 0, -1)
+
+        answers = repeat_all("reading broadcasts", self._client, ask_lanes) if known else []
+        each = _PER_LANE * self._settings.lanes
+        now_ms = ms_of(clock)
+        return [
+            _status(broadcast, home, answers[place * each : (place + 1) * each], now_ms)
+            for place, (broadcast, home) in enumerate(known)
+        ]
+
+    def spec(self, broadcast: str) -> Spec:
+        """Return what is sent to whom.
+
+        Raises:
+            NotFoundError: no such broadcast.
+        """
+        return Spec.from_json(self._home(broadcast)["spec"])
+
+    def latest(self, app: str, limit: int = 20) -> list[str]:
+        """Return the ids of the app's newest broadcasts, the newest first.
+
+        Raises:
+            UnknownAppError: no such app.
+        """
+        self._settings.app(app)
+        return list(
+            repeat(
+                "listing broadcasts",
+                lambda: self._client.zrevrange(keys.history(app), 0, limit - 1),
+            )
+        )
+
+    def watch(self, broadcast: str, every: timedelta = timedelta(seconds=0.5)) -> Iterator[Status]:
+        """Yield the status again and again until the broadcast has ended and is complete.
+
+        Raises:
+            NotFoundError: no such broadcast.
+        """
+        while True:
+            status = self.status(broadcast)
+            yield status
+            if status.state in ENDED and status.complete:
+                return
+            time.sleep(every.total_seconds())
+
+    @property
+    def ttl_ms(self) -> int:
+        """How long a broadcast's keys live: its life, the retention, a day to spare."""
+        return ms(MAX_LIFE + self._settings.retention + timedelta(days=1))
+
+    def home_lane(self, broadcast: str) -> int:
+        """Return the lane that is a broadcast's home."""
+        return keys.lane_of(broadcast, self._settings.lanes)
+
+    def _home(self, broadcast: str) -> dict[str, str]:
+        home: dict[str, str] = repeat(
+            "reading the broadcast",
+            lambda: self._client.hgetall(keys.home(self.home_lane(broadcast), broadcast)),
+        )
+        if not home:
+            raise _not_found(broadcast)
+        return home
+
+
+def _not_found(broadcast: str) -> NotFoundError:
+    """Return the error for an id; that of a single message names its carrier before a dot."""
+    if keys.is_carrier(broadcast) and "." in broadcast:
+        return NotFoundError(f"{broadcast} is a single message: ask `message show`")
+    return NotFoundError(f"no broadcast {broadcast}: it never was, or its retention is over")
+
+
+def _is_older(listed: tuple[str, int], before: re.Match[str]) -> bool:
+    """Say whether a broadcast comes after the one that the last page ended with."""
+    broadcast, created_at_ms = listed
+    return (created_at_ms, broadcast) < (int(before[1]), before[2])
+
+
+def _progress(copy: dict[str, str], notes: list[str]) -> Progress:
+    """Return how far a lane is; see pace.lua, which counts as this does."""
+    settled = int(copy.get("done", 0))
+    without_a_send = sum(int(copy.get(f"o:{outcome}", 0)) for outcome in _NO_SEND)
+    return Progress(notes, settled, settled - without_a_send)
+
+
+def _status(broadcast: str, home: dict[str, str], answers: list[Any], now_ms: int) -> Status:
+    """Return a status, made of its home and of five answers per lane."""
+    spec = Spec.from_json(home["spec"])
+    copies: list[dict[str, str]] = answers[0::_PER_LANE]
+    outcomes: dict[str, int] = {}
+    errcodes: dict[str, int] = {}
+    for copy in copies:
+        for field, count in copy.items():
+            if field.startswith("o:"):
+                outcomes[field[2:]] = outcomes.get(field[2:], 0) + int(count)
+            elif field.startswith("e:"):
+                errcodes[field[2:]] = errcodes.get(field[2:], 0) + int(count)
+    total = sum(int(copy.get("total", 0)) for copy in copies)
+    aside = sum(int(copy.get("aside", 0)) for copy in copies)
+    settled = sum(int(copy.get("done", 0)) for copy in copies)
+    split = all(copy.get("split") == "done" for copy in copies)
+    order = {outcome: place for place, outcome in enumerate(Outcome)}
+    state = State(home["state"])
+    expected = int(home["audience_size"])
+    pace = Pace()
+    if state is State.RUNNING:
+        notes = answers[4::_PER_LANE]
+        pace = measure(map(_progress, copies, notes), now_ms)
+    goal = total if split else max(total, expected)
+    return Status(
+        id=broadcast,
+        app=spec.app,
+        channel=spec.channel,
+        template_id=spec.template_id,
+        audience=spec.audience,
+        state=state,
+        total=total,
+        expected=expected,
+        settled=settled,
+        outcomes={
+            outcome: outcomes[outcome]
+            for outcome in sorted(outcomes, key=lambda name: order[Outcome(name)])
+            if outcomes[outcome]
+        },
+        errcodes=errcodes,
+        queued=sum(answers[1::_PER_LANE]),
+        delayed=sum(answers[2::_PER_LANE]),
+        in_flight=sum(answers[3::_PER_LANE]) - aside,
+        aside=aside,
+        reason=home.get("reason", ""),
+        errcode=int(home.get("errcode") or 0),
+        created_at_ms=int(home["created_at_ms"]),
+        ended_at_ms=int(home.get("ended_at_ms", 0)),
+        complete=split and total == settled,
+        rate=pace.sends,
+        eta_s=pace.left_s(goal - settled) if state is State.RUNNING else None,
+    )

@@ -1,0 +1,1 @@
+"""Care: looking after a deployment: recount everything, examine everything."""

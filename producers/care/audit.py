@@ -1,0 +1,304 @@
+"""The audit: recount I1 and I2 from what lies in Redis, and name every difference.
+
+I1, permits: the users of each bucket are recounted, a bucket at a time and each in one atomic look,
+and compared with the stock by expiry hour and per template; what is held is recounted from the
+messages in flight. I2, recipients: of each broadcast the outcomes are recounted, bucket by bucket,
+and compared with its counts; every recipient is settled, queued, delayed or in somebody's hands.
+
+Memory is bounded: one bucket at a time. While messages are being sent, a sum may differ by what
+changed during the scan; the audit reads the totals before and after, allows for that difference,
+and is exact at rest.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from producers.broadcasts.status import Register
+from producers.errors import NotFoundError
+from producers.permits import ledger
+from producers.permits.ledger import Ledger
+from producers.settings import Settings
+from producers.store import Client, keys, scripts
+from producers.store.buckets import filled_buckets, recipient_buckets
+from producers.store.retry import repeat, repeat_all
+from producers.words import KIND_OF, Outcome, PermitKind
+
+_BUCKETS: Final = 100
+"""Buckets read in one trip to Redis."""
+
+_COUNTED: Final = (Outcome.CANCELLED, Outcome.LATE)
+"""Outcomes that are counted for dropped messages and not written per recipient."""
+
+
+@dataclass
+class Finding:
+    """One difference.
+
+    Attributes:
+        where: the app, lane and broadcast it is about.
+        what: one sentence.
+        found: what was recounted.
+        counted: what the counters say.
+        allowed: how far they may differ, for what changed during the scan.
+    """
+
+    where: str
+    what: str
+    found: int
+    counted: int
+    allowed: int = 0
+
+    @property
+    def wrong(self) -> bool:
+        """Whether this is more than the changes during the scan explain."""
+        return abs(self.found - self.counted) > self.allowed
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding as JSON-ready fields."""
+        return {
+            "where": self.where,
+            "what": self.what,
+            "found": self.found,
+            "counted": self.counted,
+            "allowed": self.allowed,
+        }
+
+
+@dataclass
+class Audit:
+    """What an audit saw.
+
+    Attributes:
+        ledgers: app → its ledger, read after the scan.
+        users: app → users recounted.
+        broadcasts: broadcasts recounted.
+        findings: every comparison that is not equal to the unit.
+    """
+
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    users: dict[str, int] = field(default_factory=dict)
+    broadcasts: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[Finding]:
+        """The discrepancies."""
+        return [finding for finding in self.findings if finding.wrong]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the audit as JSON-ready fields."""
+        return {
+            "ok": not self.wrong,
+            "permits": {app: found.as_dict() for app, found in self.ledgers.items()},
+            "users": self.users,
+            "broadcasts": self.broadcasts,
+            "discrepancies": [finding.as_dict() for finding in self.wrong],
+        }
+
+
+class Auditor:
+    """Recounts. It changes nothing."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._register = Register(client, settings)
+        self._users = client.register_script(scripts.source(__package__, "audit_users"))
+        self._lane = client.register_script(scripts.source(__package__, "audit_lane"))
+
+    def run(self, broadcast: str = "", on_progress: Callable[[int], None] | None = None) -> Audit:
+        """Recount everything, or one broadcast alone.
+
+        Args:
+            broadcast: an id; '' for all permits of all apps and all their broadcasts.
+            on_progress: called with how many buckets were recounted so far.
+
+        Raises:
+            NotFoundError: no such broadcast.
+            StoreUnavailableError: Redis did not answer.
+        """
+        audit = Audit()
+        if broadcast:
+            self._audit_broadcast(broadcast, audit)
+            return audit
+        for app in self._settings.apps:
+            self._audit_permits(app, audit, on_progress)
+            for known in self._client.zrange(keys.history(app), 0, -1):
+                try:
+                    self._audit_broadcast(known, audit)
+                except NotFoundError:
+                    continue  # its retention is over
+        return audit
+
+    # -- I1 ---------------------------------------------------------------------------------
+
+    def _audit_permits(
+        self, app: str, audit: Audit, on_progress: Callable[[int], None] | None
+    ) -> None:
+        before = ledger.totals(self._client, self._settings, app)
+        scanned = 0
+        users = 0
+        for lane in range(self._settings.lanes):
+            stock_before = self._stock(lane, app)
+            found: Counter[str] = Counter()
+            buckets = filled_buckets(self._client, lane, app, "all", 0)
+            for start in range(0, len(buckets), _BUCKETS):
+                some = buckets[start : start + _BUCKETS]
+                found.update(self._recount(lane, app, some, stock_before["trimmed"]))
+                scanned += len(some)
+                if on_progress:
+                    on_progress(scanned)
+            stock_after = self._stock(lane, app)
+            users += found.pop("users", 0)
+            moved = self._moved(stock_before, stock_after)
+            for what in sorted({*found, *stock_after} - {"trimmed"}):
+                self._compare(
+                    audit,
+                    f"{app}, lane {lane}",
+                    _stock_name(what),
+                    found[what],
+                    stock_after[what],
+                    moved,
+                )
+        after = ledger.totals(self._client, self._settings, app)
+        held = self._held(app)
+        changed = sum(
+            abs(after.kinds[kind].collected - before.kinds[kind].collected)
+            + abs(after.kinds[kind].held - before.kinds[kind].held)
+            + abs(after.kinds[kind].spent - before.kinds[kind].spent)
+            for kind in PermitKind
+        )
+        for kind in PermitKind:
+            self._compare(
+                audit,
+                app,
+                f"{kind} uses held: in flight, and collected minus all others",
+                held[kind],
+                after.kinds[kind].held,
+                changed,
+            )
+        audit.ledgers[app] = after
+        audit.users[app] = users
+
+    def _recount(self, lane: int, app: str, buckets: list[int], trimmed: int) -> Counter[str]:
+        """Recount some buckets: one trip to Redis, one atomic look each."""
+
+        def fill(pipeline: Any) -> None:
+            for bucket in buckets:
+                self._users(
+                    keys=[keys.audience(lane, app, "all", bucket), keys.stock(lane, app)],
+                    args=[keys.lane_prefix(lane), app, trimmed],
+                    client=pipeline,
+                )
+
+        found: Counter[str] = Counter()
+        for rows in repeat_all("recounting permits", self._client, fill):
+            found.update(dict(zip(rows[0::2], map(int, rows[1::2]), strict=True)))
+        return found
+
+    def _stock(self, lane: int, app: str) -> Counter[str]:
+        rows = repeat("reading the stock", lambda: self._client.hgetall(keys.stock(lane, app)))
+        return Counter({what: int(uses) for what, uses in rows.items() if uses != "0"})
+
+    @staticmethod
+    def _moved(before: Counter[str], after: Counter[str]) -> int:
+        """Return how many uses came or went while the scan ran; 0 at rest."""
+        return sum(abs(after[what] - before[what]) for what in {*before, *after} - {"trimmed"})
+
+    def _held(self, app: str) -> Counter[PermitKind]:
+        held: Counter[PermitKind] = Counter()
+        for broadcast in self._client.zrange(keys.history(app), 0, -1):
+            for _, row in self._lane_rows(broadcast):
+                for letter, uses in zip("fps", row[6:9], strict=True):
+                    held[KIND_OF[letter]] += uses
+        return held
+
+    # -- I2 ---------------------------------------------------------------------------------
+
+    def _audit_broadcast(self, broadcast: str, audit: Audit) -> None:
+        before = self._register.status(broadcast)
+        written = self._written(broadcast)
+        after = self._register.status(broadcast)
+        moved = after.settled - before.settled
+        for outcome in Outcome:
+            if outcome not in _COUNTED:
+                self._compare(
+                    audit,
+                    f"broadcast {broadcast}",
+                    f"recipients {outcome}: written, and counted",
+                    written[outcome],
+                    after.outcomes.get(outcome, 0),
+                    moved,
+                )
+        self._compare(
+            audit,
+            f"broadcast {broadcast}",
+            "settled recipients: sum of the outcomes, and counted",
+            sum(after.outcomes.values()),
+            after.settled,
+        )
+        for lane, (total, done, queued, delayed, hands, *_) in self._lane_rows(broadcast):
+            self._compare(
+                audit,
+                f"broadcast {broadcast}, lane {lane}",
+                "recipients: settled, queued, delayed or in hand, and split",
+                done + queued + delayed + hands,
+                total,
+            )
+        audit.broadcasts += 1
+
+    def _lane_rows(self, broadcast: str) -> Iterator[tuple[int, list[int]]]:
+        for lane in range(self._settings.lanes):
+            script_keys = [
+                keys.lane_broadcast(lane, broadcast),
+                keys.queue(lane, broadcast),
+                keys.delayed(lane, broadcast),
+                keys.flight(lane, broadcast),
+            ]
+            cursor, entries = "0", [0] * 5
+            while True:
+                page = partial(self._lane, keys=script_keys, args=[cursor])
+                cursor, *row = repeat("recounting messages", page)
+                entries = [sum(pair) for pair in zip(entries, map(int, row[4:]), strict=True)]
+                if cursor == "0":
+                    break
+            yield lane, [*map(int, row[:4]), *entries]
+
+    def _written(self, broadcast: str) -> Counter[Outcome]:
+        """Return the outcomes that are written, recounted a few buckets at a time."""
+        written: Counter[Outcome] = Counter()
+        for lane in range(self._settings.lanes):
+            buckets = recipient_buckets(self._client, lane, broadcast)
+            for start in range(0, len(buckets), _BUCKETS):
+                some = [
+                    keys.outcomes(lane, broadcast, bucket)
+                    for bucket in buckets[start : start + _BUCKETS]
+                ]
+                for values in repeat_all("recounting outcomes", self._client, partial(_read, some)):
+                    written.update(Outcome(value.partition(" ")[0]) for value in values)
+        return written
+
+    @staticmethod
+    def _compare(
+        audit: Audit, where: str, what: str, found: int, counted: int, allowed: int = 0
+    ) -> None:
+        if found != counted:
+            audit.findings.append(Finding(where, what, found, counted, allowed))
+
+
+def _read(outcomes: list[str], pipeline: Any) -> None:
+    """Ask for the outcomes under these keys."""
+    for key in outcomes:
+        pipeline.hvals(key)
+
+
+def _stock_name(what: str) -> str:
+    """Return a field of the stock in words."""
+    letter, _, rest = what.partition(":")
+    if letter == "u":
+        return f"users whose last use ends in hour {rest}: recounted, and in the stock"
+    until = f"of template {rest}" if letter == "s" else f"that end in hour {rest}"
+    return f"{KIND_OF[letter]} uses {until}: recounted, and in the stock"

@@ -1,0 +1,386 @@
+"""The doctor: checks a deployment, and says what to change.
+
+It changes nothing. A token is asked for only where asking is harmless: ``stable_token`` in normal
+mode gives everybody the same one; a classic token would replace the one in use, so it is not
+fetched.
+
+Sources: WeChat docs, getStableAccessToken and openApi management (quota/get).
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import orjson
+import redis
+
+from producers import store
+from producers.care import roster, shadows
+from producers.care.roster import Roster
+from producers.errors import LayoutMismatchError, StoreUnavailableError
+from producers.logs.redaction import redacted
+from producers.settings import AppSettings, Settings
+from producers.store import Client, keys, trouble
+from producers.words import State, TokenSource
+
+_TIMEOUT_S: Final = 5
+_AT_ONCE: Final = 20
+_IN_ALL_S: Final = 12
+"""One call to WeChat; apps that are asked at once; and all calls, whatever the number of apps."""
+
+_PATHS: Final = ("/cgi-bin/message/subscribe/send",)
+_HEADROOM: Final = 0.8
+"""Share of maxmemory above which there is too little left for a burst."""
+
+
+_LOOKED_AT: Final = 1000
+"""Newest broadcasts under way of an app that are looked at, …"""
+
+_NAMED: Final = 5
+"""… and as many are named."""
+
+
+class Health(StrEnum):
+    """What a check found."""
+
+    OK = "ok"
+    WARN = "warn"
+    """Works, and will hurt one day."""
+    BAD = "bad"
+    """Breaks a guarantee, or does not work at all."""
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: what was checked.
+        health: what was found.
+        found: the finding, short.
+        advice: what to change; '' when nothing.
+    """
+
+    name: str
+    health: Health
+    found: str
+    advice: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the check as JSON-ready fields."""
+        return {
+            "name": self.name,
+            "health": self.health,
+            "found": self.found,
+            "advice": self.advice,
+        }
+
+
+def examine(settings: Settings, what_ended: Callable[[str], str] | None = None) -> list[Check]:
+    """Check Redis, the layout, the workers, and each app's WeChat.
+
+    Never raises for what it finds: what does not answer is a check that is bad.
+
+    Args:
+        settings: the deployment's.
+        what_ended: says of a Redis that does not answer at a URL what was there; '' for nothing.
+    """
+    client = store.connect(settings, role="cli")
+    try:
+        checks = list(_examine_redis(client, settings))
+    except (redis.RedisError, OSError) as error:
+        ended = what_ended(settings.redis_url.get_secret_value()) if what_ended else ""
+        checks = [
+            Check("redis", Health.BAD, type(error).__name__, ended or trouble.in_words(error))
+        ]
+    except StoreUnavailableError as error:
+        checks = [Check("redis", Health.BAD, "no answer", str(error))]
+    finally:
+        client.close()
+        client.connection_pool.disconnect()
+    checks += _packages()
+    checks += [_templates(alias, app) for alias, app in settings.apps.items()]
+    checks += [_pushes(alias, app) for alias, app in settings.apps.items() if app.callback_token]
+    return checks + asyncio.run(_examine_apps(settings))
+
+
+def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
+    started = time.time()
+    seconds, micros = client.time()
+    offset = seconds + micros / 1e6 - (started + time.time()) / 2
+    info = client.info()
+    yield _version(info)
+    yield _setting(
+        client,
+        "appendonly",
+        lambda value: value == "yes",
+        Health.WARN,
+        "set `appendonly yes`: without it a restart forgets what was sent and what was collected",
+    )
+    yield _setting(
+        client,
+        "maxmemory-policy",
+        lambda value: value == "noeviction",
+        Health.BAD,
+        "set `maxmemory-policy noeviction`: eviction loses permits and outcomes",
+    )
+    yield _memory(info)
+    if info.get("cluster_enabled"):
+        yield Check(
+            "cluster", Health.WARN, "cluster mode", "one server or a primary with replicas for now"
+        )
+    if info.get("role") not in {"master", None}:
+        yield Check("role", Health.BAD, str(info.get("role")), "point WXB_REDIS_URL at the primary")
+    yield Check(
+        "clock offset",
+        Health.OK if abs(offset) < 5 else Health.WARN,
+        f"{offset:+.3f} s",
+        "" if abs(offset) < 5 else "nothing depends on it, but log times will puzzle you: use NTP",
+    )
+    yield _layout(client, settings)
+    here = roster.look(client)
+    yield from _workers(here, settings)
+    yield from _unknown_apps(client, settings, here)
+    for app in settings.apps:
+        yield _paused(client, settings, app)
+
+
+def _version(info: dict[str, Any]) -> Check:
+    valkey = str(info.get("valkey_version", ""))
+    name, version, least = (
+        ("Valkey", valkey, (8, 0)) if valkey else ("Redis", str(info.get("redis_version")), (7, 2))
+    )
+    found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    good = found >= least
+    advice = "" if good else f"needs Redis 7.2+ or Valkey 8+; upgrade {name}"
+    return Check("version", Health.OK if good else Health.BAD, f"{name} {version}", advice)
+
+
+def _setting(client: Client, name: str, good: Any, otherwise: Health, advice: str) -> Check:
+    try:
+        value = client.config_get(name).get(name, "")
+    except redis.ResponseError:  # hosted services often forbid CONFIG
+        return Check(name, Health.SKIPPED, "CONFIG GET is not allowed", f"check yourself: {advice}")
+    if good(value):
+        return Check(name, Health.OK, str(value))
+    return Check(name, otherwise, str(value), advice)
+
+
+def _memory(info: dict[str, Any]) -> Check:
+    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    evicted = int(info.get("evicted_keys", 0))
+    if evicted:
+        return Check(
+            "memory", Health.BAD, f"{evicted} keys evicted", "permits were lost: see above"
+        )
+    if not most:
+        most = int(info.get("total_system_memory", 0))
+    if 0 < int(info.get("maxmemory", 0)) <= used:
+        full = f"full: {used / 2**20:,.0f} MiB of {most / 2**20:,.0f} MiB"
+        return Check(
+            "memory", Health.BAD, full, "nothing is stored or sent until maxmemory is raised"
+        )
+    share = used / most if most else 0.0
+    found = f"{used / 2**20:,.0f} MiB of {most / 2**20:,.0f} MiB"
+    if share > _HEADROOM:
+        return Check(
+            "memory", Health.WARN, found, "give Redis more memory before a large broadcast"
+        )
+    return Check("memory", Health.OK, found)
+
+
+def _layout(client: Client, settings: Settings) -> Check:
+    try:
+        store.check_layout(client, settings)
+    except (LayoutMismatchError, StoreUnavailableError) as error:
+        return Check("layout", Health.BAD, str(error), "set the value it was born with")
+    return Check("layout", Health.OK, f"{settings.lanes} lanes, {settings.buckets} buckets")
+
+
+def _workers(here: Roster, settings: Settings) -> Iterator[Check]:
+    if not here.workers:
+        advice = "start the worker line of the Procfile, or `wxbroadcast up`"
+        yield Check("workers", Health.WARN, "none alive", advice)
+        return
+    yield Check("workers", Health.OK, f"{here.workers} alive")
+    for app in settings.apps:
+        if not here.knows(app):
+            yield Check(
+                f"app {app}: workers", Health.BAD, here.hinders(app), "nothing of it is sent"
+            )
+    for gate in here.closed:
+        found = f"cannot reach WeChat ({gate.reason})"
+        if gate.without:
+            found = f"has no token ({gate.without})"
+        advice = roster.SEE if gate.without else "see its host's way out, or stop it"
+        yield Check(
+            f"app {gate.app}: worker {gate.worker}",
+            Health.BAD,
+            f"{found} since {gate.seconds} s",
+            f"it takes nothing for this app: {advice}",
+        )
+
+
+def _unknown_apps(client: Client, settings: Settings, here: Roster) -> Iterator[Check]:
+    """Name the apps that have broadcasts in Redis, and are in nobody's settings."""
+    known = {*settings.apps, *(here.apps or ())}
+    for app in client.zrange(keys.APPS, 0, -1):
+        waiting = client.zcard(keys.active(app)) if app not in known else 0
+        if waiting:
+            found = f"unknown here and to the workers; {waiting:,} broadcasts wait"
+            yield Check(
+                f"app {app}", Health.BAD, found, "set it in WXB_APPS, or what waits is late"
+            )
+
+
+def _paused(client: Client, settings: Settings, app: str) -> Check:
+    """Name the broadcasts and carriers of an app that wait for an operator."""
+    ids = client.zrevrange(keys.active(app), 0, _LOOKED_AT - 1)
+    pipeline = client.pipeline(transaction=False)
+    for one in ids:
+        home = keys.home(keys.lane_of(one, settings.lanes), one)
+        pipeline.hmget(home, "state", "reason", "errcode")
+    found = [
+        f"{'carrier' if keys.is_carrier(one) else 'broadcast'} {one} ({_because(reason, errcode)})"
+        for one, (state, reason, errcode) in zip(ids, pipeline.execute(), strict=True)
+        if state == State.PAUSED
+    ]
+    name = f"app {app}: broadcasts"
+    if not found:
+        return Check(name, Health.OK, f"{len(ids):,} under way, none paused")
+    more = f", and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+    return Check(
+        name,
+        Health.WARN,
+        f"paused: {', '.join(found[:_NAMED])}{more}",
+        "once you know why: `wxbroadcast resume ID`, or cancel ID",
+    )
+
+
+def _because(reason: str | None, errcode: str | None) -> str:
+    parts = [reason or "", f"errcode {errcode}" if errcode and errcode != "0" else ""]
+    return ", ".join(part for part in parts if part) or "asked for"
+
+
+def _packages() -> Iterator[Check]:
+    """Name the packages of the user's own that hide ours, or would from a worker started here."""
+    advice = "start workers with --path, as the Procfile does; or rename it"
+    for path in shadows.here(Path.cwd()):
+        yield Check("packages", Health.WARN, f"{path} has the name of one of ours", advice)
+    for path in shadows.ahead(os.environ):
+        yield Check("packages", Health.BAD, f"{path} is imported in place of ours", "rename it")
+
+
+def _templates(alias: str, app: AppSettings) -> Check:
+    """A phone may report any template, and each that it makes up stays in the stock."""
+    name, count = f"app {alias}: subscribe_templates", len(app.subscribe_templates)
+    if count:
+        return Check(name, Health.OK, f"{count} templates")
+    return Check(name, Health.WARN, "any", "list the template ids that phones may report")
+
+
+def _pushes(alias: str, app: AppSettings) -> Check:
+    """Say what a push in clear cannot be protected against."""
+    name = f"app {alias}: pushes"
+    if app.callback_aes_key and not app.callback_plain:
+        return Check(name, Health.OK, "encrypted ones only")
+    return Check(
+        name,
+        Health.WARN,
+        "taken in clear: their signature does not cover what they say",
+        "whoever reads such a push on its way can put another in its place, of any user: choose "
+        "secure mode in WeChat's console, set callback_aes_key, and unset callback_plain",
+    )
+
+
+async def _examine_apps(settings: Settings) -> list[Check]:
+    """Ask each app's WeChat, some at once; who has not answered in time for all is bad."""
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(session: aiohttp.ClientSession, alias: str) -> list[Check]:
+        async with places:
+            return await _examine_app(session, settings, alias)
+
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+    ) as session:
+        asked = {alias: asyncio.create_task(ask(session, alias)) for alias in settings.apps}
+        if asked:
+            _, late = await asyncio.wait(asked.values(), timeout=_IN_ALL_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+    return [
+        check
+        for alias, task in asked.items()
+        for check in ([_late(settings, alias)] if task.cancelled() else task.result())
+    ]
+
+
+def _late(settings: Settings, alias: str) -> Check:
+    base = settings.wechat_base(alias)
+    return Check(
+        f"app {alias}: token",
+        Health.BAD,
+        f"no answer in the {_IN_ALL_S} s for all apps",
+        f"is {base} reachable from here?",
+    )
+
+
+async def _examine_app(
+    session: aiohttp.ClientSession, settings: Settings, alias: str
+) -> list[Check]:
+    app = settings.app(alias)
+    name = f"app {alias}: token"
+    if app.token_source is not TokenSource.STABLE:
+        return [Check(name, Health.SKIPPED, f"token_source is {app.token_source}")]
+    body = {
+        "grant_type": "client_credential",
+        "appid": app.appid,
+        "secret": app.secret.get_secret_value(),
+        "force_refresh": False,
+    }
+    base = settings.wechat_base(alias)
+    answer = await _post(session, f"{base}/cgi-bin/stable_token", body)
+    if isinstance(answer, str):
+        return [Check(name, Health.BAD, answer, f"is {base} reachable from here?")]
+    if "access_token" not in answer:
+        code, text = answer.get("errcode"), redacted(str(answer.get("errmsg", "")))[:120]
+        return [Check(name, Health.BAD, f"{code} {text}", "check appid, secret and IP whitelist")]
+    checks = [Check(name, Health.OK, f"{answer.get('expires_in')} s left")]
+    for path in _PATHS:
+        url = f"{base}/cgi-bin/openapi/quota/get?access_token={answer['access_token']}"
+        quota = await _post(session, url, {"cgi_path": path})
+        checks.append(_quota(f"app {alias}: quota", quota, app.daily_limit))
+    return checks
+
+
+def _quota(name: str, answer: dict[str, Any] | str, daily_limit: int) -> Check:
+    if isinstance(answer, str) or not isinstance(answer.get("quota"), dict):
+        found = answer if isinstance(answer, str) else f"{answer.get('errcode')}"
+        return Check(name, Health.WARN, f"quota/get: {found}")
+    limit, remain = int(answer["quota"]["daily_limit"]), int(answer["quota"]["remain"])
+    found = f"{remain:,} of {limit:,} left today"
+    if daily_limit == 0 or daily_limit > limit > 0:
+        return Check(name, Health.WARN, found, f"set daily_limit to {limit}: WeChat allows no more")
+    return Check(name, Health.OK if remain else Health.WARN, found)
+
+
+async def _post(
+    session: aiohttp.ClientSession, url: str, body: dict[str, Any]
+) -> dict[str, Any] | str:
+    """Return the JSON object of an answer, or what went wrong; never the URL: it holds a token."""
+    try:
+        async with session.post(url, data=orjson.dumps(body), allow_redirects=False) as response:
+            answer = orjson.loads(await response.read())
+    except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
+        return type(error).__name__
+    return answer if isinstance(answer, dict) else "not a JSON object"

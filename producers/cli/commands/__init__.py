@@ -1,0 +1,1 @@
+"""Commands: one file a group; a command imports no other command."""

@@ -1,0 +1,136 @@
+"""``wxbroadcast broadcast``: create one, and perhaps wait for its end."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from producers.cli.interrupts import Interrupted, Interrupts
+from producers.cli.options import App, AsJson, duration
+from producers.cli.session import Code, Session, fail, opened, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from producers.broadcasts import Broadcasts
+
+_DATA_HELP = (
+    'The data: JSON ({"thing1": "…"} or WeChat\'s own form); '
+    "for the template channel also a,b,c (keyword1, keyword2, …)."
+)
+
+
+def broadcast(
+    app: App,
+    channel: Annotated[
+        str, typer.Option(metavar="template|subscribe", help="Which WeChat API sends it.")
+    ],
+    template_id: Annotated[str, typer.Option(help="The template.")],
+    audience: Annotated[str, typer.Option(help="To whom; `all`: who ever gave a permit.")],
+    data: Annotated[str | None, typer.Option(help=_DATA_HELP)] = None,
+    data_file: Annotated[
+        Path | None, typer.Option(help="A file with the data instead.", metavar="FILE")
+    ] = None,
+    page: Annotated[str, typer.Option(help="Page that a tap opens.")] = "",
+    emphasis_keyword: Annotated[
+        str, typer.Option(help="template: the keyword to enlarge, keyword1.DATA.")
+    ] = "",
+    state: Annotated[
+        str, typer.Option(help="subscribe: miniprogram_state: developer, trial or formal.")
+    ] = "formal",
+    lang: Annotated[str, typer.Option(help="subscribe: zh_CN, en_US, zh_HK or zh_TW.")] = "zh_CN",
+    rate: Annotated[
+        float, typer.Option(help="Sends per second, within the app's rate; 0: the app's alone.")
+    ] = 0,
+    expires_in: Annotated[
+        str, typer.Option(help="After so long the rest is late: 90s, 30m, 2h, 1d or ISO 8601.")
+    ] = "7d",
+    priority: Annotated[
+        bool, typer.Option("--priority", help="Serve it before the others.")
+    ] = False,
+    key: Annotated[
+        str, typer.Option(help="Idempotency key: the same key again is the same broadcast.")
+    ] = "",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show the progress, and end with the broadcast.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create a broadcast and print its id.
+
+    With --wait the exit code is 0 when it finished and 3 when it was aborted or cancelled; Ctrl-C
+    leaves it running. With --wait --json the last line has id, state, total, outcomes, errcodes,
+    reason, errcode and seconds.
+    """
+    with opened(as_json=as_json) as session:
+        from producers.broadcasts import Broadcasts
+        from producers.broadcasts.spec import Spec
+
+        spec = Spec.checked(
+            app=app,
+            channel=channel,
+            template_id=template_id,
+            audience=audience,
+            data=_data(data, data_file),
+            page=page,
+            emphasis_keyword=emphasis_keyword,
+            miniprogram_state=state,
+            lang=lang,
+            rate=rate,
+            expires_in=duration(expires_in),
+            priority=priority,
+        )
+        broadcasts = Broadcasts(session.client, session.settings)
+        created = broadcasts.create(spec, key)
+        if created.known:
+            say(f"key {key!r} created this broadcast before; nothing new was created")
+        if not as_json:
+            typer.echo(created.id)
+        elif not wait:
+            print_json({"id": created.id, "known": created.known})
+        if wait:
+            _wait(session, broadcasts, created.id, as_json=as_json)
+
+
+def _data(text: str | None, file: Path | None) -> str:
+    from producers.errors import InvalidInputError
+
+    if (text is None) == (file is None):
+        raise InvalidInputError(["data: give one of --data and --data-file"])
+    if file is None:
+        return text or ""
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError([f"cannot read {file}: {error}"]) from error
+
+
+def _wait(session: Session, broadcasts: "Broadcasts", broadcast_id: str, *, as_json: bool) -> None:
+    from producers.cli.statuses import as_table, seconds_of, wait_for_end
+    from producers.words import State
+
+    try:
+        with Interrupts() as interrupts:
+            status = wait_for_end(session, broadcasts, broadcast_id, interrupts)
+    except Interrupted as stop:
+        fail(
+            f"stopped waiting; broadcast {broadcast_id} goes on: see `wxbroadcast status "
+            f"{broadcast_id}`, end it with `wxbroadcast cancel {broadcast_id}`",
+            stop.exit_code,
+            as_json=as_json,
+        )
+    if as_json:
+        print_json(
+            {
+                "id": status.id,
+                "state": status.state,
+                "total": status.total,
+                "outcomes": status.outcomes,
+                "errcodes": status.errcodes,
+                "reason": status.reason,
+                "errcode": status.errcode,
+                "seconds": seconds_of(status),
+            }
+        )
+    else:
+        print_table(as_table(status))
+    if status.state is not State.FINISHED:
+        raise typer.Exit(Code.STOPPED)

@@ -1,0 +1,61 @@
+"""``wxbroadcast rate``: how fast an app, or one broadcast, is sent; changed while it is."""
+
+from typing import Annotated
+
+import typer
+
+from producers.cli.options import AsJson
+from producers.cli.session import opened, print_json
+
+
+def rate(
+    per_second: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RATE]",
+            help="Sends per second, 0: no limit; `settings`: as WXB_APPS says. Without it: show.",
+        ),
+    ] = "",
+    app: Annotated[str, typer.Option("--app", "-a", help="Of all that this app sends.")] = "",
+    broadcast_id: Annotated[
+        str, typer.Option("--broadcast", metavar="ID", help="Of this broadcast, within the app's.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show or change how many sends start per second; all workers follow within a second.
+
+    An app's rate that is set here stays, whatever the settings say, until `settings` is given.
+    """
+    with opened(as_json=as_json) as session:
+        from producers.broadcasts import Broadcasts
+        from producers.broadcasts.rates import Rates
+        from producers.errors import InvalidInputError
+
+        if bool(app) == bool(broadcast_id):
+            raise InvalidInputError(["rate: give one of --app and --broadcast"])
+        if app:
+            rates = Rates(session.client, session.settings)
+            if not per_second:
+                found = rates.get(app)
+            else:
+                found = rates.set(app, None if per_second == "settings" else _number(per_second))
+            answer = {"app": app, "rate": found}
+        else:
+            broadcasts = Broadcasts(session.client, session.settings)
+            if per_second:
+                broadcasts.set_rate(broadcast_id, _number(per_second))
+            found = broadcasts.rate(broadcast_id)
+            answer = {"broadcast": broadcast_id, "rate": found}
+        if as_json:
+            print_json(answer)
+        else:
+            typer.echo(f"{found:g}")
+
+
+def _number(text: str) -> float:
+    from producers.errors import InvalidInputError
+
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInputError([f"rate {text!r}: a number, or `settings` (--app)"]) from None

@@ -1,0 +1,1 @@
+"""Chaos: the proof of "nobody twice, nobody forgotten", by killing it."""

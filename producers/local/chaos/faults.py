@@ -1,0 +1,191 @@
+"""The faults of a chaos run, each a function of its own that strikes a crew.
+
+A function returns what must happen later, so that a stopped unit goes on, Redis comes back and a
+broadcast is resumed whatever else happens.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from producers.broadcasts import Broadcasts
+from producers.errors import IllegalMoveError
+from producers.local.chaos.door import Door
+from producers.local.chaos.link import Link
+from producers.local.chaos.schedule import Fault, Plan, Strike
+from producers.local.chaos.watch import Watch
+from producers.local.embedded import Server
+from producers.local.supervisor import Supervisor
+from producers.sandbox.control.client import SandboxClient
+
+Later = tuple[float, Callable[[], object]]
+"""In how many seconds, what."""
+
+
+@dataclass
+class Crew:
+    """Everything that can be struck.
+
+    Attributes:
+        server, link, units, wechat, broadcasts: the parts.
+        watch: told of every dead or stopped worker.
+        broadcast: the id of the one that is sent.
+        struck: fault → how often so far.
+        paused: pauses that are not resumed yet.
+        door: the service and its phones, if there are hostile ones.
+    """
+
+    server: Server
+    link: Link
+    units: Supervisor
+    wechat: SandboxClient
+    broadcasts: Broadcasts
+    watch: Watch
+    broadcast: str = ""
+    struck: dict[Fault, int] = field(default_factory=dict)
+    paused: int = 0
+    door: Door | None = None
+
+    def unit(self, number: int) -> str:
+        """Return a unit's name by its number."""
+        return self.units.units[number]
+
+
+def kill(crew: Crew, strike: Strike) -> list[Later]:
+    """Kill a unit (kill -9): its whole process group, or of all but its master."""
+    name = crew.unit(strike.unit)
+    pids = crew.units.pids(name)
+    if strike.whole or len(pids) < 2:
+        crew.units.kill(name, signal.SIGKILL)
+    else:
+        del pids[0]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+                os.kill(pid, signal.SIGKILL)
+    crew.watch.lost(strike.fault, pids)
+    return []
+
+
+def stop(crew: Crew, strike: Strike) -> list[Later]:
+    """SIGSTOP to a unit, and SIGCONT later: a zombie that wakes after it was buried."""
+    name = crew.unit(strike.unit)
+    crew.watch.lost(strike.fault, crew.units.pids(name), strike.lasts_s)
+    crew.units.kill(name, signal.SIGSTOP)
+    return [(strike.lasts_s, lambda: crew.units.kill(name, signal.SIGCONT))]
+
+
+def roll(crew: Crew, strike: Strike) -> list[Later]:
+    """SIGTERM to a unit's master, as a deployment does; it drains, and starts again."""
+    pids = crew.units.pids(crew.unit(strike.unit))
+    if pids:
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            os.kill(pids[0], signal.SIGTERM)
+    return []
+
+
+def restart_redis(crew: Crew, strike: Strike) -> list[Later]:
+    """Kill Redis (kill -9), and start it on the same port and file later."""
+    if not crew.server.running:
+        return []
+    crew.server.kill()
+    crew.watch.out(strike.fault)
+
+    def start() -> None:
+        crew.server.start()
+        crew.watch.back(strike.fault)
+
+    return [(strike.lasts_s, start)]
+
+
+def cut(crew: Crew, strike: Strike) -> list[Later]:
+    """Drop all connections between workers and Redis, and let none through for a while."""
+    crew.link.cut()
+    crew.watch.out(strike.fault)
+
+    def heal() -> None:
+        crew.link.heal()
+        crew.watch.back(strike.fault)
+
+    return [(strike.lasts_s, heal)]
+
+
+def pause(crew: Crew, strike: Strike) -> list[Later]:
+    """Pause the broadcast, and resume it later."""
+
+    def resume() -> None:
+        with contextlib.suppress(IllegalMoveError):  # it was resumed, and the reply was lost
+            crew.broadcasts.resume(crew.broadcast)
+        crew.paused -= 1
+
+    try:
+        crew.broadcasts.pause(crew.broadcast)
+    except IllegalMoveError:
+        return []  # it has ended, or is paused
+    crew.paused += 1
+    return [(strike.lasts_s, resume)]
+
+
+STRIKES: Final[dict[Fault, Callable[[Crew, Strike], list[Later]]]] = {
+    Fault.KILLS: kill,
+    Fault.ZOMBIES: stop,
+    Fault.ROLLING: roll,
+    Fault.REDIS: restart_redis,
+    Fault.REDIS_EVERYSEC: restart_redis,
+    Fault.CUTS: cut,
+    Fault.PAUSE: pause,
+}
+
+
+def strike_now(crew: Crew, strike: Strike) -> list[Later]:
+    """Strike, and count it."""
+    later = STRIKES[strike.fault](crew, strike)
+    crew.struck[strike.fault] = crew.struck.get(strike.fault, 0) + 1
+    return later
+
+
+def begin(crew: Crew, plan: Plan) -> None:
+    """Set off the faults that last as long as the broadcast."""
+    if crew.door is not None:
+        crew.door.start()
+    if Fault.LOST_REPLIES in plan.faults:
+        crew.link.lose(plan.lost)
+    if Fault.WECHAT in plan.faults:
+        crew.wechat.post("faults", wechat_rules())
+
+
+def let_mob_loose(crew: Crew, door: Door) -> list[Later]:
+    """Let the hostile phones do what they do until the end."""
+    door.let_mob_loose()
+    crew.struck[Fault.HOSTILE] = 1
+    return []
+
+
+def wechat_rules() -> list[dict[str, Any]]:
+    """Return the sandbox's rules: about one send in thirty goes wrong.
+
+    A -1 may come after a delivery too: a form_id is repeated, for it cannot be used twice; a
+    subscription is in doubt.
+    """
+    rules: list[dict[str, Any]] = [
+        {"action": "cut_after", "probability": 0.008},
+        {"action": "cut_before", "probability": 0.008},
+        {"action": "status", "status": 502, "probability": 0.003},
+        {"action": "status", "status": 504, "accept": True, "probability": 0.003},
+        {"action": "garbage", "probability": 0.002},
+        {"action": "errcode", "errcode": -1, "probability": 0.005},
+        {"action": "hang", "ms": 12_000, "probability": 0.001},
+        {"action": "hang", "ms": 12_000, "accept": True, "probability": 0.001},
+        {"action": "errcode", "errcode": -1, "accept": True, "probability": 0.005},
+    ]
+    return [{"api": "/send", **rule} for rule in rules]
+
+
+def stop_all(crew: Crew) -> None:
+    """End what still goes on, so that the parts can be stopped."""
+    crew.link.heal()
+    crew.link.lose(0)
+    for name in crew.units.units:
+        crew.units.kill(name, signal.SIGCONT)

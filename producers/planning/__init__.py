@@ -1,0 +1,1 @@
+"""Planning: looking ahead, changing nothing: whom a broadcast would reach, what to ask for."""

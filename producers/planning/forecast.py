@@ -1,0 +1,397 @@
+"""The forecast: whom a broadcast would reach now and later, and how many uses will end unsent.
+
+Three ways to an answer, and the answer says which: ``stock`` (everybody, template channel: the
+stock counts users by the hour in which their last use ends, so it is exact but for that hour),
+``scan`` (every member was looked at: exact) and ``sample`` (an audience beyond 50,000: whole
+buckets drawn by lot, each estimate with its standard error). The time is bounded in each of them.
+
+What is reachable later is what would be left if nothing was collected and nothing sent meanwhile.
+"""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+from producers.audiences import ALL, Audiences
+from producers.errors import InvalidInputError
+from producers.fields import check_template_id
+from producers.planning.expiry import HOUR_MS, last_end_ms, unsent
+from producers.settings import Settings, ms, rate_faults
+from producers.store import Client, deadline, keys, scripts
+from producers.store.buckets import filled_buckets
+from producers.store.connection import ms_of
+from producers.store.retry import repeat, repeat_all
+from producers.words import Channel
+
+HORIZONS: Final = (timedelta(), timedelta(hours=1), timedelta(days=1), timedelta(days=7))
+
+SCANNED: Final = 50_000
+"""Up to so many members are looked at one by one: about half a second of Redis, in small steps."""
+_SAMPLED: Final = 20_000
+"""Members that a sample looks at: a standard error of at most 0.4 % of the audience."""
+_FEWEST: Final = 30
+"""Buckets that a sample has at the least, so that their spread says something."""
+_BUCKETS: Final = 50
+"""Buckets read in one trip."""
+_DAY_MS: Final = 24 * HOUR_MS
+_CERTAIN: Final = 1.96
+"""Standard errors within which 95 of 100 estimates lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """What is so far away.
+
+    Attributes:
+        in_s: seconds from now.
+        users: users who have a usable permit that ends later than that.
+        users_low, users_high: between them lies the exact number: for sure, or (sample) in 95 of
+            100 cases.
+        users_error: standard error of `users`; 0 unless sampled.
+        expiring: uses that will have ended unsent by then, at the rate.
+        expiring_error: standard error of all uses that end by then, sent or not; 0 unless sampled.
+    """
+
+    in_s: int
+    users: int
+    users_low: int
+    users_high: int
+    users_error: float
+    expiring: int
+    expiring_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Whom a broadcast would reach.
+
+    Attributes:
+        app, channel, template_id, audience: what was asked.
+        at_ms: when, server epoch ms.
+        members: members of the audience.
+        uses: uses that its members have now (long-term subscriptions not counted).
+        method: ``stock``, ``scan`` or ``sample``.
+        sampled: members that a sample looked at; 0 otherwise.
+        rate: sends per second that were reckoned with.
+        rate_from: ``given``; ``today`` or ``last_day`` (the app's own sends of that day, on
+            average); ``none`` (no send in the last two days).
+        horizons: now, in 1 hour, in 1 day, in 7 days.
+    """
+
+    app: str
+    channel: str
+    template_id: str
+    audience: str
+    at_ms: int
+    members: int
+    uses: int
+    method: str
+    sampled: int
+    rate: float
+    rate_from: str
+    horizons: list[Horizon]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the forecast as JSON-ready fields."""
+        return asdict(self)
+
+
+@dataclass
+class _Seen:
+    """What was seen of an audience, bucket by bucket.
+
+    Attributes:
+        members: of each bucket.
+        users: of each bucket, users reachable at each horizon.
+        uses: of each bucket, uses to be had now.
+        hours: of each bucket, epoch hour → uses.
+        of: buckets that there are.
+    """
+
+    members: list[int] = field(default_factory=list)
+    users: list[list[int]] = field(default_factory=list)
+    uses: list[int] = field(default_factory=list)
+    hours: list[dict[int, int]] = field(default_factory=list)
+    of: int = 0
+
+
+class Forecaster:
+    """Forecasts. It changes nothing. Safe to share between threads."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._audiences = Audiences(client, settings)
+        self._users = client.register_script(scripts.source(__package__, "forecast"))
+
+    def forecast(
+        self,
+        app: str,
+        channel: str,
+        template_id: str = "",
+        audience: str = ALL,
+        rate: float | None = None,
+    ) -> Forecast:
+        """Return whom a broadcast of this channel would reach, and what will end unsent.
+
+        Args:
+            app: alias of the app.
+            channel: template or subscribe.
+            template_id: the template; without meaning for the template channel's permits, which
+                fit every template.
+            audience: its name.
+            rate: sends per second to reckon with; None: the app's own of today or the last day.
+
+        Raises:
+            UnknownAppError: no such app.
+            NotFoundError: no such audience.
+            InvalidInputError: the channel, the template or the rate is none.
+            StoreUnavailableError: Redis did not answer.
+        """
+        kind = self._checked(channel, template_id, rate)
+        members = self._audiences.count(app, audience)
+        now_ms, sends = self._clock_and_sends(app)
+        used_rate, rate_from = (rate, "given") if rate is not None else sends
+        within = [ms(horizon) for horizon in HORIZONS]
+        moments = [now_ms + ms(self._settings.permit_margin) + one for one in within]
+        if kind is Channel.TEMPLATE and audience == ALL:
+            made = self._from_stock(app, now_ms, moments)
+        elif members <= SCANNED:
+            made = _scanned(self._look(app, kind, template_id, audience, moments, members=0))
+        else:
+            made = _estimated(
+                self._look(app, kind, template_id, audience, moments, members=members), members
+            )
+        ending = unsent(made.hours, now_ms, used_rate, within)
+        return Forecast(
+            app=app,
+            channel=kind,
+            template_id=template_id,
+            audience=audience,
+            at_ms=now_ms,
+            members=members,
+            uses=round(made.uses),
+            method=made.method,
+            sampled=made.sampled,
+            rate=round(used_rate, 3),
+            rate_from=rate_from,
+            horizons=[
+                Horizon(
+                    in_s=within[n] // 1000,
+                    users=round(made.users[n]),
+                    users_low=max(0, math.floor(made.low[n])),
+                    users_high=min(math.ceil(made.high[n]), max(members, math.ceil(made.low[n]))),
+                    users_error=round(made.errors[n], 1),
+                    expiring=round(ending[n]),
+                    expiring_error=round(made.ending_error(now_ms + within[n]), 1),
+                )
+                for n in range(len(within))
+            ],
+        )
+
+    @staticmethod
+    def _checked(channel: str, template_id: str, rate: float | None) -> Channel:
+        faults = []
+        if channel not in set(Channel):
+            faults.append(f"channel {channel!r}: take template or subscribe")
+        if template_id or channel == Channel.SUBSCRIBE:
+            faults += check_template_id(template_id)
+        if rate is not None:
+            faults += rate_faults(rate)
+        if faults:
+            raise InvalidInputError(faults)
+        return Channel(channel)
+
+    # -- the rate ---------------------------------------------------------------------------
+
+    def _clock_and_sends(self, app: str) -> tuple[int, tuple[float, str]]:
+        """Return the server's clock, and the app's sends per second with the day they are from."""
+        offset_ms = self._settings.app(app).day_offset_ms()
+
+        def ask(pipeline: Any) -> None:
+            pipeline.time()
+            pipeline.hmget(keys.limiter(app), "day", "day_count")
+
+        clock, (day, count) = repeat_all("reading the limiter", self._client, ask)
+        now_ms = ms_of(clock)
+        today, passed_ms = divmod(now_ms + offset_ms, _DAY_MS)
+        if day is not None and int(day) == today and int(count):
+            # of a day that has just begun an hour is reckoned, so that a burst is not a rate
+            return now_ms, (int(count) * 1000 / max(passed_ms, HOUR_MS), "today")
+        if day is not None and int(day) == today - 1 and int(count):
+            return now_ms, (int(count) * 1000 / _DAY_MS, "last_day")
+        return now_ms, (0.0, "none")
+
+    # -- everybody: the stock ---------------------------------------------------------------
+
+    def _from_stock(self, app: str, now_ms: int, moments: Sequence[int]) -> "_Made":
+        def ask(pipeline: Any) -> None:
+            for lane in range(self._settings.lanes):
+                pipeline.hgetall(keys.stock(lane, app))
+
+        users: Counter[int] = Counter()
+        uses: Counter[int] = Counter()
+        for stock in repeat_all("reading the stock", self._client, ask):
+            for name, count in stock.items():
+                kind, _, hour = name.partition(":")
+                if kind == "u":
+                    users[int(hour)] += int(count)
+                elif kind in {"f", "p"}:
+                    uses[int(hour)] += int(count)
+        low, high, likely = [], [], []
+        for moment in moments:
+            hour = moment // HOUR_MS
+            sure = sum(count for at, count in users.items() if at > hour)
+            end = last_end_ms(hour, now_ms)
+            share = max(0.0, (end - moment) / (end - hour * HOUR_MS)) if end > moment else 0.0
+            low.append(float(sure))
+            high.append(float(sure + users[hour] * (share > 0)))
+            likely.append(sure + users[hour] * share)
+        this_hour, into_ms = divmod(now_ms, HOUR_MS)
+        left: dict[int, float] = {at: float(count) for at, count in uses.items() if at > this_hour}
+        left[this_hour] = uses[this_hour] * (1 - into_ms / HOUR_MS)
+        return _Made("stock", likely, low, high, sum(left.values()), left)
+
+    # -- an audience: its buckets -----------------------------------------------------------
+
+    def _look(
+        self,
+        app: str,
+        channel: Channel,
+        template_id: str,
+        audience: str,
+        moments: Sequence[int],
+        *,
+        members: int,
+    ) -> _Seen:
+        """Look at the buckets of an audience; with `members`, at a sample of so many."""
+        found = [
+            (lane, bucket)
+            for lane in range(self._settings.lanes)
+            for bucket in filled_buckets(self._client, lane, app, audience, 0)
+        ]
+        seen = _Seen(of=len(found))
+        if members:
+            wanted = max(_FEWEST, math.ceil(_SAMPLED * len(found) / members))
+            if wanted < len(found):
+                found = random.sample(found, wanted)
+        for start in deadline.paced(range(0, len(found), _BUCKETS)):
+            some = found[start : start + _BUCKETS]
+            for row in self._rows(app, channel, template_id, audience, moments, some):
+                horizons = len(moments)
+                seen.members.append(row[0])
+                seen.users.append(row[1 : horizons + 1])
+                seen.uses.append(row[horizons + 1])
+                rest = row[horizons + 2 :]
+                seen.hours.append(dict(zip(rest[0::2], rest[1::2], strict=True)))
+        return seen
+
+    def _rows(
+        self,
+        app: str,
+        channel: Channel,
+        template_id: str,
+        audience: str,
+        moments: Sequence[int],
+        buckets: list[tuple[int, int]],
+    ) -> list[list[int]]:
+        def call() -> list[list[int]]:
+            pipeline = self._client.pipeline(transaction=False)
+            for lane, bucket in buckets:
+                self._users(
+                    keys=[keys.audience(lane, app, audience, bucket)],
+                    args=[keys.lane_prefix(lane), app, channel.value, template_id, *moments],
+                    client=pipeline,
+                )
+            rows: list[list[int]] = pipeline.execute()
+            return rows
+
+        return repeat("reading an audience's permits", call)
+
+
+@dataclass
+class _Made:
+    """An answer on its way.
+
+    Attributes:
+        method: as the forecast's.
+        users, low, high: at each horizon.
+        uses: to be had now.
+        hours: epoch hour → uses.
+        errors: standard errors of `users`.
+        sampled: members looked at.
+        seen: the sample, for the error of what ends; None unless sampled.
+        audience: members of the audience.
+    """
+
+    method: str
+    users: list[float]
+    low: list[float]
+    high: list[float]
+    uses: float
+    hours: dict[int, float]
+    errors: list[float] = field(default_factory=lambda: [0.0] * len(HORIZONS))
+    sampled: int = 0
+    seen: _Seen | None = None
+    audience: int = 0
+
+    def ending_error(self, until_ms: int) -> float:
+        """Return the standard error of the uses that end until a moment."""
+        if self.seen is None:
+            return 0.0
+        hour = until_ms // HOUR_MS
+        ending = [sum(uses for at, uses in hours.items() if at < hour) for hours in self.seen.hours]
+        return _error(ending, self.seen, self.audience)
+
+
+def _scanned(seen: _Seen) -> _Made:
+    users = [float(sum(row[n] for row in seen.users)) for n in range(len(HORIZONS))]
+    hours: Counter[int] = Counter()
+    for one in seen.hours:
+        hours.update(one)
+    by_hour = {hour: float(uses) for hour, uses in hours.items()}
+    return _Made("scan", users, users, users, float(sum(seen.uses)), by_hour)
+
+
+def _estimated(seen: _Seen, members: int) -> _Made:
+    """Scale a sample of buckets up to the audience: a ratio estimate, by members."""
+    made = _scanned(seen)
+    looked_at = sum(seen.members)
+    if len(seen.members) >= seen.of or not looked_at:
+        return made  # every bucket was drawn
+    scale = members / looked_at
+    made.method, made.sampled, made.seen, made.audience = "sample", looked_at, seen, members
+    made.errors = [
+        _error([row[n] for row in seen.users], seen, members) for n in range(len(HORIZONS))
+    ]
+    made.users = [users * scale for users in made.users]
+    made.low = [
+        users - _CERTAIN * error for users, error in zip(made.users, made.errors, strict=True)
+    ]
+    made.high = [
+        users + _CERTAIN * error for users, error in zip(made.users, made.errors, strict=True)
+    ]
+    made.uses *= scale
+    made.hours = {hour: uses * scale for hour, uses in made.hours.items()}
+    return made
+
+
+def _error(values: Sequence[int], seen: _Seen, members: int) -> float:
+    """Return the standard error of a ratio estimate from whole buckets drawn by lot.
+
+    Source: W. G. Cochran, Sampling Techniques, 3rd ed., 6.3 (the ratio estimate's variance).
+    """
+    drawn = len(values)
+    looked_at = sum(seen.members)
+    if drawn < 2 or not looked_at:
+        return float(members)
+    ratio = sum(values) / looked_at
+    spread = sum(
+        (value - ratio * size) ** 2 for value, size in zip(values, seen.members, strict=True)
+    ) / (drawn - 1)
+    per_bucket = looked_at / drawn
+    return members / per_bucket * math.sqrt(spread / drawn * (1 - drawn / seen.of))

@@ -1,0 +1,90 @@
+-- receipt: WeChat's final word on one send (subscribe_msg_sent_event), matched to its recipient.
+--
+-- Guarantee: a msgid that an answer gave, or a receipt left, decides alone, whatever else fits by
+-- time. Only a msgid that fits nothing is matched by time: to the nearest doubt of its template, never
+-- to a send with a msgid of its own, and to none while a message that may be the one meant is
+-- unanswered. An outcome moves at most once by receipt: in_doubt to delivered or failed, delivered to
+-- failed. The same receipt again changes nothing. One that finds no recipient yet (it may come before
+-- the send's own answer) is kept for a day, at most 50 per user.
+--
+-- KEYS  1 receipts hash  of the user
+-- ARGV  1 unused, 2 now_ms or '', 3 lane prefix, 4 item (bucket:openid), 5 template_id, 6 msgid or
+--       '', 7 errcode, 8 at_ms, 9 ttl of outcomes (ms), then candidate broadcasts, the newest first
+-- Returns  {broadcast or '', what: delivered, failed, confirmed (nothing to change) or kept}
+--@include store/clock
+--@include store/check
+local prefix, item, template, msgid, errcode = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local at = whole('at_ms', ARGV[8], 0, 2 ^ 53)
+local DAY, CLOCKS, KEPT = 86400000, 5000, 50
+local bucket, openid = string.match(item, '^(%d+):(.+)$')
+if not bucket then refuse('item', item) end
+local word = errcode == '0' and 'delivered' or 'failed'
+local recorded = word == 'failed' and 'failed ' .. errcode .. ' receipt' or 'delivered receipt'
+redis.call('HLEN', KEYS[1])
+
+local function outcome_of(id)
+  return redis.call('HGET', prefix .. 'outcomes:' .. id .. ':' .. bucket, openid)
+end
+
+local function msgid_of(id)
+  return redis.call('HGET', prefix .. 'msgids:' .. id .. ':' .. bucket, openid)
+end
+
+local function move(id, from)
+  local lane = prefix .. 'lane:' .. id
+  local is_there = redis.call('HEXISTS', lane, 'state') == 1  -- or its retention is over
+  redis.call('HSET', prefix .. 'outcomes:' .. id .. ':' .. bucket, openid, recorded)
+  redis.call('HDEL', prefix .. 'doubts:' .. id, item)
+  if is_there then
+    bump(lane, 'o:' .. from, -1)
+    bump(lane, 'o:' .. word, 1)
+  end
+  if msgid ~= '' then
+    local msgids = prefix .. 'msgids:' .. id .. ':' .. bucket
+    redis.call('HSET', msgids, openid, msgid)
+    redis.call('PEXPIRE', msgids, DAY)
+  end
+  return { id, word }
+end
+
+if msgid ~= '' then
+  for i = 10, #ARGV do
+    if msgid_of(ARGV[i]) == msgid then
+      redis.call('HLEN', prefix .. 'doubts:' .. ARGV[i])
+      if outcome_of(ARGV[i]) == 'delivered' and word == 'failed' then
+        return move(ARGV[i], 'delivered')
+      end
+      return { ARGV[i], 'confirmed' }
+    end
+  end
+end
+
+-- By time: which unanswered messages may be meant, and the doubt that is nearest.
+local unanswered, doubts, nearest, nearest_by = 0, 0, nil, nil
+for i = 10, #ARGV do
+  local id = ARGV[i]
+  local held = redis.call('HGET', prefix .. 'flight:' .. id, item)
+  local member, since = string.match(held or '', '^%S+ %S+ (%S+) %S+ (%d+) ')
+  if member then
+    if member == 's:' .. template and at >= tonumber(since) - CLOCKS then unanswered = unanswered + 1 end
+  else
+    local doubt = redis.call('HGET', prefix .. 'doubts:' .. id, item)
+    local from, until_ms, of = string.match(doubt or '', '^(%d+) (%d+) (%S+)$')
+    from, until_ms = tonumber(from), tonumber(until_ms)
+    if of == 's:' .. template and at >= from - CLOCKS and at <= until_ms + CLOCKS
+      and not msgid_of(id) and outcome_of(id) then
+      doubts = doubts + 1
+      -- outside of the attempt by so much; then, how long after its claim
+      local by = math.max(from - at, at - until_ms, 0) * 2 ^ 32 + math.abs(at - from)
+      if not nearest or by < nearest_by then nearest, nearest_by = id, by end
+    end
+  end
+end
+if nearest and unanswered == 0 then return move(nearest, 'in_doubt') end
+if redis.call('HLEN', KEYS[1]) < KEPT then
+  -- one that several may have caused is matched by its msgid alone
+  local unsure = unanswered + doubts > 1 and ' ?' or ''
+  redis.call('HSET', KEYS[1], template .. ' ' .. msgid, string.format('%s %d%s', errcode, at, unsure))
+  redis.call('PEXPIRE', KEYS[1], DAY)
+end
+return { '', 'kept' }

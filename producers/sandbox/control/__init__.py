@@ -1,0 +1,1 @@
+"""Control: how a test steers the sandbox, and asks it."""

@@ -1,0 +1,1 @@
+"""Pushes: what the sandbox tells the app's callback address."""

@@ -1,0 +1,75 @@
+"""One script call under way while its caller prepares the next one, on one thread.
+
+The command is written to a connection, and its reply read when it is asked for. A thread would do
+the same, but beside one that reads JSON it waits for Python's lock after each reply.
+"""
+
+import contextlib
+from typing import Any
+
+import redis
+
+from producers.store import Client, lend
+from producers.store.retry import LOST, raise_lasting, repeat
+
+
+class Ahead:
+    """Runs one script, one call at a time; used by one thread.
+
+    Args:
+        client: Redis.
+        script: registered with it; every call carries a token, so that it can be repeated.
+        during: what is being done, for the log.
+    """
+
+    def __init__(self, client: Client, script: Any, during: str) -> None:
+        self._pool = client.connection_pool
+        self._script = script
+        self._during = during
+        self._call: tuple[list[str], list[str | int]] | None = None
+        self._connection: Any = None
+
+    def start(self, keys: list[str], args: list[str | int]) -> None:
+        """Send a call; the one before must have been finished."""
+        self._call = (keys, args)
+        with contextlib.suppress(*LOST):  # then `finish` repeats it
+            self._connection = lend(self._pool)
+            self._connection.send_command("EVALSHA", self._script.sha, len(keys), *keys, *args)
+            return
+        self._let_go(broken=True)
+
+    def finish(self) -> Any:
+        """Return the reply of the call that was started; it is repeated while replies are lost.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer any attempt.
+        """
+        assert self._call is not None  # noqa: S101
+        (keys, args), self._call = self._call, None
+        if self._connection is not None:
+            try:
+                reply = self._connection.read_response()
+            except redis.exceptions.NoScriptError:
+                self._let_go(broken=False)
+            except LOST:
+                self._let_go(broken=True)
+            except redis.ResponseError as error:
+                self._let_go(broken=False)
+                raise_lasting(self._during, error)
+            else:
+                self._let_go(broken=False)
+                return reply
+        return repeat(self._during, lambda: self._script(keys=keys, args=args))
+
+    def close(self) -> None:
+        """Give up what is under way; nobody knows whether it ran."""
+        self._call = None
+        self._let_go(broken=True)
+
+    def _let_go(self, *, broken: bool) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if broken:
+            connection.disconnect()
+        self._pool.release(connection)

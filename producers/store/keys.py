@@ -1,0 +1,429 @@
+"""Every Redis key, each built by one function whose docstring gives type, members, lifetime, owner.
+
+``{3}`` in a key is a *lane* tag: all that one script touches shares one, so that the script is
+atomic on a single server and on a Redis Cluster alike. ``{app:shop}`` is an app's own tag.
+Scripts that find their keys on the way (which broadcast is next, which openid) build them from
+the lane's prefix by the same names as here.
+
+Keys without a TTL, all others have one: `deployment`, `fence`, `audience`, `audience_buckets`,
+`audience_size`, `audiences`, `ledger`, `stock`, `subscriptions`, `active`, `ring`, `busy`,
+`due`, `doing`, `flying`, `workers`, `server`, `seen`, `api_keys`, and Dramatiq's own.
+"""
+
+import zlib
+from typing import Final
+
+from producers.settings import Settings
+
+PREFIX: Final = "wxb"
+
+DEPLOYMENT: Final = "wxb:deployment"
+"""hash: lanes, buckets, layout. Written once, when the deployment is born; never expires."""
+
+WORKERS: Final = "wxb:workers"
+"""zset: worker id → its last beat (server epoch ms). Owner: the beat; the dead are removed."""
+
+SERVER: Final = "wxb:server"
+"""string: run_id of the Redis server that the deployment last ran on; never expires."""
+
+SEEN: Final = "{wxb:workers}:seen"
+"""hash: what is known of the workers as a whole, of a server that may have been restored.
+
+``at_ms`` the last beat of any of them (server epoch ms); ``resting`` 1 when the last one has left
+with nothing in its hands; ``epoch`` the run_id that the epoch began with, ``epoch_at_ms`` what
+``at_ms`` was then. Never expires. Owner: the beat, and `workers.duties.epoch`.
+"""
+
+APPS: Final = "wxb:apps"
+"""zset: app → when its newest broadcast was created (ms). As long as that may be looked at."""
+
+API_KEYS: Final = "wxb:{keys}:all"
+"""hash: id of an API key → JSON: digest, name, apps, scopes, rate, created. Revoking removes it."""
+
+WAKE: Final = "wxb:wake"
+"""pub/sub channel: ``wake LANE APP`` (something may be taken), ``stop ID`` and ``go ID`` (of a
+broadcast), ``rate APP``. Nothing depends on it."""
+
+DRAMATIQ_NAMESPACE: Final = "{wxb:jobs}"
+"""Namespace of Dramatiq's stock queues: only the edges that the keeper would do a second later."""
+
+
+def bucket_of(openid: str, buckets: int) -> int:
+    """Return the bucket of an openid, 0 ≤ bucket < buckets."""
+    return zlib.crc32(openid.encode()) % buckets
+
+
+def place_of(openid: str, settings: Settings) -> tuple[int, int, str]:
+    """Return where a user lives: (lane, bucket, item).
+
+    The item is the bucket and the openid, as queues, flights and doubts name a recipient.
+    """
+    bucket = bucket_of(openid, settings.buckets)
+    return bucket % settings.lanes, bucket, f"{bucket}:{openid}"
+
+
+def lane_of(name: str, lanes: int) -> int:
+    """Return the home lane of a broadcast id or app alias, 0 ≤ lane < lanes."""
+    return zlib.crc32(name.encode()) % lanes
+
+
+def is_carrier(broadcast: str) -> bool:
+    """Say whether a broadcast carries single messages (`broadcasts.messages`), by its id."""
+    return broadcast.startswith("m")
+
+
+def lane_prefix(lane: int) -> str:
+    """Return what every key of a lane starts with, hash tag included."""
+    return f"{PREFIX}:{{{lane}}}:"
+
+
+def permits(lane: int, app: str, openid: str) -> str:
+    """zset: one member per use (``f:FORM_ID``, ``p:PREPAY_ID:1``…``:3``) → expires_at_ms.
+
+    Held, spent and void uses stay as tombstones, score −expires_at_ms. Until the last expires.
+    """
+    return f"{lane_prefix(lane)}permits:{app}:{openid}"
+
+
+def subscriptions(lane: int, app: str, openid: str) -> str:
+    """hash: template_id → count (−1 = long-term, unlimited), never 0; at most 50 templates.
+
+    No end, for WeChat gives accepts none: the key goes with the last of them.
+    """
+    return f"{lane_prefix(lane)}subs:{app}:{openid}"
+
+
+def marks(lane: int, app: str, openid: str) -> str:
+    """hash: template_id → ``VOID VOIDED FLOOR`` and `` DIGEST:GIVEN`` per id; see permit.lua.
+
+    At most 20 templates, of each the 32 newest ids: under 24 kB. 30 days after the last result.
+    """
+    return f"{lane_prefix(lane)}marks:{app}:{openid}"
+
+
+def dead_permits(lane: int, app: str, day: int) -> str:
+    """hash: openid → permits of the user that WeChat called dead on a day (UTC); 2 days."""
+    return f"{lane_prefix(lane)}dead:{app}:{day}"
+
+
+def queue(lane: int, broadcast: str) -> str:
+    """list: ``bucket:openid`` of each queued message of a broadcast, the next one left."""
+    return f"{lane_prefix(lane)}queue:{broadcast}"
+
+
+def delayed(lane: int, broadcast: str) -> str:
+    """zset: ``bucket:openid`` of each delayed message → due (server epoch ms)."""
+    return f"{lane_prefix(lane)}delayed:{broadcast}"
+
+
+def flight(lane: int, broadcast: str) -> str:
+    """hash: ``bucket:openid`` → ``worker fence member expires_at_ms since_ms tries resumed``.
+
+    Exists only while a POST may be unanswered. The worker is ``-`` while a resumed one waits, and
+    ``aside`` when it was set aside. Resumed: 1, 0, or n: see flight.lua.
+    """
+    return f"{lane_prefix(lane)}flight:{broadcast}"
+
+
+def tries(lane: int, broadcast: str) -> str:
+    """hash: ``bucket:openid`` → attempts so far, of those retried without a permit."""
+    return f"{lane_prefix(lane)}tries:{broadcast}"
+
+
+def suspects(lane: int, broadcast: str) -> str:
+    """list: ``openid refused_at_ms accepts`` of those refused before the first delivery.
+
+    Their other permits are void once it came, or at the broadcast's end. As the outcomes.
+    """
+    return f"{lane_prefix(lane)}suspects:{broadcast}"
+
+
+def doubts(lane: int, broadcast: str) -> str:
+    """hash: ``bucket:openid`` → ``since_ms until_ms member`` of each recipient in doubt."""
+    return f"{lane_prefix(lane)}doubts:{broadcast}"
+
+
+def receipts(lane: int, app: str, openid: str) -> str:
+    """hash: ``template msgid`` → ``errcode at_ms`` of receipts that came first; one day."""
+    return f"{lane_prefix(lane)}receipts:{app}:{openid}"
+
+
+def outcomes(lane: int, broadcast: str, bucket: int) -> str:
+    """hash: openid → outcome and errcode (``delivered``, ``refused 43101``), listpack-sized."""
+    return f"{lane_prefix(lane)}outcomes:{broadcast}:{bucket}"
+
+
+def msgids(lane: int, broadcast: str, bucket: int) -> str:
+    """hash: openid → msgid of the accepted send; one day, for receipts."""
+    return f"{lane_prefix(lane)}msgids:{broadcast}:{bucket}"
+
+
+def recipients(lane: int, broadcast: str) -> str:
+    """bitmap: bit b is set when bucket b gave a broadcast recipients; as its last outcome.
+
+    So its outcomes are found whatever becomes of the audience.
+    """
+    return f"{lane_prefix(lane)}recipients:{broadcast}"
+
+
+def leaving(lane: int) -> str:
+    """hash: ``broadcast bucket:openid`` → the name that its outcome is to be written under.
+
+    Of the forgotten, while a message of theirs is in a worker's hands. 8 days after the last.
+    """
+    return f"{lane_prefix(lane)}leaving"
+
+
+def mail(lane: int, carrier: str) -> str:
+    """hash: ``bucket:openid`` → ``deadline_ms payload`` of each message without an outcome.
+
+    As the outcomes; see `producers.broadcasts.messages`.
+    """
+    return f"{lane_prefix(lane)}mail:{carrier}"
+
+
+def posted(lane: int, app: str, key: str) -> str:
+    """string: ``carrier digest`` of the message that a user's key (its digest) posted; 1 day."""
+    return f"{lane_prefix(lane)}posted:{app}:{key}"
+
+
+def pace(lane: int, broadcast: str) -> str:
+    """list: ``at_ms settled answered`` of the last seconds in which it moved; one minute."""
+    return f"{lane_prefix(lane)}pace:{broadcast}"
+
+
+def lane_broadcast(lane: int, broadcast: str) -> str:
+    """hash: a lane's copy of a broadcast: state, generation, cursor, counts. As the outcomes."""
+    return f"{lane_prefix(lane)}lane:{broadcast}"
+
+
+def ring(lane: int, app: str) -> str:
+    """list: ids of the app's broadcasts with queued messages in this lane, in turn."""
+    return f"{lane_prefix(lane)}ring:{app}"
+
+
+def priority_ring(lane: int, app: str) -> str:
+    """list: as `ring`, served before it."""
+    return f"{lane_prefix(lane)}first:{app}"
+
+
+def busy(lane: int) -> str:
+    """set: aliases of the apps with something in a ring of this lane. Owner: ring.lua, take.lua."""
+    return f"{lane_prefix(lane)}busy"
+
+
+def due(lane: int) -> str:
+    """zset: ``ID`` or ``ID home`` → from when on the keeper must look at it (ms); see need.lua."""
+    return f"{lane_prefix(lane)}due"
+
+
+def doing(lane: int) -> str:
+    """zset: as `due`, given to the keeper → when it is due again unless it was done (ms)."""
+    return f"{lane_prefix(lane)}doing"
+
+
+def flying(lane: int) -> str:
+    """set: ids of the broadcasts with entries in `flight`. Owner: take, until it is empty."""
+    return f"{lane_prefix(lane)}flying"
+
+
+def sending(lane: int, app: str) -> str:
+    """zset: openid → end of its lease (ms): one message at a time per user. POST timeout + 1 s."""
+    return f"{lane_prefix(lane)}sending:{app}"
+
+
+def stock(lane: int, app: str) -> str:
+    """hash: available uses by expiry hour (``f:HOUR``, ``p:HOUR``) and per template (``s:ID``).
+
+    ``u:HOUR`` counts the users whose last use ends in that hour. Past hours are trimmed into the
+    ledger as expired; ``trimmed`` is the first hour that was not yet.
+    """
+    return f"{lane_prefix(lane)}stock:{app}"
+
+
+def ledger(lane: int, app: str) -> str:
+    """hash: ``collected:K``, ``spent:K``, ``void:K``, ``expired:K`` → uses, K = f, p or s."""
+    return f"{lane_prefix(lane)}ledger:{app}"
+
+
+def fence(lane: int) -> str:
+    """string: the last fence token given out in this lane; never goes back."""
+    return f"{lane_prefix(lane)}fence"
+
+
+def keeper(lane: int) -> str:
+    """string: the worker that holds this lane's duties; a lease of 3 s."""
+    return f"{lane_prefix(lane)}keeper"
+
+
+def reply(lane: int, script: str, caller: str) -> str:
+    """string: token and packed answer of this caller's last run of a script; 10 minutes."""
+    return f"{lane_prefix(lane)}reply:{script}:{caller}"
+
+
+def audience(lane: int, app: str, name: str, bucket: int) -> str:
+    """set: the openids of an audience in one bucket.
+
+    A name that begins with ``~``: built beside, to replace one; this and the next two, 1 day.
+    """
+    return f"{lane_prefix(lane)}audience:{app}:{name}:{bucket}"
+
+
+def audience_buckets(lane: int, app: str, name: str) -> str:
+    """bitmap: bit b is set when bucket b of the audience may have members."""
+    return f"{lane_prefix(lane)}buckets:{app}:{name}"
+
+
+def audience_size(lane: int, app: str, name: str) -> str:
+    """string: members of the audience in this lane."""
+    return f"{lane_prefix(lane)}size:{app}:{name}"
+
+
+def worker_apps(worker: str) -> str:
+    """string: the apps in a worker's settings, by blanks; 1 minute. Owner: the worker's beat."""
+    return f"{{wxb:workers}}:apps:{worker}"
+
+
+LACKING: Final = "no token: "
+"""How a reason begins why a worker has no access token of an app; the errcode follows."""
+
+
+def closed_gates(worker: str) -> str:
+    """hash: app → ``since_ms reason`` of the gates that a worker closed by itself; 10 s.
+
+    A reason that begins with `LACKING`: nothing is sent, for want of an access token.
+    Owner: the worker's beat, while there are any.
+    """
+    return f"{{wxb:workers}}:closed:{worker}"
+
+
+def upload_flood(lane: int, app: str, openid: str) -> str:
+    """string: until when (ms) the uploads of a user fill their limit; until then. Owner: flood."""
+    return f"{lane_prefix(lane)}flood:upload:{app}:{openid}"
+
+
+def permit_flood(lane: int, app: str, openid: str) -> str:
+    """string: as `upload_flood`, of the permits that a user files; at most a day."""
+    return f"{lane_prefix(lane)}flood:permit:{app}:{openid}"
+
+
+def app_reply(app: str, script: str, caller: str) -> str:
+    """string: as `reply`, of a script that works on an app's own keys; 10 minutes."""
+    return f"{app_prefix(app)}reply:{script}:{caller}"
+
+
+def login_flood(app: str, caller: str = "") -> str:
+    """string: as `upload_flood`, of the logins of an address, whose digest the caller is.
+
+    Also of a user known from an earlier ticket; '' is the app's own, all callers' together.
+    """
+    return f"{app_prefix(app)}flood:login:{caller}"
+
+
+def refused_code_flood(app: str, caller: str = "") -> str:
+    """string: as `login_flood`, of the login codes that WeChat refused, or has not answered yet."""
+    return f"{app_prefix(app)}flood:code:{caller}"
+
+
+def home(lane: int, broadcast: str) -> str:
+    """hash: a broadcast: spec, state, generation, times, reason. At its home lane; 22 days."""
+    return f"{lane_prefix(lane)}home:{broadcast}"
+
+
+def app_prefix(app: str) -> str:
+    """Return what every key of an app's own slot starts with."""
+    return f"{PREFIX}:{{app:{app}}}:"
+
+
+def audiences(app: str) -> str:
+    """hash: audience name → when it was first imported (ms)."""
+    return f"{app_prefix(app)}audiences"
+
+
+def audience_turn(app: str, name: str) -> str:
+    """string: the call that puts an audience's new sets in place; a lease of a minute."""
+    return f"{app_prefix(app)}turn:{name}"
+
+
+def active(app: str) -> str:
+    """zset: ids of broadcasts that have not ended → created (ms); the keeper's net."""
+    return f"{app_prefix(app)}active"
+
+
+def history(app: str) -> str:
+    """zset: ids of all broadcasts → created (ms). Trimmed to the retention."""
+    return f"{app_prefix(app)}history"
+
+
+def idempotency(app: str, key: str) -> str:
+    """string: ``broadcast_id digest`` of what the key created; 7 days."""
+    return f"{app_prefix(app)}key:{key}"
+
+
+def limiter(app: str) -> str:
+    """hash: next_us, blocked_until_ms, level, day and minute counts; rate when set live.
+
+    2 days after last use; for good while it holds a rate.
+    """
+    return f"{app_prefix(app)}limiter"
+
+
+def broadcast_limiter(app: str, broadcast: str) -> str:
+    """hash: next_us of a broadcast with a rate of its own; 1 hour after last use."""
+    return f"{app_prefix(app)}limiter:{broadcast}"
+
+
+def limiter_reply(app: str, worker: str) -> str:
+    """string: token and packed answer of this worker's last reserve; 10 minutes."""
+    return f"{app_prefix(app)}reply:reserve:{worker}"
+
+
+def inbox(app: str) -> str:
+    """list: ``arrived_ms push`` of WeChat's pushes that wait to be acted on, the oldest left.
+
+    7 days after the last one came.
+    """
+    return f"{app_prefix(app)}inbox"
+
+
+def inbox_lease(app: str) -> str:
+    """string: who acts on the app's inbox; a lease of 10 s."""
+    return f"{app_prefix(app)}inbox:lease"
+
+
+def inbox_counts(app: str) -> str:
+    """hash: pushes so far by what they were (``stored``, ``dropped``, ``full``); 30 days."""
+    return f"{app_prefix(app)}inbox:counts"
+
+
+def push_seen(app: str, signature: str) -> str:
+    """string: digest of the body that came with this signature; twice `callback_max_age`."""
+    return f"{app_prefix(app)}push:{signature}"
+
+
+def token(app: str) -> str:
+    """string: the access token, encrypted, with its expiry; until it expires."""
+    return f"{app_prefix(app)}token"
+
+
+def token_lock(app: str) -> str:
+    """string: the worker that is refreshing the token; a lease of 15 s."""
+    return f"{app_prefix(app)}token:lock"
+
+
+def web_answer(app: str, key: str) -> str:
+    """string: who answers a request with this Idempotency-Key, or the answer; a lease, then 24 h.
+
+    The key is a digest of route, API key and Idempotency-Key.
+    """
+    return f"{app_prefix(app)}answer:{key}"
+
+
+def key_limit(key: str) -> str:
+    """string: GCRA's theoretical arrival time (µs) of an API key's requests; until it is past."""
+    return f"{PREFIX}:{{keys}}:limit:{key}"
+
+
+def key_limit_reply(caller: str) -> str:
+    """string: token and packed answer of this caller's last lease of requests; 10 minutes."""
+    return f"{PREFIX}:{{keys}}:reply:{caller}"

@@ -1,0 +1,138 @@
+"""Repeating a script whose reply was lost: same token, bounded, with a growing pause.
+
+Safe because every script that changes something either carries a token or changes nothing the
+second time.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import redis
+
+from producers import logs
+from producers.errors import StoreUnavailableError
+from producers.logs.events import StoreUnreachable
+from producers.store import Client, deadline, trouble
+
+Answer = TypeVar("Answer")
+
+ATTEMPTS: Final = 6
+"""Tries where no deadline bounds them: about 2.3 s of pauses beside the commands' own timeouts."""
+
+LOST: Final = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)
+"""Errors after which nobody knows whether the script ran; and `NotDoneError`: it did not."""
+
+_REFUSALS: Final = ("OOM", "MISCONF", "BUSY")
+
+
+def passes(error: redis.RedisError) -> bool:
+    """Say whether the same call may succeed later: the answer was lost, or Redis refuses everybody.
+
+    A full server, one that cannot write to its disk, one that runs a script for too long. Any other
+    error reply is about the call itself, and would come again.
+    """
+    if isinstance(error, (*LOST, redis.OutOfMemoryError)):
+        return True
+    return str(error).startswith(_REFUSALS)
+
+
+def pause_s(attempt: int) -> float:
+    """Return the pause after the n-th failed attempt (1, 2, …).
+
+    0.1 s doubling, at most 2 s; and of that the half to the whole, by lot: what failed at the same
+    moment in many processes does not come back at the same moment.
+    """
+    longest: float = min(0.1 * 2 ** min(attempt - 1, 10), 2.0)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - a lot, not a secret
+
+
+def repeat(during: str, call: Callable[[], Answer]) -> Answer:
+    """Run a call until Redis answers: until the deadline where there is one, else `ATTEMPTS` times.
+
+    Args:
+        during: what is being done, for the log.
+        call: runs one script with a token that stays the same.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer any of them, or it cannot do anything of the
+            kind (full, a replica, another certificate): then without trying again.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return call()
+        except redis.RedisError as error:
+            if trouble.lasts(error):
+                raise StoreUnavailableError(
+                    f"{trouble.in_words(error)} (while {during})"
+                ) from error
+            if not passes(error):
+                raise
+            logs.emit(StoreUnreachable(during, type(error).__name__, attempt))
+            pause, left_s = pause_s(attempt), deadline.left_s()
+            if attempt == ATTEMPTS if left_s is None else pause >= left_s:
+                raise gave_up(during, attempt, error) from error
+            time.sleep(pause)
+
+
+def raise_lasting(during: str, error: redis.RedisError) -> None:
+    """Raise what trying again does not mend; return when it may.
+
+    Raises:
+        StoreUnavailableError: Redis cannot: it is full, or its certificate or our password wrong.
+        redis.RedisError: the error itself, which is about the call.
+    """
+    if trouble.lasts(error):
+        raise StoreUnavailableError(f"{trouble.in_words(error)} (while {during})") from error
+    if not passes(error):
+        raise error
+
+
+def gave_up(
+    during: str, attempts: int = 0, error: BaseException | None = None
+) -> StoreUnavailableError:
+    """Return the error of who has waited long enough.
+
+    Args:
+        during: what was being done.
+        attempts: how often; 0: it never came to that.
+        error: the last one.
+    """
+    seconds = deadline.allowed_s()
+    bounds = [f"{attempts} attempt{'s' if attempts > 1 else ''}"] if attempts else []
+    bounds += [] if seconds is None else [f"{seconds:g} s allowed"]
+    why = f"; {trouble.in_words(error)}" if error is not None else ""
+    return StoreUnavailableError(
+        f"Redis did not answer while {during} ({', '.join(bounds)}){why}; what was already "
+        "answered is stored, the same call again loses nothing; a message or a broadcast without a "
+        "key may then be sent twice, with the same key it is not"
+    )
+
+
+def repeat_all(
+    during: str, client: Client, fill: Callable[[Any], None], *, atomic: bool = False
+) -> list[Any]:
+    """Run several commands in one trip, until Redis answers; as `repeat`.
+
+    A pipeline forgets its commands when it fails, so each attempt fills a new one.
+
+    Args:
+        during: what is being done, for the log.
+        client: Redis.
+        fill: puts the commands into the pipeline that it is given.
+        atomic: as one transaction.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer any attempt.
+    """
+
+    def call() -> list[Any]:
+        pipeline = client.pipeline(transaction=atomic)
+        fill(pipeline)
+        answers: list[Any] = pipeline.execute()
+        return answers
+
+    return repeat(during, call)

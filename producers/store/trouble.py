@@ -1,0 +1,94 @@
+"""Trouble: what is wrong with Redis, in words that say what to change.
+
+redis-py wraps a fault of TLS in a ConnectionError, so that a wrong certificate looks like a server
+that is down. Some troubles do not pass by themselves: waiting for them would only delay the words.
+"""
+
+import ssl
+from collections.abc import Iterator
+from typing import Final
+
+import redis
+
+from producers.store.primary import NotPrimaryError
+
+_REPLICA: Final = "Redis is a read-only replica: set WXB_REDIS_URL to the primary"
+_WORDS: Final = {
+    "OOM": "Redis is full (maxmemory): give it more memory; looking, stopping and deleting work",
+    "MISCONF": "Redis cannot write to its disk, and takes nothing new: look at its log",
+}
+_LASTING: Final = (
+    redis.AuthenticationError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.NoPermissionError,
+    redis.exceptions.InvalidResponse,
+)
+_HOSTNAME_MISMATCH: Final = (62, 64)
+_EXPIRED: Final = 10
+"""OpenSSL, x509_vfy.h: X509_V_ERR_HOSTNAME_MISMATCH, …_IP_ADDRESS_MISMATCH, …_CERT_HAS_EXPIRED."""
+
+
+def lasts(error: BaseException) -> bool:
+    """Say whether trying again is in vain until somebody changes something."""
+    if isinstance(error, _LASTING) or str(error).startswith(("MISCONF", "DB index", "invalid DB")):
+        return True
+    return isinstance(_tls_fault(error), ssl.SSLCertVerificationError)
+
+
+def in_words(error: BaseException) -> str:
+    """Return one sentence: what is wrong, and what to do. It holds nothing of the URL."""
+    fault = _tls_fault(error)
+    if fault is not None:
+        return f"TLS: {_about_tls(fault)}"
+    if any("handshake operation timed out" in str(one) for one in _causes(error)):
+        return "TLS: Redis did not answer the handshake: set redis:// where it speaks no TLS"
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
+        return _WORDS["OOM"]
+    if isinstance(error, NotPrimaryError):
+        loads = "loading" in str(error).lower()
+        return "Redis is reading its data from disk: wait a little" if loads else _REPLICA
+    if isinstance(error, redis.AuthenticationError):
+        return f"Redis refuses WXB_REDIS_URL: {error}"
+    if isinstance(error, redis.exceptions.InvalidResponse):
+        return "what answers at WXB_REDIS_URL is no Redis: set its host and port"
+    if isinstance(error, redis.ResponseError):
+        known = next((words for code, words in _WORDS.items() if str(error).startswith(code)), None)
+        return known or f"Redis refuses WXB_REDIS_URL: {error}"
+    closed = "closed" in str(error) or "reset by peer" in str(error)
+    return (
+        f"Redis does not answer at WXB_REDIS_URL ({type(error).__name__}): start it, or set "
+        f"WXB_REDIS_URL{' (rediss:// where it wants TLS)' if closed else ''}"
+    )
+
+
+def _about_tls(fault: ssl.SSLError) -> str:
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        said = f"the certificate of Redis does not hold ({fault.verify_message.rstrip('.')}): "
+        if fault.verify_code in _HOSTNAME_MISMATCH:
+            return said + "set WXB_REDIS_URL to a name that stands in it"
+        if fault.verify_code == _EXPIRED:
+            return said + "renew it"
+        return said + "set ?ssl_ca_certs=/path/to/ca.pem in WXB_REDIS_URL to trust who signed it"
+    reason = str(fault.reason or fault)
+    if "WRONG_VERSION" in reason or "RECORD_LAYER" in reason or "UNEXPECTED_EOF" in reason:
+        return f"Redis speaks no TLS there ({reason}): set redis://, or its TLS port"
+    return (  # in TLS 1.3 a certificate that is missing shows as any of several errors
+        f"Redis ended the connection ({reason}): where it wants a certificate of yours, set "
+        "?ssl_certfile=/path/to/cert.pem&ssl_keyfile=/path/to/key.pem in WXB_REDIS_URL"
+    )
+
+
+def _tls_fault(error: BaseException) -> ssl.SSLError | None:
+    for one in _causes(error):
+        if isinstance(one, ssl.SSLError) and not isinstance(one, TimeoutError):
+            return one
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -1,0 +1,151 @@
+"""Forgetting: one user leaves everywhere, and every sum stays true.
+
+Two steps, each done again at will. First, in one script: permits and subscriptions (counted void),
+receipts, and the membership of every audience, so that nothing more is claimed for the user and no
+broadcast is split to the user. Then, a few hundred broadcasts a script: waiting messages are
+dropped (counted as cancelled), and recorded outcomes lose the openid and stay as counts. If the
+process dies in between, forget again.
+
+What is in a worker's hands at that moment is not touched: it may have been posted. It is never
+repeated, and its outcome is written without the openid. What stays for a while, and ends by itself:
+the openid in a worker's last take (10 minutes, or the next take), in log lines, in a receipt
+that WeChat sends later (one day), and, of a message in hands whose broadcast is cancelled before it
+is settled, among those that leave (8 days). A user who gives a permit afterwards is a new user.
+"""
+
+import itertools
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+
+from producers import logs
+from producers.broadcasts.spec import MAX_LIFE
+from producers.broadcasts.status import Register
+from producers.logs.events import UserForgotten
+from producers.openid import check_openid
+from producers.settings import Settings, ms
+from producers.store import Client, deadline, keys, scripts
+from producers.store.retry import repeat
+
+_BROADCASTS: Final = 300
+"""Broadcasts per script run: about 2 ms of Redis."""
+
+_LEAVING_TTL_MS: Final = ms(MAX_LIFE + timedelta(days=1))
+"""A message that is in hands now ends with its broadcast."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was known of a user who is forgotten now.
+
+    After a lost reply the counts may be lower than what was done.
+
+    Attributes:
+        uses: uses and accepts that were available, and are void now.
+        audiences: audiences that had the user, ``all`` among them.
+        outcomes: recorded outcomes that lost the openid.
+        dropped: waiting messages that were dropped, counted as cancelled.
+        in_doubt: messages that waited for another attempt, and were perhaps sent.
+        in_hands: messages that are being sent at this moment.
+    """
+
+    uses: int
+    audiences: int
+    outcomes: int
+    dropped: int
+    in_doubt: int
+    in_hands: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts as JSON-ready fields."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Forgetter:
+    """Forgets users. Safe to share between threads."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._register = Register(client, settings)
+        self._forget = client.register_script(scripts.source(__package__, "forget"))
+        self._unname = client.register_script(scripts.source(__package__, "unname"))
+
+    def forget(self, app: str, openid: str) -> Forgotten:
+        """Forget a user everywhere; a user who is not known changes nothing.
+
+        Args:
+            app: alias of the app.
+            openid: the user.
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: the openid is none.
+            StoreUnavailableError: Redis did not answer; forget again for the rest.
+        """
+        self._settings.app(app)
+        check_openid(openid)
+        lane, bucket, item = keys.place_of(openid, self._settings)
+        names = repeat("listing audiences", lambda: self._client.hkeys(keys.audiences(app)))
+        uses, audiences = self._leave(app, openid, lane, bucket, ["all", *names])
+        # listed after that: no broadcast that comes later finds the user in its audience
+        broadcasts = repeat(
+            "listing broadcasts", lambda: self._client.zrevrange(keys.history(app), 0, -1)
+        )
+        found = [0, 0, 0, 0]
+        for _ in deadline.paced(itertools.count()):
+            if not broadcasts:
+                break
+            looked, *counts = self._lose_name(app, item, lane, broadcasts[:_BROADCASTS])
+            broadcasts = broadcasts[looked:]
+            found = [sum(pair) for pair in zip(found, counts, strict=True)]
+        forgotten = Forgotten(uses, audiences, *found)
+        logs.emit(UserForgotten(app, lane, **forgotten.as_dict()))
+        return forgotten
+
+    def _leave(
+        self, app: str, openid: str, lane: int, bucket: int, names: list[str]
+    ) -> tuple[int, int]:
+        script_keys = [
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+            keys.sending(lane, app),
+            keys.permits(lane, app, openid),
+            keys.subscriptions(lane, app, openid),
+            keys.receipts(lane, app, openid),
+        ]
+        for name in names:
+            script_keys += (
+                keys.audience_size(lane, app, name),
+                keys.audience_buckets(lane, app, name),
+                keys.audience(lane, app, name, bucket),
+            )
+        args = ["", "", openid, bucket]
+        uses, left = repeat("forgetting a user", lambda: self._forget(keys=script_keys, args=args))
+        return int(uses), int(left)
+
+    def _lose_name(self, app: str, item: str, lane: int, broadcasts: list[str]) -> list[int]:
+        run: Callable[[], list[int]] = partial(
+            self._unname,
+            keys=[
+                keys.stock(lane, app),
+                keys.ledger(lane, app),
+                keys.sending(lane, app),
+                keys.leaving(lane),
+            ],
+            args=[
+                "",
+                "",
+                keys.lane_prefix(lane),
+                app,
+                item,
+                secrets.token_hex(16),
+                self._register.ttl_ms,
+                _LEAVING_TTL_MS,
+                *broadcasts,
+            ],
+        )
+        return repeat("forgetting a recipient", run)

@@ -1,0 +1,1 @@
+"""HTTP: one request's vocabulary: problems, cursors, aiohttp's connection."""

@@ -1,0 +1,1 @@
+"""Routing: a route as data, and all that reads it: router, body, OpenAPI, page."""

@@ -1,0 +1,77 @@
+"""The batcher: permits of many small requests, stored by one script run.
+
+A request that finds nobody at work goes at once. Those that come while others are being stored wait
+for them, and then share a trip to Redis: the busier it is, the more share one, and nobody waits
+for company. Each is answered when its own trip is, so that what a client reads as stored is stored,
+and gets a report of its own items; a bad one among them never shows in another's.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Final
+
+from producers.permits.collect import Collector, Report
+from producers.web.traffic.threads import on_thread
+
+_TRIPS: Final = 2
+"""Trips of one app at once: while Redis is at one, the next is being made."""
+_FULL: Final = 200
+"""Uploads of one trip: the users of one script run."""
+
+_Waiting = tuple[Sequence[object], "asyncio.Future[Report]"]
+
+
+class Batcher:
+    """Stores small uploads together. Belongs to one event loop."""
+
+    def __init__(self, collector: Collector, pool: Executor) -> None:
+        self._collector = collector
+        self._pool = pool
+        self._waiting: dict[str, deque[_Waiting]] = {}
+        self._trips: dict[str, int] = {}
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def collect(self, app: str, uploads: Sequence[object]) -> Report:
+        """Store a few uploads; as `Collector.collect`."""
+        answer: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(app, deque()).append((uploads, answer))
+        if self._trips.get(app, 0) < _TRIPS:
+            self._trips[app] = self._trips.get(app, 0) + 1
+            task = asyncio.ensure_future(self._travel(app))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return await answer
+
+    async def close(self) -> None:
+        """Wait until all that waits is stored."""
+        while self._running:
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _travel(self, app: str) -> None:
+        """Store what waits, one trip after another, until nothing does."""
+        waiting = self._waiting[app]
+        try:
+            while waiting:
+                batch = [waiting.popleft()]
+                count = len(batch[0][0])
+                while waiting and count + len(waiting[0][0]) <= _FULL:
+                    batch.append(waiting.popleft())
+                    count += len(batch[-1][0])
+                await self._store(app, batch)
+        finally:
+            self._trips[app] -= 1
+
+    async def _store(self, app: str, batch: Sequence[_Waiting]) -> None:
+        uploads = [mine for mine, _ in batch]
+        try:
+            reports = await on_thread(self._pool, self._collector.collect_each, app, uploads)
+        except Exception as error:  # noqa: BLE001 - each of them is told
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for (_, answer), report in zip(batch, reports, strict=True):
+            if not answer.done():  # its client gave up
+                answer.set_result(report)

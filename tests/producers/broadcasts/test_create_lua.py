@@ -1,0 +1,40 @@
+"""create.lua: a broadcast is written at its home once."""
+
+from typing import Any
+
+from lane_driver import TTL, Lane
+
+
+def create(lane: Lane, broadcast: str, **changes: Any) -> list[Any]:
+    fields = {"state": "running", "generation": 1, "spec": "{}", "expires_in_ms": 5000} | changes
+    args: list[Any] = [TTL, lane.now_ms]
+    for pair in fields.items():
+        args += pair
+    return lane.run("producers.broadcasts", "create", [lane.key("home", broadcast)], args)
+
+
+def home(lane: Lane, broadcast: str) -> dict[str, str]:
+    return lane.client.hgetall(lane.key("home", broadcast))
+
+
+def test_the_servers_clock_says_when_it_was_created_and_when_it_expires(lane: Lane) -> None:
+    assert create(lane, "b1") == [1, "running", "1", str(lane.now_ms)]
+    assert home(lane, "b1") == {
+        "state": "running",
+        "generation": "1",
+        "spec": "{}",
+        "expires_in_ms": "5000",
+        "created_at_ms": str(lane.now_ms),
+        "expires_at_ms": str(lane.now_ms + 5000),
+    }
+    assert 0 < lane.client.pttl(lane.key("home", "b1")) <= TTL
+
+
+def test_a_second_create_answers_what_is_and_changes_nothing(lane: Lane) -> None:
+    create(lane, "b1")
+    before = home(lane, "b1")
+    created_at = lane.now_ms
+    lane.now_ms += 1000
+    again = create(lane, "b1", state="scheduled", generation=7, spec="other", expires_in_ms=1)
+    assert again == [0, "running", "1", str(created_at)]
+    assert home(lane, "b1") == before

@@ -1,0 +1,104 @@
+"""move.lua: every legal and every illegal move, and what each writes at home."""
+
+from typing import Any
+
+import pytest
+from lane_driver import TTL, Lane
+
+from producers.store.scripts import new_token
+
+STATES = ("scheduled", "running", "paused", "finished", "cancelled", "aborted")
+LEGAL = {
+    "start": {"scheduled": "running"},
+    "pause": {"running": "paused"},
+    "resume": {"paused": "running"},
+    "cancel": dict.fromkeys(("scheduled", "running", "paused"), "cancelled"),
+    "abort": dict.fromkeys(("running", "paused"), "aborted"),
+    "expire": dict.fromkeys(("scheduled", "running", "paused"), "running"),
+    "finish": dict.fromkeys(("running", "paused"), "finished"),
+}
+DROPS = {"cancel": "cancelled", "abort": "cancelled", "expire": "late"}
+ENDS = {"cancel", "abort", "finish"}
+EVERY = [(move, state) for move in LEGAL for state in STATES]
+
+
+def home(lane: Lane) -> dict[str, str]:
+    return lane.client.hgetall(lane.key("home", "b1"))
+
+
+def born(lane: Lane, state: str) -> None:
+    lane.client.hset(lane.key("home", "b1"), mapping={"state": state, "generation": 3})
+    lane.client.pexpire(lane.key("home", "b1"), 2 * TTL)
+
+
+def move(lane: Lane, name: str, *, token: str = "", **given: Any) -> list[Any]:
+    wanted = {"reason": "", "errcode": "", "total": ""} | given
+    args = [token or new_token(), lane.now_ms, name, *wanted.values(), TTL]
+    return lane.run("producers.broadcasts", "move", [lane.key("home", "b1")], args)
+
+
+@pytest.mark.parametrize(("name", "state"), EVERY)
+def test_a_move_is_made_where_the_table_has_it_and_refused_elsewhere(
+    lane: Lane, name: str, state: str
+) -> None:
+    born(lane, state)
+    before = home(lane)
+    answer = move(lane, name, reason="because", errcode=40037)
+    to = LEGAL[name].get(state)
+    if to is None:
+        assert answer == [0, state, 3]
+        assert home(lane) == before
+        return
+    assert answer == [1, to, 4]
+    after = home(lane)
+    assert after.pop("move_token")
+    expected = {
+        "state": to,
+        "generation": "4",
+        "reason": "because",
+        "errcode": "40037",
+        "state_generation": "4",
+        f"{name}_at_ms": str(lane.now_ms),
+    }
+    assert lane.due() == {"b1 home": 0}
+    if name in DROPS:
+        expected["drop"] = DROPS[name]
+    if name in ENDS:
+        expected["ended_at_ms"] = str(lane.now_ms)
+    assert after == expected
+    assert (lane.client.pttl(lane.key("home", "b1")) <= TTL) is (name in ENDS)
+
+
+def test_an_unknown_broadcast_is_not_moved(lane: Lane) -> None:
+    assert move(lane, "pause") == [-1, "", 0]
+    assert home(lane) == {}
+
+
+def test_the_same_token_moves_once(lane: Lane) -> None:
+    born(lane, "running")
+    token = new_token()
+    assert move(lane, "pause", token=token) == [1, "paused", 4]
+    assert move(lane, "pause", token=token) == [1, "paused", 4]
+    assert home(lane)["generation"] == "4"
+
+
+def test_a_finish_writes_the_total(lane: Lane) -> None:
+    born(lane, "running")
+    move(lane, "finish", total=12)
+    assert home(lane)["total"] == "12"
+
+
+def test_a_broadcast_expires_once_and_may_still_be_cancelled(lane: Lane) -> None:
+    born(lane, "paused")
+    assert move(lane, "expire") == [1, "running", 4]
+    assert move(lane, "expire") == [0, "running", 4]
+    assert home(lane)["drop"] == "late"
+    assert move(lane, "cancel") == [1, "cancelled", 5]
+    assert home(lane)["drop"] == "cancelled"
+
+
+def test_a_resume_forgets_why_it_was_paused(lane: Lane) -> None:
+    born(lane, "running")
+    move(lane, "pause", reason="refusals in a row", errcode=43101)
+    move(lane, "resume")
+    assert (home(lane)["reason"], home(lane)["errcode"]) == ("", "")

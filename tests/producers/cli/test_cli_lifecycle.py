@@ -1,0 +1,177 @@
+"""``wxbroadcast status, list, pause, resume, cancel``."""
+
+from typing import Any
+
+import pytest
+from cli_runs import ended, run, started, variables
+from shop import Shop
+
+from producers.broadcasts import Broadcasts
+from producers.settings import Settings
+from producers.store import keys
+
+ALL = ("broadcast", "-a", "shop", "--channel", "template", "--template-id", "T1")
+
+
+def create(settings: Settings) -> str:
+    """Create a broadcast that no worker sends."""
+    run(settings, "audience", "import", "-a", "shop", "vips", "-", stdin="oA\noB\n")
+    return run(settings, *ALL, "--audience", "vips", "--data", "a").out.strip()
+
+
+def test_a_status_is_a_table_or_json(settings: Settings) -> None:
+    broadcast = create(settings)
+    shown = run(settings, "status", broadcast)
+    assert shown.code == 0
+    rows = [" ".join(row.split()) for row in shown.out.splitlines()]
+    assert f"broadcast {broadcast}" in rows
+    assert "settled 0 of 2" in rows
+    found = run(settings, "status", broadcast, "--json").json
+    assert found["id"] == broadcast
+    assert (found["state"], found["expected"], found["queued"]) == ("running", 2, 2)
+
+
+def test_moves_print_the_new_state(settings: Settings) -> None:
+    broadcast = create(settings)
+    assert run(settings, "pause", broadcast).out == "paused\n"
+    assert run(settings, "resume", broadcast, "--json").json["state"] == "running"
+    assert run(settings, "cancel", broadcast).out == "cancelled\n"
+
+
+def test_an_illegal_move_says_the_state(settings: Settings) -> None:
+    broadcast = create(settings)
+    run(settings, "cancel", broadcast)
+    ran = run(settings, "resume", broadcast, "--json")
+    assert ran.code == 2
+    assert ran.json["error"] == f"cannot resume broadcast {broadcast}: it is cancelled"
+
+
+def test_an_unknown_broadcast_is_wrong_input(settings: Settings) -> None:
+    for command in ("status", "pause", "resume", "cancel"):
+        ran = run(settings, command, "nothing")
+        assert ran.code == 2
+        assert "no broadcast nothing" in ran.err
+
+
+def test_the_newest_broadcasts_are_listed(settings: Settings) -> None:
+    first, second = create(settings), create(settings)
+    listed = run(settings, "list", "-a", "shop", "--json").json["broadcasts"]
+    assert {one["id"] for one in listed} == {first, second}
+    assert len(run(settings, "list", "-a", "shop", "--limit", 1, "--json").json["broadcasts"]) == 1
+    table = run(settings, "list", "-a", "shop").out
+    assert first in table
+    assert second in table
+
+
+def test_a_long_list_goes_on_where_a_page_ended(settings: Settings) -> None:
+    made = {create(settings) for _ in range(3)}
+    first = run(settings, "list", "-a", "shop", "--limit", 2, "--json").json
+    assert f"--cursor {first['cursor']}" in run(settings, "list", "-a", "shop", "--limit", 2).err
+    rest = run(settings, "list", "-a", "shop", "--cursor", first["cursor"], "--json").json
+    assert {one["id"] for one in first["broadcasts"] + rest["broadcasts"]} == made
+    assert rest["cursor"] == ""
+    assert run(settings, "list", "-a", "shop", "--cursor", "x").code == 2
+
+
+def test_a_broadcast_that_goes_shows_its_pace(shop: Shop, settings: Settings) -> None:
+    broadcast = create(settings)
+    now = shop.now_ms()
+    shop.client.rpush(keys.pace(0, broadcast), f"{now - 2000} 0 0")
+    shop.client.hset(keys.lane_broadcast(0, broadcast), mapping={"done": 1, "o:delivered": 1})
+    rows = [" ".join(row.split()) for row in run(settings, "status", broadcast).out.splitlines()]
+    assert "pace 0.5 sends/s, 2 s left" in rows
+
+
+def test_single_messages_are_listed_by_their_template_and_day(
+    shop: Shop, settings: Settings
+) -> None:
+    carrier = shop.post("oAnn")
+    (row,) = (
+        line for line in run(settings, "list", "-a", "shop").out.splitlines() if carrier in line
+    )
+    assert "single messages" in row
+    rows = [" ".join(row.split()) for row in run(settings, "status", carrier).out.splitlines()]
+    assert "audience single messages" in rows
+    assert "settled 0 of 1" in rows
+
+
+# -- why it does not move ---------------------------------------------------------------------
+
+
+def beat(client: Any, worker: str, apps: str | None) -> None:
+    """Let a worker beat now, as `workers.duties.peers` does."""
+    client.zadd(keys.WORKERS, {worker: client.time()[0] * 1000})
+    if apps is not None:
+        client.set(keys.worker_apps(worker), apps, px=60_000)
+
+
+def test_a_status_says_that_no_worker_is_alive_or_knows_the_app(
+    settings: Settings, client: Any
+) -> None:
+    broadcast = create(settings)
+
+    def hindered() -> str:
+        said: str = run(settings, "status", broadcast, "--json").json["hindered"]
+        shown = " ".join(run(settings, "status", broadcast).out.split())
+        assert (f"waits {said}" in shown) == bool(said)
+        return said
+
+    assert hindered().startswith("no worker alive: start `wxbroadcast up`")
+    client.zadd(keys.WORKERS, {"w1": client.time()[0] * 1000 - 6000})
+    assert hindered().startswith("no worker alive")  # its last beat is too old
+    beat(client, "w1", "cafe news")
+    assert hindered() == "no worker knows app shop (they know cafe, news): see their WXB_APPS"
+    beat(client, "w2", "cafe shop")
+    assert hindered() == ""
+    client.delete(keys.worker_apps("w2"))
+    assert hindered() == ""  # it has not said yet
+    client.delete(keys.WORKERS)
+    run(settings, "cancel", broadcast)
+    assert hindered() == ""  # nothing is to be done any more
+
+
+def test_a_paused_broadcast_says_why(settings: Settings, client: Any) -> None:
+    broadcast = create(settings)
+    Broadcasts(client, settings).pause(broadcast, "over the error budget", 45009)
+    shown = " ".join(run(settings, "status", broadcast).out.split())
+    assert "state paused: over the error budget, errcode 45009" in shown
+    assert "paused: over the error budget" in run(settings, "list", "-a", "shop").out
+
+
+def test_a_message_says_what_it_waits_for(settings: Settings, client: Any) -> None:
+    of = ("-a", "shop", "--channel", "template", "--template-id", "T1", "--openid", "oA")
+    message = run(settings, "message", "post", *of, "--data", "a").out.strip()
+    carrier = message.partition(".")[0]
+
+    def hindered() -> str:
+        said: str = run(settings, "message", "show", message, "--json").json["hindered"]
+        return said
+
+    assert hindered().startswith("no worker alive")
+    beat(client, "w1", "shop")
+    assert hindered() == ""
+    Broadcasts(client, settings).pause(carrier, "10 template errors", 40037)
+    assert hindered() == (
+        f"its carrier is paused: 10 template errors, errcode 40037; `wxbroadcast resume {carrier}`"
+    )
+    assert f"wxbroadcast resume {carrier}" in run(settings, "message", "show", message).out
+
+
+def test_who_waits_is_told_that_nobody_works(settings: Settings, client: Any) -> None:
+    run(settings, "audience", "import", "-a", "shop", "vips", "-", stdin="oA\noB\n")
+    waiting = (*ALL, "--audience", "vips", "--data", "a", "--wait")
+    with started(*waiting, env=variables(settings)) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        broadcast = process.stdout.readline().strip()
+        said = iter(process.stderr.readline, "")
+        assert any("no worker alive" in line for line in said)
+        beat(client, "w1", "cafe")
+        for _ in range(20):
+            beat(client, "w1", "cafe")
+            if "no worker knows app shop" in process.stderr.readline():
+                break
+        else:
+            pytest.fail("it never said that no worker knows the app")
+        Broadcasts(client, settings).cancel(broadcast)
+        assert ended(process).code == 3

@@ -1,0 +1,297 @@
+"""A stage: one deployment of a test's own, with its database, its WeChat and its worker units."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+import pytest
+from crash import POST, Backstage, Trap, Way
+
+from producers import store
+from producers.broadcasts import Broadcasts
+from producers.broadcasts.spec import Spec
+from producers.broadcasts.status import Status
+from producers.care.audit import Auditor
+from producers.permits.collect import Collector
+from producers.permits.ledger import totals
+from producers.recipients.doubts import Doubts
+from producers.sandbox import FaultRule, Sandbox
+from producers.settings import Settings
+from producers.store import keys
+from producers.words import ENDED
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+TEMPLATE = "T" * 43
+DATA = {"template": "a,b,c", "subscribe": {"thing1": "签到提醒", "date2": "2026-11-24"}}
+
+
+def template_of(app: str) -> str:
+    """Return the template of an app."""
+    return TEMPLATE if app == "shop" else app.upper()[0] * 43
+
+
+class Stage:
+    """See the module. Its app is `shop`, its users o0 …; `changes` are settings.
+
+    `others` are further apps: alias → settings. Their users are named after them (club0 …), and so
+    is their template, so that a fault can be theirs alone.
+    """
+
+    def __init__(self, backstage: Backstage, url: str, folder: Path, **changes: Any) -> None:
+        self._backstage = backstage
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        apps = {"shop": changes.pop("app", {}), **changes.pop("others", {})}
+        fields = {
+            "redis_url": url,
+            "apps": {
+                alias: {"appid": f"wx{number:016}", "secret": f"{alias}-secret", **app}
+                for number, (alias, app) in enumerate(apps.items(), 1)
+            },
+            "buckets": 256,
+            **changes,
+        }
+        self.settings = Settings(_env_file=None, **fields)
+        self._changes = {f"WXB_{name.upper()}": str(value) for name, value in changes.items()}
+        self.client = store.connect(self.settings)
+        store.check_layout(self.client, self.settings)
+        self.collector = Collector(self.client, self.settings)
+        self.broadcasts = Broadcasts(self.client, self.settings)
+        self.doubts = Doubts(self.client, self.settings)
+        self.sandbox = Sandbox()
+        backstage.run(self.sandbox.start())
+        self._ways: list[Way] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._logs: list[Path] = []
+
+    def close(self) -> None:
+        """End everything."""
+        for process in self.processes:
+            self.kill(process)
+        for way in self._ways:
+            self._backstage.run(way.close())
+        self._backstage.run(self.sandbox.stop())
+        self.client.close()
+        self.client.connection_pool.disconnect()
+
+    # -- WeChat -----------------------------------------------------------------------------
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """All counts of the sandbox."""
+        return self._backstage.call(self.sandbox.orders.stats)
+
+    @property
+    def accepted(self) -> int:
+        """Messages that WeChat took."""
+        return self.stats["accepted"]  # type: ignore[no-any-return]
+
+    def fail(self, *rules: dict[str, Any]) -> None:
+        """Replace the sandbox's faults."""
+        found = [FaultRule.model_validate(rule) for rule in rules]
+        self._backstage.call(self.sandbox.orders.set_faults, found)
+
+    def configure(self, **changes: Any) -> None:
+        """Change the sandbox's config."""
+        self._backstage.call(self.sandbox.orders.configure, changes)
+
+    def listen_at(self, port: int) -> None:
+        """Let WeChat be reached at one more port."""
+        parts = urlsplit(self.sandbox.url)
+        nobody = Trap(b"nothing", "before", armed=False)
+        way = Way(parts.hostname or "127.0.0.1", parts.port or 80, nobody)
+        self._ways.append(way)
+        self._backstage.run(way.open(port))
+
+    def revoke_tokens(self) -> None:
+        """Stop every access token at once."""
+        state = self.sandbox.state
+        self._backstage.call(lambda: state.tokens.revoke(state.now()))
+
+    # -- producers --------------------------------------------------------------------------
+
+    def form_ids(
+        self, users: int, each: int = 1, *, unknown: Iterable[str] = (), app: str = "shop"
+    ) -> None:
+        """Collect form_ids f0x0 … of users o0 …; WeChat knows all but the unknown ones."""
+        who, what = ("o", "f") if app == "shop" else (app, f"{app}f")
+        self.collector.collect(
+            app,
+            (
+                {"openid": f"{who}{user}", "formIds": [f"{what}{user}x{n}" for n in range(each)]}
+                for user in range(users)
+            ),
+        )
+        left_out = set(unknown)
+        self._give(
+            form_ids=[
+                {"openid": f"{who}{user}", "form_id": f"{what}{user}x{n}"}
+                for user in range(users)
+                for n in range(each)
+                if f"{what}{user}x{n}" not in left_out
+            ]
+        )
+
+    def accepts(self, users: int, *, app: str = "shop") -> None:
+        """Collect one accept of each of users o0 …."""
+        who, template = "o" if app == "shop" else app, template_of(app)
+        self.collector.collect(
+            app,
+            ({"openid": f"{who}{u}", "subscriptions": {template: "accept"}} for u in range(users)),
+        )
+        self._give(
+            subscriptions=[{"openid": f"{who}{u}", "template_id": template} for u in range(users)]
+        )
+
+    def _give(self, **grants: Any) -> None:
+        from producers.sandbox import Grants  # noqa: PLC0415
+
+        self._backstage.call(self.sandbox.orders.give, Grants.model_validate(grants))
+
+    def permits(self, channel: str, users: int, *, app: str = "shop") -> None:
+        """Collect one permit of each user, for a channel."""
+        if channel == "template":
+            self.form_ids(users, app=app)
+        else:
+            self.accepts(users, app=app)
+
+    def spec(self, channel: str = "template", *, app: str = "shop", **changes: Any) -> Spec:
+        """Return a spec to everyone."""
+        fields: dict[str, Any] = {
+            "app": app,
+            "channel": channel,
+            "template_id": template_of(app),
+            "data": DATA[channel],
+            "audience": "all",
+        }
+        return Spec.checked(**{**fields, **changes})
+
+    def create(self, channel: str = "template", **changes: Any) -> str:
+        """Create a broadcast to everyone; returns its id."""
+        return self.broadcasts.create(self.spec(channel, **changes)).id
+
+    def status(self, broadcast: str) -> Status:
+        """Return what a broadcast is doing."""
+        return self.broadcasts.status(broadcast)
+
+    def wait(self, broadcast: str, within_s: float = 30) -> Status:
+        """Wait until a broadcast has ended and everyone has an outcome."""
+        deadline = time.monotonic() + within_s
+        while True:
+            status = self.status(broadcast)
+            if status.state in ENDED and status.complete:
+                return status
+            if time.monotonic() > deadline:
+                pytest.fail(f"the broadcast never ended: {status}")
+            time.sleep(0.05)
+
+    def in_hands(self, broadcast: str) -> dict[str, str]:
+        """Return openid → permit of what lies under some worker's name."""
+        entries = self.client.hgetall(keys.flight(0, broadcast))
+        return {
+            item.partition(":")[2]: entry.split(" ")[2]
+            for item, entry in entries.items()
+            if entry.split(" ")[0] not in {"-", "aside"}
+        }
+
+    def posting(self, broadcast: str) -> set[str]:
+        """Return the openids of those in hands that were perhaps posted, as far as Redis knows."""
+        entries = self.client.hgetall(keys.flight(0, broadcast))
+        marked = {item for item, entry in entries.items() if not entry.endswith(" n")}
+        return self.in_hands(broadcast).keys() & {item.partition(":")[2] for item in marked}
+
+    def assert_sound(self, broadcast: str, recipients: int) -> None:
+        """Nobody twice, nobody forgotten, every permit accounted for."""
+        status = self.status(broadcast)
+        assert sum(status.outcomes.values()) == status.settled == status.total == recipients
+        assert self.stats["duplicates"] == 0, self.stats
+        audit = Auditor(self.client, self.settings).run()
+        assert audit.broadcasts >= 1
+        assert audit.wrong == []
+        assert totals(self.client, self.settings, "shop").total.held == 0
+
+    # -- processes --------------------------------------------------------------------------
+
+    def unit(self, trap: Trap | None = None, **env: str) -> "subprocess.Popen[bytes]":
+        """Start a worker unit by the Procfile's command, with a trap on its way if there is one."""
+        lines = (ROOT / "Procfile").read_text().splitlines()
+        command = next(line for line in lines if line.startswith("worker:")).split()[1:]
+        return self._start(command, trap, env)
+
+    def python(self, code: str, trap: Trap) -> "subprocess.Popen[bytes]":
+        """Start a process of a backend's own, with a trap on its way."""
+        return self._start([sys.executable, "-c", code], trap, {"PYTHONPATH": str(ROOT)})
+
+    def command(self, command: list[str], **env: str) -> "subprocess.Popen[bytes]":
+        """Start a command in the environment of a unit."""
+        return self._start(command, None, env)
+
+    def _start(
+        self, command: list[str], trap: Trap | None, env: dict[str, str]
+    ) -> "subprocess.Popen[bytes]":
+        apps = {
+            alias: {**app.model_dump(mode="json"), "secret": app.secret.get_secret_value()}
+            for alias, app in self.settings.apps.items()
+        }
+        redis_url, wechat_url = self.settings.redis_url.get_secret_value(), self.sandbox.url
+        if trap and trap.word == POST:
+            wechat_url = f"http://127.0.0.1:{self._lay(wechat_url, trap)}"
+        elif trap:
+            path = urlsplit(redis_url).path
+            redis_url = f"redis://127.0.0.1:{self._lay(redis_url, trap)}{path}"
+        log = self._folder / f"{len(self._logs)}.log"
+        with log.open("wb") as out, log.with_suffix(".err").open("wb") as errors:
+            process = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=errors,
+                cwd=self._folder,
+                start_new_session=True,
+                env={
+                    "PATH": f"{BIN}:{os.environ['PATH']}",
+                    "WXB_REDIS_URL": redis_url,
+                    "WXB_WECHAT_URL": wechat_url,
+                    "WXB_APPS": orjson.dumps(apps).decode(),
+                    "WXB_BUCKETS": str(self.settings.buckets),
+                    **self._changes,
+                    **env,
+                },
+            )
+        if trap:
+            trap.process = process
+        self.processes.append(process)
+        self._logs.append(log)
+        return process
+
+    def _lay(self, url: str, trap: Trap) -> int:
+        parts = urlsplit(url)
+        way = Way(parts.hostname or "127.0.0.1", parts.port or 6379, trap)
+        self._ways.append(way)
+        return self._backstage.run(way.open())
+
+    @staticmethod
+    def kill(process: "subprocess.Popen[bytes]", number: int = signal.SIGKILL) -> None:
+        """Send a signal to the whole group of a process."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        if number == signal.SIGKILL:
+            process.wait(15)
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Return what the units have logged of one event."""
+        rows = [
+            orjson.loads(line)
+            for log in self._logs
+            for line in log.read_bytes().splitlines()
+            if line.endswith(b"}") and line.startswith(b"{")
+        ]
+        return [row for row in rows if row["event"] == event]

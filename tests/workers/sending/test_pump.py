@@ -1,0 +1,569 @@
+"""The pump on a real Valkey: what it takes, which slots it gives, and what it hands back."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import redis
+from send_path import (
+    APP,
+    OUTSIDE_TOKEN,
+    PumpBench,
+    Stall,
+    by,
+    connected_async,
+    pumping,
+    soon,
+    way_to,
+)
+from structlog.testing import capture_logs
+
+from producers.logs import lines as logs
+from producers.settings import Settings
+from producers.store import keys
+from workers.sending.claim import Claim
+from workers.sending.limiter import AHEAD_US
+from workers.sending.settle import Answer, Settler
+from workers.sending.verdict import Action, Verdict
+from workers.wechat.reply import Fate, Reply
+
+TAKE = "take:shop"
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Any]]:
+    """Give the events that are logged."""
+    logs._state_logger.clear()
+    with capture_logs() as captured:
+        yield captured
+    logs._state_logger.clear()
+
+
+@pytest.fixture
+def shop_settings(make_settings: Callable[..., Settings]) -> Callable[..., Settings]:
+    """Give a maker of settings for a shop whose token lies in Redis, its canary wide open."""
+
+    def make(*, canary: int = 1000, lanes: int = 1, **app: Any) -> Settings:
+        return make_settings(canary=canary, lanes=lanes, app={**APP, **app})
+
+    return make
+
+
+Maker = Callable[..., Settings]
+
+
+def openids_of(claims: list[Claim]) -> list[str]:
+    return [claim.openid for claim in claims]
+
+
+def check_held(stall: Stall, broadcast: str, claims: list[Claim]) -> None:
+    """Check that exactly these claims lie in flight, each under its own fence."""
+    flight = stall.flight(broadcast)
+    assert sorted(openids_of(claims)) == sorted(flight)
+    for claim in claims:
+        worker, fence, member, *_ = flight[claim.openid]
+        assert (worker, fence, member) == ("w1", claim.fence, claim.member)
+    assert len({claim.fence for claim in claims}) == len(claims)
+
+
+# -- taking and reserving -----------------------------------------------------------------------
+
+
+async def test_a_batch_is_claimed_and_has_its_slots(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=100)
+    stall = Stall(client, settings)
+    stall.form_ids(8)
+    broadcast = stall.broadcast()
+    async with pumping(settings) as bench:
+        claims = await bench.next_batch()
+        assert len(claims) == 8
+        check_held(stall, broadcast, claims)
+        for before, after in pairwise(claims):
+            assert after.slot_at - before.slot_at == pytest.approx(0.01, abs=1e-5)
+        assert bench.gate.rate == 100  # as the limiter said
+        assert all(claim.slot_ends for claim in claims)
+        assert all(claim.claimed_at <= claim.slot_at for claim in claims)
+        assert {claim.broadcast for claim in claims} == {broadcast}
+        assert bench.hands.held == 8
+        assert bench.handed_back == []
+
+
+async def test_without_a_rate_a_slot_does_not_end(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(3)
+    stall.broadcast()
+    async with pumping(settings) as bench:
+        claims = await bench.next_batch()
+        assert [claim.slot_ends for claim in claims] == [False] * 3
+
+
+@pytest.mark.parametrize(("workers", "most"), [(1, 20), (4, 5), (100, 1)])
+async def test_a_batch_is_no_more_than_a_workers_share(
+    client: "redis.Redis", shop_settings: Maker, workers: int, most: int
+) -> None:
+    settings = shop_settings(rate_per_second=100)
+    stall = Stall(client, settings)
+    stall.form_ids(40)
+    stall.broadcast()
+    async with pumping(settings, workers=workers) as bench:
+        assert len(await bench.next_batch()) == most
+
+
+async def test_no_more_is_taken_than_hands_can_hold(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(20)
+    broadcast = stall.broadcast()
+    async with pumping(settings, in_flight=7) as bench:
+        first = await bench.next_batch()
+        assert len(first) == 7
+        assert await bench.next_batch(0.05) == []
+        assert len(stall.flight(broadcast)) == 7
+        bench.hands.drop(first[:3])
+        assert len(await bench.next_batch()) == 3
+
+
+async def test_room_wakes_a_pump_that_waits(client: "redis.Redis", shop_settings: Maker) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(20)
+    stall.broadcast()
+    async with pumping(settings, in_flight=5) as bench:
+        first = await bench.next_batch()
+        waiting = asyncio.create_task(bench.next_batch(60))
+        await soon(lambda: bench.hands._changed._waiters, "the pump waits")  # type: ignore[attr-defined]
+        bench.hands.drop(first)
+        assert len(await waiting) == 5
+
+
+async def test_nothing_is_taken_without_a_good_token(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings()
+    stall = Stall(client, settings)
+    stall.form_ids(5)
+    broadcast = stall.broadcast()
+    async with pumping(settings) as bench:
+        bench.keeper.refuse("outside-token-1")
+        assert await bench.next_batch(0.05) == []
+        assert len(stall.queue(broadcast)) == 5
+        assert stall.flight(broadcast) == {}
+        client.set(OUTSIDE_TOKEN, "outside-token-2", ex=3600)
+        await bench.keeper.tick()
+        assert len(await bench.next_batch()) == 5
+
+
+async def test_it_returns_when_nothing_came_in_time(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    async with pumping(shop_settings()) as bench:
+        assert await bench.next_batch(0.01) == []
+        assert bench.hands.held == 0
+
+
+async def test_a_closing_worker_takes_nothing(client: "redis.Redis", shop_settings: Maker) -> None:
+    settings = shop_settings()
+    stall = Stall(client, settings)
+    stall.form_ids(5)
+    broadcast = stall.broadcast()
+    async with pumping(settings) as bench:
+        bench.hands.close()
+        assert await bench.next_batch(60) == []
+        assert len(stall.queue(broadcast)) == 5
+
+
+async def test_every_lane_gets_its_turn(
+    client: "redis.Redis", make_settings: Callable[..., Settings], valkey_url: str
+) -> None:
+    client.flushall()
+    settings = make_settings(canary=1000, lanes=4, app={**APP, "rate_per_second": 0})
+    stall = Stall(client, settings)
+    stall.form_ids(40)
+    broadcast = stall.broadcast()
+    for lane in range(4):
+        client.hset(keys.lane_broadcast(lane, broadcast), "open", "1")
+    async with pumping(settings) as bench:
+        batches = [await bench.next_batch() for _ in range(4)]
+        assert [{claim.lane for claim in batch} for batch in batches] == [{0}, {1}, {2}, {3}]
+        claims = [claim for batch in batches for claim in batch]
+        assert sorted(openids_of(claims)) == sorted(f"o{user}" for user in range(40))
+
+
+async def test_a_queue_that_runs_low_and_a_lane_that_is_through_are_told(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(3)
+    broadcast = stall.broadcast()
+    client.hset(keys.lane_broadcast(0, broadcast), "split", "")
+    async with pumping(settings) as bench:
+        await bench.next_batch()
+        assert bench.low == [(broadcast, 0)]
+    client.delete(keys.lane_broadcast(0, broadcast))
+    nobody = stall.broadcast()
+    client.delete(keys.queue(0, nobody))
+    client.hset(keys.lane_broadcast(0, nobody), "done", 3)
+    async with pumping(settings, worker="w2") as bench:
+        assert await bench.next_batch(0.05) == []
+        assert nobody in bench.complete
+
+
+# -- slots that were not granted ----------------------------------------------------------------
+
+
+async def test_what_got_no_slot_is_handed_back_and_not_asked_for_at_once(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0, rate_per_minute=5)
+    stall = Stall(client, settings)
+    stall.form_ids(20)
+    broadcast = stall.broadcast()
+    async with pumping(settings) as bench:
+        claims = await bench.next_batch()
+        assert len(claims) == 5
+        assert len(bench.handed_back) == 15
+        check_held(stall, broadcast, [*claims, *bench.handed_back])
+        calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        assert await bench.next_batch(0.2) == []
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == calls
+        await _settle_back(settings, bench, bench.handed_back)
+        assert bench.hands.held == 5
+        check_held(stall, broadcast, claims)
+        assert sorted(stall.queue(broadcast)) == sorted(openids_of(bench.handed_back))
+        assert stall.ledger()["available"] == 15
+
+
+async def _settle_back(settings: Settings, bench: PumpBench, claims: list[Claim]) -> None:
+    async with connected_async(settings) as client:
+        settler = Settler(client, settings, "w1", 1_000_000, bench.hands, lambda *_: None)
+        before = bench.hands.held
+        for claim in claims:
+            settler.put(Answer(claim, None, Verdict(Action.REQUEUE, "back")))
+        await soon(lambda: bench.hands.held == before - len(claims), "all are handed back")
+        await settler.close()
+
+
+async def test_a_used_up_day_takes_nothing_more(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0, daily_limit=3)
+    stall = Stall(client, settings)
+    stall.form_ids(5)
+    stall.broadcast()
+    async with pumping(settings) as bench:
+        assert len(await bench.next_batch()) == 3
+        assert len(bench.handed_back) == 2
+        assert await bench.next_batch(0.05) == []
+
+
+async def test_slots_that_passed_unused_are_told_to_the_limiter(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0, daily_limit=100)
+    stall = Stall(client, settings)
+    stall.form_ids(10)
+    stall.broadcast()
+    async with pumping(settings, in_flight=5) as bench:
+        first = await bench.next_batch()
+        bench.gate.unused = 2
+        bench.hands.drop(first)
+        await bench.next_batch()
+        assert bench.gate.unused == 0
+        assert client.hget(keys.limiter("shop"), "day_count") == "8"
+
+
+async def test_a_broadcast_with_a_rate_of_its_own_leaves_the_rest_to_others(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=200)
+    stall = Stall(client, settings)
+    stall.form_ids(30, each=2)
+    slow = stall.broadcast(rate=20)
+    quick = stall.broadcast()
+    async with pumping(settings) as bench:
+        claims: list[Claim] = []
+        while len([claim for claim in claims if claim.broadcast == quick]) < 20:
+            claims += await bench.next_batch()
+        slots = [claim.slot_at for claim in claims if claim.broadcast == slow]
+        for before, after in pairwise(slots):
+            assert after - before >= 0.05 - 0.02
+        assert len(slots) < 10
+        assert bench.handed_back == []
+
+
+async def test_a_single_claim_of_a_broadcast_with_a_rate_of_its_own_has_its_slot(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(3)
+    broadcast = stall.broadcast(rate=5)
+    async with pumping(settings) as bench:
+        (claim,) = await bench.next_batch()
+        assert (claim.broadcast, claim.rate, claim.slot_ends) == (broadcast, 5, True)
+        assert set(bench.gate.own_next) == {broadcast}
+        assert bench.handed_back == []
+
+
+async def test_a_pump_with_nothing_to_do_sleeps_for_a_while(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    async with pumping(shop_settings()) as bench:
+        now = asyncio.get_running_loop().time()
+        assert bench.pump._next_at(now) - now >= 0.1
+
+
+async def test_swapped_claims_get_slots_before_anything_is_taken(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=100)
+    stall = Stall(client, settings)
+    stall.form_ids(4, each=2)
+    broadcast = stall.broadcast()
+    client.hset(keys.lane_broadcast(0, broadcast), "open", "1")
+    async with pumping(settings, in_flight=2) as bench:
+        first = await bench.next_batch()
+        dead = Verdict(Action.SWAP, "void", "no_permit")
+        async with connected_async(settings) as loop_client:
+            settler = Settler(loop_client, settings, "w1", 10**6, bench.hands, lambda *_: None)
+            for claim in first:
+                settler.put(Answer(claim, Reply(Fate.ANSWERED, 41029), dead))
+            await soon(lambda: len(bench.hands.swapped) == 2, "both are swapped")
+            await settler.close()
+        assert bench.hands.held == 2
+        second = await bench.next_batch()
+        assert openids_of(second) == openids_of(first)
+        assert not {claim.member for claim in first} & {claim.member for claim in second}
+        check_held(stall, broadcast, second)
+        assert second[1].slot_at - second[0].slot_at == pytest.approx(0.01, abs=1e-5)
+        assert bench.hands.held == 2
+        assert not bench.hands.swapped
+
+
+# -- what cannot be read ------------------------------------------------------------------------
+
+
+async def test_claims_whose_spec_is_gone_by_the_time_they_are_reserved_are_handed_back(
+    client: "redis.Redis", shop_settings: Maker, lines: list[Any]
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(6, each=2)
+    gone, sound = stall.broadcast(), stall.broadcast()
+    client.delete(keys.home(stall.broadcasts.home_lane(gone), gone))
+    async with pumping(settings, in_flight=6) as bench:
+        claims = await bench.next_batch()
+        assert {claim.broadcast for claim in claims} == {sound}
+        assert {claim.broadcast for claim in bench.handed_back} == {gone}
+        check_held(stall, sound, claims)
+        check_held(stall, gone, bench.handed_back)
+        (line,) = [line for line in lines if line["event"] == "app_failed"]
+        assert (line["app"], line["during"]) == ("shop", f"reading {gone}")
+        assert bench.gate.not_before > asyncio.get_running_loop().time()  # not at once again
+        day_count = client.hget(keys.limiter("shop"), "day_count")
+        assert int(day_count) == len(claims), "they cost no slot"
+
+
+async def test_swapped_claims_whose_spec_is_gone_are_handed_back(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(2)
+    broadcast = stall.broadcast()
+    async with pumping(settings) as bench:
+        claims = await bench.next_batch()
+        bench.pump._specs.clear()
+        client.delete(keys.home(stall.broadcasts.home_lane(broadcast), broadcast))
+        bench.hands.swapped.extend(claims)
+        assert await bench.next_batch(0.05) == []
+        assert bench.handed_back == claims
+
+
+# -- lost requests and replies ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["request", "reply"])
+async def test_a_lost_take_is_asked_again_and_nothing_is_lost_or_doubled(
+    client: "redis.Redis", shop_settings: Maker, lines: list[Any], how: str
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(12)
+    broadcast = stall.broadcast()
+    with way_to(settings) as way:
+        async with pumping(by(settings, way)) as bench:
+            way.lose(TAKE, how)
+            claims = await bench.next_batch()
+            assert way.lost == 1
+            assert len(claims) == 12
+            check_held(stall, broadcast, claims)
+            assert stall.queue(broadcast) == []
+            assert bench.hands.held == 12
+            assert stall.ledger() == {"collected": 12}
+            (line,) = [line for line in lines if line["event"] == "store_unreachable"]
+            assert (line["during"], line["attempt"]) == ("taking", 1)
+
+
+async def test_a_take_is_asked_again_until_it_is_answered(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(12)
+    broadcast = stall.broadcast()
+    with way_to(settings) as way:
+        async with pumping(by(settings, way)) as bench:
+            way.lose(TAKE, "reply", times=3)
+            claims = await bench.next_batch()
+            assert way.lost == 3
+            check_held(stall, broadcast, claims)
+            assert len(claims) == 12
+
+
+async def test_while_a_take_is_unanswered_its_claims_are_unknown_and_a_closing_worker_asks_on(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    """Else what it claimed would lie under its name until it is buried."""
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(12)
+    broadcast = stall.broadcast()
+    with way_to(settings) as way:
+        async with pumping(by(settings, way)) as bench:
+            way.lose(TAKE, "reply", times=4)
+            taking = asyncio.create_task(bench.next_batch())
+            await soon(lambda: way.lost, "a reply is lost")
+            assert bench.pump.unknown
+            bench.hands.close()
+            claims = await taking
+            assert way.lost == 4
+            check_held(stall, broadcast, claims)
+            assert (len(claims), bench.pump.unknown) == (12, False)
+
+
+async def test_an_error_that_nobody_foresaw_holds_its_app_up_for_a_second(
+    client: "redis.Redis",
+    shop_settings: Maker,
+    lines: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def take(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with pumping(shop_settings()) as bench:
+        monkeypatch.setattr(bench.pump._taker, "take", take)
+        assert await bench.next_batch(0.05) == []
+        assert not bench.pump.unknown
+        assert 0.5 < bench.gate.not_before - asyncio.get_running_loop().time() <= 1.0
+        (line,) = [line for line in lines if line["event"] == "app_failed"]
+        assert (line["during"], line["error"]) == ("taking", "ZeroDivisionError: ")
+        assert bench.turns.lanes("shop") == [0]  # it is not forgotten
+
+
+@pytest.mark.parametrize(("left", "ready", "rests_s"), [("more", [0], None), ("soon", [], 0.02)])
+async def test_where_something_is_left_the_pump_comes_back(
+    client: "redis.Redis", shop_settings: Maker, left: str, ready: list[int], rests_s: float | None
+) -> None:
+    async with pumping(shop_settings()) as bench:
+        now = asyncio.get_running_loop().time()
+        bench.pump._leave("shop", 0, left)
+        assert bench.turns.lanes("shop") == ready
+        if rests_s:
+            assert rests_s <= bench.turns.next_at - now < rests_s + 5
+
+
+async def test_the_life_of_a_claim_is_counted_from_the_take_whose_reply_was_lost(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    """Else it would be posted later than 3 s after its claim, and its lease end too soon."""
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(1)
+    broadcast = stall.broadcast()
+    with way_to(settings) as way:
+        async with pumping(by(settings, way, timeout_s=0.5)) as bench:
+            way.lose(TAKE, "silence")
+            pump = asyncio.create_task(bench.next_batch(10))
+            await soon(lambda: stall.flight(broadcast), "the permit is claimed")
+            claimed_by = asyncio.get_running_loop().time()
+            (claim,) = await pump
+            assert way.lost == 1
+            assert claim.claimed_at <= claimed_by
+
+
+async def test_a_lost_reserve_is_asked_again(client: "redis.Redis", shop_settings: Maker) -> None:
+    settings = shop_settings(rate_per_second=100)
+    stall = Stall(client, settings)
+    stall.form_ids(8)
+    broadcast = stall.broadcast()
+    with way_to(settings) as way:
+        async with pumping(by(settings, way)) as bench:
+            way.lose("reply:reserve", "reply")
+            claims = await bench.next_batch()
+            assert way.lost == 1
+            assert len(claims) == 8
+            check_held(stall, broadcast, claims)
+            assert client.hget(keys.limiter("shop"), "day_count") == "8"
+            assert bench.handed_back == []
+
+
+async def test_without_slots_for_long_the_claims_are_handed_back(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(3)
+    broadcast = stall.broadcast()
+    with way_to(settings) as way:
+        async with pumping(by(settings, way)) as bench:
+            way.lose("reply:reserve", "request", times=4)
+            assert await bench.next_batch(0.1) == []
+            assert way.lost == 4
+            check_held(stall, broadcast, bench.handed_back)
+            assert len(bench.handed_back) == 3
+
+
+async def test_a_full_server_refuses_and_nothing_is_lost(
+    client: "redis.Redis", shop_settings: Maker, lines: list[Any]
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(6)
+    broadcast = stall.broadcast()
+
+    def refusals() -> list[Any]:
+        return [line for line in lines if line["event"] == "store_unreachable"]
+
+    async with pumping(settings) as bench:
+        policy = client.config_get("maxmemory-policy")["maxmemory-policy"]
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        try:
+            waiting = asyncio.create_task(bench.next_batch(10))
+            await soon(lambda: len(refusals()) >= 2, "the refusals are logged")
+            assert not waiting.done()
+            assert stall.flight(broadcast) == {}
+        finally:
+            client.config_set("maxmemory", 0)
+            client.config_set("maxmemory-policy", policy)
+        claims = await waiting
+        assert len(claims) == 6
+        check_held(stall, broadcast, claims)
+        assert {(line["during"], line["error"]) for line in refusals()} == {
+            ("taking", "OutOfMemoryError")
+        }
+
+
+def test_a_slot_lies_nearer_than_a_claim_lives() -> None:
+    assert AHEAD_US < 3_000_000

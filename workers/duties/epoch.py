@@ -1,0 +1,221 @@
+"""Epochs: what a restarted Redis may have forgotten is treated as in doubt (I3).
+
+Every connection over which a worker takes, settles or beats first compares the server's ``run_id``
+with the one that the deployment last ran on. When they differ (a restart, a failover, a restored
+backup) the connection is refused, nothing is done, and a new epoch begins: each running broadcast
+is marked in every lane as *unsure*, so that from then on an answer to a first attempt that says no
+more than "this permit was used" means "perhaps by this very broadcast", in doubt, rather than "take
+the next permit" or "refused" (see `sending.verdict`); and fence tokens jump ahead of all that may
+have been given out. When more than ten minutes may be forgotten (an old backup) running broadcasts
+are paused and wait for ``resume --after-restore``.
+
+How much may be forgotten. A worker that lives through it compares: its last beat that the old run
+acknowledged, with the last beat that the new run knows of. A worker that has just started knows
+nothing of before; it takes the time from the last beat that Redis knows of until this run of Redis
+started, or nothing when the workers had all left by then, with nothing in their hands: a planned
+stop pauses nothing, however long it lasts.
+
+What it cannot know: with ``appendfsync everysec`` a crash forgets up to the last two seconds.
+Whoever was sent a subscription or prepay_id message in them may be sent another one; a form_id
+broadcast reaches nobody twice even then.
+
+If the process dies in the middle, the old run_id still stands, and the next worker does it again.
+"""
+
+import threading
+from typing import Any, Final
+
+from producers import logs
+from producers.broadcasts import Broadcasts
+from producers.broadcasts.lifecycle import RESTORED
+from producers.errors import IllegalMoveError, NotFoundError, WxbroadcastError
+from producers.logs.events import ServerChanged
+from producers.settings import Settings
+from producers.store import Client, keys, lend
+from producers.store.connection import now_ms
+from producers.store.primary import NotDoneError
+from producers.words import State
+from workers.duties.copies import Copies
+
+GAP_MS: Final = 600_000
+_FENCES: Final = 1_000_000
+"""More fence tokens than all workers together take in the seconds that may be forgotten."""
+
+
+_SAMPLE: Final = 3
+"""Connections that are made at once, to see whether they lead to one server."""
+
+
+class SeveralServersError(WxbroadcastError):
+    """WXB_REDIS_URL leads to another server with each connection."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "WXB_REDIS_URL leads to several servers: connections made at once have different run "
+            "ids, so nobody could tell when Redis was restarted; give the address of one primary"
+        )
+
+
+class ServerChangedError(NotDoneError):
+    """The connection leads to a server of another run; nothing was asked of it."""
+
+
+class Epochs:
+    """Watches over which server this is."""
+
+    def __init__(self, client: Client, settings: Settings, broadcasts: Broadcasts) -> None:
+        self._client = client
+        self._settings = settings
+        self._broadcasts = broadcasts
+        self._copies = Copies(client)
+        self._server = ""
+        self._acknowledged_ms = 0
+        self._beginning = threading.Lock()
+        self.changed_at_ms = 0
+        """When this process saw the server change (server epoch ms); 0 while it has not."""
+
+    def guard(self, client: Client) -> None:
+        """Let a client connect only to the server of the current epoch, as this process knows it.
+
+        Its connections raise `ServerChangedError` otherwise, until `begin` has run.
+        """
+
+        def check(connection: Any) -> None:
+            connection.on_connect()
+            connection.send_command("INFO", "server", check_health=False)
+            info = connection.read_response()
+            connection.send_command("GET", keys.SERVER, check_health=False)
+            self._compare(info, connection.read_response())
+
+        client.connection_pool.connection_kwargs["redis_connect_func"] = check
+
+    def guard_async(self, client: Client) -> None:
+        """As `guard`, for an event loop's client: even a beat would hide how long all were away."""
+
+        async def check(connection: Any) -> None:
+            await connection.on_connect()
+            await connection.send_command("INFO", "server", check_health=False)
+            info = await connection.read_response()
+            await connection.send_command("GET", keys.SERVER, check_health=False)
+            self._compare(info, await connection.read_response())
+
+        client.connection_pool.connection_kwargs["redis_connect_func"] = check
+
+    def acknowledged(self, at_ms: int) -> None:
+        """Remember that the server acknowledged a beat of this process at that time (its own)."""
+        self._acknowledged_ms = at_ms
+
+    def begin(self) -> None:
+        """Begin a new epoch if the server is another one than the deployment last ran on.
+
+        The keeper's thread calls it, and whoever met the change; one of them begins it.
+
+        Raises:
+            SeveralServersError: connections made at once lead to different servers.
+            redis.RedisError, StoreUnavailableError: Redis did not answer; call it again.
+        """
+        with self._beginning:
+            self._begin()
+
+    def _begin(self) -> None:
+        if not self._server:
+            self._check_one_server()
+        info = self._client.info("server")
+        server = info["run_id"]
+        last = self._client.get(keys.SERVER)
+        if last == server and self._server in {"", server}:
+            self._server = server
+            return
+        if last is not None:
+            self._mark(info, begins=last != server)
+        if self._server:
+            self.changed_at_ms = now_ms(self._client)
+        self._client.set(keys.SERVER, server)
+        self._server = server
+
+    def _check_one_server(self) -> None:
+        """Refuse an address behind which each connection may find another server.
+
+        Then nobody could say whether *the* server was restarted.
+        """
+        pool = self._client.connection_pool
+        connections = [lend(pool) for _ in range(_SAMPLE)]
+        found = set()
+        try:
+            for connection in connections:
+                connection.send_command("INFO", "server")
+                found.add(_run_id(connection.read_response()))
+        finally:
+            for connection in connections:
+                pool.release(connection)
+        if len(found) > 1:
+            raise SeveralServersError
+
+    def _mark(self, info: dict[str, Any], *, begins: bool) -> None:
+        """Let what may be forgotten count as in doubt; pause when it may be too much.
+
+        Args:
+            info: of the server, as it answers.
+            begins: whether this process begins the epoch, or only met it.
+        """
+        forgotten_ms = self._forgotten_ms(info)
+        paused = forgotten_ms > GAP_MS
+        marked = 0
+        if begins:
+            for lane in range(self._settings.lanes):
+                self._client.incrby(keys.fence(lane), _FENCES)
+        for app in self._settings.apps:
+            for broadcast in self._client.zrange(keys.active(app), 0, -1):
+                if begins:
+                    self._be_unsure(broadcast)
+                    marked += 1
+                if paused:
+                    self._pause(broadcast)
+        if begins or paused:
+            logs.emit(ServerChanged(info["run_id"][:12], forgotten_ms, marked, paused))
+
+    def _forgotten_ms(self, info: dict[str, Any]) -> int:
+        """Return how much of the deployment's life this server may not know of, in ms."""
+        seen = self._client.hgetall(keys.SEEN)
+        at_ms, resting = int(seen.get("at_ms", 0)), seen.get("resting") == "1"
+        if seen.get("epoch") == info["run_id"]:  # others have beaten since
+            at_ms, resting = int(seen["epoch_at_ms"]), seen["epoch_resting"] == "1"
+        else:
+            kept = {"epoch": info["run_id"], "epoch_at_ms": at_ms, "epoch_resting": int(resting)}
+            self._client.hset(keys.SEEN, mapping=kept)
+        if self._acknowledged_ms:
+            return max(0, self._acknowledged_ms - at_ms)
+        if resting or not at_ms:
+            return 0
+        clock_ms = now_ms(self._client)
+        started_ms = clock_ms - int(info["uptime_in_seconds"]) * 1000
+        # it was up all the while: a replica that took over
+        return max(0, (started_ms if started_ms > at_ms else clock_ms) - at_ms)
+
+    def _be_unsure(self, broadcast: str) -> None:
+        try:
+            self._broadcasts.adopt(broadcast)  # a lane may have forgotten its copy
+        except NotFoundError:
+            return
+        for lane in range(self._settings.lanes):
+            self._copies.mark(broadcast, lane, "unsure", "1")
+            self._copies.mark(broadcast, lane, "unsure_at_ms", str(now_ms(self._client)))
+
+    def _compare(self, info: str, last: str | None) -> None:
+        """Raise unless the server is the one of the current epoch."""
+        server = _run_id(info)
+        if server != last or self._server not in {"", server}:
+            raise ServerChangedError(f"another server run ({server[:12]})")
+
+    def _pause(self, broadcast: str) -> None:
+        try:
+            if self._broadcasts.status(broadcast).state is State.RUNNING:
+                self._broadcasts.pause(broadcast, RESTORED)
+        except (IllegalMoveError, NotFoundError):
+            return
+
+
+def _run_id(info: str) -> str:
+    """Return the run_id in a server's INFO."""
+    lines = (line.partition(":") for line in info.splitlines())
+    return next((value for name, _, value in lines if name == "run_id"), "")

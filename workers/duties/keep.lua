@@ -1,0 +1,121 @@
+#!lua flags=allow-oom
+-- keep: look after what is due in one lane: put off, promote, and say what the keeper must do itself.
+--
+-- Guarantee: one worker at a time looks after a lane, by a lease that nobody can steal. What a
+-- broadcast wants within its lane is done here: delayed messages whose time has come go to the front
+-- of its queue, and a queue that may be taken from stands in the ring. What goes beyond the lane is
+-- given to the keeper, and comes again should it not be done in time (done.lua). A need that is
+-- written meanwhile is kept: it lies in `due`, what was given in `doing`.
+--
+-- KEYS  1 lease string, 2 due zset, 3 doing zset (member -> when it comes again, ms)
+-- Found on the way, with the lane's hash tag: home:ID, lane:ID, delayed:ID, queue:ID, flight:ID, the
+-- rings and `flying` (see keys.py)
+-- ARGV  1 unused, 2 now_ms or '', 3 worker, 4 lease (ms), 5 lane prefix, 6 how many broadcasts, 7 how
+--       many delayed messages, 8 ttl_ms, 9 time that the keeper has for what it is given (ms),
+--       10 1 when this is the only lane, then members that are to be due at once (the net)
+-- Returns  {0 somebody else looks after it}, or {1, now_ms, when the next is due (ms; '' nothing), then per
+--       broadcast that wants something: "member until_ms word word …"}; words: adopt, verdict, split, open, complete,
+--       canary (of a lane), home, gone (at its home)
+--@include store/clock
+--@include store/check
+--@include lanes/ring
+--@include lanes/need
+local lease, due, doing = KEYS[1], KEYS[2], KEYS[3]
+local worker, prefix, ttl = ARGV[3], ARGV[5], whole('ttl_ms', ARGV[8], 1, 2 ^ 42)
+local most, messages = whole('most', ARGV[6], 0, 4000), whole('messages', ARGV[7], -4000, 4000)
+local lease_ms = whole('lease_ms', ARGV[4], 1, 2 ^ 42)
+local until_ms = string.format('%d', now + whole('time_ms', ARGV[9], 0, 2 ^ 42))
+typed('zset', due, doing)
+local alone = ARGV[10] == '1'
+local holder = redis.call('GET', lease)
+if holder and holder ~= worker then
+  local left = redis.call('PTTL', lease)  -- longer than a lease lasts: the clock was set back
+  if left >= 0 and left <= lease_ms then return { 0 } end
+end
+redis.call('SET', lease, worker, 'PX', lease_ms)
+
+for i = 11, #ARGV do need(prefix, ARGV[i], 0) end
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', doing, '-inf', now, 'LIMIT', 0, most)) do
+  redis.call('ZREM', doing, member)
+  need(prefix, member, 0)  -- it was given, and not done in time
+end
+
+local FAR = 300000  -- no delay is so long (ms): what lies further ahead is from before the clock was set back
+
+-- Delayed messages whose time has come: the first due comes first. Returns when the next one is due.
+local function promote(delayed, queue)
+  local some = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, math.max(messages, 1))
+  if #some == 0 then
+    some = redis.call('ZRANGEBYSCORE', delayed, now + FAR, '+inf', 'LIMIT', 0, math.max(messages, 1))
+  end
+  if #some > 0 then
+    for i = #some, 1, -1 do redis.call('LPUSH', queue, some[i]) end
+    redis.call('ZREM', delayed, unpack(some))
+    redis.call('PEXPIRE', queue, ttl)
+    messages = messages - #some
+  end
+  local following = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  return following[2]
+end
+
+-- What a broadcast wants in this lane: words for the keeper, and when it wants something again.
+local function look_in_lane(id)
+  local lane, queue = prefix .. 'lane:' .. id, prefix .. 'queue:' .. id
+  local has = redis.call('HMGET', lane, 'generation', 'state', 'verdict', 'drop', 'app', 'priority',
+    'split', 'window', 'done', 'total', 'open', 'told', 'sweeping', 'canary')
+  if not has[1] then return {} end
+  local words, again = {}, nil
+  local dropping = has[4] ~= ''
+  local runs = has[2] == 'running' and has[3] == '' and not dropping
+  if redis.call('EXISTS', prefix .. 'flight:' .. id) == 1 then
+    redis.call('SADD', prefix .. 'flying', id)  -- an earlier version did not note it
+  end
+  if runs then
+    again = promote(prefix .. 'delayed:' .. id, queue)
+    local queued = redis.call('LLEN', queue)
+    if queued > 0 and join_ring(prefix, has[5], id, has[6]) then wake(prefix, has[5]) end
+    if has[7] == '' and queued < num(has[8]) / 2 then words[#words + 1] = 'split' end
+  elseif dropping and has[7] ~= 'done' then
+    words[#words + 1] = 'split'
+  end
+  if has[3] ~= '' then words[#words + 1] = 'verdict' end
+  if has[13] then words[#words + 1] = 'adopt' end
+  if has[11] == '1' and has[12] ~= '1' and not alone then words[#words + 1] = 'open' end
+  local through = num(has[9]) >= num(has[10])
+  if has[7] == 'done' and through then
+    words[#words + 1] = 'complete'
+  elseif runs and has[11] ~= '1' and not alone and through == (num(has[14]) > 0) then
+    words[#words + 1] = 'canary'  -- it has one and nobody to send to, or waits for one
+  end
+  return words, again
+end
+
+-- What it wants at its home: a look at all lanes, and its end in time.
+local function look_at_home(id)
+  local has = redis.call('HMGET', prefix .. 'home:' .. id, 'state', 'expires_at_ms', 'drop', 'ended_at_ms')
+  if not has[1] then return { 'gone' } end
+  local expires = tonumber(has[2]) or now + FAR
+  if has[4] or has[3] == 'late' or expires <= now then return { 'home' } end
+  return { 'home' }, expires
+end
+
+local members = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, most)
+local rows = { 1, string.format('%d', now), '' }
+for _, member in ipairs(members) do
+  local id, at_home = string.match(member, '^(%S+)(.*)$')
+  local words, again
+  if at_home == ' home' then words, again = look_at_home(id) else words, again = look_in_lane(id) end
+  if again then
+    redis.call('ZADD', due, again, member)
+  else
+    redis.call('ZREM', due, member)
+  end
+  if #words > 0 then
+    redis.call('ZADD', doing, until_ms, member)
+    rows[#rows + 1] = string.gsub(member, ' ', '/') .. ' ' .. until_ms .. ' ' .. table.concat(words, ' ')
+  end
+  if messages <= 0 then break end
+end
+local following = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+rows[3] = following[2] or ''
+return rows

@@ -1,0 +1,179 @@
+"""Recovering: a dead worker's messages go back to work.
+
+See recover.lua for what it guarantees. If the recovering worker dies before it, another recovers;
+in the middle, the rest is still under the dead one's name.
+
+Two kinds of entries no peer would ever be buried for are found by looking at what is in flight:
+*orphans*, whose worker nobody knows as alive (it was killed before its first beat came through, or
+a restarted Redis forgot the beat), and *forgotten* ones, which lie under a living worker's name and
+not in its hands (the reply of its take was lost for so long that the token no longer answers, or a
+restarted Redis forgot that they were settled).
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple
+
+from producers.broadcasts.status import Register
+from producers.settings import Settings
+from producers.store import Client, keys, scripts
+from workers.sending.claim import Claim
+from workers.sending.take import sending_lease_ms
+
+ORPHAN_MS: Final = 9000
+"""An entry of an unknown worker is left alone so long: as a silent peer, a lease and a beat."""
+
+_PLACES: Final = 500
+"""Broadcasts whose app is asked for in one trip."""
+
+FORGOTTEN_MS: Final = 15_000
+"""An entry that is not in hand is left alone so long: no take or swap that is only late to be
+known may still be posted then, for a claim's life is 3 s."""
+
+
+class Entry(NamedTuple):
+    """One message in flight; see flight.lua."""
+
+    item: str
+    worker: str
+    fence: str
+    member: str
+    expires_at_ms: int
+    since_ms: int
+    tries: int
+    resumed: bool
+
+    def claim(self, app: str, lane: int, broadcast: str) -> Claim:
+        """Return it as the claim that its worker would have in hand."""
+        return Claim(
+            app,
+            lane,
+            broadcast,
+            self.item,
+            self.member,
+            self.expires_at_ms,
+            self.fence,
+            self.tries,
+            self.resumed,
+            claimed_at=0.0,
+            unsure=True,
+        )
+
+
+class Recoverer:
+    """Takes back what dead workers had in flight."""
+
+    def __init__(self, client: Client, settings: Settings, register: Register) -> None:
+        self._client = client
+        self._settings = settings
+        self._ttl_ms = register.ttl_ms
+        self._script = client.register_script(scripts.source(__package__, "recover"))
+        self._landed = client.register_script(scripts.source(__package__, "landed"))
+
+    def places(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (app, broadcast, lane) of everything that is in flight."""
+        pipeline = self._client.pipeline(transaction=False)
+        for lane in range(self._settings.lanes):
+            pipeline.smembers(keys.flying(lane))
+        flying = [
+            (broadcast, lane) for lane, some in enumerate(pipeline.execute()) for broadcast in some
+        ]
+        for start in range(0, len(flying), _PLACES):
+            some = flying[start : start + _PLACES]
+            for broadcast, lane in some:
+                pipeline.hget(keys.lane_broadcast(lane, broadcast), "app")
+            for (broadcast, lane), app in zip(some, pipeline.execute(), strict=True):
+                if app is None:
+                    self._land(broadcast, lane)
+                else:
+                    yield app, broadcast, lane
+
+    def _land(self, broadcast: str, lane: int) -> None:
+        """Nothing of a broadcast is in flight in a lane, unless something is again."""
+        self._landed(keys=[keys.flying(lane), keys.flight(lane, broadcast)], args=[broadcast])
+
+    def entries(self, broadcast: str, lane: int) -> list[Entry]:
+        """Return what is in flight; never more than all workers together may hold."""
+        rows = self._client.hgetall(keys.flight(lane, broadcast))
+        if not rows:
+            self._land(broadcast, lane)
+        return [_entry(item, row.split(" ")) for item, row in rows.items()]
+
+    def orphans(self, entries: Collection[Entry], now_ms: int) -> set[str]:
+        """Return workers that hold something old and that nobody knows as alive."""
+        holders = {
+            entry.worker
+            for entry in entries
+            if entry.since_ms < now_ms - ORPHAN_MS and entry.worker not in {"-", "aside"}
+        }
+        if not holders:
+            return set()
+        return holders - set(self._client.zrange(keys.WORKERS, 0, -1))
+
+    def recover(self, app: str, broadcast: str, lane: int, dead: str) -> tuple[int, int, int, int]:
+        """Take back one dead worker's messages of one broadcast in one lane.
+
+        Args:
+            app: alias of the app.
+            broadcast: where to look.
+            lane: in which lane.
+            dead: the worker.
+
+        Returns:
+            Messages that were resumed, those now in doubt, those set aside, and those that were
+            surely not sent.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: repeat it; it finds what is left.
+        """
+        found, cursor = [0, 0, 0, 0], "0"
+        while True:
+            cursor, *some = self._script(
+                keys=[
+                    keys.lane_broadcast(lane, broadcast),
+                    keys.flight(lane, broadcast),
+                    keys.queue(lane, broadcast),
+                    keys.sending(lane, app),
+                    keys.stock(lane, app),
+                    keys.ledger(lane, app),
+                ],
+                args=[
+                    "",
+                    "",
+                    dead,
+                    broadcast,
+                    keys.lane_prefix(lane),
+                    self._ttl_ms,
+                    self._settings.attempts,
+                    sending_lease_ms(self._settings),
+                    cursor,
+                ],
+            )
+            found = [sum(pair) for pair in zip(found, map(int, some), strict=True)]
+            if cursor == "0":
+                resumed, doubted, aside, unsent = found
+                return resumed, doubted, aside, unsent
+
+
+def forgotten(
+    entries: Collection[Entry], worker: str, in_hand: Collection[str], now_ms: int
+) -> list[Entry]:
+    """Return what lies under a worker's name and not in its hands.
+
+    Args:
+        entries: as read *before* ``in_hand``: what is settled in between is stale, and harmless.
+        worker: the worker itself; no other knows what is in its hands.
+        in_hand: the fence tokens in its hands, of the same lane.
+        now_ms: by the server's clock.
+    """
+    return [
+        entry
+        for entry in entries
+        if entry.worker == worker
+        and entry.since_ms < now_ms - FORGOTTEN_MS
+        and entry.fence not in in_hand
+    ]
+
+
+def _entry(item: str, row: list[str]) -> Entry:
+    worker, fence, member, expires, since, tries, resumed = row
+    return Entry(item, worker, fence, member, int(expires), int(since), int(tries), resumed == "1")

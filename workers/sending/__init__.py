@@ -1,0 +1,1 @@
+"""Sending: the way of a message: take, gate, reserve, POST, judge, settle."""

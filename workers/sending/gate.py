@@ -1,0 +1,122 @@
+"""The gate: what one worker knows of one app's limits, so that it takes only what it may soon send.
+
+A memory, not the truth: the truth is the limiter in Redis, which grants or does not. It saves
+claims that would only be handed back, and calls that would only be refused.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from workers.sending.breaker import Breaker
+from workers.sending.limiter import AHEAD_US, Grant
+from workers.sending.take import HORIZON_MS
+
+BATCH: Final = 256
+"""Claims per take: about 2 ms of Redis."""
+
+_ASK_AGAIN_S: Final = 30.0
+_LONGEST_S: Final = 7 * 86_400.0
+_SLOWEST: Final = 0.001
+"""Sends per second: a rate below it, or one that is no number, is remembered as this one.
+
+What is stored may come from another version; a memory must not break on it.
+"""
+_BATCH_S: Final = 0.2
+"""A batch holds at most what all workers together send in this time."""
+
+
+@dataclass(slots=True)
+class Gate:
+    """One app's limits, as last seen.
+
+    Attributes:
+        rate: sends per second; 0 = unlimited.
+        level: WeChat's limit errors in force; above 0 one send at a time probes.
+        tight: the last grant fell short by more than a second.
+        not_before: monotonic seconds before which nothing is taken.
+        horizon: monotonic seconds of the app's next free slot.
+        unused: slots that passed unused since the last reserve.
+        own_next: broadcast with a rate of its own → (rate, monotonic seconds of its next slot).
+        breaker: whether this worker's POSTs come through.
+    """
+
+    rate: float
+    level: int = 0
+    tight: bool = False
+    not_before: float = 0.0
+    horizon: float = 0.0
+    unused: int = 0
+    own_next: dict[str, tuple[float, float]] = field(default_factory=dict)
+    breaker: Breaker = field(default_factory=Breaker)
+
+    def most(self, now: float, workers: int) -> int:
+        """Return how many claims may be taken now; 0 = none before `next_at`."""
+        if now < self.next_at:
+            return 0
+        if self.level or self.tight or self.breaker.trouble:
+            return 1
+        if not self.rate:
+            return BATCH
+        return max(1, math.ceil(min(BATCH, self.rate * _BATCH_S / workers)))
+
+    @property
+    def next_at(self) -> float:
+        """Monotonic seconds at which it is worth asking again."""
+        not_before = max(self.not_before, self.breaker.next_at)
+        if not self.rate:
+            return not_before
+        return max(not_before, self.horizon - HORIZON_MS / 1000)
+
+    def allowances(self, now: float) -> dict[str, tuple[int, float, int]]:
+        """Return broadcast → (claims it may have now, its own rate, ms until it may have one)."""
+        allowed = {}
+        for broadcast, (rate, next_slot) in list(self.own_next.items()):
+            ahead = now + HORIZON_MS / 1000 - next_slot
+            if ahead > 10:
+                del self.own_next[broadcast]  # long unused: take.lua's default will do
+            else:
+                allowed[broadcast] = (
+                    math.ceil(max(0, min(BATCH, ahead * rate))),
+                    rate,
+                    math.ceil(max(0.0, min(-ahead, _LONGEST_S)) * 1000),
+                )
+        return allowed
+
+    def own_next_at(self, now: float) -> float:
+        """Return when the first broadcast with a rate of its own has a slot again."""
+        horizon = HORIZON_MS / 1000
+        return min(
+            (at - horizon for _, at in list(self.own_next.values()) if at - horizon > now + 1e-6),
+            default=math.inf,
+        )
+
+    def set_rate(self, rate: float) -> None:
+        """The app's rate was changed: ask anew at once."""
+        rate = _sane(rate)
+        if rate != self.rate:
+            self.rate, self.horizon = rate, 0.0
+            if not self.level:  # what was waited for is the old rate's, or will be said again
+                self.not_before, self.tight = 0.0, False
+
+    def learn(self, grant: Grant, own: dict[str, tuple[float, int]], now: float) -> None:
+        """Take in what a reserve answered."""
+        self.level = grant.level
+        self.rate = _sane(grant.rate)
+        self.horizon = grant.horizon
+        for (broadcast, (rate, wanted)), slots in zip(own.items(), grant.slots[1:], strict=True):
+            if slots:
+                self.own_next[broadcast] = (rate, slots[-1] + 1 / max(_sane(rate), _SLOWEST))
+            elif wanted:
+                self.own_next[broadcast] = (rate, now + AHEAD_US / 1e6 + grant.wait_s)
+        # a used-up day or minute is asked for again now and then, one claim at a time
+        self.tight = grant.wait_s > 1 and not own
+        if grant.wait_s and not own:
+            self.not_before = now + min(grant.wait_s, _ASK_AGAIN_S)
+
+
+def _sane(rate: float) -> float:
+    """Return a rate as a number that can be reckoned with; 0 = unlimited."""
+    if rate == 0:
+        return 0.0
+    return min(rate, 1e9) if rate >= _SLOWEST else _SLOWEST

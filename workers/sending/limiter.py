@@ -1,0 +1,126 @@
+"""The limiter: slots, the moments at which sends may start, shared by all workers of an app.
+
+See reserve.lua for what it guarantees. A worker reserves exactly as many slots as it has claims;
+what was not granted is handed back, and the answer says when to come again. A lost reply loses at
+most the slots of one batch (they pass unused), never the limit.
+"""
+
+import time
+from dataclasses import dataclass
+
+from producers.settings import AppSettings
+from producers.store import Client, keys, scripts
+
+AHEAD_US = 400_000
+"""A slot lies at most so far ahead; its sender holds a permit meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What reserve gave.
+
+    Attributes:
+        slots: per group (first the sends without a rate of their own, then each broadcast with
+            one, in the order asked): monotonic seconds at which each send may start.
+        wait_s: until more may be granted; 0 when all was granted.
+        level: how many limit errors of WeChat are in force, 0 = none.
+        horizon: monotonic seconds of the app's next free slot.
+        rate: sends per second in force; 0 = unlimited.
+    """
+
+    slots: list[list[float]]
+    wait_s: float
+    level: int
+    horizon: float
+    rate: float
+
+
+class Limiter:
+    """Reserves slots for one worker; used by one thread at a time."""
+
+    def __init__(self, client: Client, worker: str) -> None:
+        self._client = client
+        self._token = ""
+        self._server_ahead: float | None = None
+        self._script = client.register_script(scripts.source(__package__, "reserve"))
+        self._worker = worker
+
+    def reserve(
+        self,
+        alias: str,
+        app: AppSettings,
+        plain: int,
+        own: dict[str, tuple[float, int]],
+        unused: int,
+        token: str,
+    ) -> Grant:
+        """Reserve slots.
+
+        Args:
+            alias: the app's alias.
+            app: its settings.
+            plain: sends of broadcasts without a rate of their own.
+            own: broadcast → (its rate per second, sends).
+            unused: slots of earlier grants that passed unused, for the day's count.
+            token: the same token again returns the first answer.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: the answer was lost.
+        """
+        script_keys = [keys.limiter_reply(alias, self._worker), keys.limiter(alias)]
+        args: list[str | int] = [
+            token,
+            "",
+            round(app.rate_per_second * 1000),
+            app.rate_per_minute,
+            app.daily_limit,
+            app.day_offset_ms(),
+            unused,
+            AHEAD_US,
+            plain,
+        ]
+        for broadcast, (rate, wanted) in own.items():
+            script_keys.append(keys.broadcast_limiter(alias, broadcast))
+            args += (max(1, round(rate * 1000)), wanted)
+        again, self._token = token == self._token, token
+        answer = self._script(keys=script_keys, args=args)
+        given_at = time.monotonic()
+        if again:  # perhaps an old answer: its moments stay where they were
+            if self._server_ahead is None:
+                seconds, micros = self._client.time()
+                self._server_ahead = seconds + micros / 1e6 - time.monotonic()
+            given_at = int(answer[0]) / 1e6 - self._server_ahead
+        else:
+            self._server_ahead = int(answer[0]) / 1e6 - given_at
+        return _grant(answer, 1 + len(own), given_at)
+
+
+class Penalty:
+    """Holds everyone back after a limit error of WeChat, and lets them go again."""
+
+    def __init__(self, client: Client) -> None:
+        self._script = client.register_script(scripts.source(__package__, "penalize"))
+
+    async def hit(self, alias: str, base_ms: int, most_ms: int) -> tuple[int, int]:
+        """Record a limit error; returns (blocked until, server epoch ms; level)."""
+        until, level = await self._script(
+            keys=[keys.limiter(alias)], args=["", "", base_ms, most_ms]
+        )
+        return int(until), int(level)
+
+    async def lift(self, alias: str) -> int:
+        """Record that WeChat accepts again; returns the level that is left."""
+        _, level = await self._script(keys=[keys.limiter(alias)], args=["", "", 0, 0])
+        return int(level)
+
+
+def _grant(answer: list[str | int], groups: int, now: float) -> Grant:
+    """Turn an answer in server microseconds into monotonic seconds; it was given at `now`."""
+    now_us, wait_ms, level, horizon_us, rate = (int(value) for value in answer[:5])
+    counts = [int(count) for count in answer[5 : 5 + groups]]
+    every = [now + (int(slot) - now_us) / 1e6 for slot in str(answer[-1]).split()]
+    slots, place = [], 0
+    for count in counts:
+        slots.append(every[place : place + count])
+        place += count
+    return Grant(slots, wait_ms / 1000, level, now + (horizon_us - now_us) / 1e6, rate / 1000)

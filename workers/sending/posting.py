@@ -1,0 +1,158 @@
+"""Posting marks: what Redis knows of a claim before it is posted, so that recovery can tell.
+
+A form_id is repeated after its worker died, for WeChat takes it once; a prepay_id or a subscription
+must not be, and its recipient is in doubt. So that only those are in doubt who may have been posted
+to, such a claim is marked in its flight entry (posting.lua) just before its POST: as late as its
+slot and a free poster allow, many at a time. What is found unmarked was surely never sent.
+
+If the worker dies after the mark and before the POST, the recipient is in doubt though nothing was
+sent; few are, for few are marked ahead. A claim that is no longer this worker's is not posted.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import redis
+
+from producers import logs
+from producers.logs.events import StoreUnreachable
+from producers.store import Client, keys, scripts
+from producers.store.retry import LOST
+from workers.sending.claim import Claim
+from workers.wechat.envelope import Envelope
+
+Pair = tuple[Claim, Envelope]
+
+SPARE: Final = 32
+"""Marked beyond the posters that are free, so that none waits for a mark."""
+
+_MOST: Final = 256
+_LINGER_S: Final = 0.004
+"""Claims whose slots lie so near each other are marked together."""
+
+_LEAD_S: Final = 0.004
+_LONGEST_LEAD_S: Final = 0.2
+
+
+def needs_mark(claim: Claim) -> bool:
+    """Say whether a repeat of the claim's POST could deliver it twice."""
+    return claim.member[0] != "f"
+
+
+@dataclass(slots=True)
+class _Line:
+    """The claims of one lane that are to be marked."""
+
+    pairs: deque[Pair] = field(default_factory=deque)
+    filled: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class Marker:
+    """Marks claims for one worker; belongs to one event loop.
+
+    Args:
+        client: Redis.
+        worker: this worker's id.
+        room: how many more may be marked now; `freed` tells that there is some again.
+        marked: given each claim that may be posted at its slot.
+        refused: given those that must not be posted.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        worker: str,
+        room: Callable[[], int],
+        marked: Callable[[Claim, Envelope], None],
+        refused: Callable[[list[Claim]], None],
+    ) -> None:
+        self._script = client.register_script(scripts.source(__package__, "posting"))
+        self._worker = worker
+        self._room = room
+        self._marked = marked
+        self._refused = refused
+        self._lines: dict[int, _Line] = {}
+        self._took_s = 0.0
+        self._space = asyncio.Event()
+        self.starved = False
+        """Whether claims wait for room."""
+
+    @property
+    def lead_s(self) -> float:
+        """How long before its slot a claim is to be put here."""
+        return min(_LONGEST_LEAD_S, _LEAD_S + _LINGER_S + 1.5 * self._took_s)
+
+    def put(self, claim: Claim, envelope: Envelope) -> None:
+        """Take one claim to mark."""
+        line = self._lines.get(claim.lane)
+        if line is None:
+            line = self._lines[claim.lane] = _Line()
+            line.task = asyncio.get_running_loop().create_task(self._run(claim.lane, line))
+        line.pairs.append((claim, envelope))
+        if not line.filled.is_set():
+            line.filled.set()
+
+    def freed(self) -> None:
+        """There is room again."""
+        self.starved = False
+        self._space.set()
+
+    def drain(self) -> list[Claim]:
+        """Return what waits, and forget it."""
+        claims = [claim for line in self._lines.values() for claim, _ in line.pairs]
+        for line in self._lines.values():
+            line.pairs.clear()
+        return claims
+
+    async def close(self) -> None:
+        """Stop."""
+        for line in self._lines.values():
+            if line.task:
+                line.task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await line.task
+
+    async def _run(self, lane: int, line: _Line) -> None:
+        while True:
+            await line.filled.wait()
+            if 0 < len(line.pairs) < SPARE and line.pairs[-1][0].slot_at > time.monotonic():
+                await asyncio.sleep(_LINGER_S)  # others have their slots soon
+            room = min(_MOST, len(line.pairs), self._room())
+            if room <= 0 and line.pairs:
+                self.starved = True
+                self._space.clear()
+                await self._space.wait()
+                continue
+            batch = [line.pairs.popleft() for _ in range(room)]
+            if not line.pairs:
+                line.filled.clear()
+            if batch:
+                await self._mark(lane, batch)
+
+    async def _mark(self, lane: int, batch: list[Pair]) -> None:
+        rows: dict[str, list[str]] = {}
+        for claim, _ in batch:
+            rows.setdefault(claim.broadcast, []).append(f"{claim.item} {claim.fence}")
+        flights = [keys.flight(lane, broadcast) for broadcast in rows]
+        args = [self._worker, *map(" ".join, rows.values())]
+        started = time.monotonic()
+        try:
+            refused = set(await self._script(keys=flights, args=args))
+        except (*LOST, redis.ResponseError) as error:
+            # perhaps marked, surely not posted: back to the queue, once Redis answers
+            logs.emit(StoreUnreachable("marking", type(error).__name__, 1))
+            self._refused([claim for claim, _ in batch])
+            return
+        took_s = time.monotonic() - started
+        self._took_s += (took_s - self._took_s) / 8
+        for claim, envelope in batch:
+            if claim.fence in refused:
+                self._refused([claim])
+            else:
+                self._marked(claim, envelope)

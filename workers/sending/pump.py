@@ -1,0 +1,320 @@
+"""The pump: decides when to take, takes, reserves slots, and gives the batch to an actor call.
+
+It runs on Dramatiq's consumer thread of the `send` queue. Where it waits, it waits for one of:
+room in hand, the limiter's horizon, the slot of a broadcast with a rate of its own, or work: a
+wake-up names where, and the look at the lanes a second later (`Watch`).
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import redis
+
+from producers import logs
+from producers.broadcasts.spec import Spec
+from producers.broadcasts.status import Register
+from producers.logs.events import AppFailed, StoreUnreachable
+from producers.settings import Settings
+from producers.store import scripts
+from producers.store.primary import NotDoneError
+from producers.store.retry import LOST, passes, pause_s
+from workers.sending.claim import Claim
+from workers.sending.gate import Gate
+from workers.sending.hands import Hands
+from workers.sending.limiter import Limiter
+from workers.sending.stops import Stops
+from workers.sending.take import MORE, REST, SOON, Taken, Taker
+from workers.sending.turns import Turns
+from workers.wechat.envelope import Envelope
+from workers.wechat.tokens import TokenKeeper
+
+_POLL_S: Final = 1.0
+_FAILED_S: Final = 1.0
+_GIVE_UP_S: Final = 6.5
+"""A worker that stops asks so long what a take whose reply was lost has claimed."""
+
+_NOT_ASKED: Final = (NotDoneError, redis.OutOfMemoryError)
+_SOON_S: Final = 0.02
+"""Before the next take where many broadcasts gave nothing."""
+_SPECS: Final = 1000
+"""Broadcasts whose message is kept ready."""
+
+Batch = list[tuple[Claim, Envelope]]
+
+
+class Pump:
+    """Fetches batches for one worker; used by one thread.
+
+    Args:
+        settings: apps, lanes, limits.
+        taker, limiter: the two scripts.
+        register: where specs are read.
+        gates: app → what is known of its limits.
+        tokens: app → its token keeper; nothing is taken while there is no good token.
+        hands: what is in hand.
+        workers: how many workers there are; 0 while this one is not known as alive.
+        hand_back: returns claims that got no slot, from any thread.
+        on_low: called with (broadcast, lane) when a queue wants a split.
+        on_complete: called with (broadcast) when a lane has settled everyone.
+        turns: where there may be something to take.
+        stops: told of every claim that is made.
+        posts: how many POSTs an app may begin.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        taker: Taker,
+        limiter: Limiter,
+        register: Register,
+        gates: Mapping[str, Gate],
+        tokens: Mapping[str, TokenKeeper],
+        hands: Hands,
+        workers: Callable[[], int],
+        hand_back: Callable[[list[Claim]], None],
+        on_low: Callable[[str, int], None],
+        on_complete: Callable[[str], None],
+        turns: Turns,
+        stops: Stops,
+        posts: Callable[[str], int],
+    ) -> None:
+        self._settings = settings
+        self._taker = taker
+        self._limiter = limiter
+        self._register = register
+        self._gates = gates
+        self._tokens = tokens
+        self._hands = hands
+        self._workers = workers
+        self._hand_back = hand_back
+        self._on_low = on_low
+        self._on_complete = on_complete
+        self._turns = turns
+        self._stops = stops
+        self._posts = posts
+        self.unknown = False
+        """Whether a take is under way whose claims are not known yet."""
+        self.thread: threading.Thread | None = None
+        """Who pumps."""
+        self._specs: OrderedDict[str, tuple[Spec, Envelope]] = OrderedDict()
+
+    def next_batch(self, seconds: float) -> Batch | None:
+        """Return the next batch with its slots, or None when none came within so long."""
+        self.thread = threading.current_thread()
+        deadline = time.monotonic() + seconds
+        while not self._hands.closing:
+            batch = self._swapped() or self._take_round()
+            if batch:
+                return batch
+            now = time.monotonic()
+            if now >= deadline:
+                return None
+            self._hands.wait(max(0.001, min(deadline, self._next_at(now)) - now))
+        return None
+
+    def _next_at(self, now: float) -> float:
+        """Return when something may be worth asking for, unless a wake-up comes first."""
+        times = [now + _POLL_S, self._turns.next_at]
+        times += (
+            next_at for app in self._turns.apps(now) if (next_at := self._gates[app].next_at) > now
+        )
+        return min(times)
+
+    def _take_round(self) -> Batch | None:
+        """Try each app and lane with something to take once, in turn, until one gives a batch."""
+        for app in self._turns.apps(time.monotonic()):
+            for lane in self._turns.lanes(app):
+                workers = self._workers()
+                if not workers:
+                    return None  # nobody would know whose the claims are
+                if not self._may_take(app, workers):
+                    break
+                try:
+                    batch = self._turn(app, lane, workers)
+                except Exception as error:  # noqa: BLE001  (the other apps go on)
+                    self.unknown = False  # should it have claimed, the worker finds that in a while
+                    self._turns.wake(app, lane)
+                    self._failed(app, "taking", error)
+                    break
+                if batch:
+                    return batch
+        return None
+
+    def _may_take(self, app: str, workers: int) -> bool:
+        """Say whether anything may be taken for an app now."""
+        if self._tokens[app].ready is None:
+            return False
+        try:
+            return self._gates[app].most(time.monotonic(), workers) > 0 and self._room(app) > 0
+        except Exception as error:  # noqa: BLE001  (the other apps go on)
+            self._failed(app, "taking", error)
+            return False
+
+    def _room(self, app: str) -> int:
+        """Return how many claims of an app find room in hand, and a POST that is free."""
+        posts = self._posts(app)
+        if not posts:
+            self._hands.short(app)
+            posts = self._posts(app)  # what was let go in between wakes nobody
+        return min(posts, self._hands.room(app)) if posts else 0
+
+    def _turn(self, app: str, lane: int, workers: int) -> Batch:
+        """Take for one app in one lane, and reserve."""
+        now = time.monotonic()
+        gate = self._gates[app]
+        most = min(gate.most(now, workers), self._room(app))
+        if most <= 0:
+            return []
+        self._turns.begin(app, lane)
+        taken = self._take(app, lane, most, gate.allowances(now))
+        if taken is None:
+            self._turns.wake(app, lane)
+            return []
+        for broadcast in taken.low:
+            self._on_low(broadcast, lane)
+        for broadcast in taken.complete:
+            self._on_complete(broadcast)
+        if taken.claims:
+            self._hands.take(taken.claims)
+            self._stops.claimed((broadcast, lane) for broadcast in taken.broadcasts)
+            if gate.breaker.trouble:
+                gate.breaker.probe(now)
+        self.unknown = False
+        batch = self._reserve(app, taken.claims) if taken.claims else []
+        self._leave(app, lane, taken.left)
+        return batch
+
+    def _failed(self, app: str, during: str, error: Exception) -> None:
+        """Let one app wait a second after an error that nobody foresaw."""
+        gate = self._gates[app]
+        gate.not_before = max(gate.not_before, time.monotonic() + _FAILED_S)
+        logs.emit(AppFailed(app, during, f"{type(error).__name__}: {error}"[:200]))
+
+    def _leave(self, app: str, lane: int, left: str) -> None:
+        """Say when to come back to where something is left."""
+        now = time.monotonic()
+        if left == MORE:
+            self._turns.wake(app, lane)
+        elif left == SOON:
+            self._turns.rest(app, lane, now + _SOON_S)
+        elif left == REST:
+            self._turns.rest(app, lane, self._gates[app].own_next_at(now))
+
+    def _swapped(self) -> Batch | None:
+        """Reserve slots for permits that were claimed in place of dead ones."""
+        by_app: dict[str, list[Claim]] = {}
+        while self._hands.swapped:
+            claim = self._hands.swapped.popleft()
+            by_app.setdefault(claim.app, []).append(claim)
+        batch: Batch = []
+        for app, claims in by_app.items():
+            self._stops.claimed({(claim.broadcast, claim.lane) for claim in claims})
+            batch += self._reserve(app, claims)
+        return batch or None
+
+    def _take(
+        self, app: str, lane: int, most: int, allowances: dict[str, tuple[int, float, int]]
+    ) -> Taken | None:
+        """Take, asking again with the same token until Redis answers or the worker has stopped."""
+        token = scripts.new_token()
+        attempt = 0
+        lost = False
+        self.unknown = True
+        while not self._hands.closing or lost:
+            try:
+                return self._taker.take(app, lane, most, allowances, token)
+            except (*LOST, redis.ResponseError) as error:
+                if not passes(error):
+                    raise
+                # a server that is full, another one, or no primary refuses before it is asked
+                lost = lost or not isinstance(error, _NOT_ASKED)
+                attempt += 1
+                logs.emit(StoreUnreachable("taking", type(error).__name__, attempt))
+                if self._hands.closed_s > _GIVE_UP_S:
+                    return None  # recovery finds what it may have claimed
+                time.sleep(pause_s(attempt))
+        self.unknown = False  # it was never asked
+        return None
+
+    def _reserve(self, app: str, claims: list[Claim]) -> Batch:
+        """Give claims their slots; those that get none go back to the queue."""
+        try:
+            return self._granted(app, claims)
+        except Exception as error:  # noqa: BLE001  (the other apps go on)
+            self._hand_back(claims)  # twice for some, perhaps: their fences make that harmless
+            self._failed(app, "reserving", error)
+            return []
+
+    def _granted(self, app: str, claims: list[Claim]) -> Batch:
+        ready = self._with_envelopes(claims)
+        plain = [pair for pair in ready if not pair[2]]
+        own: dict[str, list[tuple[Claim, Envelope, float]]] = {}
+        for pair in ready:
+            if pair[2]:
+                own.setdefault(pair[0].broadcast, []).append(pair)
+        gate = self._gates[app]
+        rates = {broadcast: (pairs[0][2], len(pairs)) for broadcast, pairs in own.items()}
+        unused, gate.unused = gate.unused, 0
+        token = scripts.new_token()
+        attempt = 0
+        while True:
+            try:
+                grant = self._limiter.reserve(
+                    app,
+                    self._settings.app(app),
+                    len(plain),
+                    rates,
+                    unused,
+                    token,
+                )
+                break
+            except (*LOST, redis.ResponseError) as error:
+                if not passes(error):
+                    raise
+                attempt += 1
+                logs.emit(StoreUnreachable("reserving slots", type(error).__name__, attempt))
+                if attempt > 3:
+                    self._hand_back([claim for claim, _, _ in ready])
+                    return []
+                time.sleep(pause_s(attempt))
+        now = time.monotonic()
+        gate.learn(grant, rates, now)
+        batch: Batch = []
+        without: list[Claim] = []
+        for pairs, slots in zip([plain, *own.values()], grant.slots, strict=True):
+            for (claim, envelope, rate), slot in zip(pairs, slots, strict=False):
+                batch.append((claim.at(slot, ends=grant.rate > 0 or rate > 0), envelope))
+            without += [claim for claim, _, _ in pairs[len(slots) :]]
+        if without:
+            self._hand_back(without)
+        return batch
+
+    def _with_envelopes(self, claims: list[Claim]) -> list[tuple[Claim, Envelope, float]]:
+        """Return each claim with its message and its broadcast's own rate."""
+        ready, unread = [], []
+        for claim in claims:
+            try:
+                spec, envelope = self._spec(claim.broadcast)
+                if claim.payload:
+                    envelope = Envelope.of(spec.with_payload(claim.payload))
+            except Exception as error:  # noqa: BLE001  (the other broadcasts go on)
+                unread.append(claim)
+                failed = error
+            else:
+                ready.append((claim, envelope, claim.rate))
+        if unread:
+            self._hand_back(unread)
+            self._failed(unread[0].app, f"reading {unread[0].broadcast}", failed)
+        return ready
+
+    def _spec(self, broadcast: str) -> tuple[Spec, Envelope]:
+        known = self._specs.get(broadcast)
+        if known is None:
+            spec = self._register.spec(broadcast)
+            known = self._specs[broadcast] = (spec, Envelope.of(spec))
+            if len(self._specs) > _SPECS:
+                self._specs.popitem(last=False)
+        return known

@@ -1,0 +1,181 @@
+-- reserve: give out slots, the moments at which sends may start, to one worker.
+--
+-- Guarantee: over all workers, slots are spaced at least 1 / rate apart (GCRA without a burst: the
+-- theoretical arrival time never lies in the past), so no window holds more than its share (I4); a
+-- broadcast's own rate nests under the app's, and what it must leave out stays with the others; minute and day counts hold together with them. Less
+-- than was asked for is granted when the next slots lie too far ahead, when the minute or the day is
+-- used up, or while WeChat's limit error holds everyone back. Being limited costs no retry: the
+-- answer says when to come again. A rate that was set while running goes before the settings' one,
+-- and a changed rate holds from the next slot on: none of the old spacing is waited for.
+--
+-- All arithmetic is in whole microseconds since the epoch (below 2^53, so exact in a double).
+--
+-- KEYS  1 reply string, 2 limiter hash: next_us, blocked_at_ms and blocked_until_ms (a clock
+--       that was set back to before it frees everybody), level, day, day_count, rate (set
+--       while running), ahead (slots beyond next_us that are given already) and w:0 … w:63,
+--       "second count" of each of the last seconds; then a limiter hash (next_us) per broadcast with a rate of its own
+-- ARGV  1 token, 2 now_us or '', 3 rate per 1000 s (0 unlimited), 4 per minute (0), 5 per day (0),
+--       6 day offset (ms to add to the epoch so that a day starts at a multiple of 24 h),
+--       7 slots returned unused, 8 how far ahead a slot may lie (us), 9 sends wanted without a rate
+--       of their own,
+--       then per further key: rate per 1000 s, sends wanted
+-- Returns  {now_us, wait_ms (0 all granted), level, horizon_us (app), rate (per 1000 s, in force),
+--       granted0, granted1 …, one string: the slots of the plain sends, then per further key its
+--       slots, apart by blanks}; slots and horizon in us since the epoch
+--@include store/reply
+local now
+if ARGV[2] ~= '' then now = tonumber(ARGV[2]) else
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+local limiter = KEYS[2]
+local rate, per_minute, per_day = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local has = redis.call('HMGET', limiter, 'next_us', 'blocked_until_ms', 'level', 'day', 'day_count',
+  'rate', 'ahead', 'blocked_at_ms')
+rate = tonumber(has[6] or rate)
+local level = tonumber(has[3] or 0)
+local function us(value) return string.format('%.0f', value) end
+
+local in_force = rate
+-- while WeChat's limit errors last, one probe at a time, at most ten a second
+local probing = level > 0
+if probing and (rate == 0 or rate > 10000) then rate = 10000 end
+local spacing = rate > 0 and 1000000000 / rate or 0
+local horizon = now + tonumber(ARGV[8])
+-- under one rate the next slot never lies further ahead than this
+local next_us = math.min(tonumber(has[1] or 0), horizon + spacing)
+
+-- An own rate may give a slot some way ahead; the app's slots before it stay free for others. Those
+-- ahead lie on the same grid as next_us, so that next_us can step over them.
+local ahead = {}
+for at in string.gmatch(has[7] or '', '%d+') do
+  at = tonumber(at)
+  if spacing > 0 and at <= horizon + spacing then ahead[#ahead + 1] = at end
+end
+
+local function step_over()
+  while ahead[1] and ahead[1] < next_us + spacing - 2 do
+    local at = table.remove(ahead, 1)
+    if at > next_us - spacing + 2 then next_us = at + spacing end
+  end
+end
+
+-- The first free slot of the app from a moment on, and its place among those ahead.
+local function free_slot(from)
+  local slot, place = next_us, 1
+  if spacing == 0 then return math.max(from, now), place end
+  if from > slot then slot = slot + math.ceil((from - slot) / spacing - 1e-6) * spacing end
+  while ahead[place] and ahead[place] < slot + spacing - 2 do
+    if ahead[place] > slot - spacing + 2 then slot = ahead[place] + spacing end
+    place = place + 1
+  end
+  return slot, place
+end
+
+if next_us < now then next_us = now end
+step_over()
+
+local groups, wanted = {}, 0
+local function group(key, own_rate, want)
+  local next_own = key and tonumber(redis.call('HGET', key, 'next_us') or 0) or 0
+  local own_spacing = own_rate > 0 and 1000000000 / own_rate or 0
+  local nearest = math.min(next_own, horizon + own_spacing)
+  groups[#groups + 1] = { key = key, want = want, slots = {}, spacing = own_spacing,
+    at = math.max(now, nearest), moved = nearest < next_own }
+  wanted = wanted + want
+end
+group(nil, 0, tonumber(ARGV[9]))
+for i = 3, #KEYS do group(KEYS[i], tonumber(ARGV[10 + (i - 3) * 2]), tonumber(ARGV[11 + (i - 3) * 2])) end
+
+local may, wait_ms = wanted, 0
+local function at_most(limit, wait)
+  if limit < may then may, wait_ms = math.max(0, limit), math.max(wait_ms, wait) end
+end
+
+local blocked = tonumber(has[2] or 0) * 1000
+local since = tonumber(has[8] or 0) * 1000
+if blocked > now and since <= now then at_most(0, math.ceil((blocked - now) / 1000)) end
+if probing then at_most(1, 1000) end
+
+local DAY = 86400000
+local now_ms = math.floor(now / 1000)
+local day = math.floor((now_ms + tonumber(ARGV[6])) / DAY)
+local day_count = tonumber(has[4] or -1) == day and tonumber(has[5] or 0) or 0
+day_count = math.max(0, day_count - tonumber(ARGV[7]))
+if per_day > 0 then
+  at_most(per_day - day_count, (day + 1) * DAY - tonumber(ARGV[6]) - now_ms)
+end
+
+local second, this_second = math.floor(now / 1000000), 0
+if per_minute > 0 then
+  -- the last seconds take turns in 64 fields, so that there are never more
+  local window = {}
+  for place = 0, 63 do window[place + 1] = 'w:' .. place end
+  local used, oldest = 0, second
+  local counts = redis.call('HMGET', limiter, unpack(window))
+  for _, of_second in pairs(counts) do
+    local at, count = string.match(of_second or '', '^(%d+) (%d+)$')
+    at = tonumber(at)
+    if at and at >= second - 60 and at <= second then
+      used, oldest = used + tonumber(count), math.min(oldest, at)
+      if at == second then this_second = tonumber(count) end
+    end
+  end
+  at_most(per_minute - used, (oldest + 61) * 1000 - now_ms)
+end
+
+-- give the slots in the order in which each group may have its next one; none that lies too far
+-- ahead, for its sender would hold a permit all the while
+local granted = 0
+while granted < may do
+  local best
+  for _, one in ipairs(groups) do
+    if #one.slots < one.want and (not best or one.at < best.at) then best = one end
+  end
+  local slot, place = free_slot(best.at)
+  slot = math.ceil(slot)
+  if slot > horizon then
+    wait_ms = math.max(wait_ms, math.ceil((slot - horizon) / 1000))
+    break
+  end
+  best.slots[#best.slots + 1] = slot
+  -- waiting for a place on the grid is made up for: else an own rate would fall behind
+  best.at = (slot - best.at < spacing and best.at or slot) + best.spacing
+  if spacing == 0 then
+    -- unlimited: a slot of an own rate that lies ahead is nobody else's business
+  elseif slot >= next_us + spacing - 2 then
+    table.insert(ahead, place, slot)
+  else
+    next_us = slot + spacing
+    step_over()
+  end
+  granted = granted + 1
+end
+
+for i, at in ipairs(ahead) do ahead[i] = us(at) end
+redis.call('HSET', limiter, 'next_us', us(next_us), 'day', day, 'day_count', day_count + granted,
+  'ahead', table.concat(ahead, ' '))
+if has[6] then redis.call('PERSIST', limiter) else redis.call('PEXPIRE', limiter, 2 * DAY) end
+if per_minute > 0 and granted > 0 then
+  redis.call('HSET', limiter, 'w:' .. us(second % 64),
+    string.format('%d %d', second, this_second + granted))
+end
+-- counts under the names that an earlier version gave them, one for each second
+if redis.call('HLEN', limiter) > 80 then
+  local some = redis.call('HSCAN', limiter, 0, 'MATCH', 'm:*', 'COUNT', 200)[2]
+  for i = 1, #some, 2 do redis.call('HDEL', limiter, some[i]) end
+end
+local reply = { us(now), wait_ms, level, us(next_us), in_force }
+for _, one in ipairs(groups) do
+  reply[#reply + 1] = #one.slots
+  if one.key and (#one.slots > 0 or one.moved) then
+    redis.call('HSET', one.key, 'next_us', us(one.at))
+    redis.call('PEXPIRE', one.key, 3600000)
+  end
+end
+local slots = {}
+for _, one in ipairs(groups) do
+  for _, slot in ipairs(one.slots) do slots[#slots + 1] = us(slot) end
+end
+reply[#reply + 1] = table.concat(slots, ' ')
+return answer(reply)

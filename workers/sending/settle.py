@@ -1,0 +1,236 @@
+"""Settling: answers are recorded in batches, one script run per batch, lane and app.
+
+See settle.lua for what it guarantees. A batch is what came in within 20 ms, or 128 answers when
+they come faster. A lost reply is asked for again with the same token until it comes: nothing else
+may be settled in that lane meanwhile, and what is in hand stays bounded. If the worker dies before
+it, recovery resumes the messages; if others have taken them, the fence makes this answer harmless.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from producers import logs
+from producers.logs.events import DutyFailed, MessageSettled, StoreUnreachable
+from producers.settings import Settings, ms
+from producers.store import Client, keys, scripts
+from producers.store.retry import pause_s
+from producers.words import KIND_OF
+from workers.sending.claim import Claim
+from workers.sending.hands import Hands
+from workers.sending.take import sending_lease_ms
+from workers.sending.verdict import Action, Verdict
+from workers.wechat.errcodes import PermitFate
+from workers.wechat.reply import Reply
+
+LINGER_S: Final = 0.020
+BATCH: Final = 128
+MOST: Final = 512
+"""Answers in one script run: about 3 ms of Redis."""
+
+_ACTIONS: Final = {
+    Action.SETTLE: "settled",
+    Action.SWAP: "settled",
+    Action.DELAY: "delayed",
+    Action.KEEP: "kept",
+    Action.REQUEUE: "requeued",
+}
+
+
+class Answer(NamedTuple):
+    """One claim's answer, on its way to be settled."""
+
+    claim: Claim
+    reply: Reply | None
+    verdict: Verdict
+
+    def row(self) -> str:
+        """Return the row for settle.lua; delays get up to a quarter of jitter."""
+        claim, verdict, reply = self.claim, self.verdict, self.reply
+        delay_ms = verdict.delay_ms
+        if delay_ms:
+            delay_ms += random.randrange(delay_ms // 4 + 1)  # noqa: S311
+        return (
+            f"{claim.broadcast} {claim.item} {claim.fence} {verdict.action} {verdict.fate} "
+            f"{verdict.outcome} {reply.errcode if reply else 0} {delay_ms} {verdict.streak} "
+            f"{verdict.skip} {reply.msgid if reply and reply.msgid else '-'}"
+        )
+
+
+@dataclass(slots=True)
+class _Line:
+    """The answers of one lane and app that wait."""
+
+    answers: deque[Answer] = field(default_factory=deque)
+    filled: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class Settler:
+    """Settles for one worker; belongs to one event loop.
+
+    Args:
+        client: Redis.
+        settings: for leases and limits.
+        worker: this worker's id.
+        ttl_ms: how long outcomes are kept.
+        hands: told of every claim that is out of hand, and given the swapped ones.
+        on_flag: called with (app, broadcast, lane, flag) for what a batch says of a broadcast:
+            ``opened``, ``verdict abort 40037``, ``complete``, ``closed``.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        settings: Settings,
+        worker: str,
+        ttl_ms: int,
+        hands: Hands,
+        on_flag: Callable[[str, str, int, str], None],
+    ) -> None:
+        self._script = client.register_script(scripts.source(__package__, "settle"))
+        self._worker = worker
+        self._fixed = [
+            sending_lease_ms(settings),
+            ms(settings.permit_margin),
+            ttl_ms,
+            settings.canary,
+        ]
+        self._sample = settings.log_sample
+        self._hands = hands
+        self._on_flag = on_flag
+        self._lines: dict[tuple[str, int], _Line] = {}
+
+    def put(self, answer: Answer) -> None:
+        """Take one answer to settle."""
+        key = (answer.claim.app, answer.claim.lane)
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line()
+            line.task = asyncio.get_running_loop().create_task(self._run(*key, line))
+        line.answers.append(answer)
+        if not line.filled.is_set():
+            line.filled.set()
+
+    async def close(self) -> None:
+        """Stop; what still waits is left to recovery."""
+        for line in self._lines.values():
+            if line.task:
+                line.task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await line.task
+
+    async def _run(self, app: str, lane: int, line: _Line) -> None:
+        while True:
+            await line.filled.wait()
+            if len(line.answers) < BATCH:
+                await asyncio.sleep(LINGER_S)
+            batch = [line.answers.popleft() for _ in range(min(MOST, len(line.answers)))]
+            if not line.answers:
+                line.filled.clear()
+            started = time.monotonic()  # a swapped permit is claimed no earlier than this
+            results = await self._settle(app, lane, batch)
+            try:
+                self._conclude(app, lane, batch, results, started)
+            except Exception as error:  # noqa: BLE001  (the lane must go on; it is settled already)
+                logs.emit(DutyFailed("conclude", lane, f"{type(error).__name__}: {error}"))
+
+    async def _settle(self, app: str, lane: int, batch: list[Answer]) -> list[str]:
+        script_keys = [
+            keys.reply(lane, f"settle:{app}", self._worker),
+            keys.sending(lane, app),
+            keys.fence(lane),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+        ]
+        args = [
+            scripts.new_token(),
+            "",
+            self._worker,
+            keys.lane_prefix(lane),
+            app,
+            *self._fixed,
+            "\n".join([answer.row() for answer in batch]),
+        ]
+        attempt = 0
+        while True:
+            try:
+                results: list[str] = await self._script(keys=script_keys, args=args)
+            except Exception as error:  # noqa: BLE001  (else nothing of this lane is ever settled)
+                # a full or read-only server refuses as it loses: the answers wait, in hand
+                attempt += 1
+                logs.emit(StoreUnreachable("settling", type(error).__name__, attempt))
+                await asyncio.sleep(pause_s(attempt))
+            else:
+                return results
+
+    def _conclude(
+        self, app: str, lane: int, batch: list[Answer], results: list[str], claimed_at: float
+    ) -> None:
+        out_of_hand: list[Claim] = []
+        swapped: list[Claim] = []
+        for answer, result in zip(batch, results, strict=False):
+            if result.startswith("next "):
+                _, member, expires, fence, unsure = result.split(" ")
+                old = answer.claim
+                swapped.append(
+                    Claim(
+                        app,
+                        lane,
+                        old.broadcast,
+                        old.item,
+                        member,
+                        int(expires),
+                        fence,
+                        old.tries + (answer.verdict.fate == PermitFate.BACK),
+                        resumed=False,
+                        unsure=unsure == "1",
+                        claimed_at=claimed_at,
+                        rate=old.rate,
+                        payload=old.payload,
+                    )
+                )
+            out_of_hand.append(answer.claim)
+            self._log(answer, result)
+        if swapped:
+            self._hands.take(swapped)
+            self._hands.swapped.extend(swapped)
+            self._hands.wake()
+        self._hands.drop(out_of_hand)
+        for flag in results[len(batch) :]:
+            broadcast, _, what = flag.partition(" ")
+            self._on_flag(app, broadcast, lane, what)
+
+    def _log(self, answer: Answer, result: str) -> None:
+        claim, reply, verdict = answer.claim, answer.reply, answer.verdict
+        if reply is None or (self._sample < 1 and random.random() >= self._sample):  # noqa: S311
+            return
+        if result == "done":
+            action = "settled"
+        elif result.startswith("next "):
+            action = "swapped"
+        else:
+            action = "stale" if result == "stale" else _ACTIONS[verdict.action]
+        logs.emit(
+            MessageSettled(
+                app=claim.app,
+                broadcast=claim.broadcast,
+                lane=claim.lane,
+                openid=claim.openid,
+                attempt=claim.tries + 1,
+                action=action,
+                outcome=verdict.outcome if action == "settled" else "",
+                errcode=reply.errcode,
+                errmsg=reply.errmsg,
+                rid=reply.rid,
+                msgid=reply.msgid,
+                permit_kind=KIND_OF[claim.kind],
+                resumed=claim.resumed,
+                latency_ms=reply.latency_ms,
+            )
+        )

@@ -1,0 +1,126 @@
+"""Taking: a worker fetches a batch of messages and claims their permits, in one atomic step.
+
+See take.lua for what it guarantees. If the worker dies just before it, nothing has happened; just
+after it, the claims lie under its name in Redis and recovery gives them to others.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from producers.settings import Settings, kept_rate, ms
+from producers.store import Client, keys, scripts
+from workers.sending.claim import Claim, parse_row
+
+HORIZON_MS = 100
+"""A worker takes only while the limiter's horizon is nearer than this: little is ever held."""
+
+MORE, SOON, REST, NOTHING = "more", "soon", "rest", ""
+"""What a take leaves: more to take at once, or soon, or at its time, or nothing."""
+
+_LEFT = frozenset({MORE, SOON, REST})
+
+CLAIM_LIFE_S = 3.0
+"""A POST is never started later than this after its claim: the lease of a worker is 8 s."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """One batch of one lane and app.
+
+    Attributes:
+        claims: the messages, permits held.
+        low: broadcasts whose queue wants a split.
+        closed: broadcasts whose canary waits for its first delivery.
+        complete: broadcasts whose lane has settled everyone.
+        broadcasts: of which something was claimed, or might have been.
+        left: what is left in the rings, of `MORE`, `SOON`, `REST` and `NOTHING`.
+    """
+
+    claims: list[Claim] = field(default_factory=list)
+    low: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    complete: list[str] = field(default_factory=list)
+    broadcasts: list[str] = field(default_factory=list)
+    left: str = ""
+
+
+class Taker:
+    """Takes batches for one worker; used by one thread at a time."""
+
+    def __init__(self, client: Client, settings: Settings, worker: str, ttl_ms: int) -> None:
+        self._last = ("", 0.0)
+        self._script = client.register_script(scripts.source(__package__, "take"))
+        self._worker = worker
+        self._fixed = [sending_lease_ms(settings), ms(settings.permit_margin), ttl_ms, HORIZON_MS]
+
+    def take(
+        self,
+        app: str,
+        lane: int,
+        most: int,
+        allowances: dict[str, tuple[int, float, int]],
+        token: str,
+    ) -> Taken:
+        """Claim up to ``most`` messages.
+
+        Args:
+            app: whose ring is served.
+            lane: in which lane.
+            most: claims at the most, 1-1000.
+            allowances: broadcast with a rate of its own → how many it may have now, the rate for
+                which that holds, and ms until it may have one.
+            token: the same token again returns the first answer.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: the answer was lost; ask again with the
+                same token.
+        """
+        if token != self._last[0]:
+            self._last = (token, time.monotonic())
+        claimed_at = self._last[1]  # not later than the claim, also when a reply was lost
+        args: list[str | int] = [
+            token,
+            "",
+            self._worker,
+            keys.lane_prefix(lane),
+            app,
+            most,
+            *self._fixed,
+        ]
+        for broadcast, (allowance, own_rate, wait_ms) in allowances.items():
+            args += (broadcast, allowance, repr(own_rate), wait_ms)
+        rows = self._script(
+            keys=[
+                keys.reply(lane, f"take:{app}", self._worker),
+                keys.priority_ring(lane, app),
+                keys.ring(lane, app),
+                keys.sending(lane, app),
+                keys.fence(lane),
+                keys.stock(lane, app),
+                keys.ledger(lane, app),
+            ],
+            args=args,
+        )
+        taken = Taken()
+        broadcast, rate = "", 0.0
+        for row in rows:
+            if row.startswith("B "):
+                _, broadcast, low, closed, rate_text = row.split(" ")
+                rate = kept_rate(float(rate_text))
+                taken.broadcasts.append(broadcast)
+                if low == "1":
+                    taken.low.append(broadcast)
+                if closed == "1":
+                    taken.closed.append(broadcast)
+            elif row.startswith("Q "):
+                taken.complete.append(row[2:])
+            elif row in _LEFT:
+                taken.left = row
+            else:
+                taken.claims.append(parse_row(row, app, lane, broadcast, rate, claimed_at))
+        return taken
+
+
+def sending_lease_ms(settings: Settings) -> int:
+    """How long one user's turn lasts at most: until the POST must start, the POST, and 1 s."""
+    return round(CLAIM_LIFE_S * 1000) + ms(settings.post_timeout) + 1000

@@ -1,0 +1,1 @@
+"""WeChat: its API as a client sees it: calls, errcodes, access tokens; it knows no claim."""
