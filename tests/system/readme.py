@@ -1,8 +1,11 @@
-"""The README as a newcomer reads it: its code blocks in order, and what each says that it prints.
+"""The READMEs as a newcomer reads them: code blocks in order, and what each says that it prints.
 
 In a block, ``→ text`` within a comment is a promise: the next output holds it, with ``…`` for
 anything. Ids and times are anybody's. A comment before a block, which readers do not see, says what
 is special about it: ``not run: WHY``, ``stays`` (a terminal of its own), ``numbers vary: WHY``.
+
+The front page stands alone; a room's README is read after its first steps, until what they start
+runs. Links lead to files and headings that there are, and tests that are named exist.
 """
 
 import json
@@ -22,10 +25,14 @@ _FENCE: Final = re.compile(
     r"^```(?P<language>\w*)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+_LINK: Final = re.compile(r"\]\(([^()\s]+)\)")
+_HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_TEST: Final = re.compile(r"`(?:(?P<file>test_\w+)|…)(?:::(?P<test>test_\w+))?`")
 _PROMISE: Final = re.compile(r"#.*?→ (.+?)(?:   |$)", re.MULTILINE)
 _ID: Final = re.compile(r"\b[0-9a-f]{21}\b")
 _NUMBER: Final = re.compile(r"[0-9][0-9,.]*")
 _RULE: Final = re.compile(r"[─\s]*")
+NAME: Final = "README.md"
 _WITHIN_S: Final = 90.0
 """For one block, of a dozen commands at the most; on a busy machine each takes seconds to start."""
 _ENDED: Final = "--- the block has ended: "
@@ -66,6 +73,47 @@ def blocks(text: str) -> list[Block]:
     ]
     assert 2 * len(found) == len(re.findall("^```", text, re.MULTILINE)), "a fence is not closed"
     return found
+
+
+def rooms(root: Path) -> list[str]:
+    """Return the READMEs below a folder as paths within it, the front page first."""
+    found = [path for top in ("producers", "workers", "tests") for path in (root / top).rglob(NAME)]
+    return [NAME, *sorted(str(path.relative_to(root)) for path in found)]
+
+
+def first_steps(front: list[Block]) -> list[Block]:
+    """Return the blocks of the front page until what stays runs, and the shell knows where."""
+    marks = [block.mark for block in front]
+    until_then = front[: marks.index("stays") + 2]
+    return [block for block in until_then if not block.mark.startswith("not run")]
+
+
+def without_code(text: str) -> str:
+    """Return a README without its blocks."""
+    return _FENCE.sub("", text)
+
+
+def links(text: str) -> list[str]:
+    """Return where a README's links lead."""
+    return _LINK.findall(without_code(text))
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a README's headings, as the hosts of repositories make them."""
+    plain = (re.sub(r"[^\w\s-]", "", one.lower()) for one in _HEADING.findall(without_code(text)))
+    return {one.strip().replace(" ", "-") for one in plain}
+
+
+def named_tests(text: str) -> list[tuple[str, str]]:
+    """Return (file, test) of each test that a README names; test: '' for the whole file.
+
+    ``…::test_x`` lies in the file that was named before it.
+    """
+    named, file = [], ""
+    for match in _TEST.finditer(text):
+        file = match["file"] or file
+        named.append((file, match["test"] or ""))
+    return named
 
 
 def pattern(promise: str) -> re.Pattern[str]:

@@ -1,8 +1,10 @@
-"""The README, followed literally in a new folder: each block ends as it says.
+"""The READMEs, followed literally in a new folder: each block ends as it says.
+
+The front page is followed by itself; a room's README after the front page's first steps.
 
 The test changes three things that a reader has in another way: the two ports, which are free ones
 here, and `shop.py` beside the pytest example, "your code". Blocks that cannot run are marked in the
-README with the reason; the last test counts them.
+README with the reason; a test counts them.
 """
 
 import json
@@ -16,13 +18,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from readme import Block, Python, Shell, blocks, broken, table_of, until
+from readme import (
+    NAME,
+    Block,
+    Python,
+    Shell,
+    anchors,
+    blocks,
+    broken,
+    first_steps,
+    links,
+    named_tests,
+    rooms,
+    table_of,
+    until,
+)
 
-from producers.local import ports, procfile
+from producers.local import embedded, procfile
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
-README = blocks((ROOT / "README.md").read_text("utf-8"))
+TEXTS = {name: (ROOT / name).read_text("utf-8") for name in rooms(ROOT)}
+BLOCKS = {name: blocks(text) for name, text in TEXTS.items()}
+TO_FOLLOW = [
+    name
+    for name, found in BLOCKS.items()
+    if any(one.language != "text" and not one.mark.startswith("not run") for one in found)
+]
 NAMED = re.compile(r"# (\S+)\n")
 YOUR_CODE = """
 from producers import Producer
@@ -46,7 +68,7 @@ class Reader:
         self.folder = folder / "mine"
         self.folder.mkdir()
         self._node = node
-        self._ports = {"8080": str(ports.free_port()), "8800": str(ports.free_port())}
+        self._ports = {"8080": str(embedded.free_port()), "8800": str(embedded.free_port())}
         env = {name: text for name, text in os.environ.items() if not name.startswith("WXB_")}
         env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env["PATH"]))
         env["WXB_WEB_PORT"] = self._ports["8080"]
@@ -179,22 +201,72 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         reader.close()
 
 
-def test_whoever_follows_it_literally_gets_what_it_says(reader: Reader) -> None:
-    for block in README:
+@pytest.mark.parametrize("name", TO_FOLLOW)
+def test_whoever_follows_it_literally_gets_what_it_says(reader: Reader, name: str) -> None:
+    before = [] if name == NAME else [(NAME, block) for block in first_steps(BLOCKS[NAME])]
+    for file, block in [*before, *((name, block) for block in BLOCKS[name])]:
         if not block.mark.startswith("not run"):
             wrong = reader.follow(block)
-            assert not wrong, f"README.md, line {block.line}: {block.code}\n{wrong}"
+            assert not wrong, f"{file}, line {block.line}: {block.code}\n{wrong}"
 
 
 def test_the_lines_for_production_are_those_of_the_procfile() -> None:
-    [block] = [one for one in README if "they run until they are stopped" in one.mark]
+    [block] = [
+        one
+        for found in BLOCKS.values()
+        for one in found
+        if "run until they are stopped" in one.mark
+    ]
     assert sorted(block.code.split("\n")[:-1]) == sorted(procfile.read().values())
 
 
 def test_as_good_as_every_block_runs() -> None:
-    not_run = [one.mark for one in README if one.mark.startswith("not run")]
-    assert len(not_run) == 3, not_run
-    assert sum(len(one.promises) for one in README) >= 9
+    found = [one for blocks_ in BLOCKS.values() for one in blocks_ if one.language != "text"]
+    not_run = [one.mark for one in found if one.mark.startswith("not run")]
+    assert len(not_run) <= len(found) / 3, not_run
+    assert sum(len(one.promises) for one in found) >= 12
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_its_links_lead_somewhere_on_any_host(name: str) -> None:
+    found = [link for link in links(TEXTS[name]) if "://" not in link]
+    for link in found:
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+        assert target.is_relative_to(ROOT), link
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target.read_text("utf-8")), link
+    assert name == NAME or found, "a room that leads nowhere"
+
+
+def test_every_room_with_a_readme_is_found_from_the_front_page() -> None:
+    seen, ahead = {NAME}, [NAME]
+    while ahead:
+        name = ahead.pop()
+        for link in links(TEXTS[name]):
+            path = ((ROOT / name).parent / link.partition("#")[0]).resolve()
+            inside = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else ""
+            if inside in TEXTS and inside not in seen:
+                seen.add(inside)
+                ahead.append(inside)
+    assert sorted(TEXTS) == sorted(seen)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_tests_that_it_names_are_there(name: str) -> None:
+    files = {path.stem: path for path in (ROOT / "tests").rglob("test_*.py")}
+    for file, test in named_tests(TEXTS[name]):
+        assert file in files, file
+        assert not test or f"def {test}(" in files[file].read_text("utf-8"), (file, test)
+
+
+def test_each_invariant_and_each_fault_domain_names_its_tests() -> None:
+    text = TEXTS["workers/README.md"]
+    rows = text[text.index("## What always holds") : text.index("What stays shared")].splitlines()
+    table = [row for row in rows if row.startswith("| ") and "shown by" not in row]
+    assert len(table) >= 17
+    for row in table:
+        assert named_tests(row) or links(row), row
 
 
 @pytest.mark.parametrize(
@@ -214,17 +286,3 @@ def test_a_promise_is_kept_or_not(promise: str, output: str, *, kept: bool) -> N
 
 def test_promises_are_kept_one_after_the_other() -> None:
     assert broken(["a", "b"], "b a") == ["b"]
-
-
-def test_each_fault_domain_names_tests_that_there_are() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    section = text[text.index("### What one cannot do") : text.index("What stays shared")]
-    named = re.findall(r"`((?:tests/\S+?/)?test_[^`]+?)`|`…::(test_[^`]+)`", section)
-    assert len(named) > 15
-    file = ""
-    for path, test in named:
-        if path:
-            file, _, test = path.partition("::")  # noqa: PLW2901
-        place = ROOT / (file if "/" in file else f"tests/system/{file}.py")
-        assert not test or f"def {test}(" in place.read_text("utf-8"), (place, test)
-        assert place.is_file()

@@ -11,6 +11,8 @@ from producers.cli.options import AsJson
 from producers.cli.session import guarded, print_json, say
 
 _SCRIPT: Final = "push-code.js"
+_ABOUT: Final = "README.md"
+"""Tells of the folder here; a mini-program has nothing to do with it."""
 
 
 def miniprogram(
@@ -65,7 +67,7 @@ def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _files(entry, f"{prefix}{entry.name}/")
-        else:
+        elif entry.name != _ABOUT:
             yield f"{prefix}{entry.name}", entry.read_bytes()
 
 

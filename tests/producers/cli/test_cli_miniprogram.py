@@ -13,7 +13,11 @@ from producers.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "producers" / "miniprogram"
-FILES = sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*") if path.is_file())
+FILES = sorted(
+    str(path.relative_to(SOURCE))
+    for path in SOURCE.rglob("*")
+    if path.is_file() and path.name != "README.md"
+)
 
 
 def written(folder: Path) -> dict[str, bytes]:

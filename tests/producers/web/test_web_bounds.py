@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,15 +196,11 @@ def usec(client: Any) -> int:
     )
 
 
-def test_each_bound_of_the_readme_names_a_test_that_there_is() -> None:
-    room = resources.files("producers") / "web" / "README.md"
-    rows = [line for line in room.read_text().splitlines() if line.startswith("| ")][1:]
+def test_each_bound_of_the_readme_names_a_test() -> None:
+    """That these tests are there is looked at with all READMEs (`test_readme`)."""
+    text = (resources.files("producers") / "web" / "README.md").read_text()
+    section = text[text.index("## What people outside can cause") : text.index("## Words")]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
     assert len(rows) > 15
     for row in rows:
-        module, named = "", re.findall(r"`([^` ]*test_[^` ]+)`|the same", row.split("|")[3])
-        assert named, row
-        for name in filter(None, named):
-            file, _, test = name.partition("::")
-            module = file if file != "…" else module
-            text = (Path(__file__).parent / f"{module}.py").read_text()
-            assert not test or f"def {test}(" in text, name
+        assert re.search(r"`test_\w+|`…::test_|the same", row.split("|")[3]), row
