@@ -5,7 +5,7 @@ random bits, and only the SHA-256 of the whole key is stored. A fast hash is rig
 and stretching would buy nothing: those slow down guessing of words that people choose, and nobody
 guesses 2^256. What leaks from Redis opens nothing.
 
-In Redis: one hash of all keys, and per key one small limit (see api_keys.lua). Requests are
+In Redis: one hash of all keys, and per key one small limit (see `limits`). Requests are
 leased in blocks, so that a busy key costs a fraction of a script run per request. If the process
 dies with a block in hand, the key gets that many requests less, once.
 """
@@ -14,7 +14,6 @@ import hashlib
 import hmac
 import re
 import secrets
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,10 +23,11 @@ from typing import Any, Final
 import orjson
 
 from producers import logs
+from producers.access.limits import Admission, Limit, Limits
 from producers.errors import InvalidInputError, NotFoundError, UnknownAppError
 from producers.logs.events import ApiKeyCreated, ApiKeyRevoked
 from producers.settings import Settings
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
 from producers.store.connection import now_ms
 from producers.store.retry import repeat
 
@@ -39,6 +39,7 @@ RATE: Final = 1000
 
 _KEY: Final = re.compile(r"wxb_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
 _FASTEST: Final = 1_000_000
+_SECOND_MS: Final = 1000
 
 
 class Scope(StrEnum):
@@ -104,19 +105,6 @@ class NewKey:
     key: ApiKey
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Requests that a key may make from now on.
-
-    Attributes:
-        granted: how many.
-        wait_ms: when it is none, until there is one.
-    """
-
-    granted: int
-    wait_ms: int
-
-
 def id_of(token: str) -> str:
     """Return the id of what looks like a key, '' of what does not."""
     found = _KEY.fullmatch(token)
@@ -132,8 +120,7 @@ class ApiKeys:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
-        self._lease = client.register_script(scripts.source(__package__, "api_keys"))
-        self._callers = threading.local()
+        self._limits = Limits(client, when_full=True)
 
     def create(
         self, name: str, apps: Iterable[str], scopes: Iterable[str], rate: int = RATE
@@ -213,8 +200,8 @@ class ApiKeys:
         logs.emit(ApiKeyRevoked(key_id, key.name))
         return key
 
-    def lease(self, key: ApiKey, most: int) -> Lease:
-        """Take requests out of a key's limit.
+    def lease(self, key: ApiKey, most: int) -> Admission:
+        """Take requests out of a key's limit, also where Redis is full.
 
         Args:
             key: whose.
@@ -223,15 +210,8 @@ class ApiKeys:
         Raises:
             StoreUnavailableError: Redis did not answer; they may be taken.
         """
-        caller = getattr(self._callers, "id", None)
-        if caller is None:
-            caller = self._callers.id = scripts.new_token()
-        script_keys = [keys.key_limit_reply(caller), keys.key_limit(key.id)]
-        args = [scripts.new_token(), "", key.rate, max(1, key.rate), most]
-        granted, wait_ms = repeat(
-            "counting a key's requests", lambda: self._lease(keys=script_keys, args=args)
-        )
-        return Lease(granted, wait_ms)
+        limit = Limit(keys.key_limit(key.id), key.rate, within_ms=_SECOND_MS)
+        return self._limits.admit("", [limit], most)
 
 
 def _digest(token: str) -> str:

@@ -4,7 +4,7 @@ Whoever trusts the openid that a phone sends lets anyone file permits, and rejec
 name. Here a ``wx.login`` code is exchanged for a short-lived signed ticket (see `tickets`), and
 what comes with a ticket is stored for the openid in the ticket, whatever the upload says.
 
-In Redis: small limits only (see `flood` and `knocks`). A replayed upload counts once: a form_id or
+In Redis: small limits only (see `limits` and `knocks`). A replayed upload counts once: a form_id or
 prepay_id twice is one anyway, and subscriptions need an ``id`` here. If the process dies before the
 answer, the phone sends the same again, which loses and doubles nothing.
 
@@ -22,8 +22,8 @@ from typing import Final
 import orjson
 
 from producers import logs
-from producers.access.flood import Flood, Limit
 from producers.access.knocks import Knocks
+from producers.access.limits import Limit, Limits
 from producers.access.login_codes import Exchange, LoginCodes
 from producers.access.tickets import Holder, Ticket, Tickets
 from producers.errors import (
@@ -73,7 +73,7 @@ class Door:
         self._client = client
         self._settings = settings
         self._collector = Collector(client, settings)
-        self._flood = Flood(client)
+        self._limits = Limits(client)
         self._tickets = Tickets(settings)
         self._codes: LoginCodes | None = None
         self._knocks = Knocks(client, settings)
@@ -187,7 +187,7 @@ class Door:
         lane, _, _ = keys.place_of(openid, self._settings)
         key = keys.upload_flood(lane, app, openid)
         limits = (Limit(key, self._settings.uploads_per_minute),)
-        admission = self._flood.admit(lane, limits)
+        admission = self._limits.admit(lane, limits)
         if not admission.admitted:
             raise FloodError(admission.wait_ms)
         return admission.now_ms
@@ -271,7 +271,7 @@ class Door:
         lane, _, _ = keys.place_of(openid, self._settings)
         key = keys.permit_flood(lane, app, openid)
         limit = Limit(key, self._settings.permits_per_day, need, cost, _DAY_MS)
-        return self._flood.admit(lane, (limit,)).admitted
+        return self._limits.admit(lane, (limit,)).admitted
 
     def _strip(self, app: str, upload: dict[str, object]) -> Iterator[Refusal]:
         """Take out of an upload what templates it must not name, and say which.

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from producers.access import addresses
-from producers.access.flood import Admission, Flood, Limit
+from producers.access.limits import Admission, Limit, Limits
 from producers.errors import FloodError
 from producers.settings import Settings
 from producers.store import Client, keys
@@ -75,7 +75,7 @@ class Knocks:
     """Lets logins pass. Belongs to one event loop."""
 
     def __init__(self, client: Client, settings: Settings) -> None:
-        self._flood = Flood(client)
+        self._limits = Limits(client)
         self._settings = settings
         self._lines: dict[tuple[str, str], _Line] = {}
         self._waiting = 0
@@ -127,7 +127,7 @@ class Knocks:
         """
         if not knock.unproven:
             return
-        await asyncio.to_thread(self._flood.admit, knock.app, knock.unproven)
+        await asyncio.to_thread(self._limits.admit, knock.app, knock.unproven)
         line = self._lines.get((knock.app, knock.caller))
         if line is not None:
             line.moved.set()
@@ -153,7 +153,7 @@ class Knocks:
         if caller:
             most = _OF_USER if is_known else self._settings.logins_per_minute
             limits += (Limit(keys.login_flood(app, caller), most),)
-        return lambda: self._flood.admit(app, limits)
+        return lambda: self._limits.admit(app, limits)
 
     def _unproven(self, app: str, caller: str, *, cost: int) -> tuple[Limit, ...]:
         need = max(0, cost)

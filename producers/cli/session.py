@@ -85,7 +85,7 @@ def opened(*, as_json: bool) -> Iterator[Session]:
     with guarded(as_json=as_json):
         from producers import settings, store
         from producers.errors import StoreUnavailableError
-        from producers.local import embedded
+        from producers.local.url import what_ended
 
         loaded = settings.load()
         client = store.connect(loaded, role="cli")
@@ -93,7 +93,7 @@ def opened(*, as_json: bool) -> Iterator[Session]:
             store.check_layout(client, loaded)
             yield Session(loaded, client)
         except StoreUnavailableError as error:
-            ended = embedded.what_ended(loaded.redis_url.get_secret_value())
+            ended = what_ended(loaded.redis_url.get_secret_value())
             raise StoreUnavailableError(ended or str(error)) from error
         finally:
             client.close()

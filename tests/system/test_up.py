@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import redis
 
-from producers.local import embedded
 from producers.local.supervisor import group_of
+from producers.local.url import url_file
 from producers.store import keys
 
 Eventually = Callable[..., Any]
@@ -397,7 +397,7 @@ def test_on_a_terminal_nobody_reads_json(start: Callable[..., Up], tmp_path: Pat
     shown = Terminal("up", cwd=tmp_path)
     shown.await_text(" worker_started worker=")
     shown.await_text(" web_started host=127.0.0.1 ")
-    url = embedded.url_file(tmp_path / ".wxbroadcast").read_text().strip()
+    url = url_file(tmp_path / ".wxbroadcast").read_text().strip()
     collect = Terminal(
         "collect", "-a", "shop", "-", cwd=tmp_path, WXB_REDIS_URL=url, text='{"openid": "oA"}\n'
     )

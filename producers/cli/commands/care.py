@@ -70,9 +70,9 @@ def doctor(as_json: AsJson = False) -> None:
     with guarded(as_json=as_json):
         from producers import settings
         from producers.care.doctor import Health, examine
-        from producers.local import embedded
+        from producers.local.url import what_ended
 
-        checks = examine(settings.load(), embedded.what_ended)
+        checks = examine(settings.load(), what_ended)
         if as_json:
             print_json({"checks": [check.as_dict() for check in checks]})
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from producers.cli.session import guarded, say
-from producers.local.embedded import DATA_DIR
+from producers.local.url import DATA_DIR
 
 if TYPE_CHECKING:
     from producers.local.embedded import Keeper
@@ -92,7 +92,7 @@ def _running(
 
     from producers import logs
     from producers.errors import InvalidInputError
-    from producers.local import embedded
+    from producers.local import embedded, url
     from producers.local import procfile as procfiles
     from producers.local.supervisor import Supervisor
 
@@ -110,11 +110,11 @@ def _running(
     _look_for_shadows(env)
     with ExitStack() as stack:
         valkey = None
-        if embedded.is_of(env.get("WXB_REDIS_URL", ""), data_dir):
+        if url.is_of(env.get("WXB_REDIS_URL", ""), data_dir):
             valkey = stack.enter_context(embedded.kept(data_dir, logs.emit))
             env["WXB_REDIS_URL"] = valkey.url
             say(f"embedded Valkey, data in {data_dir}/; for other commands:")
-            file = shlex.quote(str(embedded.url_file(data_dir.resolve())))
+            file = shlex.quote(str(url.url_file(data_dir.resolve())))
             say(f'  export WXB_REDIS_URL="$(cat {file})"')
         if sandbox:
             env["WXB_WECHAT_URL"] = stack.enter_context(_local_wechat(env))

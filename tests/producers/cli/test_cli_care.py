@@ -13,7 +13,8 @@ import pytest
 
 from producers import Producer
 from producers.broadcasts import Broadcasts
-from producers.local import embedded
+from producers.local.ports import free_port
+from producers.local.url import DATA_DIR
 from producers.sandbox import Sandbox, SandboxConfig
 from producers.store import keys
 
@@ -169,7 +170,7 @@ def test_doctor_names_apps_that_nobody_knows(settings: Any, client: Any, broadca
 
 
 def test_doctor_says_which_valkey_ended(settings: Any, tmp_path: Path) -> None:
-    url = f"redis://127.0.0.1:{embedded.free_port()}/0#{tmp_path / embedded.DATA_DIR}"
+    url = f"redis://127.0.0.1:{free_port()}/0#{tmp_path / DATA_DIR}"
     found = doctor(settings, WXB_REDIS_URL=url)["redis"]
     assert (found["health"], found["found"]) == ("bad", "ConnectionError")
     assert f"that was `wxbroadcast up` in {tmp_path}; start it again" in found["advice"]

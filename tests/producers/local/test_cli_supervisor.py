@@ -19,6 +19,7 @@ import redis
 from producers.errors import SettingsError
 from producers.local import embedded, procfile
 from producers.local.supervisor import Supervisor, group_of
+from producers.local.url import is_of, url_file, what_ended
 from producers.logs.events import UnitEnded
 
 Eventually = Callable[..., Any]
@@ -173,7 +174,7 @@ def test_the_embedded_valkey_is_for_its_owner_alone(tmp_path: Path) -> None:
         password = urlsplit(url).password
         assert password is not None
         assert len(password) > 20
-        assert embedded.url_file(data).read_text() == f"{url}\n"
+        assert url_file(data).read_text() == f"{url}\n"
         for process in (*map(str, Path("/proc").glob("[0-9]*")),):
             with contextlib.suppress(OSError):
                 assert password.encode() not in Path(process, "cmdline").read_bytes()
@@ -234,19 +235,19 @@ def test_a_valkey_whose_parent_is_killed_ends_and_frees_its_directory(
 def test_an_url_says_whose_it_was(tmp_path: Path) -> None:
     data = tmp_path / "my shop#1" / ".wxbroadcast"
     with embedded.valkey(data) as url:
-        assert embedded.what_ended(url) == ""
-        assert embedded.is_of(url, data)
-        assert not embedded.is_of(url, tmp_path)
-    assert f"`wxbroadcast up` in {data.parent}; start it again" in embedded.what_ended(url)
+        assert what_ended(url) == ""
+        assert is_of(url, data)
+        assert not is_of(url, tmp_path)
+    assert f"`wxbroadcast up` in {data.parent}; start it again" in what_ended(url)
     for other in (
         "redis://127.0.0.1:1/0",
         "rediss://:p@redis.internal:6379/2",
         "unix:///run/r",
         "redis://[::1",
     ):
-        assert embedded.what_ended(other) == ""
-        assert not embedded.is_of(other, data)
-    assert embedded.is_of("", data)
+        assert what_ended(other) == ""
+        assert not is_of(other, data)
+    assert is_of("", data)
 
 
 def test_one_embedded_valkey_per_directory(tmp_path: Path) -> None:

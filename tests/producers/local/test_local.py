@@ -13,7 +13,8 @@ import redis
 
 from producers import Producer
 from producers.errors import SettingsError
-from producers.local import Local, LocalError, embedded
+from producers.local import Local, LocalError
+from producers.local.url import directory_of
 from producers.store import keys
 from producers.words import State
 
@@ -62,7 +63,7 @@ def test_a_valkey_that_is_killed_starts_again(local: Local) -> None:
     with redis.Redis.from_url(url, single_connection_client=True) as client:
         client.set("mark", 1, ex=60)
         assert client.execute_command("WAITAOF", 1, 0, 10_000)[0] == 1  # on its disk
-    folder = embedded.directory_of(url)
+    folder = directory_of(url)
     assert folder is not None
     os.kill(int((folder / "valkey.pid").read_text()), signal.SIGKILL)
     created = local.producer.broadcast(**SUBSCRIBE)

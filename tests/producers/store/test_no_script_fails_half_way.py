@@ -25,7 +25,7 @@ import producers
 import workers
 from producers import store
 from producers.access.api_keys import ApiKeys
-from producers.access.flood import Flood, Limit
+from producers.access.limits import Limit, Limits
 from producers.planning.forecast import Forecaster
 from producers.recipients.doubts import Doubts
 from producers.recipients.receipts import Receipts
@@ -206,7 +206,7 @@ async def live(shop: Shop, settings: Settings) -> None:
         receipts.settle("shop", doubt.openid, TEMPLATE, msgid="9", errcode=0, at_ms=shop.now_ms())
     doubts.decide(counted, "failed")
     Forecaster(shop.client, settings).forecast("shop", "template", audience="vip")
-    Flood(shop.client).admit(0, (Limit(keys.upload_flood(0, "shop", "o1"), 5),))
+    Limits(shop.client).admit(0, (Limit(keys.upload_flood(0, "shop", "o1"), 5),))
     shop.wrong()
     shop.broadcasts.cancel(timed)
     shop.keeper.run_once()

@@ -1,4 +1,4 @@
-"""The limit of a key's requests, on the real script: by steps, by property, and concurrently."""
+"""The script of limits: by steps, by property, and concurrently."""
 
 import threading
 from typing import Any
@@ -18,13 +18,14 @@ LIMIT = keys.key_limit("k1")
 
 @pytest.fixture
 def lease(client: Any) -> Any:
-    script = client.register_script(scripts.source("producers.access", "api_keys"))
+    script = client.register_script(scripts.source("producers.access", "limits"))
 
     def run(now_ms: int, rate: int, burst: int, most: int, token: str = "") -> tuple[int, int]:
         answer = script(
             keys=[keys.key_limit_reply("c1"), LIMIT],
-            args=[token or scripts.new_token(), now_ms, rate, burst, most],
+            args=[token or scripts.new_token(), now_ms, most, 1000 / rate, burst, 1, 1],
         )
+        assert answer[2] == now_ms
         return answer[0], answer[1]
 
     return run
@@ -56,6 +57,35 @@ def test_a_repeated_call_takes_nothing_again(lease: Any) -> None:
 def test_the_limit_is_gone_when_it_is_past(lease: Any, client: Any) -> None:
     lease(T0, 10, 10, 10)
     assert 0 < client.pttl(LIMIT) <= 1001
+
+
+def test_calls_pass_as_far_as_the_narrowest_of_their_limits_lets_them(client: Any) -> None:
+    script = client.register_script(scripts.source("producers.access", "limits"))
+    minute, own, shared = 60_000, keys.login_flood("shop", "a"), keys.login_flood("shop")
+
+    def run(after_ms: int, most: int, *limits: tuple[str, float, int, int, int]) -> list[int]:
+        numbers = [number for limit in limits for number in limit[1:]]
+        names = [keys.app_reply("shop", "limits", "c"), *(limit[0] for limit in limits)]
+        token = scripts.new_token()
+        answer: list[int] = script(keys=names, args=[token, T0 + after_ms, most, *numbers])
+        return answer
+
+    wide, narrow = (own, minute / 10, 10, 1, 1), (shared, minute / 6, 6, 2, 2)
+    assert run(0, 9, wide, narrow) == [3, 0, T0]  # two of the narrow one's room for each
+    assert run(0, 1, wide, narrow) == [0, 20_000, T0]
+    assert run(0, 9, wide) == [7, 0, T0]  # the narrow one's refusal was charged to nobody
+    assert run(0, 1, (own, minute / 10, 10, 0, 0)) == [1, 0, T0]  # a look, never refused
+    assert run(0, 2, (own, minute / 10, 10, 0, -1)) == [2, 0, T0]
+    assert run(0, 9, wide) == [2, 0, T0]
+    assert run(6000, 9, wide, narrow) == [0, 14_000, T0 + 6000]
+    assert run(20_000, 9, wide, narrow) == [1, 0, T0 + 20_000]
+
+
+def test_a_clock_that_was_set_back_shuts_nobody_out_for_long(lease: Any, client: Any) -> None:
+    assert lease(T0 + 3_600_000, 10, 10, 5) == (5, 0)
+    assert lease(T0, 10, 10, 5) == (0, 100)
+    assert lease(T0 + 100, 10, 10, 5) == (1, 0)
+    assert 0 < client.pttl(LIMIT) <= 1000
 
 
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
