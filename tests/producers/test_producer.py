@@ -124,7 +124,7 @@ def test_every_verb_explains_itself_under_its_own_name() -> None:
         for name, verb in verbs(door).items():
             assert verb.__doc__, name
             assert (verb.__module__, verb.__qualname__) == (
-                "producers.producer",
+                door.__module__,
                 f"{door.__name__}.{name}",
             )
 

@@ -1,28 +1,14 @@
-"""The Python door: what a backend imports to collect permits and to broadcast.
+"""The door that blocks."""
 
-``Producer`` blocks, ``AsyncProducer`` does not. Both are safe to share between threads, and good on
-both sides of a fork: one that is made when a server preloads serves each of its processes, which
-opens connections of its own. An ``AsyncProducer`` belongs to no event loop. Neither asks Redis
-anything before its first call, so a server starts while Redis is away.
-
-A Redis that stalls costs each call its timeout, and nobody else anything: no call holds a lock that
-another one waits for longer than its own timeout.
-"""
-
-import asyncio
 import contextlib
 import copy
 import functools
 import math
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from functools import partial
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
-from producers import settings as settings_module
-from producers import store
 from producers.audiences import Audiences
 from producers.audiences.members import ImportReport, RemovalReport
 from producers.broadcasts import Broadcasts, Created
@@ -30,118 +16,23 @@ from producers.broadcasts.messages import Messages, Posted
 from producers.broadcasts.rates import Rates
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
-from producers.errors import InvalidInputError, SettingsError
+from producers.errors import InvalidInputError
 from producers.permits.collect import Collector, Report
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
+from producers.producer.place import Parts, Place
 from producers.recipients import Recipients
 from producers.recipients.pages import Recipient
 from producers.settings import Settings
 from producers.store import deadline
-from producers.store.retry import repeat
-from producers.store.threads import Threads
 from producers.users import Users
 from producers.words import ENDED, State
 
-_EVERY: Final = timedelta(seconds=0.5)
-
-_SERVICES: Final[tuple[type[Any], ...]] = (
-    Audiences,
-    Broadcasts,
-    Collector,
-    Forecaster,
-    Messages,
-    Planner,
-    Rates,
-    Recipients,
-    Users,
-)
+EVERY: Final = timedelta(seconds=0.5)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
-
-
-_confined_to: str | None = None
-
-
-def confine(redis_url: str | None) -> None:
-    """Let every `Producer` of this process lead to one Redis; None: wherever it wants."""
-    global _confined_to  # noqa: PLW0603 - it concerns the process
-    _confined_to = redis_url
-
-
-def _admit(settings: Settings) -> None:
-    """Say whether a `Producer` may go where its settings lead.
-
-    Raises:
-        SettingsError: this process is confined to another Redis, as it is while a test has the
-            fixture `wxbroadcast`.
-    """
-    if _confined_to not in {None, settings.redis_url.get_secret_value()}:
-        raise SettingsError(
-            "this Producer leads to another Redis than the test's: it was given settings, or was "
-            "first called before the test; make it, or call it first, within the test"
-        )
-
-
-class _Parts:
-    """What one process works with: its connections, and all that calls over them."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.pid = os.getpid()
-        self.client = store.connect(settings)
-        self._services = {one: one(self.client, settings) for one in _SERVICES}
-        self._settings = settings
-        self._is_checked = False
-
-    def the(self, service: type[S]) -> S:
-        """Return the one of this kind."""
-        one: S = self._services[service]
-        return one
-
-    def check_layout(self) -> None:
-        """Look at the deployment's layout before the first call; raises as `store.check_layout`."""
-        if not self._is_checked:
-            repeat("opening Redis", lambda: store.compare_layout(self.client, self._settings))
-            self._is_checked = True
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.client.close()
-        self.client.connection_pool.disconnect()
-
-
-class _Place:
-    """Gives each process its parts: after a fork new ones, for a socket serves one process.
-
-    Nothing of the other process is touched. Its locks may be held by threads that are not here,
-    and the token of a call is looked for under a name that only one caller may have. Two threads
-    that come first at once may both make them; either works.
-    """
-
-    def __init__(self, settings: Settings | None) -> None:
-        self._settings = settings
-        self._parts: _Parts | None = None
-
-    @property
-    def settings(self) -> Settings:
-        """The settings; where none were given, those that hold when they are first needed."""
-        if self._settings is None:
-            self._settings = settings_module.load()
-        return self._settings
-
-    @property
-    def here(self) -> _Parts:
-        _admit(self.settings)
-        if self._parts is None or self._parts.pid != os.getpid():
-            self._parts = _Parts(self.settings)
-        return self._parts
-
-    def close(self) -> None:
-        """Close what this process has opened."""
-        if self._parts is not None and self._parts.pid == os.getpid():
-            self._parts.close()
 
 
 def _of(
@@ -157,35 +48,16 @@ def _of(
     return verb
 
 
-def _awaited(
-    call: "Callable[Concatenate[Producer, P], R]", *, stream: bool = False
-) -> "Callable[Concatenate[AsyncProducer, P], Coroutine[Any, Any, R]]":
-    """Return a verb of `Producer` as one of `AsyncProducer`, with the same arguments and docstring.
-
-    Args:
-        call: the verb.
-        stream: whether it lasts as long as the caller's iterable.
-    """
-
-    @functools.wraps(call)
-    async def verb(self: "AsyncProducer", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        producer = self._producer
-        asked = partial(call, producer, *args, **kwargs)
-        return await self._threads.run(asked, producer.timeout_s, stream=stream)
-
-    return verb
-
-
-def _named(door: type[S]) -> type[S]:
+def named(door: type[S]) -> type[S]:
     """Give each verb that was made of another one the name under which it stands here."""
     for name, verb in vars(door).items():
         if hasattr(verb, "__wrapped__"):
-            verb.__module__, verb.__name__ = __name__, name
+            verb.__module__, verb.__name__ = door.__module__, name
             verb.__qualname__ = f"{door.__name__}.{name}"
     return door
 
 
-@_named
+@named
 class Producer:
     """Puts work in. A context manager; `close` it otherwise.
 
@@ -222,7 +94,7 @@ class Producer:
     def __init__(
         self, settings: Settings | None = None, *, timeout: timedelta | float | None = None
     ) -> None:
-        self._place = _Place(settings)
+        self._place = Place(settings)
         self._timeout_s = None if timeout is None else _seconds(timeout)
 
     @property
@@ -253,7 +125,7 @@ class Producer:
         return other
 
     @contextlib.contextmanager
-    def _call(self) -> Iterator[_Parts]:
+    def _call(self) -> Iterator[Parts]:
         """Give the parts of this process to one call, within its deadline."""
         parts = self._place.here
         with deadline.within(self.timeout_s):
@@ -328,7 +200,7 @@ class Producer:
 
     status = _of(Broadcasts, Broadcasts.status)
 
-    def watch(self, broadcast: str, every: timedelta = _EVERY) -> Iterator[Status]:
+    def watch(self, broadcast: str, every: timedelta = EVERY) -> Iterator[Status]:
         """Yield the status again and again until every recipient has an outcome.
 
         Args:
@@ -389,100 +261,6 @@ def _key(key: str | None) -> str:
     if key == "":
         raise InvalidInputError(["key: it is empty; give one, or leave it out"])
     return "" if key is None else key
-
-
-@_named
-class AsyncProducer:
-    """A `Producer` whose calls are awaited: each runs on a thread, so the event loop stays free.
-
-    The threads are its own (see `producers.store.threads`), and a call's timeout begins when it is
-    awaited, so that however many wait for a stalled Redis, each ends in time. A call whose task is
-    cancelled was not made when no thread had begun it; else it goes on, on its thread, until its
-    timeout: it may have been made.
-
-    Example::
-
-        async with AsyncProducer() as producer:
-            await producer.collect("shop", [{"openid": "o…", "formIds": [{"formId": "…"}]}])
-
-    Args, Raises: as `Producer`.
-    """
-
-    def __init__(
-        self, settings: Settings | None = None, *, timeout: timedelta | float | None = None
-    ) -> None:
-        self._producer = Producer(settings, timeout=timeout)
-        self._threads = Threads()
-
-    @property
-    def settings(self) -> Settings:
-        """As `Producer.settings`."""
-        return self._producer.settings
-
-    def within(self, timeout: timedelta | float) -> Self:
-        """As `Producer.within`."""
-        other = copy.copy(self)
-        other._producer = self._producer.within(timeout)  # noqa: SLF001 - its own kind
-        return other
-
-    collect = _awaited(Producer.collect)
-    collect_lines = _awaited(Producer.collect_lines, stream=True)
-    import_audience = _awaited(Producer.import_audience, stream=True)
-    replace_audience = _awaited(Producer.replace_audience, stream=True)
-    count_audience = _awaited(Producer.count_audience)
-    remove_from_audience = _awaited(Producer.remove_from_audience, stream=True)
-    delete_audience = _awaited(Producer.delete_audience)
-    audiences = _awaited(Producer.audiences)
-    user = _awaited(Producer.user)
-    forget_user = _awaited(Producer.forget_user)
-    forecast = _awaited(Producer.forecast)
-    plan = _awaited(Producer.plan)
-    message = _awaited(Producer.message)
-    message_status = _awaited(Producer.message_status)
-    broadcast = _awaited(Producer.broadcast)
-    status = _awaited(Producer.status)
-
-    async def watch(self, broadcast: str, every: timedelta = _EVERY) -> AsyncIterator[Status]:
-        """As `Producer.watch`."""
-        while True:
-            status = await self.status(broadcast)
-            yield status
-            if status.state in ENDED and status.complete:
-                return
-            await asyncio.sleep(every.total_seconds())
-
-    broadcasts = _awaited(Producer.broadcasts)
-    recipients = _awaited(Producer.recipients)
-
-    async def iterate_recipients(
-        self, broadcast: str, outcome: str | None = None
-    ) -> AsyncIterator[Recipient]:
-        """As `Producer.iterate_recipients`; a page at a time is read on a thread."""
-        cursor = ""
-        while True:
-            page = await self.recipients(broadcast, outcome, cursor)
-            for row in page.rows:
-                yield row
-            cursor = page.cursor
-            if not cursor:
-                return
-
-    pause = _awaited(Producer.pause)
-    set_rate = _awaited(Producer.set_rate)
-    set_app_rate = _awaited(Producer.set_app_rate)
-    resume = _awaited(Producer.resume)
-    cancel = _awaited(Producer.cancel)
-
-    async def close(self) -> None:
-        """As `Producer.close`."""
-        self._producer.close()
-        self._threads.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
 
 def _seconds(timeout: timedelta | float) -> float:

@@ -1,0 +1,132 @@
+"""The door that is awaited, made of the one that blocks."""
+
+import asyncio
+import copy
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import timedelta
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from producers.broadcasts.status import Status
+from producers.producer.blocking import EVERY, Producer, named
+from producers.recipients.pages import Recipient
+from producers.settings import Settings
+from producers.store.threads import Threads
+from producers.words import ENDED
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _awaited(
+    call: Callable[Concatenate[Producer, P], R], *, stream: bool = False
+) -> "Callable[Concatenate[AsyncProducer, P], Coroutine[Any, Any, R]]":
+    """Return a verb of `Producer` as one of `AsyncProducer`, with the same arguments and docstring.
+
+    Args:
+        call: the verb.
+        stream: whether it lasts as long as the caller's iterable.
+    """
+
+    @functools.wraps(call)
+    async def verb(self: "AsyncProducer", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        producer = self._producer
+        asked = partial(call, producer, *args, **kwargs)
+        return await self._threads.run(asked, producer.timeout_s, stream=stream)
+
+    return verb
+
+
+@named
+class AsyncProducer:
+    """A `Producer` whose calls are awaited: each runs on a thread, so the event loop stays free.
+
+    The threads are its own (see `producers.store.threads`), and a call's timeout begins when it is
+    awaited, so that however many wait for a stalled Redis, each ends in time. A call whose task is
+    cancelled was not made when no thread had begun it; else it goes on, on its thread, until its
+    timeout: it may have been made.
+
+    Example::
+
+        async with AsyncProducer() as producer:
+            await producer.collect("shop", [{"openid": "o…", "formIds": [{"formId": "…"}]}])
+
+    Args, Raises: as `Producer`.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, timeout: timedelta | float | None = None
+    ) -> None:
+        self._producer = Producer(settings, timeout=timeout)
+        self._threads = Threads()
+
+    @property
+    def settings(self) -> Settings:
+        """As `Producer.settings`."""
+        return self._producer.settings
+
+    def within(self, timeout: timedelta | float) -> Self:
+        """As `Producer.within`."""
+        other = copy.copy(self)
+        other._producer = self._producer.within(timeout)  # noqa: SLF001 - its own kind
+        return other
+
+    collect = _awaited(Producer.collect)
+    collect_lines = _awaited(Producer.collect_lines, stream=True)
+    import_audience = _awaited(Producer.import_audience, stream=True)
+    replace_audience = _awaited(Producer.replace_audience, stream=True)
+    count_audience = _awaited(Producer.count_audience)
+    remove_from_audience = _awaited(Producer.remove_from_audience, stream=True)
+    delete_audience = _awaited(Producer.delete_audience)
+    audiences = _awaited(Producer.audiences)
+    user = _awaited(Producer.user)
+    forget_user = _awaited(Producer.forget_user)
+    forecast = _awaited(Producer.forecast)
+    plan = _awaited(Producer.plan)
+    message = _awaited(Producer.message)
+    message_status = _awaited(Producer.message_status)
+    broadcast = _awaited(Producer.broadcast)
+    status = _awaited(Producer.status)
+
+    async def watch(self, broadcast: str, every: timedelta = EVERY) -> AsyncIterator[Status]:
+        """As `Producer.watch`."""
+        while True:
+            status = await self.status(broadcast)
+            yield status
+            if status.state in ENDED and status.complete:
+                return
+            await asyncio.sleep(every.total_seconds())
+
+    broadcasts = _awaited(Producer.broadcasts)
+    recipients = _awaited(Producer.recipients)
+
+    async def iterate_recipients(
+        self, broadcast: str, outcome: str | None = None
+    ) -> AsyncIterator[Recipient]:
+        """As `Producer.iterate_recipients`; a page at a time is read on a thread."""
+        cursor = ""
+        while True:
+            page = await self.recipients(broadcast, outcome, cursor)
+            for row in page.rows:
+                yield row
+            cursor = page.cursor
+            if not cursor:
+                return
+
+    pause = _awaited(Producer.pause)
+    set_rate = _awaited(Producer.set_rate)
+    set_app_rate = _awaited(Producer.set_app_rate)
+    resume = _awaited(Producer.resume)
+    cancel = _awaited(Producer.cancel)
+
+    async def close(self) -> None:
+        """As `Producer.close`."""
+        self._producer.close()
+        self._threads.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
