@@ -166,8 +166,7 @@ def boot(
         assert runtime
         if not runtime.hands.closing:
             runtime.stop()
-        runtime._keeping.join(5)
-        runtime._listening.join(5)
+        runtime.runner.join(lambda: 5.0)
         runtime.redis.connection_pool.disconnect()
         broker.client.connection_pool.disconnect()
         left = runtime._async.connection_pool.disconnect()
@@ -334,10 +333,9 @@ def test_a_claim_in_hand_is_left_alone_however_old(
     stall.form_ids(5)
     broadcast = stall.broadcast()
     forget(runtime, client, broadcast)
-    entries = runtime._recoverer.entries(broadcast, 0)
+    entries = runtime._flights._recoverer.entries(broadcast, 0)
     runtime.hands.take([entry.claim("shop", 0, broadcast) for entry in entries])
-    runtime._look_at = 0.0
-    runtime._look_at_flights()
+    runtime._flights.run()
     assert len(stall.flight(broadcast)) == 5
     runtime.hands.drop([entry.claim("shop", 0, broadcast) for entry in entries])
     runtime.stop()
@@ -402,8 +400,7 @@ def test_a_stopped_worker_closes_every_connection_that_it_opened(
     opened = {entry["id"] for entry in client.client_list()} - before
     assert len(opened) >= 3
     runtime.stop()
-    runtime._keeping.join(5)
-    runtime._listening.join(5)
+    runtime.runner.join(lambda: 5.0)
     eventually(
         lambda: not opened & {entry["id"] for entry in client.client_list()},
         "its connections are closed",

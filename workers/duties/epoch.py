@@ -63,6 +63,8 @@ class ServerChangedError(NotDoneError):
 class Epochs:
     """Watches over which server this is."""
 
+    name = "begin an epoch"
+
     def __init__(self, client: Client, settings: Settings, broadcasts: Broadcasts) -> None:
         self._client = client
         self._settings = settings
@@ -104,6 +106,14 @@ class Epochs:
     def acknowledged(self, at_ms: int) -> None:
         """Remember that the server acknowledged a beat of this process at that time (its own)."""
         self._acknowledged_ms = at_ms
+
+    def due(self, now: float) -> bool:  # noqa: ARG002
+        """Say yes: it asks the server which one it is."""
+        return True
+
+    def run(self) -> None:
+        """As `begin`."""
+        self.begin()
 
     def begin(self) -> None:
         """Begin a new epoch if the server is another one than the deployment last ran on.

@@ -123,6 +123,8 @@ def _is_through(copy: dict[str, str | None]) -> bool:
 class Keeper:
     """Looks after lanes; used by one thread at a time."""
 
+    name = "keep"
+
     def __init__(
         self, client: Client, settings: Settings, broadcasts: Broadcasts, worker: str
     ) -> None:
@@ -156,20 +158,31 @@ class Keeper:
         if broadcast not in self._heard:
             self._heard.append(broadcast)
 
-    def run_once(self, *, patient: bool = False) -> None:
+    def due(self, now: float) -> bool:
+        """Say whether anything may be due: in a lane, of what was found, or of the net."""
+        return bool(
+            self._todo
+            or self._heard
+            or self._trims
+            or (0 in self._held and now >= self._next_part)
+            or any(self._quiet.get(lane, 0.0) <= now for lane in range(self._settings.lanes))
+        )
+
+    def run_once(self) -> None:
+        """As `run`, over all lanes, the quiet ones too."""
+        self._quiet.clear()
+        self.run()
+
+    def run(self) -> None:
         """Look at the lanes that this worker holds or can take, and do what is due.
 
-        Never raises for a duty that failed: it is logged, and comes again.
-
-        Args:
-            patient: leave out lanes in which nothing is due so soon.
+        Lanes in which nothing is due so soon are left out. Never raises for a duty that failed: it
+        is logged, and comes again.
 
         Raises:
             redis.RedisError, StoreUnavailableError: Redis did not answer.
         """
         begun = time.monotonic()
-        if not patient:
-            self._quiet.clear()
         more = self._look([])
         net = self._net()
         if net:

@@ -1,27 +1,35 @@
 """The watch: what a worker must know, read from Redis each second.
 
 Wake-ups over pub/sub say the same sooner. Nothing depends on them: a worker that hears none obeys a
-stop, goes on, and finds work and rates within about a second.
+stop, goes on, and finds work within about a second; rates too (`held_rates`).
 
-It reads: which apps have something in a ring, one set per lane; the state of the broadcasts of the
-claims that may not be posted yet; and the rates of the apps that are held back. So what it costs
-grows with the lanes and with what is being sent, and not with the apps or the broadcasts.
+It reads which apps have something in a ring, one set per lane, and the state of the broadcasts of
+the claims that may not be posted yet. So what it costs grows with the lanes and with what is being
+sent, and not with the apps or the broadcasts.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
 
-from producers.broadcasts.rates import Rates
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.words import State
-from workers.sending.gate import Gate
 from workers.sending.stops import Stops
 from workers.sending.turns import Turns
 
 
 class Watch:
-    """Looks for one worker; used by one thread at a time."""
+    """Looks for one worker; used by one thread at a time.
+
+    Args:
+        client: Redis.
+        settings: how many lanes there are.
+        turns, stops: told what is found.
+        apps: those of this worker; another one may know more.
+        wake: called when there may be something to take.
+    """
+
+    name = "watch"
 
     def __init__(
         self,
@@ -29,20 +37,22 @@ class Watch:
         settings: Settings,
         turns: Turns,
         stops: Stops,
-        gates: Mapping[str, Gate],
+        apps: Collection[str],
+        wake: Callable[[], None],
     ) -> None:
         self._client = client
         self._lanes = settings.lanes
         self._turns = turns
         self._stops = stops
-        self._gates = gates
-        self._rates = Rates(client, settings)
+        self._apps = apps
+        self._wake = wake
 
-    def look(self) -> bool:
+    def due(self, now: float) -> bool:  # noqa: ARG002
+        """Say yes: it asks Redis whether there is anything."""
+        return True
+
+    def run(self) -> None:
         """Look once.
-
-        Returns:
-            Whether there may be something to take.
 
         Raises:
             redis.RedisError, StoreUnavailableError: Redis did not answer; look again.
@@ -63,17 +73,8 @@ class Watch:
         found = False
         for lane, apps in enumerate(answers[: self._lanes]):
             for app in apps:
-                if app in self._gates:
+                if app in self._apps:
                     found = True
                     self._turns.wake(app, lane)
-        self._follow_rates()
-        return found
-
-    def _follow_rates(self) -> None:
-        """Learn the rates of the apps that are held back: the others learn theirs as they send."""
-        now = time.monotonic()
-        held_back = [app for app in self._turns.apps(now) if self._gates[app].next_at > now]
-        if not held_back:
-            return
-        for app, rate in self._rates.all(held_back).items():
-            self._gates[app].set_rate(rate)
+        if found:
+            self._wake()

@@ -1,0 +1,147 @@
+"""What lies in flight and belongs to nobody who lives goes back; what is in hand is left alone."""
+
+import time
+from typing import Any
+
+import pytest
+import redis
+from send_path import Stall
+
+from producers.settings import Settings
+from producers.store import connection, keys, scripts
+from workers.duties.epoch import Epochs
+from workers.duties.flights import EVERY_S, Flights
+from workers.duties.recover import FORGOTTEN_MS, ORPHAN_MS, Recoverer
+from workers.sending.claim import Claim
+from workers.sending.hands import Hands
+from workers.sending.take import Taker
+
+
+class Living:
+    """Peers as far as flights need them: the server's time, and who is to be buried."""
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._client = client
+        self.buried: list[str] = []
+
+    def server_time(self) -> float:
+        return connection.now_ms(self._client) / 1000
+
+    def bury(self, peer: str) -> None:
+        self.buried.append(peer)
+
+
+class Field:
+    """Five claims in flight, made by a worker; and another one's look at them, `me`."""
+
+    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+        self.client = client
+        self.stall = Stall(client, settings)
+        self.stall.form_ids(5)
+        self.broadcast = self.stall.broadcast()
+        self.hands = Hands(100)
+        self.unknown = False
+        self.back: list[Claim] = []
+        self.lost: list[Claim] = []
+        self.peers: Any = Living(client)
+        self.epochs = Epochs(client, settings, self.stall.broadcasts)
+        self.epochs.begin()
+        self.flights = Flights(
+            Recoverer(client, settings, self.stall.broadcasts),
+            self.epochs,
+            self.peers,
+            "me",
+            self.hands,
+            lambda: self.unknown,
+            self.back.extend,
+            self.lost.extend,
+        )
+        client.zadd(keys.WORKERS, {"me": 1})
+
+    def claim(self, worker: str, age_ms: int) -> list[Claim]:
+        """Have a worker take all five, so long ago."""
+        settings, ttl_ms = self.stall.settings, self.stall.broadcasts.ttl_ms
+        taker = Taker(self.client, settings, worker, ttl_ms)
+        claims = taker.take("shop", 0, 5, {}, scripts.new_token()).claims
+        assert len(claims) == 5
+        flight = keys.flight(0, self.broadcast)
+        for item, entry in self.client.hgetall(flight).items():
+            parts = entry.split(" ")
+            parts[4] = str(int(parts[4]) - age_ms)
+            self.client.hset(flight, item, " ".join(parts))
+        return claims
+
+
+@pytest.fixture
+def field(client: "redis.Redis", settings: Settings) -> Field:
+    return Field(client, settings)
+
+
+def test_it_is_due_every_few_seconds(field: Field) -> None:
+    assert field.flights.due(time.monotonic())
+    field.flights.run()
+    assert not field.flights.due(time.monotonic())
+    assert field.flights.due(time.monotonic() + EVERY_S)
+
+
+def test_a_look_that_fails_is_not_repeated_at_once(field: Field) -> None:
+    field.client.set(keys.flying(0), "not a set")
+    with pytest.raises(redis.ResponseError):
+        field.flights.run()
+    assert not field.flights.due(time.monotonic())
+
+
+def test_what_it_has_forgotten_is_handed_back(field: Field, lines: list[Any]) -> None:
+    claims = field.claim("me", FORGOTTEN_MS + 1000)
+    field.flights.run()
+    assert {claim.fence for claim in field.back} == {claim.fence for claim in claims}
+    assert field.lost == []
+    [line] = lines
+    assert (line["event"], line["unsent"], line["unsure"]) == ("claims_forgotten", 5, 0)
+
+
+def test_what_a_restarted_redis_may_have_forgotten_is_given_up(field: Field) -> None:
+    field.claim("me", FORGOTTEN_MS + 1000)
+    field.epochs.changed_at_ms = connection.now_ms(field.client)
+    field.flights.run()
+    assert (len(field.back), len(field.lost)) == (0, 5)
+
+
+@pytest.mark.parametrize("why", ["in hand", "young", "a take is under way"])
+def test_what_it_may_still_post_is_left_alone(field: Field, why: str) -> None:
+    age_ms = FORGOTTEN_MS - 5000 if why == "young" else FORGOTTEN_MS + 1000
+    claims = field.claim("me", age_ms)
+    if why == "in hand":
+        field.hands.take(claims)
+    field.unknown = why == "a take is under way"
+    field.flights.run()
+    assert (field.back, field.lost) == ([], [])
+
+
+def test_an_orphans_messages_go_back_to_work(field: Field, lines: list[Any]) -> None:
+    field.claim("unknown", ORPHAN_MS + 1000)
+    field.flights.run()
+    assert {entry[6] for entry in field.stall.flight(field.broadcast).values()} == {"1"}
+    assert [line["event"] for line in lines] == ["messages_recovered"]
+    assert field.peers.buried == [], "there is nobody to bury"
+
+
+def test_a_dead_peers_messages_go_back_to_work_and_it_is_buried(
+    field: Field, lines: list[Any]
+) -> None:
+    field.claim("w2", 0)
+    field.flights.recover("w2", 8100)
+    assert {entry[6] for entry in field.stall.flight(field.broadcast).values()} == {"1"}
+    assert field.peers.buried == ["w2"]
+    assert [line["event"] for line in lines] == ["worker_buried", "messages_recovered"]
+
+
+def test_a_peer_whose_messages_could_not_be_taken_back_is_not_buried(
+    field: Field, lines: list[Any]
+) -> None:
+    field.claim("w2", 0)
+    field.client.set(keys.flying(0), "not a set")
+    with pytest.raises(redis.ResponseError):
+        field.flights.recover("w2", 8100)
+    assert field.peers.buried == []
+    assert [line["event"] for line in lines] == ["worker_buried"]

@@ -1,0 +1,71 @@
+"""The look each second: where work is, and what was stopped."""
+
+import time
+
+import pytest
+import redis
+from send_path import Stall
+
+from producers.settings import Settings
+from producers.store import keys
+from workers.duties.watch import Watch
+from workers.sending.claim import Claim
+from workers.sending.stops import Stops
+from workers.sending.turns import Turns
+
+
+class Post:
+    """A watch over two lanes for the app `shop`, and what it told."""
+
+    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
+        self.turns, self.stops = Turns(), Stops()
+        self.woken = 0
+        self.watch = Watch(client, settings, self.turns, self.stops, {"shop"}, self._wake)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+
+@pytest.fixture
+def lanes() -> int:
+    return 2
+
+
+@pytest.fixture
+def post(client: "redis.Redis", settings: Settings) -> Post:
+    return Post(client, settings)
+
+
+def test_it_finds_the_lanes_with_something_to_take(post: Post, client: "redis.Redis") -> None:
+    assert post.watch.due(0.0)
+    client.sadd(keys.busy(1), "shop", "an app of others")
+    post.watch.run()
+    assert (post.turns.apps(0), post.turns.lanes("shop")) == (["shop"], [1])
+    assert post.woken == 1
+
+
+def test_where_there_is_nothing_nobody_is_woken(post: Post) -> None:
+    post.watch.run()
+    assert (post.turns.apps(0), post.woken) == ([], 0)
+
+
+@pytest.mark.parametrize("how", ["runs", "pause", "cancel", "forgotten"])
+def test_what_was_claimed_of_a_broadcast_that_runs_no_more_is_stopped(
+    post: Post, client: "redis.Redis", settings: Settings, how: str
+) -> None:
+    stall = Stall(client, settings)
+    stall.form_ids(10)
+    broadcast = stall.broadcast()
+    claimed_at = time.monotonic()
+    claim = Claim("shop", 0, broadcast, "1:anna", "f:A", 2, "7", 0, False, claimed_at)
+    post.stops.claimed([(broadcast, lane) for lane in range(2)])
+    if how == "pause":
+        stall.broadcasts.pause(broadcast)
+    elif how == "cancel":
+        stall.broadcasts.cancel(broadcast)
+    elif how == "forgotten":
+        client.delete(*(keys.lane_broadcast(lane, broadcast) for lane in range(2)))
+    post.watch.run()
+    assert post.stops.cover(claim) is (how != "runs")
+    later = claim._replace(claimed_at=time.monotonic())
+    assert not post.stops.cover(later), "a claim is itself the proof that its broadcast runs"

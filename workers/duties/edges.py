@@ -1,0 +1,65 @@
+"""Edges: what a take or a settle tells of a broadcast, followed at once.
+
+The keeper finds all of it by level within a second; an edge only makes it sooner.
+"""
+
+from collections.abc import Callable
+
+from producers import logs
+from producers.broadcasts import Broadcasts
+from producers.broadcasts.split import Splitter
+from producers.logs.events import CanaryOpened
+from workers.duties.errands import Errands
+from workers.duties.keeper import Keeper
+
+
+class Edges:
+    """Follows edges; may be called from any thread.
+
+    Args:
+        errands: where they are done.
+        lanes: how many there are.
+        broadcasts, splitter, keeper: who do them.
+        wake: called with (app, lane) where there may be something to take.
+    """
+
+    def __init__(
+        self,
+        errands: Errands,
+        lanes: int,
+        broadcasts: Broadcasts,
+        splitter: Splitter,
+        keeper: Keeper,
+        wake: Callable[[str, int], None],
+    ) -> None:
+        self._errands = errands
+        self._lanes = lanes
+        self._broadcasts = broadcasts
+        self._splitter = splitter
+        self._keeper = keeper
+        self._wake = wake
+
+    def low(self, broadcast: str, lane: int) -> None:
+        """A queue wants a split."""
+        key = ("split", broadcast, str(lane))
+        self._errands.run(key, lambda: self._splitter.fill(broadcast, lane))
+
+    def complete(self, broadcast: str) -> None:
+        """A lane has settled everyone."""
+        self._errands.run(("finish", broadcast), lambda: self._broadcasts.finish(broadcast))
+
+    def flag(self, app: str, broadcast: str, lane: int, flag: str) -> None:
+        """Follow what a settled batch says; see `settle.Settler`."""
+        if flag in {"closed", "queued"}:
+            self._wake(app, lane)
+        elif flag == "opened":
+            logs.emit(CanaryOpened(app, broadcast, lane))
+            others = [other for other in range(self._lanes) if other != lane]
+            self._errands.run(
+                ("open", broadcast), lambda: self._keeper.open_lanes(app, broadcast, others)
+            )
+            self._wake(app, lane)
+        elif flag == "complete":
+            self.complete(broadcast)
+        else:
+            self._errands.run(("obey", broadcast), lambda: self._keeper.obey(broadcast, lane))

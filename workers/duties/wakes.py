@@ -1,0 +1,101 @@
+"""Wakes: wake-ups over pub/sub, turned into what they say.
+
+They are hints: the look each second (`watch`) finds what they do not tell. A connection that is cut
+is made anew.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import redis
+
+from producers.store import Client, keys
+from workers.sending.gate import Gate
+from workers.sending.stops import Stops
+
+_PATIENCE_S: Final = 1.0
+"""A run waits at most so long for the next one."""
+
+
+class Wakes:
+    """Listens for one worker; used by one thread at a time.
+
+    Args:
+        client: Redis.
+        lanes: how many there are.
+        gates: app → what is known of its limits.
+        stops: told of what must not be posted any more.
+        wake: called with (app, lane) where there may be something to take.
+        on_go: called with a broadcast that was let run.
+        on_rate: called when a rate was changed.
+    """
+
+    name = "listen"
+
+    def __init__(
+        self,
+        client: Client,
+        lanes: int,
+        gates: Mapping[str, Gate],
+        stops: Stops,
+        wake: Callable[[str, int], None],
+        on_go: Callable[[str], None],
+        on_rate: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._lanes = lanes
+        self._gates = gates
+        self._stops = stops
+        self._wake = wake
+        self._on_go = on_go
+        self._on_rate = on_rate
+        self._pubsub: Any = None
+
+    def due(self, now: float) -> bool:  # noqa: ARG002
+        """Say yes: it waits by itself."""
+        return True
+
+    def run(self) -> None:
+        """Hear one wake-up, or none within a second.
+
+        Raises:
+            redis.RedisError: the connection was cut; the next run makes another.
+        """
+        try:
+            if self._pubsub is None:
+                self._pubsub = self._client.pubsub(ignore_subscribe_messages=True)
+                self._pubsub.subscribe(keys.WAKE)
+            message = self._pubsub.get_message(timeout=_PATIENCE_S)
+        except Exception:
+            self.close()
+            raise
+        if message:
+            self.hear(message["data"])
+
+    def hear(self, text: str) -> None:
+        """Do what a wake-up says; see `keys.WAKE`."""
+        word, _, rest = text.partition(" ")
+        if word == "wake" and rest:
+            lane, _, app = rest.partition(" ")
+            if app in self._gates:
+                self._wake(app, int(lane))
+        elif word == "wake":  # an earlier version, which does not say where
+            for app in self._gates:
+                for lane_number in range(self._lanes):
+                    self._wake(app, lane_number)
+        elif word == "stop":
+            self._stops.stop(rest)
+        elif word == "go":
+            self._on_go(rest)
+            for gate in self._gates.values():
+                gate.own_next.pop(rest, None)  # it may have another rate now
+        elif word == "rate":
+            self._on_rate()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        pubsub, self._pubsub = self._pubsub, None
+        if pubsub is not None:
+            with contextlib.suppress(redis.RedisError, OSError):
+                pubsub.close()

@@ -1,0 +1,169 @@
+"""The send path of one worker: pump, sender and settler, wired to what they share.
+
+It begins when the pump is asked for a batch, and ends by draining: nothing more is taken, what was
+not posted is handed back, and what was is waited for.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from producers.broadcasts import Broadcasts
+from producers.settings import Settings
+from producers.store import Client
+from workers.sending.claim import Claim
+from workers.sending.consequences import Consequences
+from workers.sending.egress import Egress
+from workers.sending.gate import Gate
+from workers.sending.hands import Hands, room_for
+from workers.sending.limiter import Limiter, Penalty
+from workers.sending.pump import Batch, Pump
+from workers.sending.sender import Sender
+from workers.sending.settle import Settler
+from workers.sending.stops import Stops
+from workers.sending.take import Taker
+from workers.sending.turns import Turns
+from workers.wechat.client import WeChat
+from workers.wechat.tokens import TokenKeeper
+
+
+class Told(Protocol):
+    """Who is told what takes and settles say of a broadcast; from any thread."""
+
+    def low(self, broadcast: str, lane: int) -> None:
+        """A queue wants a split."""
+
+    def complete(self, broadcast: str) -> None:
+        """A lane has settled everyone."""
+
+    def flag(self, app: str, broadcast: str, lane: int, flag: str) -> None:
+        """A settled batch says something; see `settle.Settler`."""
+
+
+class Memory:
+    """What a worker knows: what is in hand, of each app's limits, of stops, and where work is.
+
+    Args:
+        settings: the apps and their rates.
+        on_work: called with an app that had nothing to take until now.
+    """
+
+    def __init__(self, settings: Settings, on_work: Callable[[str], None]) -> None:
+        self.hands = Hands(room_for(settings.in_flight), len(settings.apps))
+        self.gates = {alias: Gate(app.rate_per_second) for alias, app in settings.apps.items()}
+        self.stops = Stops()
+        self.turns = Turns(on_work)
+
+    def wake(self, app: str, lane: int) -> None:
+        """There may be something to take; from any thread."""
+        self.turns.wake(app, lane)
+        self.hands.wake()
+
+
+class SendPath:
+    """One worker's; see the module.
+
+    Args:
+        settings: apps, lanes, limits.
+        worker: this worker's id.
+        loop: where it posts and settles.
+        memory: shared with the duties.
+        broadcasts: where specs are read.
+        client, taking: Redis, for the pump's thread; takes have a connection of their own.
+        loop_client: Redis, for the loop.
+        wechat: the client.
+        tokens: app → its token keeper.
+        egress: this worker's way out.
+        workers: how many workers there are; 0 while this one is not known as alive.
+        server_time: epoch seconds by the Redis server's clock.
+        told: who is told what takes and settles say of a broadcast.
+
+    Attributes:
+        pump: gives batches.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker: str,
+        loop: asyncio.AbstractEventLoop,
+        memory: Memory,
+        broadcasts: Broadcasts,
+        client: Client,
+        taking: Client,
+        loop_client: Client,
+        wechat: WeChat,
+        tokens: Mapping[str, TokenKeeper],
+        egress: Egress,
+        workers: Callable[[], int],
+        server_time: Callable[[], float],
+        told: Told,
+    ) -> None:
+        self._loop = loop
+        self._hands = memory.hands
+        ttl_ms = broadcasts.ttl_ms
+        self._settler = Settler(loop_client, settings, worker, ttl_ms, memory.hands, told.flag)
+        self._sender = Sender(
+            settings,
+            wechat,
+            tokens,
+            egress,
+            Consequences(tokens, Penalty(loop_client), memory.gates, server_time),
+            memory.gates,
+            self._settler,
+            memory.stops,
+            server_time,
+            loop_client,
+            worker,
+        )
+        self.pump = Pump(
+            settings,
+            Taker(taking, settings, worker, ttl_ms),
+            Limiter(client, worker),
+            broadcasts,
+            memory.gates,
+            tokens,
+            memory.hands,
+            workers,
+            self.hand_back,
+            told.low,
+            told.complete,
+            memory.turns,
+            memory.stops,
+            self._sender.posts,
+        )
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether claims are in hand, or may lie under this worker's name."""
+        return self._hands.held > 0 or self.pump.unknown
+
+    def start(self, batch: Batch) -> None:
+        """Hand a batch to the loop; returns at once. From any thread, as all but `close`."""
+        self._loop.call_soon_threadsafe(self._sender.start, batch)
+
+    def hand_back(self, claims: list[Claim]) -> None:
+        """Return claims that were surely never posted."""
+        self._loop.call_soon_threadsafe(self._sender.hand_back, claims)
+
+    def give_up(self, claims: list[Claim]) -> None:
+        """Settle claims that may have been posted, and may have been settled, as forgotten."""
+        self._loop.call_soon_threadsafe(self._sender.give_up, claims)
+
+    def drain(self, until: float) -> None:
+        """Take nothing more, and wait until nothing is in hand, or until then (monotonic s)."""
+        self._hands.close()
+        self._loop.call_soon_threadsafe(self._sender.drain)
+        # a take whose reply was lost is asked again: what it claimed must be known, or buried
+        while self.is_busy and time.monotonic() < until:
+            time.sleep(0.02)
+            self._hands.wait_empty(0.1)
+            swapped = [self._hands.swapped.popleft() for _ in range(len(self._hands.swapped))]
+            if swapped:
+                self.hand_back(swapped)
+
+    async def close(self) -> None:
+        """Stop, on the loop; what is left is recovery's."""
+        await self._sender.close()
+        await self._settler.close()
