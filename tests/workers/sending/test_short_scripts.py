@@ -21,7 +21,7 @@ from workers.duties.recover import Recoverer
 from workers.sending.gate import BATCH
 
 LONGEST_US = 10_000
-MANY = 20_000
+MANY = 5_000
 
 Scenario = Callable[[Shop], None]
 
