@@ -1,23 +1,89 @@
-"""Handlers: audiences."""
+"""Audiences: listed, replaced, added to, taken from."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any, Final
 
-from producers.audiences.members import ImportReport
+from pydantic import Field, TypeAdapter
+
+from producers.access.api_keys import Scope
+from producers.audiences.members import MOST, ImportReport
 from producers.openid import OPENID
 from producers.web.call import Call
 from producers.web.handlers.streams import on_stream
 from producers.web.http.answer import Answer
 from producers.web.http.cursor import seal, unseal
-from producers.web.models import (
-    Audience,
-    AudienceList,
-    AudienceQuery,
-    Deleted,
-    Imported,
-    Members,
-    Removed,
-)
+from producers.web.http.media import CSV, NDJSON, TEXT
+from producers.web.models import Cursor, Model, Number
+from producers.web.routing.route import Body, Route, ok
+
+CHAPTER: Final = "Audiences"
+
+_ROWS: Final = {
+    TEXT: "one openid a line",
+    CSV: "a header that names a column openid, or the openid first",
+    NDJSON: 'a line: "openid" or {"openid": "…"}',
+}
+
+
+class Members(Model):
+    """Openids to add or to take out."""
+
+    openids: list[str] = Field(min_length=1, max_length=10_000)
+
+
+class BadRow(Model):
+    """A row without an openid."""
+
+    row: int = Field(description="from 1")
+    detail: str
+
+
+class Imported(Model):
+    """What became of the rows."""
+
+    rows: int = Field(description="rows read, without blank ones and a CSV header")
+    added: int = Field(description="members that are new")
+    known: int = Field(description="members that were there before")
+    bad: int = Field(description="rows that hold no openid")
+    removed: int = Field(description="members that a replacement left out")
+    listed: list[BadRow] = Field(description="the first 100 bad rows")
+
+
+class Removed(Model):
+    """What became of the rows."""
+
+    rows: int = Field(description="rows read, without blank ones and a CSV header")
+    removed: int = Field(description="who was a member")
+    unknown: int = Field(description="who was none")
+    bad: int = Field(description="rows that hold no openid")
+    listed: list[BadRow] = Field(description="the first 100 bad rows")
+
+
+class Audience(Model):
+    """An audience."""
+
+    name: str
+    members: int
+
+
+class AudienceList(Model):
+    """One page of audiences, `all` first, then by name."""
+
+    audiences: list[Audience]
+    next_cursor: str = Field(description="'' on the last page")
+
+
+class Deleted(Model):
+    """What was deleted."""
+
+    members: int
+
+
+class AudienceQuery(Model):
+    """Which page."""
+
+    cursor: Cursor = ""
+    limit: Annotated[int, Number] = Field(100, ge=1, le=MOST, description="audiences on a page")
 
 
 async def list_audiences(call: Call) -> Answer:
@@ -91,3 +157,72 @@ def _counted(call: Call, report: dict[str, Any]) -> dict[str, Any]:
         for row in report["listed"]:
             row["row"] -= 1
     return report
+
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        "GET",
+        "/v1/apps/{app}/audiences",
+        list_audiences,
+        Scope.READ,
+        "List audiences",
+        CHAPTER,
+        ok("A page", AudienceList),
+        query=AudienceQuery,
+    ),
+    Route(
+        "GET",
+        "/v1/apps/{app}/audiences/{name}",
+        show_audience,
+        Scope.READ,
+        "Show an audience",
+        CHAPTER,
+        ok("Its size", Audience),
+    ),
+    Route(
+        "PUT",
+        "/v1/apps/{app}/audiences/{name}",
+        replace_audience,
+        Scope.SEND,
+        "Replace an audience",
+        CHAPTER,
+        ok("What became of the rows", Imported),
+        body=Body(TypeAdapter(Members), _ROWS),
+        text="The openids are its only members from then on; it is made if there is none. They are "
+        "put in place when the last row is read: a call that breaks off before changes nothing, "
+        "nor do rows of which not one holds an openid. To add to it, as this call itself "
+        "once did, POST its `members`.",
+    ),
+    Route(
+        "DELETE",
+        "/v1/apps/{app}/audiences/{name}",
+        delete_audience,
+        Scope.SEND,
+        "Delete an audience",
+        CHAPTER,
+        ok("How many members it had", Deleted),
+        problems=(422,),
+        text="Not `all`: it goes with its users.",
+    ),
+    Route(
+        "POST",
+        "/v1/apps/{app}/audiences/{name}/members",
+        add_members,
+        Scope.SEND,
+        "Add members",
+        CHAPTER,
+        ok("What became of the rows", Imported),
+        body=Body(TypeAdapter(Members), _ROWS),
+        creates=True,
+    ),
+    Route(
+        "POST",
+        "/v1/apps/{app}/audiences/{name}/members/remove",
+        remove_members,
+        Scope.SEND,
+        "Remove members",
+        CHAPTER,
+        ok("What became of the rows", Removed),
+        body=Body(TypeAdapter(Members), _ROWS),
+    ),
+)

@@ -1,29 +1,87 @@
-"""Handlers: broadcasts."""
+"""Broadcasts: created, listed, shown, changed."""
 
 from datetime import timedelta
+from typing import Annotated, Final
 
+from pydantic import ConfigDict, Field
+
+from producers import settings
+from producers.access.api_keys import Scope
 from producers.broadcasts.spec import Spec
-from producers.broadcasts.status import Status
+from producers.broadcasts.status import MOST, Status
 from producers.errors import NotFoundError
-from producers.recipients.exports import csv_lines, json_lines
 from producers.web.call import Call
-from producers.web.handlers.streams import exported
 from producers.web.http.answer import Answer
 from producers.web.http.cursor import seal, unseal
-from producers.web.http.media import CSV, NDJSON
-from producers.web.models import (
-    BroadcastList,
-    BroadcastQuery,
-    Change,
-    Created,
-    Moved,
-    NewBroadcast,
-    Reason,
-    RecipientList,
-    RecipientQuery,
-    Resume,
-)
+from producers.web.models import Content, Cursor, Model, Number
+from producers.web.routing.route import Reply, Route, json_body, ok
 from producers.web.traffic.idempotency import inner_key
+
+CHAPTER: Final = "Broadcasts"
+
+Rate = Annotated[
+    settings.Rate, Field(description="sends per second, within the app's; 0: the app's alone")
+]
+
+
+class NewBroadcast(Content):
+    """One message to one audience."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "channel": "subscribe",
+                    "template_id": "TEMPLATE_ID",
+                    "audience": "all",
+                    "data": {"thing1": "每日签到", "date2": "2026-11-24"},
+                    "page": "pages/checkin/index",
+                }
+            ]
+        }
+    )
+    audience: str = Field(
+        max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", examples=["all", "vip"]
+    )
+    rate: Rate = 0
+    expires_in_s: int = Field(
+        604_800, ge=1, le=604_800, description="after so long the rest is late"
+    )
+    priority: bool = Field(False, description="served before the others")
+
+
+class Created(Model):
+    """A broadcast that runs."""
+
+    id: str
+    known: bool = Field(description="whether the Idempotency-Key had made it before")
+
+
+class Change(Model):
+    """What to change of a broadcast while it runs."""
+
+    rate: Rate
+
+
+class Moved(Model):
+    """The state after a move."""
+
+    id: str
+    state: str
+
+
+class BroadcastQuery(Model):
+    """Which page."""
+
+    cursor: Cursor = ""
+    limit: Annotated[int, Number] = Field(20, ge=1, le=MOST, description="broadcasts on a page")
+
+
+class BroadcastList(Model):
+    """One page of broadcasts, the newest first."""
+
+    broadcasts: list[Status]
+    next_cursor: str = Field(description="'' on the last page")
 
 
 async def create_broadcast(call: Call) -> Answer:
@@ -55,7 +113,7 @@ async def list_broadcasts(call: Call) -> Answer:
 
 async def show_broadcast(call: Call) -> Answer:
     """Show what a broadcast is doing."""
-    return Answer(value=await call.run(_status, call))
+    return Answer(value=await call.run(status_of, call))
 
 
 async def change_broadcast(call: Call) -> Answer:
@@ -63,65 +121,13 @@ async def change_broadcast(call: Call) -> Answer:
     body: Change = call.body
 
     def move() -> Moved:
-        found = _status(call)
+        found = status_of(call)
         return Moved(id=found.id, state=call.services.broadcasts.set_rate(found.id, body.rate))
 
     return Answer(value=await call.run(move))
 
 
-async def pause_broadcast(call: Call) -> Answer:
-    """Stop sending; what is in flight is settled."""
-    body: Reason = call.body
-
-    def move() -> Moved:
-        found = _status(call)
-        state = call.services.broadcasts.pause(found.id, body.reason)
-        return Moved(id=found.id, state=state)
-
-    return Answer(value=await call.run(move))
-
-
-async def resume_broadcast(call: Call) -> Answer:
-    """Go on sending a paused broadcast."""
-    body: Resume = call.body
-
-    def move() -> Moved:
-        found = _status(call)
-        state = call.services.broadcasts.resume(found.id, after_restore=body.after_restore)
-        return Moved(id=found.id, state=state)
-
-    return Answer(value=await call.run(move))
-
-
-async def cancel_broadcast(call: Call) -> Answer:
-    """End a broadcast; whoever was not sent to is cancelled."""
-
-    def move() -> Moved:
-        found = _status(call)
-        return Moved(id=found.id, state=call.services.broadcasts.cancel(found.id))
-
-    return Answer(value=await call.run(move))
-
-
-async def list_recipients(call: Call) -> Answer:
-    """List who got which outcome, or export it."""
-    query: RecipientQuery = call.query
-    await call.run(_status, call)
-    library, broadcast = call.services.recipients, call.path["id"]
-    if query.format != "json":
-        rows = library.iterate(broadcast, query.outcome)
-        write, media = (csv_lines, CSV) if query.format == "csv" else (json_lines, NDJSON)
-        disposition = f'attachment; filename="{broadcast}.{query.format}"'
-        return Answer(
-            media=f"{media}; charset=utf-8",
-            headers={"Content-Disposition": disposition},
-            parts=await exported(call, write(rows)),
-        )
-    page = await call.run(library.page, broadcast, query.outcome, unseal(query.cursor), query.limit)
-    return Answer(value=RecipientList(recipients=page.rows, next_cursor=seal(page.cursor)))
-
-
-def _status(call: Call) -> Status:
+def status_of(call: Call) -> Status:
     """Return the status of the path's broadcast.
 
     Raises:
@@ -134,3 +140,49 @@ def _status(call: Call) -> Status:
     if found is None or found.app != call.app:
         raise NotFoundError(f"no broadcast {call.path['id']} of app {call.app!r}")
     return found
+
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        "POST",
+        "/v1/apps/{app}/broadcasts",
+        create_broadcast,
+        Scope.SEND,
+        "Create a broadcast",
+        CHAPTER,
+        {201: Reply("It runs", Created, headers={"Location": "where its status can be read"})},
+        body=json_body(NewBroadcast),
+        creates=True,
+        text="The whole spec is checked before anything is stored.",
+    ),
+    Route(
+        "GET",
+        "/v1/apps/{app}/broadcasts",
+        list_broadcasts,
+        Scope.READ,
+        "List broadcasts",
+        CHAPTER,
+        ok("A page, the newest first", BroadcastList),
+        query=BroadcastQuery,
+    ),
+    Route(
+        "GET",
+        "/v1/apps/{app}/broadcasts/{id}",
+        show_broadcast,
+        Scope.READ,
+        "Show a broadcast",
+        CHAPTER,
+        ok("State, counts by outcome and errcode, rate and ETA", Status),
+    ),
+    Route(
+        "PATCH",
+        "/v1/apps/{app}/broadcasts/{id}",
+        change_broadcast,
+        Scope.SEND,
+        "Change a broadcast's rate",
+        CHAPTER,
+        ok("Workers follow within a second", Moved),
+        body=json_body(Change),
+        problems=(409,),
+    ),
+)

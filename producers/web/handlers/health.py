@@ -1,9 +1,23 @@
-"""Handlers: health, and the documents."""
+"""The service itself: its health, and the documents."""
+
+from typing import Final, Literal
+
+from pydantic import Field
 
 from producers.web.call import Call
 from producers.web.http.answer import Answer
-from producers.web.http.media import HTML
-from producers.web.models import Health
+from producers.web.http.media import HTML, JSON
+from producers.web.models import Model
+from producers.web.routing.route import Open, Reply, Route, ok
+
+CHAPTER: Final = "The service"
+
+
+class Health(Model):
+    """Whether it works."""
+
+    status: Literal["ok", "not_ready"]
+    faults: list[str] = Field(description="what is wrong, one sentence each")
 
 
 async def is_alive(call: Call) -> Answer:  # noqa: ARG001 - a handler's signature
@@ -38,3 +52,44 @@ async def show_docs(call: Call) -> Answer:
             "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
         },
     )
+
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        "GET",
+        "/healthz",
+        is_alive,
+        Open.ALL,
+        "Is the process alive?",
+        CHAPTER,
+        ok("Yes", Health),
+    ),
+    Route(
+        "GET",
+        "/readyz",
+        is_ready,
+        Open.ALL,
+        "Can it do its work?",
+        CHAPTER,
+        {200: Reply("Yes", Health), 503: Reply("No, and why", Health)},
+        text="Redis answers, and was born with these lanes and buckets.",
+    ),
+    Route(
+        "GET",
+        "/openapi.json",
+        show_openapi,
+        Open.ALL,
+        "This document",
+        CHAPTER,
+        {200: Reply("OpenAPI 3.1", media=(JSON,))},
+    ),
+    Route(
+        "GET",
+        "/docs",
+        show_docs,
+        Open.ALL,
+        "This document, for people",
+        CHAPTER,
+        {200: Reply("A page that loads nothing from elsewhere", media=(HTML,))},
+    ),
+)

@@ -1,9 +1,15 @@
-"""Handlers: users, and what is to come."""
+"""Users: shown, and forgotten."""
 
+from typing import Final
+
+from producers.access.api_keys import Scope
+from producers.users import UserCard
+from producers.users.forget import Forgotten
 from producers.web.call import Call
 from producers.web.http.answer import Answer
-from producers.web.http.problem import invalid
-from producers.web.models import ForecastQuery, PlanQuery
+from producers.web.routing.route import Route, ok
+
+CHAPTER: Final = "Users"
 
 
 async def show_user(call: Call) -> Answer:
@@ -16,30 +22,24 @@ async def forget_user(call: Call) -> Answer:
     return Answer(value=await call.run(call.services.users.forget, call.app, call.path["openid"]))
 
 
-async def forecast_permits(call: Call) -> Answer:
-    """Forecast whom a broadcast would reach, and what will end unsent."""
-    query: ForecastQuery = call.query
-    forecast = await call.run(
-        call.services.forecaster.forecast,
-        call.app,
-        query.channel,
-        query.template_id,
-        query.audience,
-        query.rate,
-    )
-    return Answer(value=forecast)
-
-
-async def plan_permits(call: Call) -> Answer:
-    """Plan which templates to ask a user for now."""
-    query: PlanQuery = call.query
-    services = call.services
-    if call.key is None:  # a phone, which may ask for its own user
-        openid = await call.run(services.door.enter, call.app, call.bearer)
-        if query.openid not in {None, openid}:
-            raise invalid("query.openid", "leave it out: the ticket says who asks")
-    elif query.openid is None:
-        raise invalid("query.openid", "say which user")
-    else:
-        openid = query.openid
-    return Answer(value=await call.run(services.planner.plan, call.app, openid, query.most))
+ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        "GET",
+        "/v1/apps/{app}/users/{openid}",
+        show_user,
+        Scope.READ,
+        "Show a user",
+        CHAPTER,
+        ok("Permits by kind, template and expiry; recent sends and their outcomes", UserCard),
+        text="What happened to this user. Of an unknown one, an empty card.",
+    ),
+    Route(
+        "DELETE",
+        "/v1/apps/{app}/users/{openid}",
+        forget_user,
+        Scope.ADMIN,
+        "Forget a user everywhere",
+        CHAPTER,
+        ok("What was known", Forgotten),
+    ),
+)

@@ -16,6 +16,9 @@ from producers.openid import OPENID
 from producers.web.call import Call
 from producers.web.http.answer import Answer
 
+SMALL: Final = 65_536
+"""Bytes of a body on routes that everybody may call."""
+
 
 class Open(StrEnum):
     """How a route is reached without an API key."""
@@ -125,6 +128,16 @@ class Route:
         if self.creates:
             found |= {409, 422}
         return sorted(found)
+
+
+def ok(text: str, model: type[Any]) -> dict[int, Reply]:
+    """Return the replies of a route that answers 200 with a model."""
+    return {200: Reply(text, model)}
+
+
+def json_body(model: type[BaseModel], *, required: bool = True) -> Body:
+    """Return what a route reads that takes a model as JSON."""
+    return Body(TypeAdapter(model), required=required)
 
 
 @dataclass(frozen=True)

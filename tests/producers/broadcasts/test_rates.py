@@ -14,7 +14,7 @@ from producers import Producer
 from producers.broadcasts.rates import Rates
 from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError, UnknownAppError
 from producers.store import keys
-from producers.web.models import NewBroadcast
+from producers.web.handlers.broadcasts import NewBroadcast
 
 
 @pytest.fixture
