@@ -36,7 +36,8 @@ from producers.errors import (
 )
 from producers.logs.events import LoginAnswered, LoginFailed
 from producers.permits.collect import Collector, Report
-from producers.permits.uploads import PERMIT_KEYS, Reason, Refusal, parse_upload
+from producers.permits.refusals import Reason, Refusal
+from producers.permits.uploads import PERMIT_KEYS, parse_upload
 from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.connection import now_ms

@@ -18,7 +18,7 @@ from producers import logs
 from producers.callbacks.pushes import Happening, Item, Push
 from producers.logs.events import PushActed, PushStrange
 from producers.permits.collect import Collector
-from producers.permits.uploads import Reason
+from producers.permits.refusals import Reason
 from producers.recipients.receipts import Receipts
 from producers.settings import Settings
 from producers.store import Client

@@ -17,7 +17,8 @@ from typing import Any, Final, Literal
 from producers import logs
 from producers.logs.events import PermitsCollected
 from producers.permits.demand import Demand, DemandTable
-from producers.permits.uploads import PermitItem, Reason, Refusal, parse_line, parse_upload
+from producers.permits.refusals import Reason, Refusal
+from producers.permits.uploads import PermitItem, parse_line, parse_upload
 from producers.settings import AppSettings, Settings
 from producers.store import Client, deadline, keys, scripts
 from producers.store.ahead import Ahead

@@ -22,13 +22,14 @@ takes the server's clock.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import Final
 
 import orjson
 
 from producers.openid import OPENID, TEMPLATE_ID
+from producers.permits.ids import FORM_IDS, NOTHING, PREPAY_IDS, VISIBLE_ASCII, Naming, bad_id
+from producers.permits.refusals import SHOWN_LENGTH, Reason, Refusal, found, shown, sort_of
 from producers.words import PermitKind
 
 MAX_ITEMS: Final = 1_000
@@ -43,58 +44,10 @@ _SECONDS_BELOW: Final = 10**11
 _LATEST_MS: Final = 2**53 - 1
 """Later times are cut to this, the last whole number that Lua's and JavaScript's numbers carry."""
 
-_SHOWN_LENGTH: Final = 24
-"""Characters of the input that a refusal repeats: less than the 32 of a form_id, the 36 of a
-prepay_id or the 43 of a template_id, so that no log holds a whole one."""
-
-_MOCK_FORM_ID: Final = "the formId is a mock one"
-"""What the devtools give instead of a form_id."""
-
-_FAILED_FORM_ID: Final = "requestFormId:fail"
-"""How a form_id begins whose check failed (WeChat docs, form, ``report-submit-timeout``)."""
-
-_PACKAGE_PREFIX: Final = "prepay_id="
-"""How ``package`` of wx.requestPayment begins (WeChat docs, wx.requestPayment)."""
-
-_NOTHING: Final = frozenset({"undefined", "null"})
-"""What JavaScript makes of a missing value when it is joined to a string."""
-
 _JSON_STARTS: Final = ("{", "[", '"')
 """How the JSON text of an object, a list or a string begins, and no id ever seen does."""
 
-_VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,128}")
-_TRANSACTION_ID: Final = re.compile(r"4200[0-9]{24}")
 _DIGITS: Final = re.compile(r"[0-9]{1,20}")
-
-
-class Reason(StrEnum):
-    """Why an upload, or one element of it, was refused."""
-
-    NOT_JSON = "not_json"
-    LINE_TOO_LONG = "line_too_long"
-    BAD_SHAPE = "bad_shape"
-    BAD_OPENID = "bad_openid"
-    TOO_MANY_ITEMS = "too_many_items"
-    EMPTY_FORM_ID = "empty_form_id"
-    MOCK_FORM_ID = "mock_form_id"
-    FAILED_FORM_ID = "failed_form_id"
-    EMPTY_PREPAY_ID = "empty_prepay_id"
-    TRANSACTION_ID = "transaction_id"
-    BAD_PERMIT_ID = "bad_permit_id"
-    BAD_EXPIRE = "bad_expire"
-    BAD_TEMPLATE_ID = "bad_template_id"
-    BAD_SOURCE_ID = "bad_source_id"
-    BAD_AT = "bad_at"
-    USER_BAN = "user_ban"
-    USER_FILTER = "user_filter"
-    UNKNOWN_RESULT = "unknown_result"
-    EXPIRED = "expired"
-    VOID_SINCE = "void_since"
-    NOT_COUNTED = "not_counted"
-    UNKNOWN_TEMPLATE = "unknown_template"
-    TOO_MANY_TEMPLATES = "too_many_templates"
-    TOO_MANY_TODAY = "too_many_today"
-    USER_REJECT = "user_reject"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,29 +74,6 @@ class PermitItem:
     at_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """One element, or a whole upload, that holds no permit.
-
-    Attributes:
-        reason: the fixed word.
-        detail: one sentence: what was found, what is accepted. Never a whole permit.
-    """
-
-    reason: Reason
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Naming:
-    """What tells the two kinds of expiring permits apart in an upload."""
-
-    kind: PermitKind
-    names: tuple[str, str]
-    judge: Callable[[str], Refusal | str]
-    empty: Reason
-
-
 def parse_line(line: bytes | str) -> tuple[list[PermitItem], list[Refusal]]:
     """Read one upload from its JSON text; never raises, whatever the bytes.
 
@@ -163,8 +93,8 @@ def parse_line(line: bytes | str) -> tuple[list[PermitItem], list[Refusal]]:
     except orjson.JSONDecodeError:
         if not line.strip():
             return [], []
-        start = line[: 4 * _SHOWN_LENGTH].decode("utf-8", "replace")
-        detail = f"the line is {_shown(start)}; accepted: one JSON object"
+        start = line[: 4 * SHOWN_LENGTH].decode("utf-8", "replace")
+        detail = f"the line is {shown(start)}; accepted: one JSON object"
         return [], [Refusal(Reason.NOT_JSON, detail)]
     return parse_upload(upload)
 
@@ -181,12 +111,12 @@ def parse_upload(upload: object) -> tuple[list[PermitItem], list[Refusal]]:
     if isinstance(upload, str):
         return _parse_twice_encoded(upload)
     if not isinstance(upload, dict):
-        detail = f"the upload is {_sort_of(upload)}; accepted: a JSON object with an openid"
+        detail = f"the upload is {sort_of(upload)}; accepted: a JSON object with an openid"
         return [], [Refusal(Reason.BAD_SHAPE, detail)]
     openid = upload.get("openid")
-    if not isinstance(openid, str) or openid in _NOTHING or not OPENID.fullmatch(openid):
+    if not isinstance(openid, str) or openid in NOTHING or not OPENID.fullmatch(openid):
         detail = (
-            f"openid is {_found(openid)}; "
+            f"openid is {found(openid)}; "
             "accepted: 1 to 64 letters, digits, - or _, as code2Session gives it"
         )
         return [], [Refusal(Reason.BAD_OPENID, detail)]
@@ -220,12 +150,12 @@ def _parse_twice_encoded(text: str) -> tuple[list[PermitItem], list[Refusal]]:
     upload = _decoded(text)
     if isinstance(upload, dict):
         return parse_upload(upload)
-    detail = f"the upload is the text {_shown(text)}; accepted: a JSON object with an openid"
+    detail = f"the upload is the text {shown(text)}; accepted: a JSON object with an openid"
     return [], [Refusal(Reason.BAD_SHAPE, detail)]
 
 
 def _read_list(
-    naming: _Naming,
+    naming: Naming,
     upload: dict[str, object],
     openid: str,
     value: object,
@@ -253,7 +183,7 @@ def _read_subscriptions(
     if not isinstance(choices, dict):
         if not room:
             return 1
-        detail = f"subscriptions is {_found(value)}; accepted: an object of template_id → result"
+        detail = f"subscriptions is {found(value)}; accepted: an object of template_id → result"
         results.append(Refusal(Reason.BAD_SHAPE, detail))
         return 0
     # errMsg is the call's own word beside the templates (WeChat docs, wx.requestSubscribeMessage).
@@ -273,14 +203,14 @@ def _source(upload: dict[str, object]) -> tuple[str, int | None] | Refusal:
     if at is not None:
         at_ms = _epoch_ms(at)
         if at_ms is None:
-            detail = f"at is {_found(at)}; accepted: an epoch time in ms or s"
+            detail = f"at is {found(at)}; accepted: an epoch time in ms or s"
             return Refusal(Reason.BAD_AT, detail)
     if source_id is None:
         return ("" if at_ms is None else f"at:{at_ms}"), at_ms
     if type(source_id) is int and -_LATEST_MS <= source_id <= _LATEST_MS:
         source_id = str(source_id)
-    if not isinstance(source_id, str) or not _VISIBLE_ASCII.fullmatch(source_id):
-        detail = f"id is {_found(source_id)}; accepted: 1 to 128 visible ASCII characters"
+    if not isinstance(source_id, str) or not VISIBLE_ASCII.fullmatch(source_id):
+        detail = f"id is {found(source_id)}; accepted: 1 to 128 visible ASCII characters"
         return Refusal(Reason.BAD_SOURCE_ID, detail)
     return source_id, at_ms
 
@@ -291,7 +221,7 @@ def _choice(
     """Read what the user chose for one template (WeChat docs, wx.requestSubscribeMessage)."""
     if not isinstance(template, str) or not TEMPLATE_ID.fullmatch(template):
         detail = (
-            f"a template_id is {_found(template)}; "
+            f"a template_id is {found(template)}; "
             "accepted: 1 to 128 visible ASCII characters without blanks and colons"
         )
         return Refusal(Reason.BAD_TEMPLATE_ID, detail)
@@ -305,11 +235,11 @@ def _choice(
         if result == "filter":
             detail = "the result is filter: WeChat left out a template with another one's title"
             return Refusal(Reason.USER_FILTER, detail)
-    detail = f"the result is {_found(result)}; accepted: accept, reject, ban or filter"
+    detail = f"the result is {found(result)}; accepted: accept, reject, ban or filter"
     return Refusal(Reason.UNKNOWN_RESULT, detail)
 
 
-def _permit(naming: _Naming, openid: str, element: object, default: object) -> PermitItem | Refusal:
+def _permit(naming: Naming, openid: str, element: object, default: object) -> PermitItem | Refusal:
     """Read one element of a list of form_ids or prepay_ids."""
     if isinstance(element, str) and element.startswith(_JSON_STARTS):
         element = _decoded(element)
@@ -323,10 +253,10 @@ def _permit(naming: _Naming, openid: str, element: object, default: object) -> P
     if not isinstance(permit_id, str):
         reason = naming.empty if permit_id is None else Reason.BAD_SHAPE
         name = naming.names[0]
-        detail = f'a {name} is {_sort_of(permit_id)}; accepted: "…" or {{"{name}": "…"}}'
+        detail = f'a {name} is {sort_of(permit_id)}; accepted: "…" or {{"{name}": "…"}}'
         return Refusal(reason, detail)
     if permit_id.startswith(_JSON_STARTS):
-        return _bad_permit_id(naming, permit_id)
+        return bad_id(naming, permit_id)
     judged = naming.judge(permit_id)
     if isinstance(judged, Refusal):
         return judged
@@ -336,52 +266,9 @@ def _permit(naming: _Naming, openid: str, element: object, default: object) -> P
     if expire is not None:
         expires_at_ms = _epoch_ms(expire)
         if expires_at_ms is None:
-            detail = f"expire is {_found(expire)}; accepted: an epoch time in ms or s"
+            detail = f"expire is {found(expire)}; accepted: an epoch time in ms or s"
             return Refusal(Reason.BAD_EXPIRE, detail)
     return PermitItem(openid, naming.kind, judged, expires_at_ms)
-
-
-def _judge_form_id(form_id: str) -> Refusal | str:
-    if _VISIBLE_ASCII.fullmatch(form_id):
-        if form_id in _NOTHING:
-            return Refusal(Reason.EMPTY_FORM_ID, f"a formId is {form_id}; accepted: a form_id")
-        if not form_id.startswith(_FAILED_FORM_ID):
-            return form_id
-    if form_id.startswith(_FAILED_FORM_ID):
-        return Refusal(
-            Reason.FAILED_FORM_ID,
-            f"a formId is {_shown(form_id)}; accepted: a form_id that WeChat could check",
-        )
-    if form_id == _MOCK_FORM_ID:
-        return Refusal(
-            Reason.MOCK_FORM_ID, "a formId is the devtools' mock; accepted: one of a real phone"
-        )
-    return _bad_permit_id(_FORM_IDS, form_id)
-
-
-def _judge_prepay_id(prepay_id: str) -> Refusal | str:
-    prepay_id = prepay_id.removeprefix(_PACKAGE_PREFIX)
-    if _VISIBLE_ASCII.fullmatch(prepay_id):
-        if prepay_id in _NOTHING:
-            detail = f"a prepayId is {prepay_id}; accepted: a prepay_id"
-            return Refusal(Reason.EMPTY_PREPAY_ID, detail)
-        if _TRANSACTION_ID.fullmatch(prepay_id):
-            detail = (
-                "a prepayId is a transaction number (4200…), which WeChat answers with 41028; "
-                "accepted: the prepay_id of the unified order"
-            )
-            return Refusal(Reason.TRANSACTION_ID, detail)
-        return prepay_id
-    return _bad_permit_id(_PREPAY_IDS, prepay_id)
-
-
-def _bad_permit_id(naming: _Naming, permit_id: str) -> Refusal:
-    reason = Reason.BAD_PERMIT_ID if permit_id.strip() else naming.empty
-    detail = (
-        f"a {naming.names[0]} is {_shown(permit_id)} ({len(permit_id):,} characters); "
-        "accepted: 1 to 128 visible ASCII characters without blanks"
-    )
-    return Refusal(reason, detail)
 
 
 def _epoch_ms(raw: object) -> int | None:
@@ -406,41 +293,12 @@ def _decoded(text: str) -> object:
     return decoded
 
 
-def _found(thing: object) -> str:
-    return _shown(thing) if isinstance(thing, str) else _sort_of(thing)
-
-
-def _sort_of(thing: object) -> str:
-    if thing is None:
-        return "missing or null"
-    names = {
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "a list",
-        dict: "an object",
-    }
-    return names.get(type(thing), f"of type {type(thing).__name__}")
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…")
-
-
-_FORM_IDS: Final = _Naming(
-    PermitKind.FORM_ID, ("formId", "form_id"), _judge_form_id, Reason.EMPTY_FORM_ID
-)
-_PREPAY_IDS: Final = _Naming(
-    PermitKind.PREPAY_ID, ("prepayId", "prepay_id"), _judge_prepay_id, Reason.EMPTY_PREPAY_ID
-)
-
 _Reader = Callable[[dict[str, object], str, object, list[PermitItem | Refusal]], int]
 
 _READERS: Final[dict[str, _Reader]] = {
-    **dict.fromkeys(("formIds", "form_ids", "formId", "form_id"), partial(_read_list, _FORM_IDS)),
+    **dict.fromkeys(("formIds", "form_ids", "formId", "form_id"), partial(_read_list, FORM_IDS)),
     **dict.fromkeys(
-        ("prepayIds", "prepay_ids", "prepayId", "prepay_id"), partial(_read_list, _PREPAY_IDS)
+        ("prepayIds", "prepay_ids", "prepayId", "prepay_id"), partial(_read_list, PREPAY_IDS)
     ),
     "subscriptions": _read_subscriptions,
 }

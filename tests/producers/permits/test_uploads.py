@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.permits.refusals import Reason, Refusal
 from producers.permits.uploads import (
     MAX_ITEMS,
     MAX_LINE_BYTES,
     PermitItem,
-    Reason,
-    Refusal,
     parse_line,
     parse_upload,
 )
