@@ -35,6 +35,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from producers.errors import SettingsError, UnknownAppError
+from producers.logs.processors import Processor, imported
 from producers.openid import TEMPLATE_ID
 from producers.words import TokenSource
 
@@ -330,6 +331,12 @@ class Settings(BaseSettings):
         le=1,
         description="share of per-send lines that is written; lifecycle lines all are",
     )
+    log_processors: str = Field(
+        "",
+        pattern=r"^$|^[\w.]+:\w+( *, *[\w.]+:\w+)*$",
+        description="structlog processors of yours for the lines of workers and service: "
+        "package.module:name, with commas between them",
+    )
     web_host: str = Field("127.0.0.1", min_length=1, description="address the service listens on")
     web_port: int = Field(8080, ge=0, le=65535, description="its port; 0 = a free one")
     web_processes: int = Field(1, ge=1, le=64, description="processes behind that port")
@@ -430,6 +437,18 @@ class Settings(BaseSettings):
     def wechat_base(self, alias: str) -> str:
         """Return the base URL of an app's WeChat, without a trailing slash."""
         return str(self.app(alias).wechat_url or self.wechat_url).rstrip("/")
+
+
+def import_log_processors(settings: Settings) -> list[Processor]:
+    """Return the application's log processors.
+
+    Raises:
+        SettingsError: one of them cannot be imported.
+    """
+    try:
+        return imported(settings.log_processors)
+    except ValueError as error:
+        raise SettingsError(f"{_PREFIX}LOG_PROCESSORS: {error}") from error
 
 
 def ms(duration: timedelta) -> int:

@@ -64,9 +64,12 @@ class Lifecycle(Middleware):
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
         """Load the settings, configure the logs, open everything."""
         _stop_once()
-        logs.configure(f"worker-{os.getpid()}")
+        process = f"worker-{os.getpid()}"
+        logs.configure_unless_hosted(process)
         try:
             loaded = settings.load()
+            if loaded.log_processors:
+                logs.configure_unless_hosted(process, settings.import_log_processors(loaded))
             loop = get_event_loop_thread()
             assert loop is not None  # noqa: S101  (UvloopAsyncIO stands before this)
             self._broker.open(_open_runtime(loaded, loop.loop))

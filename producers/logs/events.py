@@ -570,6 +570,20 @@ class LinesDropped(Event):
 
 
 @dataclass
+class LogProcessorFailed(Event):
+    """A log processor of the application failed at an event, whose lines it costs; told once each.
+
+    How many are lost, ``dropped_lines`` of the next lines says.
+    """
+
+    LEVEL: ClassVar[Level] = "error"
+
+    processor: str
+    line: str
+    error: str
+
+
+@dataclass
 class LibraryLine(Event):
     """A line that a library logged: Dramatiq, aiohttp, redis-py, asyncio."""
 

@@ -66,9 +66,13 @@ class LogWriter:
         """Say whether there is room for a line, and count it as dropped when there is none."""
         if self._held < _ROOM:
             return True
+        self.drop()
+        return False
+
+    def drop(self) -> None:
+        """Count a line as dropped."""
         with self._counting:
             self._dropped += 1
-        return False
 
     def write(self, line: bytes) -> None:
         """Take one admitted line, without a newline."""

@@ -25,7 +25,7 @@ from aiohttp import web
 from producers import logs, store
 from producers.errors import InvalidInputError, SettingsError
 from producers.logs.events import WebStarted, WebStopped, WebStopping
-from producers.settings import Settings
+from producers.settings import Settings, import_log_processors
 from producers.web.entry import Entry
 from producers.web.http.connection import Bounds, Server
 from producers.web.routes import TABLE
@@ -213,7 +213,7 @@ def run(settings: Settings, place: Place, *, parent: int | None = None) -> int:
         InvalidInputError: cannot listen there.
     """
     check_aiohttp()
-    logs.configure(f"web-{os.getpid()}", descriptor=1)
+    logs.configure_unless_hosted(f"web-{os.getpid()}", import_log_processors(settings))
     client = store.connect(settings, 2, role="web")
     try:
         store.check_layout(client, settings)

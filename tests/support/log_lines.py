@@ -4,13 +4,14 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from producers.logs import lines as logs
+from producers.logs.processors import Processor
 
 Lines = list[dict[str, Any]]
 
@@ -25,7 +26,7 @@ def untouched_logging() -> Iterator[None]:
     finally:
         logs.close()
         structlog.reset_defaults()
-        logs._state_logger.clear()
+        logs._state.clear()
         root.handlers[:] = handlers
         root.setLevel(level)
         logging.getLogger("aiohttp.access").setLevel(logging.NOTSET)
@@ -33,7 +34,10 @@ def untouched_logging() -> Iterator[None]:
 
 @contextlib.contextmanager
 def recorded(
-    directory: Path, process: str = "test", level: int = logging.INFO
+    directory: Path,
+    process: str = "test",
+    level: int = logging.INFO,
+    processors: Iterable[Processor] = (),
 ) -> Iterator[Callable[[], Lines]]:
     """Log into a file; the given function flushes, ends the logging, and returns the lines."""
     path = directory / "log"
@@ -45,7 +49,7 @@ def recorded(
 
     try:
         with untouched_logging():
-            logs.configure(process, descriptor=descriptor, level=level)
+            logs.configure(process, descriptor=descriptor, level=level, processors=processors)
             yield read
     finally:
         os.close(descriptor)

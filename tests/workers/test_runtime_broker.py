@@ -127,6 +127,44 @@ def test_a_worker_whose_redis_is_away_ends_and_names_the_setting(tmp_path: Path)
         assert secret not in done.stdout + done.stderr
 
 
+SOMEWHERE = {
+    "WXB_APPS": json.dumps({"shop": {"appid": "wx1", "secret": "s"}}),
+    "WXB_REDIS_URL": "redis://127.0.0.1:1/0",
+}
+
+
+def test_a_worker_gives_its_lines_to_the_applications_processors(tmp_path: Path) -> None:
+    (tmp_path / "ours.py").write_text(
+        "def region(logger, level, line):\n    return {**line, 'region': 'cn-north'}\n"
+    )
+    code = "import workers.broker\nworkers.broker._BOOT_S = 0\n" + BOOTING
+    done = in_fresh_process(code, tmp_path, WXB_LOG_PROCESSORS="ours:region", **SOMEWHERE)
+    lines = [json.loads(text) for text in done.stdout.splitlines()]
+    assert [(line["event"], line["region"]) for line in lines[-1:]] == [("boot_failed", "cn-north")]
+
+
+def test_a_worker_whose_processors_are_not_there_ends_and_names_the_setting(tmp_path: Path) -> None:
+    done = in_fresh_process(BOOTING, tmp_path, WXB_LOG_PROCESSORS="ours:region", **SOMEWHERE)
+    assert done.returncode == os.EX_CONFIG
+    (line,) = [json.loads(text) for text in done.stdout.splitlines()]
+    assert line["event"] == "boot_failed"
+    assert "WXB_LOG_PROCESSORS: ours:region" in line["error"]
+
+
+def test_a_worker_leaves_an_applications_structlog_as_it_is(tmp_path: Path) -> None:
+    hosting = """
+import structlog
+
+def mine(logger, level, line):
+    return f"mine: {line['event']}"
+
+structlog.configure(processors=[mine])
+"""
+    done = in_fresh_process(hosting + BOOTING, tmp_path)
+    assert done.returncode == os.EX_CONFIG
+    assert done.stdout == "mine: boot_failed\n"
+
+
 # -- booted -------------------------------------------------------------------------------------
 
 

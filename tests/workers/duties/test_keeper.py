@@ -31,10 +31,9 @@ FOUR = pytest.mark.parametrize("lanes", [4])
 @pytest.fixture
 def lines() -> Iterator[list[Any]]:
     """Give the events that are logged."""
-    logs._state_logger.clear()
+    logs._state.clear()
     with capture_logs() as captured:
         yield captured
-    logs._state_logger.clear()
 
 
 class Ward(Stall):

@@ -35,10 +35,9 @@ TAKE = "take:shop"
 @pytest.fixture
 def lines() -> Iterator[list[Any]]:
     """Give the events that are logged."""
-    logs._state_logger.clear()
+    logs._state.clear()
     with capture_logs() as captured:
         yield captured
-    logs._state_logger.clear()
 
 
 @pytest.fixture

@@ -112,10 +112,9 @@ async def office(make_settings: Callable[..., Settings]) -> AsyncIterator[Office
 @pytest.fixture
 def lines() -> Iterator[list[Any]]:
     """Give the events that are logged."""
-    logs._state_logger.clear()
+    logs._state.clear()
     with capture_logs() as captured:
         yield captured
-    logs._state_logger.clear()
 
 
 async def ticked(*keepers: TokenKeeper) -> None:
