@@ -38,7 +38,6 @@ from workers.duties.epoch import Epochs
 from workers.duties.errands import Errands
 from workers.duties.flights import Flights
 from workers.duties.held_rates import HeldRates
-from workers.duties.keeper import Keeper
 from workers.duties.kept_tokens import KeptToken
 from workers.duties.peers import Peers
 from workers.duties.recover import Recoverer
@@ -46,6 +45,7 @@ from workers.duties.runner import Duty, Round, Runner
 from workers.duties.vitals import Vitals
 from workers.duties.wakes import Wakes
 from workers.duties.watch import Watch
+from workers.lanes.keeper import Keeper
 from workers.sending.egress import Egress
 from workers.sending.pump import Batch
 from workers.sending.send_path import Memory, SendPath

@@ -28,9 +28,12 @@ _AREAS: Final = (
     ("begin, judge, tell", ("workers/sending/sender.py", "workers/sending/verdict.py")),
     (
         "pump: take, reserve, gate",
-        ("workers/sending/pump.py", "sending/take.py", "workers/broker.py"),
+        ("workers/sending/pump.py", "sending/take.py", "workers/limits/", "workers/broker.py"),
     ),
-    ("keeper, split, duties", ("workers/duties/", "broadcasts/split.py", "workers/runtime.py")),
+    (
+        "keeper, split, duties",
+        ("workers/duties/", "workers/lanes/", "broadcasts/split.py", "workers/runtime.py"),
+    ),
 )
 """Area → frames: a sample counts for the first area that it passes through."""
 

@@ -419,7 +419,7 @@ class Lane:
         n = self.number
         names = [keys.keeper(n), keys.due(n), keys.doing(n)]
         args: list[Any] = ["", self.now_ms, worker, 3000, self.prefix, most, messages, TTL, 10_000]
-        held, *answer = self.run("workers.duties", "keep", names, [*args, "1" if alone else ""])
+        held, *answer = self.run("workers.lanes", "keep", names, [*args, "1" if alone else ""])
         if not int(held):
             return None
         return [
@@ -446,7 +446,7 @@ class Lane:
 
     def trim(self) -> int:
         names = [keys.stock(self.number, self.app), keys.ledger(self.number, self.app)]
-        return self.run("workers.duties", "trim", names, ["", self.now_ms])
+        return self.run("workers.lanes", "trim", names, ["", self.now_ms])
 
     # -- reading back ---------------------------------------------------------------------------
 

@@ -24,10 +24,10 @@ from producers.permits.collect import Collector
 from producers.settings import Settings
 from producers.store import keys
 from workers.duties.peers import Peers
+from workers.limits.gate import Gate
+from workers.limits.limiter import Limiter
 from workers.sending.claim import Claim
-from workers.sending.gate import Gate
 from workers.sending.hands import Hands
-from workers.sending.limiter import Limiter
 from workers.sending.pump import Pump
 from workers.sending.stops import Stops
 from workers.sending.take import Taker

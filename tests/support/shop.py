@@ -17,8 +17,8 @@ from producers.permits.collect import Collector
 from producers.settings import Settings
 from producers.store import connection as store
 from producers.store import keys, scripts
-from workers.duties.keeper import Keeper
 from workers.duties.recover import Recoverer
+from workers.lanes.keeper import Keeper
 from workers.sending.claim import Claim
 from workers.sending.take import Taker, sending_lease_ms
 

@@ -25,8 +25,10 @@ from producers.words import State
 
 Eventually = Callable[..., Any]
 RECIPIENTS = 50
-TAKE, RESERVE, SETTLE = (script("workers.sending", name) for name in ("take", "reserve", "settle"))
-RECOVER, KEEP = (script("workers.duties", name) for name in ("recover", "keep"))
+TAKE, SETTLE = (script("workers.sending", name) for name in ("take", "settle"))
+RESERVE = script("workers.limits", "reserve")
+RECOVER = script("workers.duties", "recover")
+KEEP = script("workers.lanes", "keep")
 CREATE, ADOPT, SPLIT, MOVE = (
     script("producers.broadcasts", name) for name in ("create", "adopt", "split", "move")
 )

@@ -13,7 +13,7 @@ from producers import logs
 from producers.logs.events import StoreUnreachable
 from workers.duties.epoch import Epochs, ServerChangedError
 from workers.duties.peers import BEAT_S, Peers
-from workers.sending.gate import Gate
+from workers.limits.gate import Gate
 from workers.wechat.tokens import TokenKeeper
 
 _AGAIN_S: Final = 0.25

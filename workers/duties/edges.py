@@ -10,7 +10,7 @@ from producers.broadcasts import Broadcasts
 from producers.broadcasts.split import Splitter
 from producers.logs.events import CanaryOpened
 from workers.duties.errands import Errands
-from workers.duties.keeper import Keeper
+from workers.lanes.keeper import Keeper
 
 
 class Edges:

@@ -35,7 +35,7 @@ from producers.store import Client, keys, lend
 from producers.store.connection import now_ms
 from producers.store.primary import NotDoneError
 from producers.words import State
-from workers.duties.copies import Copies
+from workers.lanes.copies import Copies
 
 GAP_MS: Final = 600_000
 _FENCES: Final = 1_000_000

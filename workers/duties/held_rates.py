@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from producers.broadcasts.rates import Rates
-from workers.sending.gate import Gate
+from workers.limits.gate import Gate
 from workers.sending.turns import Turns
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import redis
 
 from producers.store import Client, keys
-from workers.sending.gate import Gate
+from workers.limits.gate import Gate
 from workers.sending.stops import Stops
 
 _PATIENCE_S: Final = 1.0

@@ -1,1 +1,1 @@
-"""Sending: the way of a message: take, gate, reserve, POST, judge, settle."""
+"""Sending: the way of a message: take, reserve, POST, judge, settle."""

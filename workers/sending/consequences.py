@@ -10,9 +10,9 @@ from typing import Final
 
 from producers import logs
 from producers.logs.events import LimitHit, LimitLifted, UnknownErrcode
+from workers.limits.gate import Gate
+from workers.limits.limiter import Penalty
 from workers.sending.claim import Claim
-from workers.sending.gate import Gate
-from workers.sending.limiter import Penalty
 from workers.sending.verdict import Verdict
 from workers.wechat.errcodes import BACK_OFF_MS, Disposition, rule
 from workers.wechat.reply import Fate, Reply

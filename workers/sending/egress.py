@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 from producers import logs
 from producers.logs.events import GateClosed, GateOpened
-from workers.sending.breaker import Breaker, Trouble
-from workers.sending.gate import Gate
+from workers.limits.breaker import Breaker, Trouble
+from workers.limits.gate import Gate
 from workers.wechat.client import WeChat
 from workers.wechat.reply import Fate, Reply
 

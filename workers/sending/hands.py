@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Collection
 from typing import Final
 
+from workers.limits.shares import share, worth
 from workers.sending.claim import Claim
-from workers.sending.shares import share, worth
 
 _SPARE: Final = 768
 ENOUGH: Final = 128
@@ -33,7 +33,7 @@ class Hands:
 
     Args:
         most: claims in all.
-        apps: how many share them; see `workers.sending.shares`.
+        apps: how many share them; see `workers.limits.shares`.
     """
 
     def __init__(self, most: int, apps: int = 1) -> None:

@@ -21,10 +21,10 @@ from producers.settings import Settings
 from producers.store import scripts
 from producers.store.primary import NotDoneError
 from producers.store.retry import LOST, passes, pause_s
+from workers.limits.gate import Gate
+from workers.limits.limiter import Limiter
 from workers.sending.claim import Claim
-from workers.sending.gate import Gate
 from workers.sending.hands import Hands
-from workers.sending.limiter import Limiter
 from workers.sending.stops import Stops
 from workers.sending.take import MORE, REST, SOON, Taken, Taker
 from workers.sending.turns import Turns

@@ -12,12 +12,12 @@ from typing import Protocol
 from producers.broadcasts import Broadcasts
 from producers.settings import Settings
 from producers.store import Client
+from workers.limits.gate import Gate
+from workers.limits.limiter import Limiter, Penalty
 from workers.sending.claim import Claim
 from workers.sending.consequences import Consequences
 from workers.sending.egress import Egress
-from workers.sending.gate import Gate
 from workers.sending.hands import Hands, room_for
-from workers.sending.limiter import Limiter, Penalty
 from workers.sending.pump import Batch, Pump
 from workers.sending.sender import Sender
 from workers.sending.settle import Settler

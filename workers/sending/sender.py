@@ -23,14 +23,14 @@ from producers import logs
 from producers.logs.events import DutyFailed, StoreUnreachable
 from producers.settings import Settings
 from producers.store import Client
+from workers.limits.gate import BATCH, Gate
+from workers.limits.shares import share, worth
 from workers.sending.claim import Claim
 from workers.sending.consequences import Consequences
 from workers.sending.egress import Egress
-from workers.sending.gate import BATCH, Gate
 from workers.sending.hands import ENOUGH
 from workers.sending.posting import SPARE, Marker, needs_mark
 from workers.sending.settle import Answer, Settler
-from workers.sending.shares import share, worth
 from workers.sending.stops import Stops
 from workers.sending.take import CLAIM_LIFE_S
 from workers.sending.verdict import DELIVERED, Action, Verdict, judge

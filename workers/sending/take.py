@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 
 from producers.settings import Settings, kept_rate, ms
 from producers.store import Client, keys, scripts
+from workers.limits.gate import HORIZON_MS
 from workers.sending.claim import Claim, parse_row
-
-HORIZON_MS = 100
-"""A worker takes only while the limiter's horizon is nearer than this: little is ever held."""
 
 MORE, SOON, REST, NOTHING = "more", "soon", "rest", ""
 """What a take leaves: more to take at once, or soon, or at its time, or nothing."""

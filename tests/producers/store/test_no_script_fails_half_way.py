@@ -32,9 +32,9 @@ from producers.recipients.receipts import Receipts
 from producers.settings import Settings
 from producers.store import keys, scripts
 from producers.users import Users
-from workers.duties.copies import Copies
 from workers.duties.peers import Peers
-from workers.sending.limiter import Limiter, Penalty
+from workers.lanes.copies import Copies
+from workers.limits.limiter import Limiter, Penalty
 
 CASES: Final = int(os.environ.get("HALF_WAY_CASES", "120"))
 """Wrong things tried per script, drawn by lot from the same seed each time; 0: all of them."""

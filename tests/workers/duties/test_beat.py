@@ -5,8 +5,8 @@ from typing import Any
 
 from workers.duties.beat import Beat
 from workers.duties.epoch import ServerChangedError
-from workers.sending.breaker import Trouble
-from workers.sending.gate import Gate
+from workers.limits.breaker import Trouble
+from workers.limits.gate import Gate
 
 
 class Others:

@@ -9,7 +9,7 @@ from producers.broadcasts.rates import Rates
 from producers.settings import Settings
 from producers.store import keys
 from workers.duties.held_rates import HeldRates
-from workers.sending.gate import Gate
+from workers.limits.gate import Gate
 from workers.sending.turns import Turns
 
 

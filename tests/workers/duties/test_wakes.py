@@ -11,8 +11,8 @@ from send_path import Way, by, connected, way_to
 from producers.settings import Settings
 from producers.store import keys
 from workers.duties.wakes import Wakes
+from workers.limits.gate import Gate
 from workers.sending.claim import Claim
-from workers.sending.gate import Gate
 from workers.sending.stops import Stops
 
 

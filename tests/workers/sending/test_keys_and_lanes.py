@@ -23,12 +23,12 @@ from producers.permits.collect import Collector
 from producers.settings import Settings
 from producers.store import keys, scripts
 from producers.words import State
-from workers.duties.keeper import Keeper
 from workers.duties.peers import Peers
 from workers.duties.recover import Recoverer
+from workers.lanes.keeper import Keeper
+from workers.limits.limiter import Limiter, Penalty
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
-from workers.sending.limiter import Limiter, Penalty
 from workers.sending.settle import Answer, Settler
 from workers.sending.take import Taker
 from workers.sending.verdict import Action, Streak, Verdict

@@ -23,8 +23,8 @@ from structlog.testing import capture_logs
 from producers.logs import lines as logs
 from producers.settings import Settings
 from producers.store import keys
+from workers.limits.limiter import AHEAD_US
 from workers.sending.claim import Claim
-from workers.sending.limiter import AHEAD_US
 from workers.sending.settle import Answer, Settler
 from workers.sending.verdict import Action, Verdict
 from workers.wechat.reply import Fate, Reply

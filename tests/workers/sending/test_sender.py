@@ -21,13 +21,13 @@ from producers.sandbox.config import Taking
 from producers.settings import Settings
 from producers.store import keys, scripts
 from workers.duties.peers import Peers
-from workers.sending.breaker import SILENT, Trouble
+from workers.limits.breaker import SILENT, Trouble
+from workers.limits.gate import Gate
+from workers.limits.limiter import Penalty
 from workers.sending.claim import Claim
 from workers.sending.consequences import Consequences
 from workers.sending.egress import Egress
-from workers.sending.gate import Gate
 from workers.sending.hands import Hands
-from workers.sending.limiter import Penalty
 from workers.sending.posting import SPARE
 from workers.sending.sender import Sender
 from workers.sending.settle import Settler

@@ -14,8 +14,8 @@ from producers.broadcasts import Broadcasts
 from producers.logs import lines as logs
 from producers.settings import Settings
 from producers.store import keys, scripts
-from workers.duties.keeper import Keeper
 from workers.duties.recover import Recoverer
+from workers.lanes.keeper import Keeper
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
 from workers.sending.settle import Answer, Settler

@@ -18,7 +18,7 @@ from producers.settings import Settings
 from producers.store import keys
 from producers.users.forget import Forgetter
 from workers.duties.recover import Recoverer
-from workers.sending.gate import BATCH
+from workers.limits.gate import BATCH
 
 LONGEST_US = 10_000
 MANY = 5_000

@@ -21,7 +21,7 @@ from producers.logs import lines as logs
 from producers.sandbox import FaultAction, FaultRule, Sandbox, SandboxConfig
 from producers.settings import Settings
 from producers.store import keys
-from workers.sending.breaker import Breaker
+from workers.limits.breaker import Breaker
 from workers.wechat.client import WeChat
 from workers.wechat.reply import Fate
 from workers.wechat.tokens import FORCE_AFTER, RENEW_S, Token, TokenError, TokenKeeper

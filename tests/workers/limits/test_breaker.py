@@ -3,8 +3,8 @@
 import math
 from itertools import pairwise
 
-from workers.sending.breaker import SILENT, Breaker, Trouble
-from workers.sending.gate import BATCH, Gate
+from workers.limits.breaker import SILENT, Breaker, Trouble
+from workers.limits.gate import BATCH, Gate
 
 NOW = 1000.0
 

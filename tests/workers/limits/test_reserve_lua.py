@@ -67,7 +67,7 @@ class Shared:
         for broadcast, wanted in own.items():
             names.append(keys.broadcast_limiter("shop", broadcast))
             args += [round(self.own_rates[broadcast] * 1000), wanted]
-        answer = self.lane.run("workers.sending", "reserve", names, args)
+        answer = self.lane.run("workers.limits", "reserve", names, args)
         counts = [int(count) for count in answer[5 : 6 + len(own)]]
         slots = [int(slot) for slot in answer[-1].split()]
         assert len(slots) == sum(counts)
@@ -273,7 +273,7 @@ def test_all_windows_hold_together(shared: Shared) -> None:
 
 def penalize(shared: Shared, base: int = 1000) -> None:
     args = ["", shared.now_us // 1000, base, 30_000]
-    shared.lane.run("workers.sending", "penalize", [keys.limiter("shop")], args)
+    shared.lane.run("workers.limits", "penalize", [keys.limiter("shop")], args)
 
 
 def test_a_limit_error_holds_everyone_back_then_one_at_a_time_probes(shared: Shared) -> None:

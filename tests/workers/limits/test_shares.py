@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.sending.shares import share, worth
+from workers.limits.shares import share, worth
 
 
 def fill(places: int, wanting: int) -> list[int]:

@@ -13,7 +13,7 @@ from send_path import by, connected, connected_async, way_to
 
 from producers.settings import AppSettings, Settings
 from producers.store import keys, scripts
-from workers.sending.limiter import AHEAD_US, Grant, Limiter, Penalty
+from workers.limits.limiter import AHEAD_US, Grant, Limiter, Penalty
 
 AHEAD_S = AHEAD_US / 1e6
 DAY_MS = 24 * 3600 * 1000

@@ -10,9 +10,9 @@ from send_path import Stall
 from producers.settings import Settings
 from producers.store import keys
 from producers.words import State
-from workers.duties.copies import Copies
 from workers.duties.epoch import Epochs
-from workers.duties.keeper import Keeper
+from workers.lanes.copies import Copies
+from workers.lanes.keeper import Keeper
 
 
 @pytest.fixture

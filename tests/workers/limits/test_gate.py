@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.sending.gate import BATCH, Gate
-from workers.sending.limiter import AHEAD_US, Grant
-from workers.sending.take import HORIZON_MS
+from workers.limits.gate import BATCH, HORIZON_MS, Gate
+from workers.limits.limiter import AHEAD_US, Grant
 
 HORIZON_S = HORIZON_MS / 1000
 NOW = 1000.0

@@ -25,7 +25,7 @@ from producers.logs.events import DutyFailed, PermitsExpired
 from producers.settings import Settings
 from producers.store import Client, keys, scripts
 from producers.words import ENDED
-from workers.duties.copies import Copies
+from workers.lanes.copies import Copies
 
 LEASE_MS: Final = 4000
 _QUIET_S: Final = 1.9

@@ -8,9 +8,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from workers.sending.breaker import Breaker
-from workers.sending.limiter import AHEAD_US, Grant
-from workers.sending.take import HORIZON_MS
+from workers.limits.breaker import Breaker
+from workers.limits.limiter import AHEAD_US, Grant
+
+HORIZON_MS: Final = 100
+"""A worker takes only while the limiter's horizon is nearer than this: little is ever held."""
 
 BATCH: Final = 256
 """Claims per take: about 2 ms of Redis."""

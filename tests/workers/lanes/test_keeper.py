@@ -22,8 +22,8 @@ from producers.settings import Settings
 from producers.store import connection as store
 from producers.store import keys, scripts
 from producers.words import State
-from workers.duties import keeper as keeper_module
-from workers.duties.keeper import Keeper
+from workers.lanes import keeper as keeper_module
+from workers.lanes.keeper import Keeper
 
 FOUR = pytest.mark.parametrize("lanes", [4])
 

@@ -76,7 +76,7 @@ def test_what_is_given_comes_again_unless_it_was_done(lane: Lane) -> None:
     lane.now_ms += 10_000
     assert lane.keep("k1") == given  # its keeper did not do it
     done = [lane.key("doing")], ["b1", lane.now_ms + 10_000]
-    assert lane.run("workers.duties", "done", *done) == 1
+    assert lane.run("workers.lanes", "done", *done) == 1
     lane.now_ms += 20_000
     assert lane.keep() == []
 
@@ -89,7 +89,7 @@ def test_what_was_given_anew_is_not_done_by_whom_it_was_given_to_before(lane: La
     lane.now_ms += 10_000
     lane.client.delete(lane.key("keeper"))
     assert lane.keep("k2") == [["b1", "complete"]]
-    assert lane.run("workers.duties", "done", [lane.key("doing")], ["b1", first_until]) == 0
+    assert lane.run("workers.lanes", "done", [lane.key("doing")], ["b1", first_until]) == 0
     assert lane.client.zcard(lane.key("doing")) == 1
 
 
@@ -100,7 +100,7 @@ def test_a_need_that_is_written_while_another_is_served_is_kept(lane: Lane) -> N
     assert lane.keep() == [["b1", "split"]]
     until = lane.now_ms + 10_000
     lane.settle(row(lane.take_one(), "delay", "back", errcode=43108, delay=30_000))
-    assert lane.run("workers.duties", "done", [lane.key("doing")], ["b1", until]) == 1
+    assert lane.run("workers.lanes", "done", [lane.key("doing")], ["b1", until]) == 1
     assert lane.due() == {"b1": 1000}  # and the take's, for its queue is low
     lane.now_ms += 1000
     lane.keep()
