@@ -1,4 +1,4 @@
-"""The house: the pictures of its rooms equal the rules that CI checks.
+"""The house: the pictures of its rooms equal the rules that CI checks, and no room is too full.
 
 In a picture a line is a floor, or ``▸`` leads from one floor to the next; names are told by what
 they end with, ``room/`` or ``module.py``, from the words beside them.
@@ -13,6 +13,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = re.compile(r"(?<!\S)(\w+)(/|\.py)(?!\S)")
+MOST = {"producers": 10}
+"""Modules that may lie in a room, of those that may hold fewer than the others."""
+
+MOST_OF_ALL = 20
+"""Modules and scripts of any room: what one can look over."""
+
 PICTURES = {
     "producers": "README.md",
     "workers": "README.md",
@@ -65,6 +71,15 @@ def test_workers_may_use_producers_and_never_the_other_way_round() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     layers = [one.get("layers") for one in project["tool"]["importlinter"]["contracts"]]
     assert ["workers", "producers"] in layers
+
+
+def test_a_room_holds_what_one_can_look_over() -> None:
+    for folder in folders():
+        modules = [path for path in folder.glob("*.py") if path.stem != "__init__"]
+        scripts = list(folder.glob("*.lua"))
+        room = str(folder.relative_to(ROOT))
+        assert len(modules) <= MOST.get(room, MOST_OF_ALL), room
+        assert len(modules) + len(scripts) <= MOST_OF_ALL, room
 
 
 def test_every_room_says_what_it_is_for() -> None:

@@ -312,7 +312,7 @@ def test_a_permit_with_an_unanswered_attempt_is_never_handed_back_or_swapped(err
 @pytest.mark.parametrize("errcode", [*EVERY, 12345])
 @pytest.mark.parametrize("resumed", [False, True])
 def test_every_verdict_makes_a_row_that_settle_lua_reads(errcode: int, resumed: bool) -> None:
-    lua = files("workers").joinpath("settle.lua").read_text()
+    lua = files("workers.sending").joinpath("settle.lua").read_text()
     pattern = re.search(r"row, '(\^.*\$)'\)", lua)
     assert pattern, "settle.lua splits its rows by another pattern"
     row_of = re.compile(pattern[1].replace("%S", r"\S"))
