@@ -641,7 +641,7 @@ READ_WHERE = {
     "producers/broadcasts/create.py": "its id begins with the time, for people to read",
     "producers/care/doctor.py": "compares this host's clock with the server's, and says so",
     "producers/logs/lines.py": "the time of a log line",
-    "producers/settings.py": "the offset of a time zone, the same all day",
+    "producers/settings/app.py": "the offset of a time zone, the same all day",
 }
 
 

@@ -1,0 +1,141 @@
+"""The settings of one mini-program."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from producers.openid import TEMPLATE_ID
+from producers.settings.values import PerDay, PerMinute, Rate
+from producers.words import TokenSource
+
+
+class AppSettings(BaseModel):
+    """One mini-program: who it is, and what WeChat and you allow it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    appid: str = Field(min_length=1, max_length=64, description="the mini-program's appid (wx…)")
+    secret: SecretStr = Field(min_length=1, description="its AppSecret")
+    wechat_url: AnyHttpUrl | None = Field(None, description="base URL; default: WXB_WECHAT_URL")
+    rate_per_second: Rate = Field(
+        300,
+        description="sends started by all workers together; 0 = unlimited, else 0.001 to 1,000,000",
+    )
+    rate_per_minute: PerMinute = Field(
+        0, ge=0, description="the same per sliding minute; 0 = unlimited"
+    )
+    daily_limit: PerDay = Field(
+        10_000_000,
+        ge=0,
+        description="sends per day; 0 = unlimited. WeChat: 10,000,000, with WeChat Pay 30,000,000",
+    )
+    day_starts_at_hour: int = Field(0, ge=0, le=23, description="when the daily count starts anew")
+    day_zone: str = Field("Asia/Shanghai", description="the time zone of that hour")
+    token_source: TokenSource = Field(
+        TokenSource.STABLE,
+        description="stable_token, cgi-bin/token, or an outside service: url with token_url, redis "
+        "with token_key",
+    )
+    token_url: SecretStr | None = Field(
+        None, description="token_source=url: GET it, answers {access_token, expires_in}"
+    )
+    token_key: str | None = Field(None, description="token_source=redis: the key that holds it")
+    long_term_templates: tuple[str, ...] = Field(
+        (), description="template ids of long-term subscriptions: one accept, many messages"
+    )
+    subscribe_templates: tuple[str, ...] = Field(
+        (), description="template ids that phones may report; empty: any (set it in production)"
+    )
+    subscription_source: Literal["phone", "events"] = Field(
+        "phone", description="whose accepts count: the phone's results or WeChat's events"
+    )
+    callback_token: SecretStr | None = Field(
+        None, description="the Token of the console's message push; unset: no callbacks"
+    )
+    callback_aes_key: SecretStr | None = Field(
+        None, description="its EncodingAESKey, 43 characters; set: only encrypted pushes count"
+    )
+    callback_plain: bool = Field(
+        False, description="take plain pushes too though callback_aes_key is set"
+    )
+    permits_per_user: int = Field(
+        100, ge=1, le=1000, description="stored uses per user; the newest are kept"
+    )
+    retry_when_busy: bool = Field(
+        False,
+        description="repeat a prepay_id or subscription send that WeChat answered with -1, though "
+        "it may have been delivered; else it is in_doubt (a form_id's always is: it counts once)",
+    )
+
+    @field_validator("day_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(
+                f"unknown time zone {value!r}; set for instance Asia/Shanghai"
+            ) from error
+        return value
+
+    @field_validator("long_term_templates", "subscribe_templates")
+    @classmethod
+    def _templates_are_ids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for template in value:
+            if not TEMPLATE_ID.fullmatch(template):
+                raise ValueError(
+                    f"{template[:40]!r} is no template id: visible ASCII characters without "
+                    "blanks and colons, as the console shows it"
+                )
+        return value
+
+    @field_validator("token_url")
+    @classmethod
+    def _token_url_is_one(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("https://", "http://")):
+            raise ValueError("must start with https:// or http://")
+        return value
+
+    @field_validator("callback_token")
+    @classmethod
+    def _callback_token_is_one(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.fullmatch(r"[\x21-\x7e]{3,64}", value.get_secret_value()):
+            raise ValueError("must be 3 to 64 visible ASCII characters, as in the console")
+        return value
+
+    @field_validator("callback_aes_key")
+    @classmethod
+    def _callback_key_is_one(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.fullmatch(r"[A-Za-z0-9+/]{43}", value.get_secret_value()):
+            raise ValueError("must be the 43 characters of the console's EncodingAESKey")
+        return value
+
+    @model_validator(mode="after")
+    def _callback_is_complete(self) -> Self:
+        if self.callback_aes_key and not self.callback_token:
+            raise ValueError("callback_aes_key is set: set callback_token too")
+        return self
+
+    @model_validator(mode="after")
+    def _token_source_is_complete(self) -> Self:
+        if self.token_source is TokenSource.URL and self.token_url is None:
+            raise ValueError("token_source is url: set token_url too")
+        if self.token_source is TokenSource.REDIS and not self.token_key:
+            raise ValueError("token_source is redis: set token_key too")
+        return self
+
+    def day_offset_ms(self) -> int:
+        """Return what to add to epoch ms so that the app's day starts at a multiple of 24 h."""
+        offset = datetime.now(ZoneInfo(self.day_zone)).utcoffset() or timedelta()
+        return round((offset - timedelta(hours=self.day_starts_at_hour)).total_seconds() * 1000)

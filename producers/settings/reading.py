@@ -1,0 +1,99 @@
+"""Reading the settings, and saying of each fault which variable it is and what it wants."""
+
+import difflib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import ValidationError
+from pydantic_settings import SettingsError as SourceError
+
+from producers.errors import SettingsError
+from producers.logs.processors import Processor, imported
+from producers.settings.app import AppSettings
+from producers.settings.tree import PREFIX, Settings
+
+
+def load(env_file: str | Path = ".env") -> Settings:
+    """Read the settings from the environment and a ``.env`` file; the environment wins.
+
+    Args:
+        env_file: path of the file; it may be absent.
+
+    Raises:
+        SettingsError: something is missing, wrong or unknown; the message names each variable
+            and what to set.
+    """
+    from_file = dotenv_values(env_file) if Path(env_file).is_file() else {}
+    names = {name.upper() for name in (*os.environ, *from_file) if name.upper().startswith(PREFIX)}
+    known = tuple(f"{PREFIX}{field.upper()}" for field in Settings.model_fields)
+    faults = [
+        f"{name}: {_unknown(name, known)}"
+        for name in sorted(names)
+        if name not in known and not name.startswith(f"{PREFIX}APPS__")
+    ]
+    try:
+        settings = Settings(_env_file=env_file)
+    except ValidationError as error:
+        faults += faults_of(error)
+    except SourceError as error:
+        nested = {**from_file, **os.environ}
+        raise SettingsError(
+            "\n".join(
+                f'{name}: not JSON; lists and objects are written as JSON, such as ["a", "b"]'
+                for name in sorted(names)
+                if name.startswith(f"{PREFIX}APPS") and _is_broken_json(nested.get(name))
+            )
+            or f"{PREFIX}APPS: not JSON ({error.__cause__ or error})"
+        ) from None
+    else:
+        if not faults:
+            return settings
+    raise SettingsError("\n".join(faults)) from None
+
+
+def import_log_processors(settings: Settings) -> list[Processor]:
+    """Return the application's log processors.
+
+    Raises:
+        SettingsError: one of them cannot be imported.
+    """
+    try:
+        return imported(settings.log_processors)
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}LOG_PROCESSORS: {error}") from error
+
+
+def faults_of(error: ValidationError) -> list[str]:
+    """Return one sentence for each fault of settings: the variable, and what it wants."""
+    return [_fault(item["loc"], item["msg"]) for item in error.errors()]
+
+
+def _is_broken_json(value: str | None) -> bool:
+    """Say whether a variable looks like what must be JSON and is not."""
+    try:
+        json.loads(value or "")
+    except json.JSONDecodeError:
+        return True
+    return False
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    """Say what was perhaps meant by a name that is not known, and which are."""
+    close = difflib.get_close_matches(name, known, 1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"unknown; {meant}known are {', '.join(known)}"
+
+
+def _fault(loc: tuple[int | str, ...], message: str) -> str:
+    """Name the variable of a validation fault, and say what it wants; never its value."""
+    variable = PREFIX + "__".join(str(part).upper() for part in loc if part != "[key]")
+    field = Settings.model_fields.get(str(loc[0])) if loc else None
+    if len(loc) > 2 and loc[0] == "apps":
+        if str(loc[2]) not in AppSettings.model_fields:
+            return f"{variable}: {_unknown(str(loc[2]), AppSettings.model_fields)}"
+        field = AppSettings.model_fields.get(str(loc[2]))
+    wants = f" (set: {field.description})" if field and field.description else ""
+    return f"{variable or PREFIX}: {message.removeprefix('Value error, ')}{wants}"

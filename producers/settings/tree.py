@@ -1,0 +1,231 @@
+"""The tree: everything that can be set in a deployment."""
+
+from datetime import timedelta
+from typing import Annotated, Final, Self
+
+import redis.connection
+from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from producers.errors import UnknownAppError
+from producers.settings.app import AppSettings
+from producers.settings.values import Bytes, Duration, PerDay, PerMinute, PositiveDuration
+
+WECHAT_URL: Final = "https://api.weixin.qq.com"
+PREFIX: Final = "WXB_"
+_ALIAS: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Durations in the environment: seconds, or ISO 8601."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=None,
+        frozen=True,
+        extra="ignore",
+        nested_model_default_partial_update=True,
+    )
+
+    redis_url: SecretStr = Field(description="redis://host:6379/0, or rediss:// for TLS")
+    wechat_url: AnyHttpUrl = Field(AnyHttpUrl(WECHAT_URL), description="WeChat's base URL")
+    apps: dict[Annotated[str, Field(pattern=_ALIAS)], AppSettings] = Field(
+        min_length=1, description='JSON: {"shop": {"appid": "wx…", "secret": "…"}}'
+    )
+    lanes: int = Field(1, ge=1, le=1024, description="units of locality; fixed at birth")
+    buckets: int = Field(
+        16384,
+        ge=1,
+        le=1_048_576,
+        description="about users / 64; a multiple of lanes, fixed at birth",
+    )
+    window: PositiveDuration = Field(
+        timedelta(seconds=1), description="how much of a broadcast is queued ahead of the sending"
+    )
+    retention: Duration = Field(
+        timedelta(days=14), description="how long outcomes are kept after the end of a broadcast"
+    )
+    canary: int = Field(
+        10,
+        ge=1,
+        le=1000,
+        description="permits at risk before the first delivery, and failures in a row that stop a "
+        "broadcast",
+    )
+    in_flight: int = Field(
+        1000, ge=1, le=20_000, description="unanswered POSTs per worker process, shared by its apps"
+    )
+    post_timeout: PositiveDuration = Field(
+        timedelta(seconds=8), description="one POST to WeChat, connecting included; 0.1 to 8 s"
+    )
+    connect_timeout: PositiveDuration = Field(
+        timedelta(seconds=3), description="connecting to WeChat"
+    )
+    redis_timeout: PositiveDuration = Field(timedelta(seconds=5), description="one Redis command")
+    producer_timeout: PositiveDuration = Field(
+        timedelta(seconds=5),
+        description="one call of a Producer, or of the web service to Redis, retries included",
+    )
+    permit_margin: Duration = Field(
+        timedelta(seconds=10), description="a permit nearer to its expiry than this is not used"
+    )
+    attempts: int = Field(5, ge=1, le=20, description="tries per recipient before it fails")
+    error_budget: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="a broadcast pauses when more than this share of its last answers failed",
+    )
+    error_window: int = Field(
+        200, ge=0, description="how many answers that looks at, per lane; 0 = never pauses"
+    )
+    ticket_life: PositiveDuration = Field(
+        timedelta(hours=2), description="how long a mini-program's login lasts; 1 minute to 1 day"
+    )
+    uploads_per_minute: PerMinute = Field(
+        60, ge=1, le=60_000, description="calls of one user through the mini-program's door"
+    )
+    permits_per_day: PerDay = Field(
+        200,
+        ge=1,
+        le=100_000,
+        description="permits that one user files through the mini-program's door: what one can tap",
+    )
+    logins_per_minute: PerMinute = Field(
+        600,
+        ge=1,
+        le=60_000,
+        description="logins of one address; thousands of phones may share a carrier's",
+    )
+    refused_codes_per_minute: PerMinute = Field(
+        300,
+        ge=1,
+        le=60_000,
+        description="login codes of one address that WeChat refused; more wait their turn",
+    )
+    app_logins_per_minute: PerMinute = Field(
+        12_000,
+        ge=2,
+        le=6_000_000,
+        description="login codes of one app that WeChat is asked about; half of them may be bad",
+    )
+    callback_max_age: Duration = Field(
+        timedelta(minutes=5),
+        description="how far a push's timestamp may be from Redis's clock; 0 = any",
+    )
+    callback_inbox: int = Field(
+        100_000, ge=1, le=1_000_000, description="pushes of one app that may wait to be acted on"
+    )
+    log_sample: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of per-send lines that is written; lifecycle lines all are",
+    )
+    log_processors: str = Field(
+        "",
+        pattern=r"^$|^[\w.]+:\w+( *, *[\w.]+:\w+)*$",
+        description="structlog processors of yours for the lines of workers and service: "
+        "package.module:name, with commas between them",
+    )
+    web_host: str = Field("127.0.0.1", min_length=1, description="address the service listens on")
+    web_port: int = Field(8080, ge=0, le=65535, description="its port; 0 = a free one")
+    web_processes: int = Field(1, ge=1, le=64, description="processes behind that port")
+    web_proxies: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="trusted proxies before it, which append to X-Forwarded-For; 0 = none",
+    )
+    web_body_limit: Bytes = Field(1_048_576, ge=1024, le=67_108_864, description="one JSON body")
+    web_stream_limit: Bytes = Field(1_073_741_824, ge=1024, description="one streamed import")
+    web_requests: int = Field(
+        512, ge=1, le=10_000, description="requests at work per process; more get 503"
+    )
+    web_connections: int = Field(
+        4096,
+        ge=1,
+        description="open connections per process; for one more the oldest that waits for its "
+        "client is closed",
+    )
+    web_connections_of_address: int = Field(
+        1024, ge=1, description="of one address (IPv6: of a /64), without proxies before it"
+    )
+    web_timeout: PositiveDuration = Field(
+        timedelta(seconds=15), description="one request, its body read; streamed ones take longer"
+    )
+    web_read_timeout: PositiveDuration = Field(
+        timedelta(seconds=10), description="reading one body, or 64 KiB of a streamed one"
+    )
+    web_keepalive: PositiveDuration = Field(
+        timedelta(seconds=75), description="an idle connection, longer than your balancer's"
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        scheme, _, rest = value.get_secret_value().partition("://")
+        place, _, query = rest.partition("#")[0].partition("?")
+        path = place.partition("/")[2]
+        if scheme != "unix" and ((path and not path.isdigit()) or "@" in query):
+            # a / or ? of a password ends its host: the rest would be taken for a path
+            raise ValueError(
+                "after the host only a database number may come, such as redis://host:6379/0; a "
+                "password with / ? # @ or : is to be percent-encoded"
+            )
+        try:
+            options = redis.connection.parse_url(  # type: ignore[no-untyped-call]
+                value.get_secret_value()
+            )
+        except ValueError:
+            # its text may hold the password
+            raise ValueError("not a Redis URL, such as redis://host:6379/0") from None
+        connection = options.pop("connection_class", redis.connection.Connection)
+        options.pop("max_connections", None)  # of the pool
+        try:
+            connection(**options)  # connects to nothing
+        except TypeError as error:
+            unknown = str(error).rpartition("argument ")[2] or "one"
+            raise ValueError(f"the URL has an unknown parameter: {unknown}") from None
+        return value
+
+    @field_validator("post_timeout")
+    @classmethod
+    def _post_timeout_fits_the_lease(cls, value: timedelta) -> timedelta:
+        if not timedelta(milliseconds=100) <= value <= timedelta(seconds=8):
+            raise ValueError("must lie between 0.1 and 8 seconds (a worker's lease is 8 s)")
+        return value
+
+    @field_validator("ticket_life")
+    @classmethod
+    def _ticket_life_is_short(cls, value: timedelta) -> timedelta:
+        if not timedelta(minutes=1) <= value <= timedelta(days=1):
+            raise ValueError("must lie between 60 seconds and 1 day (tickets cannot be revoked)")
+        return value
+
+    @model_validator(mode="after")
+    def _buckets_spread_evenly(self) -> Self:
+        if self.buckets % self.lanes:
+            raise ValueError(
+                f"buckets ({self.buckets}) must be a multiple of lanes ({self.lanes}): "
+                "set WXB_BUCKETS or WXB_LANES"
+            )
+        return self
+
+    def app(self, alias: str) -> AppSettings:
+        """Return the settings of an app.
+
+        Raises:
+            UnknownAppError: no app of that alias is set.
+        """
+        found = self.apps.get(alias)
+        if found is None:
+            raise UnknownAppError(alias, list(self.apps))
+        return found
+
+    def wechat_base(self, alias: str) -> str:
+        """Return the base URL of an app's WeChat, without a trailing slash."""
+        return str(self.app(alias).wechat_url or self.wechat_url).rstrip("/")

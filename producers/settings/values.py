@@ -1,0 +1,71 @@
+"""Values: durations, rates and counts, as settings write them."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a number counts: written beside a field's type, for whoever lists the settings."""
+
+    name: str
+
+
+def _seconds(value: object) -> object:
+    """Take a number of seconds written as text, as environment variables are."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value  # ISO 8601, or wrong: pydantic says which
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta()), Unit("seconds")]
+PositiveDuration = Annotated[
+    timedelta, BeforeValidator(_seconds), Field(gt=timedelta()), Unit("seconds")
+]
+Bytes = Annotated[int, Unit("bytes")]
+PerMinute = Annotated[int, Unit("per minute")]
+PerDay = Annotated[int, Unit("per day")]
+
+
+LEAST_RATE: Final = 0.001
+MOST_RATE: Final = 1_000_000
+"""Sends per second. The limiter reckons in sends per 1,000 seconds: less than one is no rate."""
+
+
+def rate_faults(rate: float) -> list[str]:
+    """Return what is wrong with a rate of sends per second."""
+    if rate == 0 or LEAST_RATE <= rate <= MOST_RATE:
+        return []
+    return [f"rate {rate}: sends per second, 0 (no limit of its own) or 0.001 to 1,000,000"]
+
+
+def kept_rate(stored: float) -> float:
+    """Return a stored rate as one that may be: what an earlier version let in counts as slowest."""
+    return LEAST_RATE if rate_faults(stored) else stored
+
+
+def _checked_rate(rate: float) -> float:
+    faults = rate_faults(rate)
+    if faults:
+        raise ValueError(faults[0])
+    return rate
+
+
+Rate = Annotated[
+    float,
+    AfterValidator(_checked_rate),
+    Unit("sends per second"),
+    WithJsonSchema(
+        {"anyOf": [{"const": 0}, {"type": "number", "minimum": LEAST_RATE, "maximum": MOST_RATE}]}
+    ),
+]
+"""Sends per second: 0, or what `rate_faults` finds nothing wrong with."""
+
+
+def ms(duration: timedelta) -> int:
+    """Return a duration in whole milliseconds."""
+    return round(duration.total_seconds() * 1000)
