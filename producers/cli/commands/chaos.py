@@ -75,7 +75,7 @@ def chaos(
         from producers.cli.watcher import kept
         from producers.errors import InvalidInputError
         from producers.local.chaos.schedule import Plan
-        from producers.local.demo.parts import DemoError
+        from producers.local.parts import DemoError
         from producers.words import Channel
 
         if channel not in set(Channel):

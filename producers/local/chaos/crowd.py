@@ -5,7 +5,7 @@ import time
 from typing import Any, Final
 
 from producers.local.chaos.schedule import Plan
-from producers.local.demo.parts import APP, Watcher
+from producers.local.parts import APP, Watcher
 from producers.permits.collect import Collector
 from producers.sandbox.control.client import SandboxClient
 from producers.settings import Settings

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from producers.local.chaos.mob import Orders
 from producers.local.chaos.schedule import Plan
-from producers.local.demo.parts import APP, START_S, DemoError, Watcher, environment_of
 from producers.local.isolation import environment
+from producers.local.parts import APP, START_S, DemoError, Watcher, environment_of
 from producers.local.supervisor import Supervisor
 from producers.sandbox.control.client import SandboxClient
 from producers.settings import Settings

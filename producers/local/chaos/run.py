@@ -32,7 +32,7 @@ from producers.local.chaos.faults import Crew, Later
 from producers.local.chaos.schedule import MOB_AT, Fault, Plan, schedule
 from producers.local.chaos.verdict import Verdict, count
 from producers.local.chaos.watch import Watch
-from producers.local.demo.parts import (
+from producers.local.parts import (
     APP,
     START_S,
     DemoError,

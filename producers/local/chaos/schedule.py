@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from producers.local.demo import parts as demo_parts
+from producers.local import parts
 from producers.words import Channel
 
 
@@ -120,10 +120,10 @@ class Plan:
         return max(_LEAST_S, _PER_KILL_S * self.kills * (Fault.KILLS in self.faults))
 
     @property
-    def demo(self) -> demo_parts.Plan:
+    def demo(self) -> parts.Plan:
         """The same for the parts that it shares with the demo."""
         rate = self.rate or max(1.0, round(self.recipients / self.seconds, 1))
-        return demo_parts.Plan(
+        return parts.Plan(
             self.recipients,
             rate,
             self.channel,

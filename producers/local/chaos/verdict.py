@@ -9,7 +9,7 @@ from typing import Any, Final
 from producers.care.audit import Auditor
 from producers.local.chaos.door import Crowd
 from producers.local.chaos.schedule import Fault, Plan
-from producers.local.demo.parts import APP
+from producers.local.parts import APP
 from producers.permits import ledger
 from producers.settings import Settings
 from producers.store import Client, keys

@@ -19,7 +19,8 @@ from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
 from producers.local import embedded
 from producers.local.demo.crowd import Crowd, invent
-from producers.local.demo.parts import (
+from producers.local.demo.sums import Check, Sums, check
+from producers.local.parts import (
     APP,
     START_S,
     DemoError,
@@ -31,7 +32,6 @@ from producers.local.demo.parts import (
     told,
     workers,
 )
-from producers.local.demo.sums import Check, Sums, check
 from producers.permits import ledger
 from producers.permits.collect import Collector
 from producers.sandbox.control.client import SandboxClient

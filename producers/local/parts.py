@@ -1,4 +1,4 @@
-"""The parts of a demo: the sandbox and the workers as processes, with settings of their own."""
+"""The parts of a show, demo or chaos: the sandbox and the workers as processes, with settings."""
 
 import contextlib
 import sys
