@@ -14,6 +14,9 @@
 -- Returns  granted (0-most), wait_ms until one would pass (0 when any was granted), now_ms
 --@include store/reply
 --@include store/clock
+local again = first_answer(KEYS[1], ARGV[1])
+if again then return again end
+local now = clock(ARGV[2])
 local granted, wait = tonumber(ARGV[3]), 0
 local filled, full, interval, cost, beyond = {}, {}, {}, {}, {}
 for limit = 1, #KEYS - 1 do
@@ -48,7 +51,7 @@ if wait > 0 then
     -- a clock that was set back shuts nobody out for longer than a full limit does
     if beyond[limit] then fill(limit, full[limit]) end
   end
-  return answer({0, wait, now})
+  return answer(KEYS[1], ARGV[1], {0, wait, now})
 end
 for limit = 1, #KEYS - 1 do
   if cost[limit] ~= 0 then
@@ -56,4 +59,4 @@ for limit = 1, #KEYS - 1 do
     fill(limit, math.min(filled[limit] + charge, full[limit]))
   end
 end
-return answer({granted, 0, now})
+return answer(KEYS[1], ARGV[1], {granted, 0, now})

@@ -7,14 +7,27 @@ judges calls against all of their limits and counts them; a lost reply counts no
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from producers.store import Client, keys, scripts
-from producers.store.retry import repeat
+from producers.store import Client, keys
+from producers.store.scripts import Script, new_token
 
 _MINUTE_MS: Final = 60_000
-_WHEN_FULL: Final = "#!lua flags=allow-oom\n"
-"""Before a script that runs on a Redis that is full, see `scripts`."""
+
+
+class LimitsKeys(NamedTuple):
+    """KEYS of limits.lua; one per limit follows."""
+
+    reply: str
+
+
+class LimitsArgs(NamedTuple):
+    """ARGV of limits.lua; four per limit follow."""
+
+    most: int
+
+
+LIMITS: Final = Script(__package__, "limits", LimitsKeys, LimitsArgs, token=True, clock=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +79,7 @@ class Limits:
     """
 
     def __init__(self, client: Client, *, when_full: bool = False) -> None:
-        text = scripts.source(__package__, "limits")
-        self._script = client.register_script(_WHEN_FULL + text if when_full else text)
+        self._script = LIMITS.on(client, when_full=when_full)
         self._callers = threading.local()
 
     def admit(self, place: int | str, limits: Sequence[Limit], most: int = 1) -> Admission:
@@ -83,13 +95,16 @@ class Limits:
         """
         caller = getattr(self._callers, "id", None)
         if caller is None:
-            caller = self._callers.id = scripts.new_token()
-        args: list[str | float] = [scripts.new_token(), "", most]
+            caller = self._callers.id = new_token()
+        each: list[float] = []
         for limit in limits:
-            args += (limit.within_ms / limit.most, limit.most, limit.need, limit.cost)
-        script_keys = [_reply(place, caller), *(limit.key for limit in limits)]
-        granted, wait_ms, now_ms = repeat(
-            "judging a limit", lambda: self._script(keys=script_keys, args=args)
+            each += (limit.within_ms / limit.most, limit.most, limit.need, limit.cost)
+        granted, wait_ms, now_ms = self._script.repeated(
+            "judging a limit",
+            LimitsKeys(_reply(place, caller)),
+            LimitsArgs(most),
+            each,
+            more_keys=[limit.key for limit in limits],
         )
         return Admission(granted, wait_ms, now_ms)
 

@@ -12,20 +12,21 @@ were split until then.
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from producers import logs
 from producers.audiences.rows import FAULT, openids
 from producers.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from producers.logs.events import AudienceDeleted
 from producers.settings import Settings, ms
-from producers.store import Client, deadline, keys, scripts
+from producers.store import Client, deadline, keys
 from producers.store.buckets import filled_buckets
 from producers.store.retry import repeat, repeat_all
+from producers.store.scripts import NoArgs, Script, new_token
 
 ALL: Final = "all"
 """The audience that collecting keeps."""
@@ -140,17 +141,55 @@ def standing(names: Mapping[str, str]) -> list[str]:
     return [ALL, *sorted(name for name, at in names.items() if not at.startswith(_DELETING))]
 
 
+class AudienceKeys(NamedTuple):
+    """KEYS of the scripts that change an audience in a lane; per bucket one follows, or two."""
+
+    size: str
+    buckets: str
+
+    @classmethod
+    def of(cls, lane: int, app: str, name: str) -> "AudienceKeys":
+        """Return those of an audience in a lane."""
+        return cls(keys.audience_size(lane, app, name), keys.audience_buckets(lane, app, name))
+
+
+class AddArgs(NamedTuple):
+    """ARGV of add.lua; the openids of each bucket follow."""
+
+    ttl_ms: int | Literal[""]
+
+
+class MarkKeys(NamedTuple):
+    """KEYS of mark.lua."""
+
+    audiences: str
+
+
+class MarkArgs(NamedTuple):
+    """ARGV of mark.lua."""
+
+    name: str
+    mark: str
+
+
+ADD: Final = Script(__package__, "add", AudienceKeys, AddArgs)
+REMOVE: Final = Script(__package__, "remove", AudienceKeys, NoArgs)
+SWAP: Final = Script(__package__, "swap", AudienceKeys, NoArgs)
+DROP: Final = Script(__package__, "drop", AudienceKeys, NoArgs)
+MARK: Final = Script(__package__, "mark", MarkKeys, MarkArgs)
+
+
 class Audiences:
     """The audiences of every app. Safe to share between threads."""
 
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
-        self._add = client.register_script(scripts.source(__package__, "add"))
-        self._remove = client.register_script(scripts.source(__package__, "remove"))
-        self._mark = client.register_script(scripts.source(__package__, "mark"))
-        self._drop = client.register_script(scripts.source(__package__, "drop"))
-        self._swap = client.register_script(scripts.source(__package__, "swap"))
+        self._add = ADD.on(client)
+        self._remove = REMOVE.on(client)
+        self._mark = MARK.on(client)
+        self._drop = DROP.on(client)
+        self._swap = SWAP.on(client)
 
     def import_rows(
         self,
@@ -210,7 +249,7 @@ class Audiences:
             StoreUnavailableError: Redis did not answer; see the module's docstring.
         """
         self._begin(app, name)
-        report, beside = ImportReport(), _BESIDE + scripts.new_token()
+        report, beside = ImportReport(), _BESIDE + new_token()
         give_up_at = time.monotonic() + _BESIDE_LIFE.total_seconds() / 2
         try:
             for lane, members in deadline.paced(_batches(rows, report, self._settings)):
@@ -259,10 +298,13 @@ class Audiences:
         self._find(app, name)
         report = RemovalReport()
         for lane, members in deadline.paced(_batches(rows, report, self._settings)):
-            args = _arguments(members)
             removed = int(
-                self._change(
-                    self._remove, "removing from the audience", lane, app, name, members, args
+                self._remove.repeated(
+                    "removing from the audience",
+                    AudienceKeys.of(lane, app, name),
+                    NoArgs(),
+                    _arguments(members),
+                    more_keys=_sets(lane, app, name, members),
                 )
             )
             report.removed += removed
@@ -301,9 +343,8 @@ class Audiences:
         if since is None:
             raise self._not_found(app, name)
         mark = _DELETING + since.removeprefix(_DELETING)
-        repeat(
-            "deleting the audience",
-            lambda: self._mark(keys=[keys.audiences(app)], args=[name, mark]),
+        self._mark.repeated(
+            "deleting the audience", MarkKeys(keys.audiences(app)), MarkArgs(name, mark)
         )
         deleted = 0
         for _ in range(_PASSES):
@@ -338,13 +379,19 @@ class Audiences:
         ttl_ms: int | Literal[""] = "",
     ) -> int:
         """Add openids of one lane; returns how many are new."""
-        args = [ttl_ms, *_arguments(members)]
-        return int(self._change(self._add, "storing the audience", lane, app, name, members, args))
+        added = self._add.repeated(
+            "storing the audience",
+            AudienceKeys.of(lane, app, name),
+            AddArgs(ttl_ms),
+            _arguments(members),
+            more_keys=_sets(lane, app, name, members),
+        )
+        return int(added)
 
     @contextlib.contextmanager
     def _turn(self, app: str, name: str) -> Iterator[None]:
         """Wait until no other call switches this audience: the last one is to stand whole."""
-        key, mine = keys.audience_turn(app, name), scripts.new_token()
+        key, mine = keys.audience_turn(app, name), new_token()
         give_up_at = time.monotonic() + _TURN.total_seconds()
         take = partial(self._client.set, key, mine, nx=True, px=ms(_TURN), get=True)
         while repeat("replacing the audience", take) not in {None, mine}:
@@ -366,19 +413,21 @@ class Audiences:
             buckets = sorted(built.union(filled_buckets(self._client, lane, app, name, 0)))
             most = self._buckets_at_once(lane, app, (name, beside), len(buckets))
             for step, start in enumerate(deadline.paced(range(0, len(buckets), most))):
-                script_keys = [
-                    keys.audience_size(lane, app, name),
-                    keys.audience_buckets(lane, app, name),
-                ]
-                args: list[int] = []
+                sets: list[str] = []
+                which: list[int] = []
                 for bucket in buckets[start : start + most]:
-                    script_keys += (
+                    sets += (
                         keys.audience(lane, app, name, bucket),
                         keys.audience(lane, app, beside, bucket),
                     )
-                    args += (bucket, int(bucket in built))
-                swap = partial(self._swap, keys=script_keys, args=args)
-                added, removed = repeat("replacing the audience", swap)
+                    which += (bucket, int(bucket in built))
+                added, removed = self._swap.repeated(
+                    "replacing the audience",
+                    AudienceKeys.of(lane, app, name),
+                    NoArgs(),
+                    which,
+                    more_keys=sets,
+                )
                 report.added += added
                 report.removed += removed
                 if step % _STEPS == 0:
@@ -407,7 +456,13 @@ class Audiences:
         for start in deadline.paced(range(0, len(buckets), _BUCKETS)):
             some = buckets[start : start + _BUCKETS]
             yield int(
-                self._change(self._drop, "deleting the audience", lane, app, name, some, some)
+                self._drop.repeated(
+                    "deleting the audience",
+                    AudienceKeys.of(lane, app, name),
+                    NoArgs(),
+                    some,
+                    more_keys=_sets(lane, app, name, some),
+                )
             )
 
     def names(self, app: str) -> list[str]:
@@ -508,23 +563,10 @@ class Audiences:
             for place, name in enumerate(names)
         }
 
-    def _change(
-        self,
-        script: Any,
-        during: str,
-        lane: int,
-        app: str,
-        name: str,
-        buckets: Iterable[int],
-        args: Sequence[str | int],
-    ) -> Any:
-        """Run a script on some buckets of one lane; it answers how many members changed."""
-        script_keys = [
-            keys.audience_size(lane, app, name),
-            keys.audience_buckets(lane, app, name),
-            *(keys.audience(lane, app, name, bucket) for bucket in buckets),
-        ]
-        return repeat(during, lambda: script(keys=script_keys, args=args))
+
+def _sets(lane: int, app: str, name: str, buckets: Iterable[int]) -> list[str]:
+    """Return the keys of an audience's sets in some buckets."""
+    return [keys.audience(lane, app, name, bucket) for bucket in buckets]
 
 
 def _arguments(members: dict[int, list[str]]) -> list[str | int]:

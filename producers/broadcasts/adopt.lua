@@ -8,44 +8,45 @@
 --
 -- KEYS  1 lane hash, 2 queue list, 3 delayed zset, 4 flight hash, 5 tries hash, 6 ring list,
 --       7 priority ring list, 8 stock hash, 9 ledger hash, 10 sending zset (and `busy`, `due`)
--- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 generation, 5 state, 6 drop outcome or '',
---       7 ttl_ms, 8 wake channel, 9 lane prefix, 10 rate (per second), 11 window, 12 errcode (why it
---       is paused or ended; 0), 13 generation of the last change of state, then field, value … for a
+-- ARGV  1 now_ms or '', 2 broadcast id, 3 generation, 4 state, 5 drop outcome or '',
+--       6 ttl_ms, 7 wake channel, 8 lane prefix, 9 rate (per second), 10 window, 11 errcode (why it
+--       is paused or ended; 0), 12 generation of the last change of state, then field, value … for a
 --       lane that has no copy
 -- Returns  {1 adopted or 0 known already, messages counted as dropped, 1 when sweep.lua is to be run}
 --@include store/clock
 --@include store/check
+local now = clock(ARGV[1])
 local lane, queue, delayed, flight, tries, ring, first =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local stock, ledger, sending = KEYS[8], KEYS[9], KEYS[10]
 local id, generation, state, drop, ttl, prefix =
-  ARGV[3], whole('generation', ARGV[4], 0, 2 ^ 53), ARGV[5], ARGV[6], ARGV[7], ARGV[9]
+  ARGV[2], whole('generation', ARGV[3], 0, 2 ^ 53), ARGV[4], ARGV[5], ARGV[6], ARGV[8]
 local margin, lease = 0, 0  -- a resumed message that waits has no lease
 --@include permits/permit
 --@include lanes/ring
 --@include lanes/need
 --@include lanes/flight
 whole('ttl_ms', ttl, 1, 2 ^ 42)
-if #ARGV < 13 or #ARGV % 2 == 0 then refuse('arguments', #ARGV) end
-local moved = whole('generation of the state', ARGV[13], 0, 2 ^ 53)
+if #ARGV < 12 or #ARGV % 2 == 1 then refuse('arguments', #ARGV) end
+local moved = whole('generation of the state', ARGV[12], 0, 2 ^ 53)
 local mine_is = redis.call('HGET', lane, 'generation')
 typed('list', queue)
 typed('zset', delayed)
 typed('hash', flight)
 local app_is = redis.call('HGET', lane, 'app')
-for i = 14, #ARGV, 2 do app_is = app_is or ARGV[i] == 'app' and ARGV[i + 1] end
+for i = 13, #ARGV, 2 do app_is = app_is or ARGV[i] == 'app' and ARGV[i + 1] end
 rings_are_sound(prefix, app_is)
 local function sweeping() return redis.call('HEXISTS', lane, 'sweeping') end
 if (tonumber(mine_is or -1) or -1) >= generation then return { 0, 0, sweeping() } end
 if not mine_is then
-  for i = 14, #ARGV, 2 do redis.call('HSETNX', lane, ARGV[i], ARGV[i + 1]) end
+  for i = 13, #ARGV, 2 do redis.call('HSETNX', lane, ARGV[i], ARGV[i + 1]) end
 end
 if (tonumber(mine_is or -1) or -1) < moved then  -- not merely a new rate
   redis.call('HSET', lane, 'state', state, 'drop', drop, 'verdict', '', 'template_errors', 0,
     'refusals', 0, 'unknowns', 0, 'recent', 0, 'recent_errors', 0)
 end
-redis.call('HSET', lane, 'generation', generation, 'rate', ARGV[10], 'window', ARGV[11],
-  'errcode', ARGV[12])
+redis.call('HSET', lane, 'generation', generation, 'rate', ARGV[9], 'window', ARGV[10],
+  'errcode', ARGV[11])
 redis.call('PEXPIRE', lane, ttl)
 local has = redis.call('HMGET', lane, 'app', 'priority')
 local app, priority = has[1], has[2]
@@ -66,12 +67,12 @@ elseif state == 'running' then
     join_ring(prefix, app, id, priority)
     wake(prefix, app)
   end
-  redis.call('PUBLISH', ARGV[8], 'go ' .. id)
+  redis.call('PUBLISH', ARGV[7], 'go ' .. id)
 end
 if state == 'finished' and drop == '' then  -- all are judged: whoever was refused is believed
   local what = redis.call('HMGET', lane, 'channel', 'template')
   void_suspects(prefix, app, id, what[1], what[2])
 end
-if drop ~= '' or state ~= 'running' then redis.call('PUBLISH', ARGV[8], 'stop ' .. id) end
+if drop ~= '' or state ~= 'running' then redis.call('PUBLISH', ARGV[7], 'stop ' .. id) end
 if drop ~= '' or state == 'running' then need(prefix, id, now) end
 return { 1, dropped, sweeping() }

@@ -4,12 +4,13 @@
 -- Guarantee: the keeper is told in the same step, so that a creator that dies leaves nothing behind.
 --
 -- KEYS  1 home  hash  the broadcast (and `due`, see need.lua)
--- ARGV  1 ttl_ms, 2 now_ms or '', then field, value … ; `created_at_ms` and, unless given,
+-- ARGV  1 now_ms or '', 2 ttl_ms, then field, value … ; `created_at_ms` and, unless given,
 --       `expires_at_ms` (now + expires_in_ms) are set here, by the server's clock
 -- Returns  {1 created or 0 known, state, generation, created_at_ms}
 --@include store/clock
 --@include store/check
 --@include lanes/need
+local now = clock(ARGV[1])
 local known = redis.call('HGET', KEYS[1], 'state')
 if not known then
   local fields, expires_in = {}, nil
@@ -18,11 +19,11 @@ if not known then
   for i = 1, #fields, 2 do
     if fields[i] == 'expires_in_ms' then expires_in = fields[i + 1] end
   end
-  whole('ttl_ms', ARGV[1], 1, 2 ^ 42)
+  whole('ttl_ms', ARGV[2], 1, 2 ^ 42)
   local expires_at = now + whole('expires_in_ms', expires_in, 0, 2 ^ 42)
   redis.call('HSET', KEYS[1], unpack(fields))
   redis.call('HSET', KEYS[1], 'created_at_ms', now, 'expires_at_ms', expires_at)
-  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
   local prefix, id = string.match(KEYS[1], '^(.*:)home:(.*)$')
   need(prefix, id .. ' home', now)
 end

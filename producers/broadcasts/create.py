@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from producers import logs
 from producers.audiences import Audiences
@@ -19,14 +19,30 @@ from producers.broadcasts.split import Splitter
 from producers.errors import IdempotencyConflictError, InvalidInputError
 from producers.logs.events import BroadcastCreated
 from producers.settings import Settings, ms
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
 from producers.store.connection import now_ms
 from producers.store.retry import repeat, repeat_all
+from producers.store.scripts import Script
 from producers.words import State
 
 _KEY_TTL: Final = timedelta(days=7)
 _SMALL: Final = 10_000
 """An audience up to so many is split by its creator at once; larger ones by a worker."""
+
+
+class CreateKeys(NamedTuple):
+    """KEYS of create.lua."""
+
+    home: str
+
+
+class CreateArgs(NamedTuple):
+    """ARGV of create.lua."""
+
+    ttl_ms: int
+
+
+CREATE: Final = Script(__package__, "create", CreateKeys, CreateArgs, clock=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +75,7 @@ class Broadcasts(Lifecycle):
         super().__init__(client, settings)
         self._audiences = Audiences(client, settings)
         self._splitter = Splitter(client, settings)
-        self._create = client.register_script(scripts.source(__package__, "create"))
+        self._create = CREATE.on(client)
 
     def create(self, spec: Spec, key: str = "") -> Created:
         """Store a broadcast and set it running.
@@ -137,12 +153,11 @@ class Broadcasts(Lifecycle):
             self.home_lane(broadcast),
             *more,  # a field that comes twice is what it is last
         ]
-        created, *_ = repeat(
+        created, *_ = self._create.repeated(
             "creating the broadcast",
-            lambda: self._create(
-                keys=[keys.home(self.home_lane(broadcast), broadcast)],
-                args=[self.ttl_ms, "", *fields],
-            ),
+            CreateKeys(keys.home(self.home_lane(broadcast), broadcast)),
+            CreateArgs(self.ttl_ms),
+            fields,
         )
         self.adopt(broadcast)
         if created:

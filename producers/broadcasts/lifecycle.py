@@ -8,8 +8,7 @@ So a process that dies in between delays a move by a second and loses nothing.
 
 import contextlib
 from collections.abc import Iterator
-from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import redis
 
@@ -21,8 +20,9 @@ from producers.broadcasts.status import Register
 from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
 from producers.logs.events import BroadcastMoved
 from producers.settings import Settings, kept_rate, rate_faults
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
 from producers.store.retry import repeat
+from producers.store.scripts import Script
 from producers.words import ENDED, State
 
 _VERBS: Final = {"rate": "change the rate of"}
@@ -35,15 +35,115 @@ RESTORED: Final = "redis may be an old backup"
 """Reason of a pause after Redis came back from a gap of more than ten minutes."""
 
 
+class MoveKeys(NamedTuple):
+    """KEYS of move.lua."""
+
+    home: str
+
+
+class MoveArgs(NamedTuple):
+    """ARGV of move.lua."""
+
+    move: str
+    reason: str
+    errcode: int | str
+    total: int | str
+    ttl_ms: int
+    rate: float
+    known: str
+
+
+class AdoptKeys(NamedTuple):
+    """KEYS of adopt.lua."""
+
+    lane: str
+    queue: str
+    delayed: str
+    flight: str
+    tries: str
+    ring: str
+    first: str
+    stock: str
+    ledger: str
+    sending: str
+
+    @classmethod
+    def of(cls, lane: int, app: str, broadcast: str) -> "AdoptKeys":
+        """Return those of a broadcast in a lane."""
+        return cls(
+            keys.lane_broadcast(lane, broadcast),
+            keys.queue(lane, broadcast),
+            keys.delayed(lane, broadcast),
+            keys.flight(lane, broadcast),
+            keys.tries(lane, broadcast),
+            keys.ring(lane, app),
+            keys.priority_ring(lane, app),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+            keys.sending(lane, app),
+        )
+
+
+class AdoptArgs(NamedTuple):
+    """ARGV of adopt.lua; the fields of a first copy follow."""
+
+    broadcast: str
+    generation: int | str
+    state: str
+    drop: str
+    ttl_ms: int
+    wake: str
+    prefix: str
+    rate: float
+    window: int
+    errcode: int | str
+    state_generation: int | str
+
+
+class SweepKeys(NamedTuple):
+    """KEYS of sweep.lua."""
+
+    lane: str
+    flight: str
+    stock: str
+    ledger: str
+    sending: str
+
+    @classmethod
+    def of(cls, lane: int, app: str, broadcast: str) -> "SweepKeys":
+        """Return those of a broadcast in a lane."""
+        return cls(
+            keys.lane_broadcast(lane, broadcast),
+            keys.flight(lane, broadcast),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+            keys.sending(lane, app),
+        )
+
+
+class SweepArgs(NamedTuple):
+    """ARGV of sweep.lua."""
+
+    broadcast: str
+    prefix: str
+    ttl_ms: int
+    cursor: str
+
+
+MOVE: Final = Script(__package__, "move", MoveKeys, MoveArgs, token=True, clock=True)
+ADOPT: Final = Script(__package__, "adopt", AdoptKeys, AdoptArgs, clock=True)
+SWEEP: Final = Script(__package__, "sweep", SweepKeys, SweepArgs, clock=True)
+
+
 class Lifecycle(Register):
     """Moves broadcasts through their states. Safe to share between threads."""
 
     def __init__(self, client: Client, settings: Settings) -> None:
         super().__init__(client, settings)
         self._jobs = Jobs(client)
-        self._move = client.register_script(scripts.source(__package__, "move"))
-        self._adopt = client.register_script(scripts.source(__package__, "adopt"))
-        self._sweep = client.register_script(scripts.source(__package__, "sweep"))
+        self._move = MOVE.on(client)
+        self._adopt = ADOPT.on(client)
+        self._sweep = SWEEP.on(client)
 
     def pause(self, broadcast: str, reason: str = "asked for", errcode: int = 0) -> State:
         """Stop sending; what is in flight is settled. `resume` goes on where it stopped.
@@ -138,13 +238,17 @@ class Lifecycle(Register):
             IllegalMoveError: its state does not allow the move; it says the state.
             StoreUnavailableError: Redis did not answer; the move may have been made.
         """
-        token = scripts.new_token()
-        total = self.status(broadcast).total if move == "finish" else ""
-        moved, state, generation = repeat(
+        moved, state, generation = self._move.repeated(
             f"moving the broadcast ({move})",
-            lambda: self._move(
-                keys=[keys.home(self.home_lane(broadcast), broadcast)],
-                args=[token, "", move, reason, errcode or "", total, self.ttl_ms, rate, known],
+            MoveKeys(keys.home(self.home_lane(broadcast), broadcast)),
+            MoveArgs(
+                move=move,
+                reason=reason,
+                errcode=errcode or "",
+                total=self.status(broadcast).total if move == "finish" else "",
+                ttl_ms=self.ttl_ms,
+                rate=rate,
+                known=known,
             ),
         )
         if moved == -1:
@@ -202,52 +306,32 @@ class Lifecycle(Register):
             "canary",
             settings.canary if lane == int(home["canary_lane"]) else 0,
         ]
-        script_keys = [
-            keys.lane_broadcast(lane, broadcast),
-            keys.queue(lane, broadcast),
-            keys.delayed(lane, broadcast),
-            keys.flight(lane, broadcast),
-            keys.tries(lane, broadcast),
-            keys.ring(lane, app),
-            keys.priority_ring(lane, app),
-            keys.stock(lane, app),
-            keys.ledger(lane, app),
-            keys.sending(lane, app),
-        ]
-        args = [
-            "",
-            "",
-            broadcast,
-            home["generation"],
-            home["state"],
-            home.get("drop", ""),
-            self.ttl_ms,
-            keys.WAKE,
-            keys.lane_prefix(lane),
-            rate,
-            self._window(app, rate),
-            home.get("errcode") or 0,
-            home.get("state_generation", home["generation"]),
-            *first_copy,
-        ]
-        adopted = repeat("adopting a move", lambda: self._adopt(keys=script_keys, args=args))
+        args = AdoptArgs(
+            broadcast=broadcast,
+            generation=home["generation"],
+            state=home["state"],
+            drop=home.get("drop", ""),
+            ttl_ms=self.ttl_ms,
+            wake=keys.WAKE,
+            prefix=keys.lane_prefix(lane),
+            rate=rate,
+            window=self._window(app, rate),
+            errcode=home.get("errcode") or 0,
+            state_generation=home.get("state_generation", home["generation"]),
+        )
+        adopted = self._adopt.repeated(
+            "adopting a move", AdoptKeys.of(lane, app, broadcast), args, first_copy
+        )
         if adopted[2]:
             self._sweep_in(lane, broadcast, app)
 
     def _sweep_in(self, lane: int, broadcast: str, app: str) -> None:
         """Settle what a dropped broadcast leaves in a lane, a page at a time."""
-        script_keys = [
-            keys.lane_broadcast(lane, broadcast),
-            keys.flight(lane, broadcast),
-            keys.stock(lane, app),
-            keys.ledger(lane, app),
-            keys.sending(lane, app),
-        ]
-        cursor, prefix = "0", keys.lane_prefix(lane)
+        cursor, script_keys = "0", SweepKeys.of(lane, app, broadcast)
         while True:
-            args = ["", "", broadcast, prefix, self.ttl_ms, cursor]
-            call = partial(self._sweep, keys=script_keys, args=args)
-            cursor, *_ = repeat("sweeping a dropped broadcast", call)
+            args = SweepArgs(broadcast, keys.lane_prefix(lane), self.ttl_ms, cursor)
+            page = self._sweep.repeated("sweeping a dropped broadcast", script_keys, args)
+            cursor, *_ = page
             if cursor == "0":
                 return
 

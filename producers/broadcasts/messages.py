@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from producers import logs
 from producers.broadcasts import Broadcasts
@@ -41,9 +41,10 @@ from producers.errors import (
 from producers.logs.events import MessagePosted
 from producers.openid import check_openid
 from producers.settings import Settings, ms
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
 from producers.store.connection import now_ms
 from producers.store.retry import repeat, repeat_all
+from producers.store.scripts import Script, new_token
 from producers.words import Channel
 
 MAX_LIFE: Final = timedelta(days=1)
@@ -53,9 +54,6 @@ _GRACE_MS: Final = DAY_MS + 3_600_000
 _KEY_TTL: Final = timedelta(days=1)
 _TOKEN_TTL: Final = timedelta(minutes=10)
 """A call without a key repeats itself for seconds."""
-
-_ITEM: Final = 3
-"""Where post.lua's arguments name the recipient."""
 
 _CLOCK_S: Final = 60.0
 """How long the server's clock is known without asking."""
@@ -94,6 +92,28 @@ class MessageStatus:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+class PostKeys(NamedTuple):
+    """KEYS of post.lua."""
+
+    posted: str
+
+
+class PostArgs(NamedTuple):
+    """ARGV of post.lua."""
+
+    prefix: str
+    item: str
+    payload: str
+    life_ms: int
+    ttl_ms: int
+    key_ttl_ms: int
+    digest: str
+    app: str
+
+
+POST: Final = Script(__package__, "post", PostKeys, PostArgs, clock=True)
+
+
 class Messages:
     """Posts single messages. Safe to share between threads."""
 
@@ -101,7 +121,7 @@ class Messages:
         self._client = client
         self._settings = settings
         self._broadcasts = Broadcasts(client, settings)
-        self._post = client.register_script(scripts.source(__package__, "post"))
+        self._post = POST.on(client)
         self._server_ahead_ms = 0.0
         self._asked_at = float("-inf")
         self._opened: dict[tuple[str, str, str, int], int] = {}
@@ -157,22 +177,19 @@ class Messages:
             **content,
         )
         lane, _, item = keys.place_of(openid, self._settings)
-        arguments = [
-            "",
-            "",
-            keys.lane_prefix(lane),
-            item,
-            spec.payload(),
-            spec.expires_in_ms,
-            self._broadcasts.ttl_ms,
-            ms(_KEY_TTL if key else _TOKEN_TTL),
-            spec.digest(),
-            app,
-        ]
-        script_keys = [
-            keys.posted(lane, app, _of_user(key, openid) if key else scripts.new_token()),
-        ]
-        status, carrier = self._post_to_carriers(spec, lane, script_keys, arguments)
+        args = PostArgs(
+            prefix=keys.lane_prefix(lane),
+            item=item,
+            payload=spec.payload(),
+            life_ms=spec.expires_in_ms,
+            ttl_ms=self._broadcasts.ttl_ms,
+            key_ttl_ms=ms(_KEY_TTL if key else _TOKEN_TTL),
+            digest=spec.digest(),
+            app=app,
+        )
+        of_key = _of_user(key, openid) if key else new_token()
+        posted = PostKeys(keys.posted(lane, app, of_key))
+        status, carrier = self._post_to_carriers(spec, lane, posted, args)
         if status == "other":
             raise IdempotencyConflictError(key, f"{carrier}.{openid}")
         if status == "new":
@@ -220,19 +237,19 @@ class Messages:
         )
 
     def _post_to_carriers(
-        self, spec: Spec, lane: int, script_keys: list[str], arguments: list[Any]
+        self, spec: Spec, lane: int, posted: PostKeys, args: PostArgs
     ) -> tuple[str, str]:
         """Ask the carriers that there are, and open one more where it needs one."""
         day = self._server_ms() // DAY_MS
         of_day = (spec.app, str(spec.channel), spec.template_id, day)
         known = self._opened.get(of_day, 1)
-        of_user = (*of_day, str(arguments[_ITEM]))
+        of_user = (*of_day, args.item)
         if of_user in self._full:  # then only what the key posted before is looked for
             known = 0
         for _ in range(3 * MOST):
             ids = [carrier_id(*of_day, number) for number in range(known)]
-            call = partial(self._post, keys=script_keys, args=[*arguments, *ids])
-            status, carrier, *errcode = repeat("posting a message", call)
+            answer = self._post.repeated("posting a message", posted, args, ids)
+            status, carrier, *errcode = answer
             if status == "absent":
                 before = carrier_id(*of_day[:3], day - 1, 0) if carrier == ids[0] else ids[0]
                 life_ms = (day + 1) * DAY_MS + _GRACE_MS - self._server_ms()

@@ -13,6 +13,7 @@
 --@include store/clock
 --@include store/check
 --@include lanes/need
+local now = clock(ARGV[2])
 local LEGAL = {
   start  = { from = { scheduled = true }, to = 'running' },
   pause  = { from = { running = true }, to = 'paused' },

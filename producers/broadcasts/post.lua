@@ -8,8 +8,8 @@
 -- KEYS  1 posted string (this key's message)
 -- Found on the way, with the lane's hash tag: lane:ID, queue:ID, mail:ID, recipients:ID,
 -- outcomes:ID:BUCKET, first:APP, busy (see keys.py)
--- ARGV  1 unused, 2 now_ms or '', 3 lane prefix, 4 item (bucket:openid), 5 payload, 6 life (ms),
---       7 ttl of outcomes (ms), 8 ttl of the key (ms), 9 digest of the content, 10 app,
+-- ARGV  1 now_ms or '', 2 lane prefix, 3 item (bucket:openid), 4 payload, 5 life (ms),
+--       6 ttl of outcomes (ms), 7 ttl of the key (ms), 8 digest of the content, 9 app,
 --       then carrier ids in their order
 -- Returns  {'new' or 'known' (posted before), carrier}, {'other', carrier} (the key posted other
 --       content), {'absent', carrier} (create it and ask again), {'stopped', carrier, errcode} (WeChat
@@ -18,10 +18,11 @@
 --@include store/check
 --@include lanes/ring
 --@include lanes/need
-local posted, app = KEYS[1], ARGV[10]
-local prefix, item, payload = ARGV[3], ARGV[4], ARGV[5]
-local life, ttl = whole('life_ms', ARGV[6], 0, 2 ^ 42), whole('ttl_ms', ARGV[7], 1, 2 ^ 42)
-whole('ttl_ms of the key', ARGV[8], 1, 2 ^ 42)
+local now = clock(ARGV[1])
+local posted, app = KEYS[1], ARGV[9]
+local prefix, item, payload = ARGV[2], ARGV[3], ARGV[4]
+local life, ttl = whole('life_ms', ARGV[5], 0, 2 ^ 42), whole('ttl_ms', ARGV[6], 1, 2 ^ 42)
+whole('ttl_ms of the key', ARGV[7], 1, 2 ^ 42)
 local bucket, openid = string.match(item, '^(%d+):(.*)$')
 whole('bucket', bucket, 0, 2 ^ 20)
 rings_are_sound(prefix, app)
@@ -29,7 +30,7 @@ rings_are_sound(prefix, app)
 local known = redis.call('GET', posted)
 if known then
   local carrier, digest = string.match(known, '^(%S+) (%S+)$')
-  return { digest == ARGV[9] and 'known' or 'other', carrier }
+  return { digest == ARGV[8] and 'known' or 'other', carrier }
 end
 
 local function is_free(id)
@@ -47,11 +48,11 @@ local function put(id, lane, state)
   redis.call('PEXPIRE', mail, ttl)
   redis.call('PEXPIRE', queue, ttl)
   redis.call('PEXPIRE', recipients, math.max(redis.call('PTTL', lane), 0) + 604800000)
-  redis.call('SET', posted, id .. ' ' .. ARGV[9], 'PX', ARGV[8])
+  redis.call('SET', posted, id .. ' ' .. ARGV[8], 'PX', ARGV[7])
   if state == 'running' and join_ring(prefix, app, id, 1) then wake(prefix, app) end
 end
 
-for i = 11, #ARGV do
+for i = 10, #ARGV do
   local id, lane = ARGV[i], prefix .. 'lane:' .. ARGV[i]
   local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'errcode', 'open')
   if not has[1] then return { 'absent', id } end

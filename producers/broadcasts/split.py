@@ -6,16 +6,35 @@ If the process dies before a step nothing has moved; after it, the cursor has, a
 goes on from there.
 """
 
-from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from producers.settings import Settings
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
 from producers.store.buckets import filled_buckets
 from producers.store.retry import repeat
+from producers.store.scripts import Script
 
 _BUCKETS: Final = 256
 """Buckets offered to one script run."""
+
+
+class SplitKeys(NamedTuple):
+    """KEYS of split.lua."""
+
+    lane: str
+    queue: str
+
+
+class SplitArgs(NamedTuple):
+    """ARGV of split.lua."""
+
+    broadcast: str
+    cursor: str
+    last: str
+    prefix: str
+
+
+SPLIT: Final = Script(__package__, "split", SplitKeys, SplitArgs)
 
 
 class Splitter:
@@ -24,7 +43,7 @@ class Splitter:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
-        self._script = client.register_script(scripts.source(__package__, "split"))
+        self._script = SPLIT.on(client)
 
     def fill(self, broadcast: str, lane: int) -> int:
         """Split until the lane's window is full or all of it is split.
@@ -49,14 +68,12 @@ class Splitter:
         buckets = filled_buckets(self._client, lane, app, audience, int(cursor))
         while True:
             offered, rest = buckets[:_BUCKETS], buckets[_BUCKETS:]
-            script_keys = [
-                lane_key,
-                keys.queue(lane, broadcast),
-                *(keys.audience(lane, app, audience, bucket) for bucket in offered),
-            ]
-            args = [broadcast, cursor, "" if rest else "1", keys.lane_prefix(lane), *offered]
-            status, cursor, pushed, _ = repeat(
-                "splitting", partial(self._script, keys=script_keys, args=args)
+            status, cursor, pushed, _ = self._script.repeated(
+                "splitting",
+                SplitKeys(lane_key, keys.queue(lane, broadcast)),
+                SplitArgs(broadcast, cursor, "" if rest else "1", keys.lane_prefix(lane)),
+                offered,
+                more_keys=[keys.audience(lane, app, audience, bucket) for bucket in offered],
             )
             if status != 1:
                 return moved

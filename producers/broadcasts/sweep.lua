@@ -7,12 +7,13 @@
 -- complete. Pages may be run anew from the first one at any time.
 --
 -- KEYS  1 lane hash, 2 flight hash, 3 stock hash, 4 ledger hash, 5 sending zset
--- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 lane prefix, 5 ttl_ms, 6 cursor ('0': the first)
+-- ARGV  1 now_ms or '', 2 broadcast id, 3 lane prefix, 4 ttl_ms, 5 cursor ('0': the first)
 -- Returns  {next cursor ('0': that was the last), in doubt, dropped}
 --@include store/clock
 --@include store/check
+local now = clock(ARGV[1])
 local lane, flight, stock, ledger, sending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, prefix, ttl, cursor = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local id, prefix, ttl, cursor = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local margin, lease = 0, 0  -- a resumed message that waits has no lease
 --@include permits/permit
 --@include lanes/need

@@ -8,7 +8,7 @@ harmless, for every effect counts the same push once.
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import redis
 from redis.exceptions import BusyLoadingError, ClusterDownError, OutOfMemoryError, ReadOnlyError
@@ -18,8 +18,9 @@ from producers.callbacks.pushes import Push
 from producers.errors import ForgedError, StoreUnavailableError
 from producers.logs.events import PushRefused
 from producers.settings import Settings, ms
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
 from producers.store.retry import repeat
+from producers.store.scripts import Script
 
 _LEASE: Final = timedelta(seconds=10)
 """Longer than acting on one batch takes; acting twice would be harmless."""
@@ -60,6 +61,51 @@ class Kept:
     packed: str
 
 
+class StoreKeys(NamedTuple):
+    """KEYS of inbox_store.lua."""
+
+    inbox: str
+    counts: str
+    seen: str
+
+
+class StoreArgs(NamedTuple):
+    """ARGV of inbox_store.lua."""
+
+    push: str
+    most: int
+    timestamp_ms: int
+    max_age_ms: int
+    digest: str
+    sealed: int
+
+
+class InboxKeys(NamedTuple):
+    """KEYS of inbox_look.lua and of inbox_done.lua."""
+
+    inbox: str
+    lease: str
+
+
+class LookArgs(NamedTuple):
+    """ARGV of inbox_look.lua."""
+
+    owner: str
+    lease_ms: int
+    most: int
+
+
+class DoneArgs(NamedTuple):
+    """ARGV of inbox_done.lua."""
+
+    owner: str
+
+
+STORE: Final = Script(__package__, "inbox_store", StoreKeys, StoreArgs, clock=True)
+LOOK: Final = Script(__package__, "inbox_look", InboxKeys, LookArgs)
+DONE: Final = Script(__package__, "inbox_done", InboxKeys, DoneArgs)
+
+
 class Inbox:
     """The inboxes of all apps. Safe to share between threads."""
 
@@ -67,10 +113,7 @@ class Inbox:
         self._client = client
         self._settings = settings
         self._owner = uuid.uuid4().hex
-        self._store, self._look, self._done = (
-            client.register_script(scripts.source(__package__, f"inbox_{name}"))
-            for name in ("store", "look", "done")
-        )
+        self._store, self._look, self._done = STORE.on(client), LOOK.on(client), DONE.on(client)
 
     def store(
         self,
@@ -97,23 +140,19 @@ class Inbox:
             ForgedError: the signature is not fresh, or came with another body.
             StoreUnavailableError: no room, or Redis is away.
         """
-        script_keys = [
-            keys.inbox(app),
-            keys.inbox_counts(app),
-            keys.push_seen(app, signature),
-        ]
-        args: list[str | int] = [
-            "",
-            "",
-            "" if push is None else push.packed(),
-            self._settings.callback_inbox,
-            timestamp_ms,
-            ms(self._settings.callback_max_age),
-            digest,
-            int(sealed),
-        ]
+        script_keys = StoreKeys(
+            keys.inbox(app), keys.inbox_counts(app), keys.push_seen(app, signature)
+        )
+        args = StoreArgs(
+            push="" if push is None else push.packed(),
+            most=self._settings.callback_inbox,
+            timestamp_ms=timestamp_ms,
+            max_age_ms=ms(self._settings.callback_max_age),
+            digest=digest,
+            sealed=int(sealed),
+        )
         try:
-            result = self._store(keys=script_keys, args=args)
+            result = self._store(script_keys, args)
         except redis.RedisError as error:
             if not is_away(error):
                 raise
@@ -135,9 +174,11 @@ class Inbox:
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        script_keys = [keys.inbox(app), keys.inbox_lease(app)]
-        args = [self._owner, ms(_LEASE), BATCH]
-        entries = repeat("reading the inbox", lambda: self._look(keys=script_keys, args=args))
+        entries = self._look.repeated(
+            "reading the inbox",
+            InboxKeys(keys.inbox(app), keys.inbox_lease(app)),
+            LookArgs(self._owner, ms(_LEASE), BATCH),
+        )
         kept = []
         for entry in entries:
             arrived, _, packed = entry.partition(" ")
@@ -150,9 +191,12 @@ class Inbox:
         Raises:
             StoreUnavailableError: Redis did not answer; they may be acted on again.
         """
-        script_keys = [keys.inbox(app), keys.inbox_lease(app)]
-        args = [self._owner, *(kept.entry for kept in done)]
-        repeat("clearing the inbox", lambda: self._done(keys=script_keys, args=args))
+        self._done.repeated(
+            "clearing the inbox",
+            InboxKeys(keys.inbox(app), keys.inbox_lease(app)),
+            DoneArgs(self._owner),
+            [kept.entry for kept in done],
+        )
 
     def waiting(self, app: str) -> int:
         """Return how many pushes wait."""

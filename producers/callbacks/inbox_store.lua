@@ -9,16 +9,17 @@
 -- KEYS  1 inbox   list    `arrived_ms push`, the oldest left
 --       2 counts  hash    stored, dropped, full -> pushes
 --       3 seen    string  digest of the body that came with this signature (unused if digest is '')
--- ARGV  1 unused, 2 now_ms or '', 3 push ('' = only count it as dropped), 4 most (pushes),
---       5 timestamp_ms that was signed, 6 max_age_ms (0 = any), 7 digest of the body, or '',
---       8 sealed (1 or 0)
+-- ARGV  1 now_ms or '', 2 push ('' = only count it as dropped), 3 most (pushes),
+--       4 timestamp_ms that was signed, 5 max_age_ms (0 = any), 6 digest of the body, or '',
+--       7 sealed (1 or 0)
 -- Returns  1 kept or counted, 0 full, -1 the signature came with another body, -2 not fresh
 --@include store/clock
 --@include store/check
+local now = clock(ARGV[1])
 local DAY = 86400000
-local push, digest = ARGV[3], ARGV[7]
-local most, signed = whole('most', ARGV[4], 0, 2 ^ 32), whole('timestamp_ms', ARGV[5], -(2 ^ 53), 2 ^ 53)
-local max_age = whole('max_age_ms', ARGV[6], 0, 2 ^ 42)
+local push, digest = ARGV[2], ARGV[6]
+local most, signed = whole('most', ARGV[3], 0, 2 ^ 32), whole('timestamp_ms', ARGV[4], -(2 ^ 53), 2 ^ 53)
+local max_age = whole('max_age_ms', ARGV[5], 0, 2 ^ 42)
 if not digest then refuse('digest', digest) end
 typed('list', KEYS[1])
 typed('hash', KEYS[2])
@@ -27,7 +28,7 @@ if max_age > 0 and math.abs(now - signed) > max_age then return -2 end
 if digest ~= '' and max_age > 0 then
   -- twice: one that was signed ahead of our clock stays fresh for that long
   redis.call('SET', KEYS[3], digest, 'PX', 2 * max_age, 'NX')
-  if ARGV[8] ~= '1' and redis.call('GET', KEYS[3]) ~= digest then return -1 end
+  if ARGV[7] ~= '1' and redis.call('GET', KEYS[3]) ~= digest then return -1 end
 end
 local word = 'dropped'
 if push ~= '' then

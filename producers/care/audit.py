@@ -14,16 +14,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from producers.broadcasts.status import Register
 from producers.errors import NotFoundError
 from producers.permits import ledger
 from producers.permits.ledger import Ledger
 from producers.settings import Settings
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
 from producers.store.buckets import filled_buckets, recipient_buckets
 from producers.store.retry import repeat, repeat_all
+from producers.store.scripts import Script
 from producers.words import KIND_OF, Outcome, PermitKind
 
 _BUCKETS: Final = 100
@@ -31,6 +32,40 @@ _BUCKETS: Final = 100
 
 _COUNTED: Final = (Outcome.CANCELLED, Outcome.LATE)
 """Outcomes that are counted for dropped messages and not written per recipient."""
+
+
+class UsersKeys(NamedTuple):
+    """KEYS of audit_users.lua."""
+
+    members: str
+    stock: str
+
+
+class UsersArgs(NamedTuple):
+    """ARGV of audit_users.lua."""
+
+    prefix: str
+    app: str
+    trimmed: int
+
+
+class LaneKeys(NamedTuple):
+    """KEYS of audit_lane.lua."""
+
+    lane: str
+    queue: str
+    delayed: str
+    flight: str
+
+
+class LaneArgs(NamedTuple):
+    """ARGV of audit_lane.lua."""
+
+    cursor: str
+
+
+AUDIT_USERS: Final = Script(__package__, "audit_users", UsersKeys, UsersArgs)
+AUDIT_LANE: Final = Script(__package__, "audit_lane", LaneKeys, LaneArgs)
 
 
 @dataclass
@@ -106,8 +141,8 @@ class Auditor:
         self._client = client
         self._settings = settings
         self._register = Register(client, settings)
-        self._users = client.register_script(scripts.source(__package__, "audit_users"))
-        self._lane = client.register_script(scripts.source(__package__, "audit_lane"))
+        self._users = AUDIT_USERS.on(client)
+        self._lane = AUDIT_LANE.on(client)
 
     def run(self, broadcast: str = "", on_progress: Callable[[int], None] | None = None) -> Audit:
         """Recount everything, or one broadcast alone.
@@ -189,9 +224,9 @@ class Auditor:
         def fill(pipeline: Any) -> None:
             for bucket in buckets:
                 self._users(
-                    keys=[keys.audience(lane, app, "all", bucket), keys.stock(lane, app)],
-                    args=[keys.lane_prefix(lane), app, trimmed],
-                    client=pipeline,
+                    UsersKeys(keys.audience(lane, app, "all", bucket), keys.stock(lane, app)),
+                    UsersArgs(keys.lane_prefix(lane), app, trimmed),
+                    into=pipeline,
                 )
 
         found: Counter[str] = Counter()
@@ -252,16 +287,16 @@ class Auditor:
 
     def _lane_rows(self, broadcast: str) -> Iterator[tuple[int, list[int]]]:
         for lane in range(self._settings.lanes):
-            script_keys = [
+            script_keys = LaneKeys(
                 keys.lane_broadcast(lane, broadcast),
                 keys.queue(lane, broadcast),
                 keys.delayed(lane, broadcast),
                 keys.flight(lane, broadcast),
-            ]
+            )
             cursor, entries = "0", [0] * 5
             while True:
-                page = partial(self._lane, keys=script_keys, args=[cursor])
-                cursor, *row = repeat("recounting messages", page)
+                page = self._lane.repeated("recounting messages", script_keys, LaneArgs(cursor))
+                cursor, *row = page
                 entries = [sum(pair) for pair in zip(entries, map(int, row[4:]), strict=True)]
                 if cursor == "0":
                     break

@@ -28,6 +28,9 @@
 --@include store/reply
 --@include store/clock
 --@include store/check
+local again = first_answer(KEYS[1], ARGV[1])
+if again then return again end
+local now = clock(ARGV[2])
 local stock, ledger, size, buckets = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local margin = 0
 --@include permits/permit
@@ -386,4 +389,4 @@ for _, one in ipairs(users) do store(one) end
 write_sums()
 if added > 0 then redis.call('INCRBY', size, added) end
 results[#results + 1] = evicted
-return answer(results)
+return answer(KEYS[1], ARGV[1], results)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from producers import logs
 from producers.logs.events import PermitsCollected
@@ -20,8 +20,9 @@ from producers.permits.demand import Demand, DemandTable
 from producers.permits.refusals import Reason, Refusal
 from producers.permits.uploads import PermitItem, parse_line, parse_upload
 from producers.settings import AppSettings, Settings
-from producers.store import Client, deadline, keys, scripts
+from producers.store import Client, deadline, keys
 from producers.store.ahead import Ahead
+from producers.store.scripts import Bound, Script, Value, new_token
 from producers.words import PermitKind
 
 Source = Literal["phone", "events"]
@@ -96,13 +97,44 @@ class Report:
         }
 
 
+class CollectKeys(NamedTuple):
+    """KEYS of collect.lua; four per user follow."""
+
+    reply: str
+    stock: str
+    ledger: str
+    size: str
+    buckets: str
+
+    @classmethod
+    def of(cls, lane: int, app: str, caller: str) -> "CollectKeys":
+        """Return those of an app in a lane."""
+        return cls(
+            keys.reply(lane, "collect", caller),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+            keys.audience_size(lane, app, "all"),
+            keys.audience_buckets(lane, app, "all"),
+        )
+
+
+class CollectArgs(NamedTuple):
+    """ARGV of collect.lua; each user with the items follows."""
+
+    cap: int
+    users: int
+
+
+COLLECT: Final = Script(__package__, "collect", CollectKeys, CollectArgs, token=True, clock=True)
+
+
 class Collector:
     """Stores permits. Safe to share between threads."""
 
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
-        self._script = client.register_script(scripts.source(__package__, "collect"))
+        self._script = COLLECT.on(client)
         self._callers = threading.local()
         self._demand = DemandTable(client, settings)
 
@@ -198,10 +230,10 @@ class Collector:
         """
         app_settings = self._settings.app(app)
         waiting: dict[int, _Batch] = {}
-        ahead = Ahead(self._client, self._script, "storing permits")
+        ahead = Ahead(self._client, self._script.registered, "storing permits")
         named = _Named(app_settings, partial(self._demand.demand, app))
         with contextlib.closing(
-            _Storing(ahead, self._caller, app_settings, named, on_progress)
+            _Storing(ahead, self._script, self._caller, app_settings, named, on_progress)
         ) as storing:
             for report, number, upload in uploads:
                 if isinstance(upload, bytes) and not upload.strip():
@@ -227,7 +259,7 @@ class Collector:
         """This thread's name to the script."""
         caller: str | None = getattr(self._callers, "id", None)
         if caller is None:
-            caller = self._callers.id = scripts.new_token()
+            caller = self._callers.id = new_token()
         return caller
 
 
@@ -256,12 +288,14 @@ class _Storing:
     def __init__(
         self,
         ahead: Ahead,
+        script: Bound[CollectKeys, CollectArgs],
         caller: str,
         app: AppSettings,
         named: "_Named",
         on_progress: Callable[[], None] | None,
     ) -> None:
         self._ahead = ahead
+        self._script = script
         self._caller = caller
         self._app = app
         self._named = named
@@ -272,7 +306,7 @@ class _Storing:
     def store(self, batch: "_Batch") -> None:
         """Begin to store a batch, once the one before is stored."""
         deadline.run()
-        call = batch.call(self._caller, self._app, self._named)
+        call = batch.call(self._script, self._caller, self._app, self._named)
         if self._under_way is not None:
             self.finish()
             deadline.renew()
@@ -321,19 +355,17 @@ class _Batch:
         )
 
     def call(
-        self, caller: str, app: AppSettings, named: "_Named"
-    ) -> tuple[list[str], list[str | int]]:
+        self,
+        script: Bound[CollectKeys, CollectArgs],
+        caller: str,
+        app: AppSettings,
+        named: "_Named",
+    ) -> tuple[Sequence[str], Sequence[Value]]:
         """Return KEYS and ARGV."""
         lane, alias = self.lane, self.app
         prefix = keys.lane_prefix(lane)
-        script_keys = [
-            keys.reply(lane, "collect", caller),
-            keys.stock(lane, alias),
-            keys.ledger(lane, alias),
-            keys.audience_size(lane, alias, "all"),
-            keys.audience_buckets(lane, alias, "all"),
-        ]
-        args: list[str | int] = [scripts.new_token(), "", app.permits_per_user, len(self.users)]
+        script_keys: list[str] = []
+        args: list[str | int] = []
         for openid, (bucket, items) in self.users.items():
             script_keys += (
                 f"{prefix}permits:{alias}:{openid}",
@@ -352,7 +384,10 @@ class _Batch:
                     item.source_id,
                     "" if item.at_ms is None else item.at_ms,
                 )
-        return script_keys, args
+        return (
+            (*CollectKeys.of(lane, alias, caller), *script_keys),
+            script.argv(CollectArgs(app.permits_per_user, len(self.users)), args),
+        )
 
     def count(self, results: list[int]) -> None:
         """Count the answer to the call in the reports of the items."""

@@ -14,17 +14,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from producers.audiences import ALL, Audiences
 from producers.errors import InvalidInputError
 from producers.fields import check_template_id
 from producers.planning.expiry import HOUR_MS, last_end_ms, unsent
 from producers.settings import Settings, ms, rate_faults
-from producers.store import Client, deadline, keys, scripts
+from producers.store import Client, deadline, keys
 from producers.store.buckets import filled_buckets
 from producers.store.connection import ms_of
 from producers.store.retry import repeat, repeat_all
+from producers.store.scripts import Script
 from producers.words import Channel
 
 HORIZONS: Final = (timedelta(), timedelta(hours=1), timedelta(days=1), timedelta(days=7))
@@ -119,6 +120,24 @@ class _Seen:
     of: int = 0
 
 
+class UsersKeys(NamedTuple):
+    """KEYS of forecast.lua."""
+
+    members: str
+
+
+class UsersArgs(NamedTuple):
+    """ARGV of forecast.lua; the moments follow."""
+
+    prefix: str
+    app: str
+    channel: str
+    template: str
+
+
+FORECAST: Final = Script(__package__, "forecast", UsersKeys, UsersArgs)
+
+
 class Forecaster:
     """Forecasts. It changes nothing. Safe to share between threads."""
 
@@ -126,7 +145,7 @@ class Forecaster:
         self._client = client
         self._settings = settings
         self._audiences = Audiences(client, settings)
-        self._users = client.register_script(scripts.source(__package__, "forecast"))
+        self._users = FORECAST.on(client)
 
     def forecast(
         self,
@@ -303,9 +322,10 @@ class Forecaster:
             pipeline = self._client.pipeline(transaction=False)
             for lane, bucket in buckets:
                 self._users(
-                    keys=[keys.audience(lane, app, audience, bucket)],
-                    args=[keys.lane_prefix(lane), app, channel.value, template_id, *moments],
-                    client=pipeline,
+                    UsersKeys(keys.audience(lane, app, audience, bucket)),
+                    UsersArgs(keys.lane_prefix(lane), app, channel.value, template_id),
+                    moments,
+                    into=pipeline,
                 )
             rows: list[list[int]] = pipeline.execute()
             return rows

@@ -4,14 +4,15 @@
 -- attempts anew, or in_doubt. It takes one page of the flight at a time; run again it finds nothing.
 --
 -- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 sending zset, 5 stock, 6 ledger (and the rings)
--- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 lane prefix, 5 app, 6 ttl_ms,
---       7 what to do: replay or doubt, 8 cursor ('0': the first page)
+-- ARGV  1 now_ms or '', 2 broadcast id, 3 lane prefix, 4 app, 5 ttl_ms,
+--       6 what to do: replay or doubt, 7 cursor ('0': the first page)
 -- Returns  {next cursor ('0': that was the last page), how many there were}
 --@include store/clock
 --@include store/check
+local now = clock(ARGV[1])
 local lane, flight, queue, sending, stock, ledger =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local id, prefix, app, ttl = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local id, prefix, app, ttl = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local margin, lease = 0, 0
 --@include permits/permit
 --@include lanes/ring
@@ -22,12 +23,12 @@ whole('ttl_ms', ttl, 1, 2 ^ 42)
 rings_are_sound(prefix, app)
 if not is_sound(prefix, id) then refuse('the keys of the broadcast', id) end
 typed('zset', sending)
-local next_cursor, page = page_of(flight, ARGV[8])
+local next_cursor, page = page_of(flight, ARGV[7])
 for _, item in ipairs(page) do
   local held = held_as(flight, item)
   if held and held.worker == 'aside' then
     found = found + 1
-    if ARGV[7] == 'replay' then
+    if ARGV[6] == 'replay' then
       write_flight(flight, item, '-', held.fence, held.member, held.expires, held.since, 0, '1')
       redis.call('LPUSH', queue, item)
     else
@@ -38,7 +39,7 @@ end
 if found == 0 then return { next_cursor, 0 } end
 bump(lane, 'aside', -found)
 need(prefix, id, now)
-if ARGV[7] == 'replay' then
+if ARGV[6] == 'replay' then
   if redis.call('HGET', lane, 'open') ~= '1' then bump(lane, 'unjudged', found) end
   redis.call('PEXPIRE', queue, ttl)
   local has = redis.call('HMGET', lane, 'state', 'priority')

@@ -5,12 +5,13 @@ Both wait for an operator, who lists them and settles them in bulk by a decision
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from producers.broadcasts.status import Register
 from producers.errors import InvalidInputError
 from producers.settings import Settings
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
+from producers.store.scripts import Script
 from producers.words import Outcome
 
 
@@ -34,6 +35,59 @@ class Doubt:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+class ResolveKeys(NamedTuple):
+    """KEYS of resolve.lua."""
+
+    lane: str
+    doubts: str
+
+
+class ResolveArgs(NamedTuple):
+    """ARGV of resolve.lua."""
+
+    prefix: str
+    broadcast: str
+    outcome: str
+
+
+class AsideKeys(NamedTuple):
+    """KEYS of aside.lua."""
+
+    lane: str
+    flight: str
+    queue: str
+    sending: str
+    stock: str
+    ledger: str
+
+    @classmethod
+    def of(cls, lane: int, app: str, broadcast: str) -> "AsideKeys":
+        """Return those of a broadcast in a lane."""
+        return cls(
+            keys.lane_broadcast(lane, broadcast),
+            keys.flight(lane, broadcast),
+            keys.queue(lane, broadcast),
+            keys.sending(lane, app),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+        )
+
+
+class AsideArgs(NamedTuple):
+    """ARGV of aside.lua."""
+
+    broadcast: str
+    prefix: str
+    app: str
+    ttl_ms: int
+    verb: str
+    cursor: str
+
+
+RESOLVE: Final = Script(__package__, "resolve", ResolveKeys, ResolveArgs)
+ASIDE: Final = Script(__package__, "aside", AsideKeys, AsideArgs, clock=True)
+
+
 class Doubts:
     """Lists what is in doubt or was set aside, and settles it. Safe to share between threads."""
 
@@ -41,8 +95,8 @@ class Doubts:
         self._client = client
         self._settings = settings
         self._register = Register(client, settings)
-        self._resolve = client.register_script(scripts.source(__package__, "resolve"))
-        self._aside = client.register_script(scripts.source(__package__, "aside"))
+        self._resolve = RESOLVE.on(client)
+        self._aside = ASIDE.on(client)
 
     def of(self, broadcast: str) -> Iterator[Doubt]:
         """Yield the recipients in doubt, in bounded memory.
@@ -76,17 +130,12 @@ class Doubts:
         moved = 0
         for lane in range(self._settings.lanes):
             items = [item for item, _ in self._scan(lane, broadcast)]
+            script_keys = ResolveKeys(
+                keys.lane_broadcast(lane, broadcast), keys.doubts(lane, broadcast)
+            )
+            args = ResolveArgs(keys.lane_prefix(lane), broadcast, outcome)
             for start in range(0, len(items), 500):
-                args = [
-                    keys.lane_prefix(lane),
-                    broadcast,
-                    outcome,
-                    *items[start : start + 500],
-                ]
-                moved += self._resolve(
-                    keys=[keys.lane_broadcast(lane, broadcast), keys.doubts(lane, broadcast)],
-                    args=args,
-                )
+                moved += self._resolve(script_keys, args, items[start : start + 500])
         return moved
 
     def _scan(self, lane: int, broadcast: str) -> Iterator[tuple[str, str]]:
@@ -108,25 +157,16 @@ class Doubts:
         spec = self._register.spec(broadcast)
         found = 0
         for lane in range(self._settings.lanes):
-            script_keys = [
-                keys.lane_broadcast(lane, broadcast),
-                keys.flight(lane, broadcast),
-                keys.queue(lane, broadcast),
-                keys.sending(lane, spec.app),
-                keys.stock(lane, spec.app),
-                keys.ledger(lane, spec.app),
-            ]
-            args = [
-                "",
-                "",
-                broadcast,
-                keys.lane_prefix(lane),
-                spec.app,
-                self._register.ttl_ms,
-                "replay" if replay else "doubt",
-            ]
             cursor = ""
             while cursor != "0":
-                cursor, some = self._aside(keys=script_keys, args=[*args, cursor or "0"])
+                args = AsideArgs(
+                    broadcast=broadcast,
+                    prefix=keys.lane_prefix(lane),
+                    app=spec.app,
+                    ttl_ms=self._register.ttl_ms,
+                    verb="replay" if replay else "doubt",
+                    cursor=cursor or "0",
+                )
+                cursor, some = self._aside(AsideKeys.of(lane, spec.app, broadcast), args)
                 found += some
         return found

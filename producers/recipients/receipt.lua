@@ -8,13 +8,12 @@
 -- the send's own answer) is kept for a day, at most 50 per user.
 --
 -- KEYS  1 receipts hash  of the user
--- ARGV  1 unused, 2 now_ms or '', 3 lane prefix, 4 item (bucket:openid), 5 template_id, 6 msgid or
---       '', 7 errcode, 8 at_ms, 9 ttl of outcomes (ms), then candidate broadcasts, the newest first
+-- ARGV  1 lane prefix, 2 item (bucket:openid), 3 template_id, 4 msgid or '', 5 errcode, 6 at_ms,
+--       7 ttl of outcomes (ms), then candidate broadcasts, the newest first
 -- Returns  {broadcast or '', what: delivered, failed, confirmed (nothing to change) or kept}
---@include store/clock
 --@include store/check
-local prefix, item, template, msgid, errcode = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local at = whole('at_ms', ARGV[8], 0, 2 ^ 53)
+local prefix, item, template, msgid, errcode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local at = whole('at_ms', ARGV[6], 0, 2 ^ 53)
 local DAY, CLOCKS, KEPT = 86400000, 5000, 50
 local bucket, openid = string.match(item, '^(%d+):(.+)$')
 if not bucket then refuse('item', item) end
@@ -48,7 +47,7 @@ local function move(id, from)
 end
 
 if msgid ~= '' then
-  for i = 10, #ARGV do
+  for i = 8, #ARGV do
     if msgid_of(ARGV[i]) == msgid then
       redis.call('HLEN', prefix .. 'doubts:' .. ARGV[i])
       if outcome_of(ARGV[i]) == 'delivered' and word == 'failed' then
@@ -61,7 +60,7 @@ end
 
 -- By time: which unanswered messages may be meant, and the doubt that is nearest.
 local unanswered, doubts, nearest, nearest_by = 0, 0, nil, nil
-for i = 10, #ARGV do
+for i = 8, #ARGV do
   local id = ARGV[i]
   local held = redis.call('HGET', prefix .. 'flight:' .. id, item)
   local member, since = string.match(held or '', '^%S+ %S+ (%S+) %S+ (%d+) ')

@@ -11,15 +11,15 @@ What no receipt settles stays in doubt (`producers.recipients.doubts`).
 Source of the event: WeChat docs, subscribe-message, subscribe_msg_sent_event.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from producers import logs
 from producers.broadcasts.status import Register
 from producers.errors import NotFoundError
 from producers.logs.events import ReceiptSettled
 from producers.settings import Settings
-from producers.store import Client, keys, scripts
-from producers.store.retry import repeat
+from producers.store import Client, keys
+from producers.store.scripts import Script
 from producers.words import Channel
 
 _LISTED: Final = 500
@@ -30,6 +30,27 @@ _CANDIDATES: Final = 50
 _REMEMBERED: Final = 5000
 
 
+class ReceiptKeys(NamedTuple):
+    """KEYS of receipt.lua."""
+
+    receipts: str
+
+
+class ReceiptArgs(NamedTuple):
+    """ARGV of receipt.lua."""
+
+    prefix: str
+    item: str
+    template: str
+    msgid: str
+    errcode: int
+    at_ms: int
+    ttl_ms: int
+
+
+RECEIPT: Final = Script(__package__, "receipt", ReceiptKeys, ReceiptArgs)
+
+
 class Receipts:
     """Settles by receipt. Safe to share between threads."""
 
@@ -37,7 +58,7 @@ class Receipts:
         self._client = client
         self._settings = settings
         self._register = Register(client, settings)
-        self._receipt = client.register_script(scripts.source(__package__, "receipt"))
+        self._receipt = RECEIPT.on(client)
         self._known: dict[str, tuple[str, str]] = {}
 
     def settle(
@@ -73,21 +94,17 @@ class Receipts:
         self._settings.app(app)
         lane, _, item = keys.place_of(openid, self._settings)
         candidates = self._candidates(app, template_id)
-        args = [
-            "",
-            "",
-            keys.lane_prefix(lane),
-            item,
-            template_id,
-            msgid,
-            errcode,
-            at_ms,
-            self._register.ttl_ms,
-            *candidates,
-        ]
-        broadcast, result = repeat(
-            "settling a receipt",
-            lambda: self._receipt(keys=[keys.receipts(lane, app, openid)], args=args),
+        args = ReceiptArgs(
+            prefix=keys.lane_prefix(lane),
+            item=item,
+            template=template_id,
+            msgid=msgid,
+            errcode=errcode,
+            at_ms=at_ms,
+            ttl_ms=self._register.ttl_ms,
+        )
+        broadcast, result = self._receipt.repeated(
+            "settling a receipt", ReceiptKeys(keys.receipts(lane, app, openid)), args, candidates
         )
         logs.emit(
             ReceiptSettled(app, broadcast, openid, template_id, msgid, errcode, status, result)

@@ -5,12 +5,14 @@ the same, but beside one that reads JSON it waits for Python's lock after each r
 """
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import redis
 
 from producers.store import Client, lend
 from producers.store.retry import LOST, raise_lasting, repeat
+from producers.store.scripts import Value
 
 
 class Ahead:
@@ -26,10 +28,10 @@ class Ahead:
         self._pool = client.connection_pool
         self._script = script
         self._during = during
-        self._call: tuple[list[str], list[str | int]] | None = None
+        self._call: tuple[Sequence[str], Sequence[Value]] | None = None
         self._connection: Any = None
 
-    def start(self, keys: list[str], args: list[str | int]) -> None:
+    def start(self, keys: Sequence[str], args: Sequence[Value]) -> None:
         """Send a call; the one before must have been finished."""
         self._call = (keys, args)
         with contextlib.suppress(*LOST):  # then `finish` repeats it

@@ -10,12 +10,13 @@
 -- KEYS  1 stock hash, 2 ledger hash, 3 sending zset, 4 permits zset, 5 subs hash, 6 receipts hash
 --       then per audience: size string, buckets bitmap, members set (its bucket of this user)
 --       (found by KEYS 4: dead:APP:DAY)
--- ARGV  1 unused, 2 now_ms or '', 3 openid, 4 bucket
+-- ARGV  1 now_ms or '', 2 openid, 3 bucket
 -- Returns  {uses and accepts that were available, audiences that had the user}
 --@include store/clock
 --@include store/check
+local now = clock(ARGV[1])
 local stock, ledger, sending, permits, subs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local openid, bucket = ARGV[3], ARGV[4]
+local openid, bucket = ARGV[2], ARGV[3]
 local margin = 0
 --@include permits/permit
 --@include permits/counts

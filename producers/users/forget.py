@@ -15,11 +15,9 @@ is settled, among those that leave (8 days). A user who gives a permit afterward
 
 import itertools
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from producers import logs
 from producers.broadcasts.spec import MAX_LIFE
@@ -27,8 +25,9 @@ from producers.broadcasts.status import Register
 from producers.logs.events import UserForgotten
 from producers.openid import check_openid
 from producers.settings import Settings, ms
-from producers.store import Client, deadline, keys, scripts
+from producers.store import Client, deadline, keys
 from producers.store.retry import repeat
+from producers.store.scripts import Script
 
 _BROADCASTS: Final = 300
 """Broadcasts per script run: about 2 ms of Redis."""
@@ -64,6 +63,60 @@ class Forgotten:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+class ForgetKeys(NamedTuple):
+    """KEYS of forget.lua."""
+
+    stock: str
+    ledger: str
+    sending: str
+    permits: str
+    subs: str
+    receipts: str
+
+    @classmethod
+    def of(cls, lane: int, app: str, openid: str) -> "ForgetKeys":
+        """Return those of a user; three per audience follow."""
+        return cls(
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+            keys.sending(lane, app),
+            keys.permits(lane, app, openid),
+            keys.subscriptions(lane, app, openid),
+            keys.receipts(lane, app, openid),
+        )
+
+
+class ForgetArgs(NamedTuple):
+    """ARGV of forget.lua."""
+
+    openid: str
+    bucket: int
+
+
+class UnnameKeys(NamedTuple):
+    """KEYS of unname.lua."""
+
+    stock: str
+    ledger: str
+    sending: str
+    leaving: str
+
+
+class UnnameArgs(NamedTuple):
+    """ARGV of unname.lua."""
+
+    prefix: str
+    app: str
+    item: str
+    seed: str
+    ttl_ms: int
+    leaving_ttl_ms: int
+
+
+FORGET: Final = Script(__package__, "forget", ForgetKeys, ForgetArgs, clock=True)
+UNNAME: Final = Script(__package__, "unname", UnnameKeys, UnnameArgs, clock=True)
+
+
 class Forgetter:
     """Forgets users. Safe to share between threads."""
 
@@ -71,8 +124,8 @@ class Forgetter:
         self._client = client
         self._settings = settings
         self._register = Register(client, settings)
-        self._forget = client.register_script(scripts.source(__package__, "forget"))
-        self._unname = client.register_script(scripts.source(__package__, "unname"))
+        self._forget = FORGET.on(client)
+        self._unname = UNNAME.on(client)
 
     def forget(self, app: str, openid: str) -> Forgotten:
         """Forget a user everywhere; a user who is not known changes nothing.
@@ -109,43 +162,38 @@ class Forgetter:
     def _leave(
         self, app: str, openid: str, lane: int, bucket: int, names: list[str]
     ) -> tuple[int, int]:
-        script_keys = [
-            keys.stock(lane, app),
-            keys.ledger(lane, app),
-            keys.sending(lane, app),
-            keys.permits(lane, app, openid),
-            keys.subscriptions(lane, app, openid),
-            keys.receipts(lane, app, openid),
-        ]
+        audiences: list[str] = []
         for name in names:
-            script_keys += (
+            audiences += (
                 keys.audience_size(lane, app, name),
                 keys.audience_buckets(lane, app, name),
                 keys.audience(lane, app, name, bucket),
             )
-        args = ["", "", openid, bucket]
-        uses, left = repeat("forgetting a user", lambda: self._forget(keys=script_keys, args=args))
+        uses, left = self._forget.repeated(
+            "forgetting a user",
+            ForgetKeys.of(lane, app, openid),
+            ForgetArgs(openid, bucket),
+            more_keys=audiences,
+        )
         return int(uses), int(left)
 
     def _lose_name(self, app: str, item: str, lane: int, broadcasts: list[str]) -> list[int]:
-        run: Callable[[], list[int]] = partial(
-            self._unname,
-            keys=[
+        counts: list[int] = self._unname.repeated(
+            "forgetting a recipient",
+            UnnameKeys(
                 keys.stock(lane, app),
                 keys.ledger(lane, app),
                 keys.sending(lane, app),
                 keys.leaving(lane),
-            ],
-            args=[
-                "",
-                "",
-                keys.lane_prefix(lane),
-                app,
-                item,
-                secrets.token_hex(16),
-                self._register.ttl_ms,
-                _LEAVING_TTL_MS,
-                *broadcasts,
-            ],
+            ),
+            UnnameArgs(
+                prefix=keys.lane_prefix(lane),
+                app=app,
+                item=item,
+                seed=secrets.token_hex(16),
+                ttl_ms=self._register.ttl_ms,
+                leaving_ttl_ms=_LEAVING_TTL_MS,
+            ),
+            broadcasts,
         )
-        return repeat("forgetting a recipient", run)
+        return counts

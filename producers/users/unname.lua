@@ -10,14 +10,15 @@
 -- KEYS  1 stock hash, 2 ledger hash, 3 sending zset, 4 leaving hash
 -- Found on the way: lane:ID, queue:ID, delayed:ID, flight:ID, tries:ID, suspects:ID, doubts:ID,
 -- mail:ID, outcomes:ID:BUCKET, msgids:ID:BUCKET (see keys.py)
--- ARGV  1 unused, 2 now_ms or '', 3 lane prefix, 4 app, 5 item (bucket:openid), 6 seed of the names
---       (random, kept nowhere), 7 ttl of outcomes (ms), 8 ttl of leaving (ms), then broadcast ids
+-- ARGV  1 now_ms or '', 2 lane prefix, 3 app, 4 item (bucket:openid), 5 seed of the names
+--       (random, kept nowhere), 6 ttl of outcomes (ms), 7 ttl of leaving (ms), then broadcast ids
 -- Returns  {broadcasts looked at (the first ones, at least one), outcomes without a name now, messages
 --       dropped, in doubt, in hands}
 --@include store/clock
 --@include store/check
+local now = clock(ARGV[1])
 local stock, ledger, sending, leaving = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local prefix, app, item, seed, ttl, leaving_ttl = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local prefix, app, item, seed, ttl, leaving_ttl = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local margin, lease = 0, 0
 --@include permits/permit
 --@include lanes/need
@@ -50,7 +51,7 @@ whole('ttl_ms', ttl, 1, 2 ^ 42)
 whole('ttl_ms', leaving_ttl, 1, 2 ^ 42)
 typed('hash', leaving)
 typed('zset', sending)
-for i = 9, #ARGV do
+for i = 8, #ARGV do
   local id = ARGV[i]
   typed('list', prefix .. 'queue:' .. id, prefix .. 'suspects:' .. id)
   typed('zset', prefix .. 'delayed:' .. id)
@@ -61,7 +62,7 @@ end
 
 local SEARCHED = 100000  -- queued messages that one script searches: about a millisecond
 local looked, searched = 0, 0
-for i = 9, #ARGV do
+for i = 8, #ARGV do
   local id = ARGV[i]
   searched = searched + redis.call('LLEN', prefix .. 'queue:' .. id)
   if looked > 0 and searched > SEARCHED then break end

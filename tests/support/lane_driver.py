@@ -1,18 +1,39 @@
 """One lane driven by its raw scripts, with the clock in the test's hand.
 
-The scripts take `now_ms` (`now_us`) in ARGV 2, so a test moves `now_ms` and never sleeps. What the
-tests read back they read by the functions of keys.py, so a key that a script builds by another name
-is not found.
+The scripts take the clock from whoever runs them, so a test moves `now_ms` and never sleeps. What
+the tests read back they read by the functions of keys.py, so a key that a script builds by another
+name is not found.
 """
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
 
-from producers.store import keys, scripts
+from producers.audiences.members import ADD, AddArgs, AudienceKeys
+from producers.broadcasts.lifecycle import ADOPT, SWEEP, AdoptArgs, AdoptKeys, SweepArgs, SweepKeys
+from producers.broadcasts.split import SPLIT, SplitArgs, SplitKeys
+from producers.permits.collect import COLLECT, CollectArgs, CollectKeys
+from producers.recipients.doubts import (
+    ASIDE,
+    RESOLVE,
+    AsideArgs,
+    AsideKeys,
+    ResolveArgs,
+    ResolveKeys,
+)
+from producers.recipients.receipts import RECEIPT, ReceiptArgs, ReceiptKeys
+from producers.store import keys
+from producers.store.scripts import Args, Bound, Keys, NoArgs, Script, Value
+from workers.duties.recover import RECOVER, RecoverArgs, RecoverKeys
+from workers.lanes.keeper import KEEP, TRIM, KeepArgs, KeepKeys, TrimKeys
+from workers.limits.gate import HORIZON_MS
+from workers.sending.posting import POSTING, PostingArgs, PostingKeys
+from workers.sending.settle import SETTLE, SettleArgs, SettleKeys
+from workers.sending.take import TAKE, TakeArgs, TakeKeys
 
 HOUR: Final = 3_600_000
 WEEK: Final = 7 * 24 * HOUR
@@ -101,14 +122,25 @@ class Lane:
         # the top of an hour, not in the past: PEXPIREAT takes the server's own clock
         self.now_ms = (time.time_ns() // 1_000_000 // HOUR + 2) * HOUR
         self.unsent = 0
-        self._scripts: dict[str, Any] = {}
+        self._scripts: dict[Script[Any, Any], Bound[Any, Any]] = {}
 
-    def run(self, package: str, name: str, names: list[str], args: list[Any]) -> Any:
-        script = self._scripts.get(name)
-        if script is None:
-            source = scripts.source(package, name)
-            script = self._scripts[name] = self.client.register_script(source)
-        return script(keys=names, args=args)
+    def run(
+        self,
+        script: Script[Keys, Args],
+        names: Keys,
+        args: Args,
+        more: Iterable[Value] = (),
+        *,
+        more_keys: Iterable[str] = (),
+        token: str | None = None,
+        now: int | None = None,
+    ) -> Any:
+        """Run a script by the test's clock."""
+        bound = self._scripts.get(script)
+        if bound is None:
+            bound = self._scripts[script] = script.on(self.client)
+        now = self.now_ms if now is None else now
+        return bound(names, args, more, more_keys=more_keys, token=token or "", now=now)
 
     # -- producing ------------------------------------------------------------------------------
 
@@ -121,14 +153,8 @@ class Lane:
         caller: str = "phone",
     ) -> list[int]:
         n, app = self.number, self.app
-        names = [
-            keys.reply(n, "collect", caller),
-            keys.stock(n, app),
-            keys.ledger(n, app),
-            keys.audience_size(n, app, "all"),
-            keys.audience_buckets(n, app, "all"),
-        ]
-        args: list[Any] = [token or scripts.new_token(), self.now_ms, cap, len(users)]
+        names: list[str] = []
+        given: list[Value] = []
         for openid, items in users.items():
             bucket = self.bucket(openid)
             names += [
@@ -137,25 +163,27 @@ class Lane:
                 keys.marks(n, app, openid),
                 keys.audience(n, app, "all", bucket),
             ]
-            args += [openid, bucket, len(items)]
+            given += [openid, bucket, len(items)]
             for item in items:
-                args += item
-        return self.run("producers.permits", "collect", names, args)
+                given += item
+        args = CollectArgs(cap, len(users))
+        script_keys = CollectKeys.of(n, app, caller)
+        return self.run(COLLECT, script_keys, args, given, more_keys=names, token=token)
 
     def give(self, openid: str, *items: Item, cap: int = 100) -> list[int]:
         return self.collect({openid: list(items)}, cap=cap)
 
     def audience(self, name: str, *openids: str) -> int:
         n, app = self.number, self.app
-        names = [keys.audience_size(n, app, name), keys.audience_buckets(n, app, name)]
-        args: list[Any] = [""]
+        names: list[str] = []
+        given: list[Value] = []
         members: dict[int, list[str]] = {}
         for openid in openids:
             members.setdefault(self.bucket(openid), []).append(openid)
         for bucket, mine in members.items():
             names.append(keys.audience(n, app, name, bucket))
-            args += [bucket, len(mine), *mine]
-        return self.run("producers.audiences", "add", names, args)
+            given += [bucket, len(mine), *mine]
+        return self.run(ADD, AudienceKeys.of(n, app, name), AddArgs(""), given, more_keys=names)
 
     def adopt(
         self,
@@ -181,25 +209,24 @@ class Lane:
             "open": 0,
             "canary": self.canary,
         } | copy
-        rate, window = first.pop("rate", 0), first.pop("window", 100)
-        names = [
-            keys.lane_broadcast(n, broadcast),
-            keys.queue(n, broadcast),
-            keys.delayed(n, broadcast),
-            keys.flight(n, broadcast),
-            keys.tries(n, broadcast),
-            keys.ring(n, app),
-            keys.priority_ring(n, app),
-            keys.stock(n, app),
-            keys.ledger(n, app),
-            keys.sending(n, app),
-        ]
-        args = ["", self.now_ms, broadcast, generation, state, drop, TTL, keys.WAKE, self.prefix]
-        args += [rate, window, first.pop("errcode", 0)]
-        args.append(first.pop("state_generation", generation))
+        args = AdoptArgs(
+            broadcast=broadcast,
+            generation=generation,
+            state=state,
+            drop=drop,
+            ttl_ms=TTL,
+            wake=keys.WAKE,
+            prefix=self.prefix,
+            rate=first.pop("rate", 0),
+            window=first.pop("window", 100),
+            errcode=first.pop("errcode", 0),
+            state_generation=first.pop("state_generation", generation),
+        )
+        fields: list[Value] = []
         for pair in first.items():
-            args += pair
-        adopted, dropped, sweeping = self.run("producers.broadcasts", "adopt", names, args)
+            fields += pair
+        names = AdoptKeys.of(n, app, broadcast)
+        adopted, dropped, sweeping = self.run(ADOPT, names, args, fields)
         if sweeping and sweep:
             cursor = "0"
             while True:
@@ -210,16 +237,8 @@ class Lane:
         return [adopted, dropped]
 
     def sweep(self, broadcast: str, cursor: str = "0") -> list[Any]:
-        n, app = self.number, self.app
-        names = [
-            keys.lane_broadcast(n, broadcast),
-            keys.flight(n, broadcast),
-            keys.stock(n, app),
-            keys.ledger(n, app),
-            keys.sending(n, app),
-        ]
-        args = ["", self.now_ms, broadcast, self.prefix, TTL, cursor]
-        return self.run("producers.broadcasts", "sweep", names, args)
+        names = SweepKeys.of(self.number, self.app, broadcast)
+        return self.run(SWEEP, names, SweepArgs(broadcast, self.prefix, TTL, cursor))
 
     def split(
         self,
@@ -233,11 +252,14 @@ class Lane:
         copy = self.copy(broadcast)
         at = copy.get("cursor", "0") if cursor is None else cursor
         audience = copy.get("audience", "all")
-        names = [keys.lane_broadcast(n, broadcast), keys.queue(n, broadcast)]
         offered = [bucket for bucket in buckets if bucket >= int(at)]
-        names += [keys.audience(n, app, audience, bucket) for bucket in offered]
-        args = [broadcast, at, "1" if last else "", self.prefix, *offered]
-        return self.run("producers.broadcasts", "split", names, args)
+        return self.run(
+            SPLIT,
+            SplitKeys(keys.lane_broadcast(n, broadcast), keys.queue(n, broadcast)),
+            SplitArgs(broadcast, str(at), "1" if last else "", self.prefix),
+            offered,
+            more_keys=[keys.audience(n, app, audience, bucket) for bucket in offered],
+        )
 
     def start(self, broadcast: str, *openids: str, **copy: Any) -> None:
         """Run a broadcast to these openids, in this order, already split."""
@@ -280,26 +302,13 @@ class Lane:
         margin: int,
         lease: int,
     ) -> list[str]:
-        n, app = self.number, self.app
-        args: list[Any] = [token or scripts.new_token(), self.now_ms, worker, self.prefix, app]
-        args += [most, lease, margin, TTL, 100]
+        own: list[Value] = []
         for broadcast, allowance in (allowances or {}).items():
             of_now = (allowance, self.copy(broadcast).get("rate", 0), 0)
-            args += [broadcast, *(allowance if isinstance(allowance, tuple) else of_now)]
-        rows: list[str] = self.run(
-            "workers.sending",
-            "take",
-            [
-                keys.reply(n, f"take:{app}", worker),
-                keys.priority_ring(n, app),
-                keys.ring(n, app),
-                keys.sending(n, app),
-                keys.fence(n),
-                keys.stock(n, app),
-                keys.ledger(n, app),
-            ],
-            args,
-        )
+            own += [broadcast, *(allowance if isinstance(allowance, tuple) else of_now)]
+        names = TakeKeys.of(self.number, self.app, worker)
+        args = TakeArgs(worker, self.prefix, self.app, most, lease, margin, TTL, HORIZON_MS)
+        rows: list[str] = self.run(TAKE, names, args, own, token=token)
         return rows
 
     def take_one(self, worker: str = "w1", **options: Any) -> Claimed:
@@ -314,21 +323,9 @@ class Lane:
         margin: int = MARGIN,
         lease: int = LEASE,
     ) -> Settled:
-        n, app = self.number, self.app
-        args: list[Any] = [token or scripts.new_token(), self.now_ms, worker, self.prefix, app]
-        args += [lease, margin, TTL, self.canary, *rows]
-        answer = self.run(
-            "workers.sending",
-            "settle",
-            [
-                keys.reply(n, f"settle:{app}", worker),
-                keys.sending(n, app),
-                keys.fence(n),
-                keys.stock(n, app),
-                keys.ledger(n, app),
-            ],
-            args,
-        )
+        names = SettleKeys.of(self.number, self.app, worker)
+        args = SettleArgs(worker, self.prefix, self.app, lease, margin, TTL, self.canary)
+        answer = self.run(SETTLE, names, args, rows, token=token)
         return Settled(answer[: len(rows)], answer[len(rows) :])
 
     def deliver(self, claim: Claimed, worker: str = "w1") -> Settled:
@@ -349,45 +346,20 @@ class Lane:
         """Take back what a dead worker had in flight; it died in its POSTs, or just before them."""
         if posted:
             self.post(broadcast, dead)
-        n, app = self.number, self.app
-        names = [
-            keys.lane_broadcast(n, broadcast),
-            keys.flight(n, broadcast),
-            keys.queue(n, broadcast),
-            keys.sending(n, app),
-            keys.stock(n, app),
-            keys.ledger(n, app),
-        ]
-        args = [
-            "",
-            self.now_ms,
-            dead,
-            broadcast,
-            self.prefix,
-            TTL,
-            attempts,
-            LEASE,
-        ]
+        names = RecoverKeys.of(self.number, self.app, broadcast)
         cursor, found = "0", [0, 0, 0, 0]
         while True:
-            cursor, *some = self.run("workers.duties", "recover", names, [*args, cursor])
+            args = RecoverArgs(dead, broadcast, self.prefix, TTL, attempts, LEASE, cursor)
+            cursor, *some = self.run(RECOVER, names, args)
             found = [sum(pair) for pair in zip(found, some, strict=True)]
             if cursor == "0":
                 self.unsent = found[3]
                 return found[:2]
 
     def aside(self, broadcast: str, what: str) -> int:
-        n, app = self.number, self.app
-        names = [
-            keys.lane_broadcast(n, broadcast),
-            keys.flight(n, broadcast),
-            keys.queue(n, broadcast),
-            keys.sending(n, app),
-            keys.stock(n, app),
-            keys.ledger(n, app),
-        ]
-        args = ["", self.now_ms, broadcast, self.prefix, app, TTL, what, "0"]
-        cursor, found = self.run("producers.recipients", "aside", names, args)
+        names = AsideKeys.of(self.number, self.app, broadcast)
+        args = AsideArgs(broadcast, self.prefix, self.app, TTL, what, "0")
+        cursor, found = self.run(ASIDE, names, args)
         assert cursor == "0", "so few are one page"
         return found
 
@@ -401,25 +373,23 @@ class Lane:
         template: str = "T",
     ) -> tuple[str, str]:
         """Settle by receipt; the candidates are the newest first. Return broadcast, what."""
-        args = ["", self.now_ms, self.prefix, self.item(openid), template, msgid, errcode]
-        args += [at_ms or self.now_ms, TTL, *candidates]
-        names = [keys.receipts(self.number, self.app, openid)]
-        broadcast, what = self.run("producers.recipients", "receipt", names, args)
+        names = ReceiptKeys(keys.receipts(self.number, self.app, openid))
+        at_ms = at_ms or self.now_ms
+        args = ReceiptArgs(self.prefix, self.item(openid), template, msgid, errcode, at_ms, TTL)
+        broadcast, what = self.run(RECEIPT, names, args, candidates)
         return broadcast, what
 
     def resolve(self, broadcast: str, outcome: str, *openids: str) -> int:
-        names = [self.key("lane_broadcast", broadcast), self.key("doubts", broadcast)]
-        args = [self.prefix, broadcast, outcome, *(self.item(openid) for openid in openids)]
-        return self.run("producers.recipients", "resolve", names, args)
+        names = ResolveKeys(self.key("lane_broadcast", broadcast), self.key("doubts", broadcast))
+        args = ResolveArgs(self.prefix, broadcast, outcome)
+        return self.run(RESOLVE, names, args, map(self.item, openids))
 
     def keep(
         self, worker: str = "k1", *, most: int = 100, messages: int = 1000, alone: bool = True
     ) -> list[list[str]] | None:
         """Look after what is due; returns what is given to the keeper, None without the lease."""
-        n = self.number
-        names = [keys.keeper(n), keys.due(n), keys.doing(n)]
-        args: list[Any] = ["", self.now_ms, worker, 3000, self.prefix, most, messages, TTL, 10_000]
-        held, *answer = self.run("workers.lanes", "keep", names, [*args, "1" if alone else ""])
+        args = KeepArgs(worker, 3000, self.prefix, most, messages, TTL, 10_000, int(alone))
+        held, *answer = self.run(KEEP, KeepKeys.of(self.number), args)
         if not int(held):
             return None
         return [
@@ -445,8 +415,8 @@ class Lane:
         return before - len(self.delayed(broadcast))
 
     def trim(self) -> int:
-        names = [keys.stock(self.number, self.app), keys.ledger(self.number, self.app)]
-        return self.run("workers.lanes", "trim", names, ["", self.now_ms])
+        names = TrimKeys(keys.stock(self.number, self.app), keys.ledger(self.number, self.app))
+        return self.run(TRIM, names, NoArgs())
 
     # -- reading back ---------------------------------------------------------------------------
 
@@ -574,7 +544,7 @@ class Lane:
 def mark_posting(client: "redis.Redis", lane: int, broadcast: str, worker: str) -> list[str]:
     """Mark all that a worker has in flight as being posted; returns the refused fences."""
     key = keys.flight(lane, broadcast)
-    script = client.register_script(scripts.source("workers.sending", "posting"))
+    script = POSTING.on(client)
     held = [
         f"{item} {entry.split(' ')[1]}"
         for item, entry in client.hgetall(key).items()
@@ -582,7 +552,8 @@ def mark_posting(client: "redis.Redis", lane: int, broadcast: str, worker: str) 
     ]
     refused: list[str] = []
     for start in range(0, len(held), 200):
-        refused += script(keys=[key], args=[worker, " ".join(held[start : start + 200])])
+        claims = (" ".join(held[start : start + 200]),)
+        refused += script(PostingKeys(), PostingArgs(worker), claims, more_keys=[key])
     return refused
 
 

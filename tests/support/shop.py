@@ -20,6 +20,7 @@ from producers.store import keys, scripts
 from workers.duties.recover import Recoverer
 from workers.lanes.keeper import Keeper
 from workers.sending.claim import Claim
+from workers.sending.settle import SETTLE, SettleArgs, SettleKeys
 from workers.sending.take import Taker, sending_lease_ms
 
 TEMPLATE = "T" * 43
@@ -38,7 +39,7 @@ class Shop:
         self.keeper = Keeper(client, settings, self.broadcasts, worker)
         self.recoverer = Recoverer(client, settings, self.broadcasts)
         self._taker = Taker(client, settings, worker, self.broadcasts.ttl_ms)
-        self._settle = client.register_script(scripts.source("workers.sending", "settle"))
+        self._settle = SETTLE.on(client)
 
     def lane(self, openid: str) -> int:
         return keys.place_of(openid, self.settings)[0]
@@ -93,27 +94,16 @@ class Shop:
             f"{claim.broadcast} {claim.item} {claim.fence} {action} {fate} {outcome} {errcode} 0 "
             f"{streak} - {msgid}"
         )
-        answer = self._settle(
-            keys=[
-                keys.reply(lane, "settle:shop", self.worker),
-                keys.sending(lane, "shop"),
-                keys.fence(lane),
-                keys.stock(lane, "shop"),
-                keys.ledger(lane, "shop"),
-            ],
-            args=[
-                scripts.new_token(),
-                "",
-                self.worker,
-                keys.lane_prefix(lane),
-                "shop",
-                sending_lease_ms(self.settings),
-                10_000,
-                self.broadcasts.ttl_ms,
-                10,
-                row,
-            ],
+        args = SettleArgs(
+            worker=self.worker,
+            prefix=keys.lane_prefix(lane),
+            app="shop",
+            lease_ms=sending_lease_ms(self.settings),
+            margin_ms=10_000,
+            ttl_ms=self.broadcasts.ttl_ms,
+            canary=10,
         )
+        answer = self._settle(SettleKeys.of(lane, "shop", self.worker), args, [row])
         return str(answer[0])
 
     def recover(self, broadcast: str) -> None:

@@ -8,9 +8,10 @@ pause of Redis everybody's beats stood still, its own too, so nobody is buried a
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
+from producers.store.scripts import Script
 
 LEASE_S: Final = 8.0
 """Longer than a claim's life plus the beat: who was buried has nothing left to post."""
@@ -26,6 +27,25 @@ _GAP_S: Final = 3.0
 """A longer pause between two of its own beats does not count as silence of the others."""
 
 
+class BeatKeys(NamedTuple):
+    """KEYS of beat.lua and of leave.lua."""
+
+    workers: str
+    seen: str
+
+
+class BeatArgs(NamedTuple):
+    """ARGV of beat.lua, which is told of the dead, and of leave.lua."""
+
+    worker: str
+
+
+BEAT: Final = Script(__package__, "beat", BeatKeys, BeatArgs, clock=True)
+LEAVE: Final = Script(__package__, "leave", BeatKeys, BeatArgs, clock=True)
+
+_KEYS: Final = BeatKeys(keys.WORKERS, keys.SEEN)
+
+
 @dataclass(slots=True)
 class _Peer:
     beat_ms: float
@@ -39,8 +59,8 @@ class Peers:
         self._client = client
         self._apps = " ".join(apps)
         self._apps_at = float("-inf")
-        self._script = client.register_script(scripts.source(__package__, "beat"))
-        self._leave = client.register_script(scripts.source(__package__, "leave"))
+        self._beat = BEAT.on(client)
+        self._leave = LEAVE.on(client)
         self._worker = worker
         self._seen: dict[str, _Peer] = {}
         self._last = 0.0
@@ -70,10 +90,10 @@ class Peers:
             redis.RedisError: Redis did not answer.
         """
         now = time.monotonic() if now is None else now
-        args = ["", "", self._worker]
+        dead: list[str] = []
         for name, beat_ms in self._dead.items():
-            args += (name, f"{beat_ms:.0f}")
-        answer = await self._script(keys=[keys.WORKERS, keys.SEEN], args=args)
+            dead += (name, f"{beat_ms:.0f}")
+        answer = await self._beat(_KEYS, BeatArgs(self._worker), dead)
         if now - self._apps_at >= _APPS_EVERY_S:
             await self._client.set(keys.worker_apps(self._worker), self._apps, px=_APPS_TTL_MS)
             self._apps_at = now
@@ -127,4 +147,4 @@ class Peers:
 
     async def leave(self) -> None:
         """Say that this worker is gone, with nothing in its hands."""
-        await self._leave(keys=[keys.WORKERS, keys.SEEN], args=["", "", self._worker])
+        await self._leave(_KEYS, BeatArgs(self._worker))

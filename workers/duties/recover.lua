@@ -10,16 +10,17 @@
 -- flight at a time; run again it finds nothing: the entries no longer carry the dead worker's name.
 --
 -- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 sending zset, 5 stock, 6 ledger (and the rings)
--- ARGV  1 unused, 2 now_ms or '', 3 dead worker, 4 broadcast id, 5 lane prefix, 6 ttl_ms,
---       7 attempts, 8 sending lease (ms), 9 cursor ('0': the first page)
+-- ARGV  1 now_ms or '', 2 dead worker, 3 broadcast id, 4 lane prefix, 5 ttl_ms,
+--       6 attempts, 7 sending lease (ms), 8 cursor ('0': the first page)
 -- Returns  {next cursor ('0': that was the last page), resumed, in doubt, set aside, unsent}
 --@include store/clock
 --@include store/check
+local now = clock(ARGV[1])
 local lane, flight, queue, sending, stock, ledger =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local dead, id, prefix, ttl = ARGV[3], ARGV[4], ARGV[5], whole('ttl_ms', ARGV[6], 1, 2 ^ 42)
-local attempts = whole('attempts', ARGV[7], 0, 2 ^ 32)
-local margin, lease = 0, whole('lease_ms', ARGV[8], 0, 2 ^ 42)
+local dead, id, prefix, ttl = ARGV[2], ARGV[3], ARGV[4], whole('ttl_ms', ARGV[5], 1, 2 ^ 42)
+local attempts = whole('attempts', ARGV[6], 0, 2 ^ 32)
+local margin, lease = 0, whole('lease_ms', ARGV[7], 0, 2 ^ 42)
 --@include permits/permit
 --@include lanes/ring
 --@include lanes/need
@@ -48,7 +49,7 @@ local function return_unsent(item, openid, held)
   bump(lane, 'o:' .. outcome, 1)
   dropped = dropped + 1
 end
-local next_cursor, page = page_of(flight, ARGV[9])
+local next_cursor, page = page_of(flight, ARGV[8])
 for _, item in ipairs(page) do
   local held = held_as(flight, item)
   if held and held.worker == dead then

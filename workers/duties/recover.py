@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 
 from producers.broadcasts.status import Register
 from producers.settings import Settings
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
+from producers.store.scripts import Script
 from workers.sending.claim import Claim
 from workers.sending.take import sending_lease_ms
 
@@ -28,6 +29,58 @@ _PLACES: Final = 500
 FORGOTTEN_MS: Final = 15_000
 """An entry that is not in hand is left alone so long: no take or swap that is only late to be
 known may still be posted then, for a claim's life is 3 s."""
+
+
+class RecoverKeys(NamedTuple):
+    """KEYS of recover.lua."""
+
+    lane: str
+    flight: str
+    queue: str
+    sending: str
+    stock: str
+    ledger: str
+
+    @classmethod
+    def of(cls, lane: int, app: str, broadcast: str) -> "RecoverKeys":
+        """Return those of a broadcast in a lane."""
+        return cls(
+            keys.lane_broadcast(lane, broadcast),
+            keys.flight(lane, broadcast),
+            keys.queue(lane, broadcast),
+            keys.sending(lane, app),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+        )
+
+
+class RecoverArgs(NamedTuple):
+    """ARGV of recover.lua."""
+
+    dead: str
+    broadcast: str
+    prefix: str
+    ttl_ms: int
+    attempts: int
+    lease_ms: int
+    cursor: str
+
+
+class LandedKeys(NamedTuple):
+    """KEYS of landed.lua."""
+
+    flying: str
+    flight: str
+
+
+class LandedArgs(NamedTuple):
+    """ARGV of landed.lua."""
+
+    broadcast: str
+
+
+RECOVER: Final = Script(__package__, "recover", RecoverKeys, RecoverArgs, clock=True)
+LANDED: Final = Script(__package__, "landed", LandedKeys, LandedArgs)
 
 
 class Entry(NamedTuple):
@@ -66,8 +119,8 @@ class Recoverer:
         self._client = client
         self._settings = settings
         self._ttl_ms = register.ttl_ms
-        self._script = client.register_script(scripts.source(__package__, "recover"))
-        self._landed = client.register_script(scripts.source(__package__, "landed"))
+        self._script = RECOVER.on(client)
+        self._landed = LANDED.on(client)
 
     def places(self) -> Iterator[tuple[str, str, int]]:
         """Yield (app, broadcast, lane) of everything that is in flight."""
@@ -89,7 +142,9 @@ class Recoverer:
 
     def _land(self, broadcast: str, lane: int) -> None:
         """Nothing of a broadcast is in flight in a lane, unless something is again."""
-        self._landed(keys=[keys.flying(lane), keys.flight(lane, broadcast)], args=[broadcast])
+        self._landed(
+            LandedKeys(keys.flying(lane), keys.flight(lane, broadcast)), LandedArgs(broadcast)
+        )
 
     def entries(self, broadcast: str, lane: int) -> list[Entry]:
         """Return what is in flight; never more than all workers together may hold."""
@@ -127,27 +182,16 @@ class Recoverer:
         """
         found, cursor = [0, 0, 0, 0], "0"
         while True:
-            cursor, *some = self._script(
-                keys=[
-                    keys.lane_broadcast(lane, broadcast),
-                    keys.flight(lane, broadcast),
-                    keys.queue(lane, broadcast),
-                    keys.sending(lane, app),
-                    keys.stock(lane, app),
-                    keys.ledger(lane, app),
-                ],
-                args=[
-                    "",
-                    "",
-                    dead,
-                    broadcast,
-                    keys.lane_prefix(lane),
-                    self._ttl_ms,
-                    self._settings.attempts,
-                    sending_lease_ms(self._settings),
-                    cursor,
-                ],
+            args = RecoverArgs(
+                dead=dead,
+                broadcast=broadcast,
+                prefix=keys.lane_prefix(lane),
+                ttl_ms=self._ttl_ms,
+                attempts=self._settings.attempts,
+                lease_ms=sending_lease_ms(self._settings),
+                cursor=cursor,
             )
+            cursor, *some = self._script(RecoverKeys.of(lane, app, broadcast), args)
             found = [sum(pair) for pair in zip(found, map(int, some), strict=True)]
             if cursor == "0":
                 resumed, doubted, aside, unsent = found

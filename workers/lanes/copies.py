@@ -5,16 +5,55 @@ one: a hash with a mark and nothing else would pass for a copy, and never become
 """
 
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
+from producers.store.scripts import NoArgs, Script
+
+
+class MarkKeys(NamedTuple):
+    """KEYS of mark.lua."""
+
+    lane: str
+
+
+class OpenKeys(NamedTuple):
+    """KEYS of open.lua."""
+
+    lane: str
+    queue: str
+    stock: str
+    ledger: str
+
+    @classmethod
+    def of(cls, lane: int, app: str, broadcast: str) -> "OpenKeys":
+        """Return those of a broadcast in a lane."""
+        return cls(
+            keys.lane_broadcast(lane, broadcast),
+            keys.queue(lane, broadcast),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+        )
+
+
+class OpenArgs(NamedTuple):
+    """ARGV of open.lua; with a canary what it met follows."""
+
+    broadcast: str
+    prefix: str
+    canary: str
+
+
+MARK: Final = Script(__package__, "mark", MarkKeys, NoArgs)
+OPEN: Final = Script(__package__, "open", OpenKeys, OpenArgs, clock=True)
 
 
 class Copies:
     """Writes into lanes' copies; where there is none, it does nothing. Safe to share."""
 
     def __init__(self, client: Client) -> None:
-        self._mark = client.register_script(scripts.source(__package__, "mark"))
-        self._open = client.register_script(scripts.source(__package__, "open"))
+        self._mark = MARK.on(client)
+        self._open = OPEN.on(client)
 
     def mark(self, broadcast: str, lane: int, field: str, value: str) -> bool:
         """Write one field.
@@ -25,7 +64,8 @@ class Copies:
         Raises:
             redis.RedisError: Redis did not answer; repeat it.
         """
-        return bool(self._mark(keys=[keys.lane_broadcast(lane, broadcast)], args=[field, value]))
+        copy = MarkKeys(keys.lane_broadcast(lane, broadcast))
+        return bool(self._mark(copy, NoArgs(), (field, value)))
 
     def open(self, app: str, broadcast: str, lane: int) -> bool:
         """Let the flood into a lane: somewhere a message was delivered. As `mark`."""
@@ -46,11 +86,5 @@ class Copies:
         return self._let_in(app, broadcast, lane, str(canary), *met)
 
     def _let_in(self, app: str, broadcast: str, lane: int, canary: str, *met: int) -> bool:
-        script_keys = [
-            keys.lane_broadcast(lane, broadcast),
-            keys.queue(lane, broadcast),
-            keys.stock(lane, app),
-            keys.ledger(lane, app),
-        ]
-        args = ["", "", broadcast, keys.lane_prefix(lane), canary, *met]
-        return bool(self._open(keys=script_keys, args=args))
+        args = OpenArgs(broadcast, keys.lane_prefix(lane), canary)
+        return bool(self._open(OpenKeys.of(lane, app, broadcast), args, met))

@@ -10,9 +10,9 @@
 -- KEYS  1 lease string, 2 due zset, 3 doing zset (member -> when it comes again, ms)
 -- Found on the way, with the lane's hash tag: home:ID, lane:ID, delayed:ID, queue:ID, flight:ID, the
 -- rings and `flying` (see keys.py)
--- ARGV  1 unused, 2 now_ms or '', 3 worker, 4 lease (ms), 5 lane prefix, 6 how many broadcasts, 7 how
---       many delayed messages, 8 ttl_ms, 9 time that the keeper has for what it is given (ms),
---       10 1 when this is the only lane, then members that are to be due at once (the net)
+-- ARGV  1 now_ms or '', 2 worker, 3 lease (ms), 4 lane prefix, 5 how many broadcasts, 6 how
+--       many delayed messages, 7 ttl_ms, 8 time that the keeper has for what it is given (ms),
+--       9 1 when this is the only lane, then members that are to be due at once (the net)
 -- Returns  {0 somebody else looks after it}, or {1, now_ms, when the next is due (ms; '' nothing), then per
 --       broadcast that wants something: "member until_ms word word …"}; words: adopt, verdict, split, open, complete,
 --       canary (of a lane), home, gone (at its home)
@@ -20,13 +20,14 @@
 --@include store/check
 --@include lanes/ring
 --@include lanes/need
+local now = clock(ARGV[1])
 local lease, due, doing = KEYS[1], KEYS[2], KEYS[3]
-local worker, prefix, ttl = ARGV[3], ARGV[5], whole('ttl_ms', ARGV[8], 1, 2 ^ 42)
-local most, messages = whole('most', ARGV[6], 0, 4000), whole('messages', ARGV[7], -4000, 4000)
-local lease_ms = whole('lease_ms', ARGV[4], 1, 2 ^ 42)
-local until_ms = string.format('%d', now + whole('time_ms', ARGV[9], 0, 2 ^ 42))
+local worker, prefix, ttl = ARGV[2], ARGV[4], whole('ttl_ms', ARGV[7], 1, 2 ^ 42)
+local most, messages = whole('most', ARGV[5], 0, 4000), whole('messages', ARGV[6], -4000, 4000)
+local lease_ms = whole('lease_ms', ARGV[3], 1, 2 ^ 42)
+local until_ms = string.format('%d', now + whole('time_ms', ARGV[8], 0, 2 ^ 42))
 typed('zset', due, doing)
-local alone = ARGV[10] == '1'
+local alone = ARGV[9] == '1'
 local holder = redis.call('GET', lease)
 if holder and holder ~= worker then
   local left = redis.call('PTTL', lease)  -- longer than a lease lasts: the clock was set back
@@ -34,7 +35,7 @@ if holder and holder ~= worker then
 end
 redis.call('SET', lease, worker, 'PX', lease_ms)
 
-for i = 11, #ARGV do need(prefix, ARGV[i], 0) end
+for i = 10, #ARGV do need(prefix, ARGV[i], 0) end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', doing, '-inf', now, 'LIMIT', 0, most)) do
   redis.call('ZREM', doing, member)
   need(prefix, member, 0)  -- it was given, and not done in time
@@ -44,6 +45,7 @@ local FAR = 300000  -- no delay is so long (ms): what lies further ahead is from
 
 -- Delayed messages whose time has come: the first due comes first. Returns when the next one is due.
 local function promote(delayed, queue)
+  if not is_a('zset', delayed) or not is_a('list', queue) then return end  -- somebody wrote into it
   local some = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, math.max(messages, 1))
   if #some == 0 then
     some = redis.call('ZRANGEBYSCORE', delayed, now + FAR, '+inf', 'LIMIT', 0, math.max(messages, 1))
@@ -61,18 +63,18 @@ end
 -- What a broadcast wants in this lane: words for the keeper, and when it wants something again.
 local function look_in_lane(id)
   local lane, queue = prefix .. 'lane:' .. id, prefix .. 'queue:' .. id
-  local has = redis.call('HMGET', lane, 'generation', 'state', 'verdict', 'drop', 'app', 'priority',
+  local has = redis.pcall('HMGET', lane, 'generation', 'state', 'verdict', 'drop', 'app', 'priority',
     'split', 'window', 'done', 'total', 'open', 'told', 'sweeping', 'canary')
   if not has[1] then return {} end
   local words, again = {}, nil
   local dropping = has[4] ~= ''
   local runs = has[2] == 'running' and has[3] == '' and not dropping
   if redis.call('EXISTS', prefix .. 'flight:' .. id) == 1 then
-    redis.call('SADD', prefix .. 'flying', id)  -- an earlier version did not note it
+    redis.pcall('SADD', prefix .. 'flying', id)  -- an earlier version did not note it
   end
   if runs then
     again = promote(prefix .. 'delayed:' .. id, queue)
-    local queued = redis.call('LLEN', queue)
+    local queued = num(redis.pcall('LLEN', queue))
     if queued > 0 and join_ring(prefix, has[5], id, has[6]) then wake(prefix, has[5]) end
     if has[7] == '' and queued < num(has[8]) / 2 then words[#words + 1] = 'split' end
   elseif dropping and has[7] ~= 'done' then
@@ -92,9 +94,11 @@ end
 
 -- What it wants at its home: a look at all lanes, and its end in time.
 local function look_at_home(id)
-  local has = redis.call('HMGET', prefix .. 'home:' .. id, 'state', 'expires_at_ms', 'drop', 'ended_at_ms')
+  local has = redis.pcall('HMGET', prefix .. 'home:' .. id, 'state', 'expires_at_ms', 'drop', 'ended_at_ms')
+  if has.err then return {} end
   if not has[1] then return { 'gone' } end
-  local expires = tonumber(has[2]) or now + FAR
+  local expires = num(has[2])
+  if expires == 0 then expires = now + FAR end
   if has[4] or has[3] == 'late' or expires <= now then return { 'home' } end
   return { 'home' }, expires
 end
@@ -103,8 +107,13 @@ local members = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, most)
 local rows = { 1, string.format('%d', now), '' }
 for _, member in ipairs(members) do
   local id, at_home = string.match(member, '^(%S+)(.*)$')
-  local words, again
-  if at_home == ' home' then words, again = look_at_home(id) else words, again = look_in_lane(id) end
+  local words, again = {}, nil
+  if not id then  -- no broadcast has that name
+  elseif at_home == ' home' then
+    words, again = look_at_home(id)
+  else
+    words, again = look_in_lane(id)
+  end
   if again then
     redis.call('ZADD', due, again, member)
   else

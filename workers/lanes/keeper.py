@@ -23,7 +23,8 @@ from producers.broadcasts.split import Splitter
 from producers.errors import IllegalMoveError, NotFoundError
 from producers.logs.events import DutyFailed, PermitsExpired
 from producers.settings import Settings
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
+from producers.store.scripts import NoArgs, Script
 from producers.words import ENDED
 from workers.lanes.copies import Copies
 
@@ -96,6 +97,50 @@ class Want(NamedTuple):
         return self.member.partition(" ")[0]
 
 
+class KeepKeys(NamedTuple):
+    """KEYS of keep.lua."""
+
+    keeper: str
+    due: str
+    doing: str
+
+    @classmethod
+    def of(cls, lane: int) -> "KeepKeys":
+        """Return those of a lane."""
+        return cls(keys.keeper(lane), keys.due(lane), keys.doing(lane))
+
+
+class KeepArgs(NamedTuple):
+    """ARGV of keep.lua; the net follows."""
+
+    worker: str
+    lease_ms: int
+    prefix: str
+    most: int
+    messages: int
+    ttl_ms: int
+    time_ms: int
+    alone: int
+
+
+class DoneKeys(NamedTuple):
+    """KEYS of done.lua, which is told what was done."""
+
+    doing: str
+
+
+class TrimKeys(NamedTuple):
+    """KEYS of trim.lua."""
+
+    stock: str
+    ledger: str
+
+
+KEEP: Final = Script(__package__, "keep", KeepKeys, KeepArgs, clock=True)
+DONE: Final = Script(__package__, "done", DoneKeys, NoArgs)
+TRIM: Final = Script(__package__, "trim", TrimKeys, NoArgs, clock=True)
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
     """A broadcast as it stands at its home and in every lane."""
@@ -132,9 +177,9 @@ class Keeper:
         self._settings = settings
         self._broadcasts = broadcasts
         self._splitter = Splitter(client, settings)
-        self._keep = client.register_script(scripts.source(__package__, "keep"))
-        self._done = client.register_script(scripts.source(__package__, "done"))
-        self._trim = client.register_script(scripts.source(__package__, "trim"))
+        self._keep = KEEP.on(client)
+        self._done = DONE.on(client)
+        self._trim = TRIM.on(client)
         self._copies = Copies(client)
         self._worker = worker
         self._held: set[int] = set()
@@ -209,22 +254,18 @@ class Keeper:
         lanes = every if net else [n for n in every if self._quiet.get(n, 0.0) <= started]
         pipeline = self._client.pipeline(transaction=False)
         for lane in lanes:
-            args = [
-                "",
-                "",
-                self._worker,
-                LEASE_MS,
-                keys.lane_prefix(lane),
-                _LOOKED_AT,
-                _PROMOTED,
-                self._broadcasts.ttl_ms,
-                _AGAIN_MS,
-                "1" if len(every) == 1 else "",
-                *net,
-                *(f"{one} home" for one in net if self._broadcasts.home_lane(one) == lane),
-            ]
-            script_keys = [keys.keeper(lane), keys.due(lane), keys.doing(lane)]
-            self._keep(keys=script_keys, args=args, client=pipeline)
+            args = KeepArgs(
+                worker=self._worker,
+                lease_ms=LEASE_MS,
+                prefix=keys.lane_prefix(lane),
+                most=_LOOKED_AT,
+                messages=_PROMOTED,
+                ttl_ms=self._broadcasts.ttl_ms,
+                time_ms=_AGAIN_MS,
+                alone=int(len(every) == 1),
+            )
+            homes = (f"{one} home" for one in net if self._broadcasts.home_lane(one) == lane)
+            self._keep(KeepKeys.of(lane), args, (*net, *homes), into=pipeline)
         more = False
         held_before = set(self._held)
         for lane, answer in zip(lanes, pipeline.execute(raise_on_error=False), strict=True):
@@ -310,7 +351,7 @@ class Keeper:
                 for want in wants if is_done else ():
                     done.setdefault(want.lane, []).extend((want.member, want.until_ms))
             for lane, members in done.items():
-                self._done(keys=[keys.doing(lane)], args=members)
+                self._done(DoneKeys(keys.doing(lane)), NoArgs(), members)
         return adopted
 
     def _read(self, broadcasts: list[str]) -> dict[str, _Look]:
@@ -460,8 +501,6 @@ class Keeper:
             lane, app = self._trims.popleft()
             if lane not in self._held:
                 continue
-            expired = self._trim(
-                keys=[keys.stock(lane, app), keys.ledger(lane, app)], args=["", ""]
-            )
+            expired = self._trim(TrimKeys(keys.stock(lane, app), keys.ledger(lane, app)), NoArgs())
             if expired:
                 logs.emit(PermitsExpired(app, lane, expired))

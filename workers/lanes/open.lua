@@ -7,13 +7,14 @@
 --
 -- KEYS  1 lane hash, 2 queue list, 3 stock, 4 ledger (found by the prefix: suspects:ID, permits:…,
 --       subs:…)
--- ARGV  1 unused, 2 now_ms or '', 3 broadcast id, 4 lane prefix, 5 canary: permits that may be at
---       risk here; '' opens it, 6 template errors, 7 refusals, 8 unknown errors so far (with a canary)
+-- ARGV  1 now_ms or '', 2 broadcast id, 3 lane prefix, 4 canary: permits that may be at
+--       risk here; '' opens it, 5 template errors, 6 refusals, 7 unknown errors so far (with a canary)
 -- Returns  1 written, 0 there is no copy
 --@include store/clock
 --@include store/check
+local now = clock(ARGV[1])
 local lane, queue, stock, ledger = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, prefix, canary = ARGV[3], ARGV[4], ARGV[5]
+local id, prefix, canary = ARGV[2], ARGV[3], ARGV[4]
 local margin = 0
 --@include permits/permit
 --@include lanes/ring
@@ -23,7 +24,7 @@ if not has[1] then return 0 end
 rings_are_sound(prefix, has[5])
 typed('list', queue)
 if canary ~= '' and canary ~= '0' then
-  for i = 5, 8 do whole('count', ARGV[i], 0, 2 ^ 32) end
+  for i = 4, 7 do whole('count', ARGV[i], 0, 2 ^ 32) end
 end
 if canary == '' then
   redis.call('HSET', lane, 'open', 1, 'refusals', 0, 'told', 1)  -- whoever opens it opens all
@@ -31,8 +32,8 @@ if canary == '' then
 elseif canary == '0' then
   redis.call('HSET', lane, 'canary', 0)
 elseif (tonumber(has[7] or 0) or 0) == 0 then
-  redis.call('HSET', lane, 'canary', canary, 'template_errors', ARGV[6], 'refusals', ARGV[7],
-    'unknowns', ARGV[8])
+  redis.call('HSET', lane, 'canary', canary, 'template_errors', ARGV[5], 'refusals', ARGV[6],
+    'unknowns', ARGV[7])
 end
 if has[2] == 'running' and has[3] == '' and has[4] == '' and redis.call('LLEN', queue) > 0 then
   join_ring(prefix, has[5], id, has[6])

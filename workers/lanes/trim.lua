@@ -5,10 +5,11 @@
 -- since the last run alone, 400 of them at the most: after a longer sleep the next run goes on.
 --
 -- KEYS  1 stock hash, 2 ledger hash
--- ARGV  1 unused, 2 now_ms or ''
+-- ARGV  1 now_ms or ''
 -- Returns  uses that expired
 --@include store/clock
 --@include store/check
+local now = clock(ARGV[1])
 local stock, ledger = KEYS[1], KEYS[2]
 local MOST_HOURS = 400
 local hour = math.floor(now / 3600000)

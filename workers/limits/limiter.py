@@ -7,12 +7,50 @@ most the slots of one batch (they pass unused), never the limit.
 
 import time
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from producers.settings import AppSettings
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
+from producers.store.scripts import Script
 
 AHEAD_US = 400_000
 """A slot lies at most so far ahead; its sender holds a permit meanwhile."""
+
+
+class ReserveKeys(NamedTuple):
+    """KEYS of reserve.lua; the limiters of broadcasts with a rate of their own follow."""
+
+    reply: str
+    limiter: str
+
+
+class ReserveArgs(NamedTuple):
+    """ARGV of reserve.lua; per further key two more."""
+
+    rate: int
+    per_minute: int
+    per_day: int
+    day_offset_ms: int
+    unused: int
+    ahead_us: int
+    plain: int
+
+
+class PenalizeKeys(NamedTuple):
+    """KEYS of penalize.lua."""
+
+    limiter: str
+
+
+class PenalizeArgs(NamedTuple):
+    """ARGV of penalize.lua."""
+
+    base_ms: int
+    most_ms: int
+
+
+RESERVE: Final = Script(__package__, "reserve", ReserveKeys, ReserveArgs, token=True, clock=True)
+PENALIZE: Final = Script(__package__, "penalize", PenalizeKeys, PenalizeArgs, clock=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +80,7 @@ class Limiter:
         self._client = client
         self._token = ""
         self._server_ahead: float | None = None
-        self._script = client.register_script(scripts.source(__package__, "reserve"))
+        self._script = RESERVE.on(client)
         self._worker = worker
 
     def reserve(
@@ -67,23 +105,27 @@ class Limiter:
         Raises:
             redis.ConnectionError, redis.TimeoutError: the answer was lost.
         """
-        script_keys = [keys.limiter_reply(alias, self._worker), keys.limiter(alias)]
-        args: list[str | int] = [
-            token,
-            "",
-            round(app.rate_per_second * 1000),
-            app.rate_per_minute,
-            app.daily_limit,
-            app.day_offset_ms(),
-            unused,
-            AHEAD_US,
-            plain,
-        ]
+        limiters: list[str] = []
+        rates: list[int] = []
         for broadcast, (rate, wanted) in own.items():
-            script_keys.append(keys.broadcast_limiter(alias, broadcast))
-            args += (max(1, round(rate * 1000)), wanted)
+            limiters.append(keys.broadcast_limiter(alias, broadcast))
+            rates += (max(1, round(rate * 1000)), wanted)
         again, self._token = token == self._token, token
-        answer = self._script(keys=script_keys, args=args)
+        answer = self._script(
+            ReserveKeys(keys.limiter_reply(alias, self._worker), keys.limiter(alias)),
+            ReserveArgs(
+                rate=round(app.rate_per_second * 1000),
+                per_minute=app.rate_per_minute,
+                per_day=app.daily_limit,
+                day_offset_ms=app.day_offset_ms(),
+                unused=unused,
+                ahead_us=AHEAD_US,
+                plain=plain,
+            ),
+            rates,
+            more_keys=limiters,
+            token=token,
+        )
         given_at = time.monotonic()
         if again:  # perhaps an old answer: its moments stay where they were
             if self._server_ahead is None:
@@ -99,18 +141,18 @@ class Penalty:
     """Holds everyone back after a limit error of WeChat, and lets them go again."""
 
     def __init__(self, client: Client) -> None:
-        self._script = client.register_script(scripts.source(__package__, "penalize"))
+        self._penalize = PENALIZE.on(client)
 
     async def hit(self, alias: str, base_ms: int, most_ms: int) -> tuple[int, int]:
         """Record a limit error; returns (blocked until, server epoch ms; level)."""
-        until, level = await self._script(
-            keys=[keys.limiter(alias)], args=["", "", base_ms, most_ms]
+        until, level = await self._penalize(
+            PenalizeKeys(keys.limiter(alias)), PenalizeArgs(base_ms, most_ms)
         )
         return int(until), int(level)
 
     async def lift(self, alias: str) -> int:
         """Record that WeChat accepts again; returns the level that is left."""
-        _, level = await self._script(keys=[keys.limiter(alias)], args=["", "", 0, 0])
+        _, level = await self._penalize(PenalizeKeys(keys.limiter(alias)), PenalizeArgs(0, 0))
         return int(level)
 
 

@@ -4,10 +4,11 @@
 -- in a row, from base to max. Errors of sends that had started before the wait count once.
 --
 -- KEYS  1 limiter hash (see reserve.lua)
--- ARGV  1 unused, 2 now_ms or '', 3 base wait (ms), 4 max wait (ms); base 0: accepted again
+-- ARGV  1 now_ms or '', 2 base wait (ms), 3 max wait (ms); base 0: accepted again
 -- Returns  {blocked_until_ms, level}
 --@include store/clock
-local base, max = tonumber(ARGV[3]), tonumber(ARGV[4])
+local now = clock(ARGV[1])
+local base, max = tonumber(ARGV[2]), tonumber(ARGV[3])
 local has = redis.call('HMGET', KEYS[1], 'blocked_until_ms', 'level', 'blocked_at_ms')
 local blocked, level = tonumber(has[1] or 0), tonumber(has[2] or 0)
 if tonumber(has[3] or 0) > now then blocked = 0 end  -- the clock was set back

@@ -23,6 +23,8 @@
 --       granted0, granted1 …, one string: the slots of the plain sends, then per further key its
 --       slots, apart by blanks}; slots and horizon in us since the epoch
 --@include store/reply
+local again = first_answer(KEYS[1], ARGV[1])
+if again then return again end
 local now
 if ARGV[2] ~= '' then now = tonumber(ARGV[2]) else
   local time = redis.call('TIME')
@@ -178,4 +180,4 @@ for _, one in ipairs(groups) do
   for _, slot in ipairs(one.slots) do slots[#slots + 1] = us(slot) end
 end
 reply[#reply + 1] = table.concat(slots, ' ')
-return answer(reply)
+return answer(KEYS[1], ARGV[1], reply)

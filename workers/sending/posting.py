@@ -15,16 +15,30 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import redis
 
 from producers import logs
 from producers.logs.events import StoreUnreachable
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
 from producers.store.retry import LOST
+from producers.store.scripts import Script
 from workers.sending.claim import Claim
 from workers.wechat.envelope import Envelope
+
+
+class PostingKeys(NamedTuple):
+    """KEYS of posting.lua: the flights, of broadcasts of one lane, alone."""
+
+
+class PostingArgs(NamedTuple):
+    """ARGV of posting.lua; per flight one more."""
+
+    worker: str
+
+
+POSTING: Final = Script(__package__, "posting", PostingKeys, PostingArgs)
 
 Pair = tuple[Claim, Envelope]
 
@@ -72,7 +86,7 @@ class Marker:
         marked: Callable[[Claim, Envelope], None],
         refused: Callable[[list[Claim]], None],
     ) -> None:
-        self._script = client.register_script(scripts.source(__package__, "posting"))
+        self._script = POSTING.on(client)
         self._worker = worker
         self._room = room
         self._marked = marked
@@ -140,10 +154,15 @@ class Marker:
         for claim, _ in batch:
             rows.setdefault(claim.broadcast, []).append(f"{claim.item} {claim.fence}")
         flights = [keys.flight(lane, broadcast) for broadcast in rows]
-        args = [self._worker, *map(" ".join, rows.values())]
         started = time.monotonic()
         try:
-            refused = set(await self._script(keys=flights, args=args))
+            marks = self._script(
+                PostingKeys(),
+                PostingArgs(self._worker),
+                map(" ".join, rows.values()),
+                more_keys=flights,
+            )
+            refused = set(await marks)
         except (*LOST, redis.ResponseError) as error:
             # perhaps marked, surely not posted: back to the queue, once Redis answers
             logs.emit(StoreUnreachable("marking", type(error).__name__, 1))

@@ -27,6 +27,9 @@
 --@include store/reply
 --@include store/clock
 --@include store/check
+local again = first_answer(KEYS[1], ARGV[1])
+if again then return again end
+local now = clock(ARGV[2])
 local sending, fence, stock, ledger = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker, prefix, app, lease = ARGV[3], ARGV[4], ARGV[5], whole('lease_ms', ARGV[6], 0, 2 ^ 42)
 local margin, ttl = whole('margin_ms', ARGV[7], 0, 2 ^ 42), whole('ttl_ms', ARGV[8], 1, 2 ^ 42)
@@ -354,4 +357,4 @@ for _, one in ipairs(order) do
   for _, flag in ipairs(flags) do results[#results + 1] = flag end
 end
 write_sums()
-return answer(results)
+return answer(KEYS[1], ARGV[1], results)

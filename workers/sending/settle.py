@@ -18,8 +18,9 @@ from typing import Final, NamedTuple
 from producers import logs
 from producers.logs.events import DutyFailed, MessageSettled, StoreUnreachable
 from producers.settings import Settings, ms
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
 from producers.store.retry import pause_s
+from producers.store.scripts import Script, new_token
 from producers.words import KIND_OF
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
@@ -40,6 +41,42 @@ _ACTIONS: Final = {
     Action.KEEP: "kept",
     Action.REQUEUE: "requeued",
 }
+
+
+class SettleKeys(NamedTuple):
+    """KEYS of settle.lua."""
+
+    reply: str
+    sending: str
+    fence: str
+    stock: str
+    ledger: str
+
+    @classmethod
+    def of(cls, lane: int, app: str, worker: str) -> "SettleKeys":
+        """Return those of one worker's settling of an app in a lane."""
+        return cls(
+            keys.reply(lane, f"settle:{app}", worker),
+            keys.sending(lane, app),
+            keys.fence(lane),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+        )
+
+
+class SettleArgs(NamedTuple):
+    """ARGV of settle.lua; the rows follow."""
+
+    worker: str
+    prefix: str
+    app: str
+    lease_ms: int
+    margin_ms: int
+    ttl_ms: int
+    canary: int
+
+
+SETTLE: Final = Script(__package__, "settle", SettleKeys, SettleArgs, token=True, clock=True)
 
 
 class Answer(NamedTuple):
@@ -93,14 +130,14 @@ class Settler:
         hands: Hands,
         on_flag: Callable[[str, str, int, str], None],
     ) -> None:
-        self._script = client.register_script(scripts.source(__package__, "settle"))
+        self._script = SETTLE.on(client)
         self._worker = worker
-        self._fixed = [
+        self._fixed = (
             sending_lease_ms(settings),
             ms(settings.permit_margin),
             ttl_ms,
             settings.canary,
-        ]
+        )
         self._sample = settings.log_sample
         self._hands = hands
         self._on_flag = on_flag
@@ -141,26 +178,13 @@ class Settler:
                 logs.emit(DutyFailed("conclude", lane, f"{type(error).__name__}: {error}"))
 
     async def _settle(self, app: str, lane: int, batch: list[Answer]) -> list[str]:
-        script_keys = [
-            keys.reply(lane, f"settle:{app}", self._worker),
-            keys.sending(lane, app),
-            keys.fence(lane),
-            keys.stock(lane, app),
-            keys.ledger(lane, app),
-        ]
-        args = [
-            scripts.new_token(),
-            "",
-            self._worker,
-            keys.lane_prefix(lane),
-            app,
-            *self._fixed,
-            "\n".join([answer.row() for answer in batch]),
-        ]
+        script_keys = SettleKeys.of(lane, app, self._worker)
+        args = SettleArgs(self._worker, keys.lane_prefix(lane), app, *self._fixed)
+        rows, token = ("\n".join([answer.row() for answer in batch]),), new_token()
         attempt = 0
         while True:
             try:
-                results: list[str] = await self._script(keys=script_keys, args=args)
+                results: list[str] = await self._script(script_keys, args, rows, token=token)
             except Exception as error:  # noqa: BLE001  (else nothing of this lane is ever settled)
                 # a full or read-only server refuses as it loses: the answers wait, in hand
                 attempt += 1

@@ -31,6 +31,9 @@
 --@include store/reply
 --@include store/clock
 --@include store/check
+local again = first_answer(KEYS[1], ARGV[1])
+if again then return again end
+local now = clock(ARGV[2])
 local first, ring, sending, fence, stock, ledger =
   KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local worker, prefix, app = ARGV[3], ARGV[4], ARGV[5]
@@ -241,4 +244,4 @@ else
   rows[#rows + 1] = more and (looked > 0 and 'more' or 'soon') or 'rest'
 end
 if #rows == 0 or #rows == 1 and standing > 0 then return rows end
-return answer(rows)
+return answer(KEYS[1], ARGV[1], rows)

@@ -6,9 +6,11 @@ after it, the claims lie under its name in Redis and recovery gives them to othe
 
 import time
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from producers.settings import Settings, kept_rate, ms
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
+from producers.store.scripts import Script
 from workers.limits.gate import HORIZON_MS
 from workers.sending.claim import Claim, parse_row
 
@@ -19,6 +21,47 @@ _LEFT = frozenset({MORE, SOON, REST})
 
 CLAIM_LIFE_S = 3.0
 """A POST is never started later than this after its claim: the lease of a worker is 8 s."""
+
+
+class TakeKeys(NamedTuple):
+    """KEYS of take.lua."""
+
+    reply: str
+    first: str
+    ring: str
+    sending: str
+    fence: str
+    stock: str
+    ledger: str
+
+    @classmethod
+    def of(cls, lane: int, app: str, worker: str) -> "TakeKeys":
+        """Return those of one worker's takes of an app in a lane."""
+        return cls(
+            keys.reply(lane, f"take:{app}", worker),
+            keys.priority_ring(lane, app),
+            keys.ring(lane, app),
+            keys.sending(lane, app),
+            keys.fence(lane),
+            keys.stock(lane, app),
+            keys.ledger(lane, app),
+        )
+
+
+class TakeArgs(NamedTuple):
+    """ARGV of take.lua; of each broadcast with a rate of its own four more."""
+
+    worker: str
+    prefix: str
+    app: str
+    max: int
+    lease_ms: int
+    margin_ms: int
+    ttl_ms: int
+    horizon_ms: int
+
+
+TAKE: Final = Script(__package__, "take", TakeKeys, TakeArgs, token=True, clock=True)
 
 
 @dataclass(slots=True)
@@ -47,9 +90,9 @@ class Taker:
 
     def __init__(self, client: Client, settings: Settings, worker: str, ttl_ms: int) -> None:
         self._last = ("", 0.0)
-        self._script = client.register_script(scripts.source(__package__, "take"))
+        self._script = TAKE.on(client)
         self._worker = worker
-        self._fixed = [sending_lease_ms(settings), ms(settings.permit_margin), ttl_ms, HORIZON_MS]
+        self._fixed = (sending_lease_ms(settings), ms(settings.permit_margin), ttl_ms, HORIZON_MS)
 
     def take(
         self,
@@ -76,28 +119,14 @@ class Taker:
         if token != self._last[0]:
             self._last = (token, time.monotonic())
         claimed_at = self._last[1]  # not later than the claim, also when a reply was lost
-        args: list[str | int] = [
-            token,
-            "",
-            self._worker,
-            keys.lane_prefix(lane),
-            app,
-            most,
-            *self._fixed,
-        ]
+        own: list[str | int] = []
         for broadcast, (allowance, own_rate, wait_ms) in allowances.items():
-            args += (broadcast, allowance, repr(own_rate), wait_ms)
+            own += (broadcast, allowance, repr(own_rate), wait_ms)
         rows = self._script(
-            keys=[
-                keys.reply(lane, f"take:{app}", self._worker),
-                keys.priority_ring(lane, app),
-                keys.ring(lane, app),
-                keys.sending(lane, app),
-                keys.fence(lane),
-                keys.stock(lane, app),
-                keys.ledger(lane, app),
-            ],
-            args=args,
+            TakeKeys.of(lane, app, self._worker),
+            TakeArgs(self._worker, keys.lane_prefix(lane), app, most, *self._fixed),
+            own,
+            token=token,
         )
         taken = Taken()
         broadcast, rate = "", 0.0

@@ -26,7 +26,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 import aiohttp
@@ -37,8 +37,9 @@ from producers import logs
 from producers.logs.events import TokenRefreshed, TokenRefreshFailed
 from producers.logs.redaction import redacted
 from producers.settings import AppSettings, Settings
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
 from producers.store.keys import LACKING
+from producers.store.scripts import Script
 from producers.words import TokenSource
 from workers.wechat.client import WeChat
 from workers.wechat.reply import Fate
@@ -103,6 +104,21 @@ class TokenError(Exception):
         self.fate = fate
 
 
+class ReleaseKeys(NamedTuple):
+    """KEYS of release.lua."""
+
+    lease: str
+
+
+class ReleaseArgs(NamedTuple):
+    """ARGV of release.lua."""
+
+    holder: str
+
+
+RELEASE: Final = Script(__package__, "release", ReleaseKeys, ReleaseArgs)
+
+
 class TokenKeeper:
     """Keeps one app's token; belongs to one event loop.
 
@@ -136,7 +152,7 @@ class TokenKeeper:
         self._alias = alias
         self._app: AppSettings = settings.app(alias)
         self._worker = worker
-        self._release = client.register_script(scripts.source(__package__, "release"))
+        self._release = RELEASE.on(client)
         secret = self._app.secret.get_secret_value()
         digest = hashlib.sha256(f"wxbroadcast token\0{self._app.appid}\0{secret}".encode())
         self._cipher = Fernet(base64.urlsafe_b64encode(digest.digest()))
@@ -215,7 +231,7 @@ class TokenKeeper:
             except TokenError as error:
                 self._failed(error)
             finally:
-                await self._release(keys=[lock], args=[self._worker])
+                await self._release(ReleaseKeys(lock), ReleaseArgs(self._worker))
 
     @property
     def _asks_wechat(self) -> bool:

@@ -16,12 +16,13 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from producers.errors import StoreUnavailableError
 from producers.settings import ms
-from producers.store import Client, keys, scripts
+from producers.store import Client, keys
 from producers.store.retry import repeat
+from producers.store.scripts import Script, new_token
 from producers.web.http.answer import Answer
 from producers.web.http.problem import ProblemError, invalid, retry_after
 from producers.web.traffic.threads import on_thread
@@ -63,6 +64,23 @@ def inner_key(headers: Mapping[str, str], scope: Sequence[str]) -> str:
     return f"http-{_digest(scope, given)[:48]}" if given else ""
 
 
+class AnswerKeys(NamedTuple):
+    """KEYS of idempotency.lua."""
+
+    answer: str
+
+
+class AnswerArgs(NamedTuple):
+    """ARGV of idempotency.lua."""
+
+    claim: str
+    kept: str
+    ttl_ms: int
+
+
+REPLACE: Final = Script(__package__, "idempotency", AnswerKeys, AnswerArgs)
+
+
 class Idempotency:
     """Answers repeated requests. Belongs to one event loop."""
 
@@ -70,7 +88,7 @@ class Idempotency:
         self._client = client
         self._pool = pool
         self._lease_ms = ms(lease)
-        self._replace = client.register_script(scripts.source(__package__, "idempotency"))
+        self._replace = REPLACE.on(client)
 
     async def answer(
         self,
@@ -98,7 +116,7 @@ class Idempotency:
         if not given:
             return await work()
         name = keys.web_answer(app, _digest(scope, given))
-        mine = _AT_WORK + scripts.new_token()
+        mine = _AT_WORK + new_token()
         held = await on_thread(self._pool, self._claim, name, mine)
         if held not in (None, mine):
             return await _repeated(held, digest)
@@ -134,9 +152,8 @@ class Idempotency:
             await on_thread(self._pool, self._run_replace, name, mine, kept, ttl_ms)
 
     def _run_replace(self, name: str, mine: str, kept: str, ttl_ms: int) -> int:
-        done: int = repeat(
-            "keeping an answer",
-            lambda: self._replace(keys=[name], args=[mine, kept, ttl_ms]),
+        done: int = self._replace.repeated(
+            "keeping an answer", AnswerKeys(name), AnswerArgs(mine, kept, ttl_ms)
         )
         return done
 

@@ -9,6 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from producers.access.api_keys import ApiKeys
+from producers.access.limits import LIMITS, LimitsArgs, LimitsKeys
 from producers.settings import Settings
 from producers.store import keys, scripts
 
@@ -18,12 +19,16 @@ LIMIT = keys.key_limit("k1")
 
 @pytest.fixture
 def lease(client: Any) -> Any:
-    script = client.register_script(scripts.source("producers.access", "limits"))
+    script = LIMITS.on(client)
 
     def run(now_ms: int, rate: int, burst: int, most: int, token: str = "") -> tuple[int, int]:
         answer = script(
-            keys=[keys.key_limit_reply("c1"), LIMIT],
-            args=[token or scripts.new_token(), now_ms, most, 1000 / rate, burst, 1, 1],
+            LimitsKeys(keys.key_limit_reply("c1")),
+            LimitsArgs(most),
+            [1000 / rate, burst, 1, 1],
+            more_keys=[LIMIT],
+            token=token,
+            now=now_ms,
         )
         assert answer[2] == now_ms
         return answer[0], answer[1]
@@ -60,14 +65,18 @@ def test_the_limit_is_gone_when_it_is_past(lease: Any, client: Any) -> None:
 
 
 def test_calls_pass_as_far_as_the_narrowest_of_their_limits_lets_them(client: Any) -> None:
-    script = client.register_script(scripts.source("producers.access", "limits"))
+    script = LIMITS.on(client)
     minute, own, shared = 60_000, keys.login_flood("shop", "a"), keys.login_flood("shop")
 
     def run(after_ms: int, most: int, *limits: tuple[str, float, int, int, int]) -> list[int]:
         numbers = [number for limit in limits for number in limit[1:]]
-        names = [keys.app_reply("shop", "limits", "c"), *(limit[0] for limit in limits)]
-        token = scripts.new_token()
-        answer: list[int] = script(keys=names, args=[token, T0 + after_ms, most, *numbers])
+        answer: list[int] = script(
+            LimitsKeys(keys.app_reply("shop", "limits", "c")),
+            LimitsArgs(most),
+            numbers,
+            more_keys=[limit[0] for limit in limits],
+            now=T0 + after_ms,
+        )
         return answer
 
     wide, narrow = (own, minute / 10, 10, 1, 1), (shared, minute / 6, 6, 2, 2)

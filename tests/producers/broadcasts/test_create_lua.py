@@ -4,13 +4,15 @@ from typing import Any
 
 from lane_driver import TTL, Lane
 
+from producers.broadcasts.create import CREATE, CreateArgs, CreateKeys
+
 
 def create(lane: Lane, broadcast: str, **changes: Any) -> list[Any]:
     fields = {"state": "running", "generation": 1, "spec": "{}", "expires_in_ms": 5000} | changes
-    args: list[Any] = [TTL, lane.now_ms]
+    given: list[Any] = []
     for pair in fields.items():
-        args += pair
-    return lane.run("producers.broadcasts", "create", [lane.key("home", broadcast)], args)
+        given += pair
+    return lane.run(CREATE, CreateKeys(lane.key("home", broadcast)), CreateArgs(TTL), given)
 
 
 def home(lane: Lane, broadcast: str) -> dict[str, str]:

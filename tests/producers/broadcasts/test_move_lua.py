@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from lane_driver import TTL, Lane
 
+from producers.broadcasts.lifecycle import MOVE, MoveArgs, MoveKeys
 from producers.store.scripts import new_token
 
 STATES = ("scheduled", "running", "paused", "finished", "cancelled", "aborted")
@@ -32,9 +33,9 @@ def born(lane: Lane, state: str) -> None:
 
 
 def move(lane: Lane, name: str, *, token: str = "", **given: Any) -> list[Any]:
-    wanted = {"reason": "", "errcode": "", "total": ""} | given
-    args = [token or new_token(), lane.now_ms, name, *wanted.values(), TTL]
-    return lane.run("producers.broadcasts", "move", [lane.key("home", "b1")], args)
+    wanted = {"reason": "", "errcode": "", "total": "", "rate": 0.0, "known": ""} | given
+    args = MoveArgs(name, ttl_ms=TTL, **wanted)
+    return lane.run(MOVE, MoveKeys(lane.key("home", "b1")), args, token=token)
 
 
 @pytest.mark.parametrize(("name", "state"), EVERY)

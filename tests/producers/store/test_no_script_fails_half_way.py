@@ -225,7 +225,7 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
         "producers.web.traffic.idempotency": ([answer], ["mine", "kept", 1000]),
         "producers.callbacks.inbox_store": (
             [inbox, counts, keys.push_seen("shop", "s")],
-            ["", "", "push", 10, shop.now_ms(), 60_000, "digest", 0],
+            ["", "push", 10, shop.now_ms(), 60_000, "digest", 0],
         ),
         "producers.callbacks.inbox_look": ([inbox, lease], ["w1", 5000, 10]),
         "producers.callbacks.inbox_done": ([inbox, lease], ["w1", "1 push", "1 other"]),
@@ -242,7 +242,7 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
             ["w1", "7:oX 5", "8:oY 6 9:oZ 7"],
         ),
         "workers.wechat.release": ([keys.token_lock("shop")], ["w1"]),
-        "workers.sending.penalize": ([keys.limiter("shop")], ["", "", 10, 100]),
+        "workers.sending.penalize": ([keys.limiter("shop")], ["", 10, 100]),
     }
     for item in ("7:oX", "8:oY"):
         shop.client.hset(keys.doubts(0, counted), item, f"1 2 s:{TEMPLATE}")

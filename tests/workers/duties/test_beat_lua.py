@@ -5,14 +5,15 @@ from typing import Any
 from lane_driver import Lane
 
 from producers.store import keys
+from workers.duties.peers import BEAT, BeatArgs, BeatKeys
 
 
 def beat(lane: Lane, worker: str, **dead: int) -> list[Any]:
     """Beat once, removing these dead workers unless they have beaten since."""
-    args: list[Any] = ["", lane.now_ms, worker]
+    gone: list[Any] = []
     for pair in dead.items():
-        args += pair
-    answer = lane.run("workers.duties", "beat", [keys.WORKERS, keys.SEEN], args)
+        gone += pair
+    answer = lane.run(BEAT, BeatKeys(keys.WORKERS, keys.SEEN), BeatArgs(worker), gone)
     return [answer[0], *zip(answer[1::2], map(int, answer[2::2]), strict=True)]
 
 

@@ -3,6 +3,14 @@
 import pytest
 from lane_driver import Lane, form, row
 
+from producers.store.scripts import NoArgs
+from workers.lanes.keeper import DONE, DoneKeys
+
+
+def done(lane: Lane, member: str, until_ms: int) -> int:
+    """Say that what was given until then was done; returns how many ended."""
+    return lane.run(DONE, DoneKeys(lane.key("doing")), NoArgs(), [member, until_ms])
+
 
 def names(prefix: str, count: int) -> list[str]:
     return [f"{prefix}{n:03}" for n in range(count)]
@@ -75,8 +83,7 @@ def test_what_is_given_comes_again_unless_it_was_done(lane: Lane) -> None:
     assert lane.keep() == []
     lane.now_ms += 10_000
     assert lane.keep("k1") == given  # its keeper did not do it
-    done = [lane.key("doing")], ["b1", lane.now_ms + 10_000]
-    assert lane.run("workers.lanes", "done", *done) == 1
+    assert done(lane, "b1", lane.now_ms + 10_000) == 1
     lane.now_ms += 20_000
     assert lane.keep() == []
 
@@ -89,7 +96,7 @@ def test_what_was_given_anew_is_not_done_by_whom_it_was_given_to_before(lane: La
     lane.now_ms += 10_000
     lane.client.delete(lane.key("keeper"))
     assert lane.keep("k2") == [["b1", "complete"]]
-    assert lane.run("workers.lanes", "done", [lane.key("doing")], ["b1", first_until]) == 0
+    assert done(lane, "b1", first_until) == 0
     assert lane.client.zcard(lane.key("doing")) == 1
 
 
@@ -100,7 +107,7 @@ def test_a_need_that_is_written_while_another_is_served_is_kept(lane: Lane) -> N
     assert lane.keep() == [["b1", "split"]]
     until = lane.now_ms + 10_000
     lane.settle(row(lane.take_one(), "delay", "back", errcode=43108, delay=30_000))
-    assert lane.run("workers.lanes", "done", [lane.key("doing")], ["b1", until]) == 1
+    assert done(lane, "b1", until) == 1
     assert lane.due() == {"b1": 1000}  # and the take's, for its queue is low
     lane.now_ms += 1000
     lane.keep()

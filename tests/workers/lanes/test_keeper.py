@@ -16,11 +16,12 @@ from shop import Shop
 from structlog.testing import capture_logs
 
 from producers.broadcasts import Broadcasts
+from producers.broadcasts.lifecycle import MOVE, MoveArgs, MoveKeys
 from producers.broadcasts.messages import Messages
 from producers.logs import lines as logs
 from producers.settings import Settings
 from producers.store import connection as store
-from producers.store import keys, scripts
+from producers.store import keys
 from producers.words import State
 from workers.lanes import keeper as keeper_module
 from workers.lanes.keeper import Keeper
@@ -85,10 +86,8 @@ class Ward(Stall):
 
     def move_home(self, broadcast: str, move: str) -> None:
         """Move a broadcast at its home, and die before a lane hears of it."""
-        script = self.client.register_script(scripts.source("producers.broadcasts", "move"))
-        ttl_ms = self.broadcasts.ttl_ms
-        args = [scripts.new_token(), "", move, "asked for", "", "", ttl_ms, 0, ""]
-        moved, *_ = script(keys=[self.home_key(broadcast)], args=args)
+        args = MoveArgs(move, "asked for", "", "", self.broadcasts.ttl_ms, 0, "")
+        moved, *_ = MOVE.on(self.client)(MoveKeys(self.home_key(broadcast)), args)
         assert moved == 1
 
     def due_now(self, broadcast: str, number: int, *, at_home: bool = False) -> None:

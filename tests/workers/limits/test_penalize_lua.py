@@ -3,13 +3,14 @@
 from lane_driver import Lane
 
 from producers.store import keys
+from workers.limits.limiter import PENALIZE, PenalizeArgs, PenalizeKeys
 
 BASE, MOST = 1000, 30_000
 
 
 def penalize(lane: Lane, base: int = BASE) -> tuple[int, int]:
-    args = ["", lane.now_ms, base, MOST if base else 0]
-    until_ms, level = lane.run("workers.limits", "penalize", [keys.limiter("shop")], args)
+    args = PenalizeArgs(base, MOST if base else 0)
+    until_ms, level = lane.run(PENALIZE, PenalizeKeys(keys.limiter("shop")), args)
     return (int(until_ms) - lane.now_ms if int(until_ms) else 0), level
 
 

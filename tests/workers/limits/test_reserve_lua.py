@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import redis
@@ -14,6 +13,14 @@ from lane_driver import Lane
 
 from producers.store import keys
 from producers.store.scripts import new_token
+from workers.limits.limiter import (
+    PENALIZE,
+    RESERVE,
+    PenalizeArgs,
+    PenalizeKeys,
+    ReserveArgs,
+    ReserveKeys,
+)
 
 DAY_MS = 86_400_000
 NOON = 1_800_000_000_000_000 // (DAY_MS * 1000) * DAY_MS * 1000 + DAY_MS * 500
@@ -61,13 +68,27 @@ class Shared:
         token: str = "",
         **own: int,
     ) -> Grant:
-        names = [keys.limiter_reply("shop", worker), keys.limiter("shop")]
-        args: list[Any] = [token or new_token(), self.now_us, round(self.rate * 1000)]
-        args += [self.per_minute, self.per_day, self.day_offset_ms, unused, self.ahead_us, plain]
+        args = ReserveArgs(
+            rate=round(self.rate * 1000),
+            per_minute=self.per_minute,
+            per_day=self.per_day,
+            day_offset_ms=self.day_offset_ms,
+            unused=unused,
+            ahead_us=self.ahead_us,
+            plain=plain,
+        )
+        rates: list[int] = []
         for broadcast, wanted in own.items():
-            names.append(keys.broadcast_limiter("shop", broadcast))
-            args += [round(self.own_rates[broadcast] * 1000), wanted]
-        answer = self.lane.run("workers.limits", "reserve", names, args)
+            rates += [round(self.own_rates[broadcast] * 1000), wanted]
+        answer = self.lane.run(
+            RESERVE,
+            ReserveKeys(keys.limiter_reply("shop", worker), keys.limiter("shop")),
+            args,
+            rates,
+            more_keys=[keys.broadcast_limiter("shop", broadcast) for broadcast in own],
+            token=token,
+            now=self.now_us,
+        )
         counts = [int(count) for count in answer[5 : 6 + len(own)]]
         slots = [int(slot) for slot in answer[-1].split()]
         assert len(slots) == sum(counts)
@@ -272,8 +293,8 @@ def test_all_windows_hold_together(shared: Shared) -> None:
 
 
 def penalize(shared: Shared, base: int = 1000) -> None:
-    args = ["", shared.now_us // 1000, base, 30_000]
-    shared.lane.run("workers.limits", "penalize", [keys.limiter("shop")], args)
+    names, now_ms = PenalizeKeys(keys.limiter("shop")), shared.now_us // 1000
+    shared.lane.run(PENALIZE, names, PenalizeArgs(base, 30_000), now=now_ms)
 
 
 def test_a_limit_error_holds_everyone_back_then_one_at_a_time_probes(shared: Shared) -> None:

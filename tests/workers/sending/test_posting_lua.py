@@ -3,6 +3,8 @@
 import pytest
 from lane_driver import Lane, accept, form, prepay, row
 
+from workers.sending.posting import POSTING, PostingArgs, PostingKeys
+
 
 def claimed(lane: Lane, *openids: str, channel: str = "subscribe", **copy: object) -> None:
     lane.collect(
@@ -27,7 +29,7 @@ def test_a_claim_is_marked_under_its_own_worker_and_fence_alone(lane: Lane, chan
     names = [lane.key("flight", "b1")]
 
     def mark(worker: str, what: str) -> list[str]:
-        return lane.run("workers.sending", "posting", names, [worker, what])
+        return lane.run(POSTING, PostingKeys(), PostingArgs(worker), [what], more_keys=names)
 
     assert mark("w2", f"{lane.item('anna')} {fence}") == [str(fence)]
     assert mark("w1", f"{lane.item('anna')} {fence + 99}") == [str(fence + 99)]
@@ -61,8 +63,8 @@ def test_of_a_dead_worker_only_what_was_marked_is_in_doubt(lane: Lane, channel: 
     claimed(lane, "anna", "bert", channel=channel)
     flight = lane.flight("b1")
     names = [lane.key("flight", "b1")]
-    entry = f"{lane.item('anna')} {flight['anna'][1]}"
-    lane.run("workers.sending", "posting", names, ["w1", entry])
+    what = f"{lane.item('anna')} {flight['anna'][1]}"
+    lane.run(POSTING, PostingKeys(), PostingArgs("w1"), [what], more_keys=names)
 
     assert lane.recover("b1", "w1", posted=False) == [0, 1]
 
