@@ -8,6 +8,8 @@ from cli_runs import run
 from own_valkey import OwnValkey, own_valkey
 
 from producers import Producer, store
+from producers.access.api_keys import ApiKey, ApiKeys, Scope
+from producers.access.limits import Limit, Limits
 from producers.care import doctor
 from producers.care.audit import Auditor
 from producers.errors import StoreUnavailableError
@@ -107,6 +109,17 @@ def test_what_stores_is_refused_at_once_and_changes_nothing(
         STORES[verb](late)
     assert set(valkey.client.keys()) == before
     assert Auditor(valkey.client, valkey.settings).run().wrong == []
+
+
+def test_keys_are_counted_and_strangers_refused(valkey: OwnValkey, broadcast: str) -> None:
+    api_keys = ApiKeys(valkey.client, valkey.settings)
+    known = ApiKey("k1", "n", frozenset({"shop"}), frozenset({Scope.READ}), 5, 0, "")
+    assert api_keys.lease(known, 9).granted == 5
+    assert api_keys.lease(known, 9).granted == 0
+    address = Limit(keys.login_flood("shop", "a"), 5)
+    with pytest.raises(StoreUnavailableError):
+        Limits(valkey.client).admit("shop", [address])
+    assert not valkey.client.exists(address.key)
 
 
 def test_a_deployment_is_not_born_on_a_full_redis(valkey: OwnValkey, producer: Producer) -> None:

@@ -42,6 +42,17 @@ def test_the_same_again_gets_the_same_answer(
     assert 0 < house.client.ttl(kept) <= 24 * 3600
 
 
+def test_a_key_counts_for_one_route_and_what_it_is_of(shop: Caller) -> None:
+    members, body = "/v1/apps/shop/audiences/{}/members", {"openids": ["oA"]}
+    for name in ("vip", "late"):
+        shop("PUT", f"/v1/apps/shop/audiences/{name}", {"openids": ["oB"]})
+        got = shop.post(members.format(name), body, Idempotency_Key="k1")
+        assert (got.status, got.json["added"]) == (200, 1)
+        assert "idempotent-replay" not in got.headers
+    assert shop.post(BROADCASTS, SPEC, Idempotency_Key="k1").status == 201
+    assert shop.post(PERMITS, {"openid": "oA", "formId": "f"}, Idempotency_Key="k1").json["new"]
+
+
 def test_another_key_is_another_request(shop: Caller, house: House) -> None:
     made = {
         caller.post(BROADCASTS, SPEC, Idempotency_Key=key).json["id"]
