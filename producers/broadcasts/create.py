@@ -120,6 +120,7 @@ class Broadcasts(Lifecycle):
     def _store(self, broadcast: str, spec: Spec, size: int, *more: str | int) -> bool:
         """List a broadcast, write it at its home and bring it to the lanes; say if it is new."""
         at_ms = repeat("asking the time", partial(now_ms, self._client))
+        # listed before it is written: nothing may run that forgetting a user would not find
         for index in (keys.active(spec.app), keys.history(spec.app)):
             listed = partial(self._client.zadd, index, {broadcast: at_ms}, nx=True)
             repeat("listing the broadcast", listed)
@@ -170,6 +171,7 @@ class Broadcasts(Lifecycle):
 
     def _claim_id(self, spec: Spec, key: str) -> str:
         """Return a new id, or the one that the key claimed before."""
+        # time first, so that ids sort by it for people; the server's clock decides everything else
         broadcast = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
         if not key:
             return broadcast

@@ -51,6 +51,7 @@ _LINGER_S: Final = 0.004
 
 _LEAD_S: Final = 0.004
 _LONGEST_LEAD_S: Final = 0.2
+"""Marked no earlier than this before its slot: whoever is marked and not posted ends in doubt."""
 
 
 def needs_mark(claim: Claim) -> bool:
@@ -100,6 +101,7 @@ class Marker:
     @property
     def lead_s(self) -> float:
         """How long before its slot a claim is to be put here."""
+        # half as long again as a mark takes: one that comes late costs its claim the slot
         return min(_LONGEST_LEAD_S, _LEAD_S + _LINGER_S + 1.5 * self._took_s)
 
     def put(self, claim: Claim, envelope: Envelope) -> None:
@@ -169,7 +171,7 @@ class Marker:
             self._refused([claim for claim, _ in batch])
             return
         took_s = time.monotonic() - started
-        self._took_s += (took_s - self._took_s) / 8
+        self._took_s += (took_s - self._took_s) / 8  # smoothed, as TCP does its round trips
         for claim, envelope in batch:
             if claim.fence in refused:
                 self._refused([claim])

@@ -106,6 +106,7 @@ class Pump:
         self.thread = threading.current_thread()
         deadline = time.monotonic() + seconds
         while not self._hands.closing:
+            # swapped permits first: they are held already, and their claims grow old
             batch = self._swapped() or self._take_round()
             if batch:
                 return batch
@@ -168,7 +169,7 @@ class Pump:
         most = min(gate.most(now, workers), self._room(app))
         if most <= 0:
             return []
-        self._turns.begin(app, lane)
+        self._turns.begin(app, lane)  # before it: what is added meanwhile wakes the lane anew
         taken = self._take(app, lane, most, gate.allowances(now))
         if taken is None:
             self._turns.wake(app, lane)
@@ -182,7 +183,7 @@ class Pump:
             self._stops.claimed((broadcast, lane) for broadcast in taken.broadcasts)
             if gate.breaker.trouble:
                 gate.breaker.probe(now)
-        self.unknown = False
+        self.unknown = False  # not before they are in hand: a drain looks at both
         batch = self._reserve(app, taken.claims) if taken.claims else []
         self._leave(app, lane, taken.left)
         return batch
@@ -223,6 +224,7 @@ class Pump:
         attempt = 0
         lost = False
         self.unknown = True
+        # a worker that stops still asks for an answer that was lost: it may have claimed
         while not self._hands.closing or lost:
             try:
                 return self._taker.take(app, lane, most, allowances, token)
@@ -257,7 +259,7 @@ class Pump:
                 own.setdefault(pair[0].broadcast, []).append(pair)
         gate = self._gates[app]
         rates = {broadcast: (pairs[0][2], len(pairs)) for broadcast, pairs in own.items()}
-        unused, gate.unused = gate.unused, 0
+        unused, gate.unused = gate.unused, 0  # told once: twice would let the day have too many
         token = scripts.new_token()
         attempt = 0
         while True:

@@ -136,7 +136,7 @@ class Sender:
             self._begun += 1
             begin, ahead = self._begin, claim.slot_at - now
             if needs_mark(claim):
-                begin, ahead = self._marker.put, ahead - lead_s
+                begin, ahead = self._marker.put, ahead - lead_s  # marked by the time of its slot
             if ahead < 0.001:
                 begin(claim, envelope)
                 continue
@@ -313,7 +313,7 @@ class Sender:
             or self._stops.cover(claim)
             or ((breaker := self._gates[claim.app].breaker).trouble and not breaker.lets_pass())
         ):
-            self._gates[claim.app].unused += 1
+            self._gates[claim.app].unused += 1  # the day gets its slot back with the next reserve
             self._settler.put(Answer(claim, None, _UNSENT))
             return ""
         return token.value

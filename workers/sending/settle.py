@@ -166,7 +166,7 @@ class Settler:
         while True:
             await line.filled.wait()
             if len(line.answers) < BATCH:
-                await asyncio.sleep(LINGER_S)
+                await asyncio.sleep(LINGER_S)  # for company: a run costs by far less for each
             batch = [line.answers.popleft() for _ in range(min(MOST, len(line.answers)))]
             if not line.answers:
                 line.filled.clear()
@@ -221,7 +221,7 @@ class Settler:
                 )
             out_of_hand.append(answer.claim)
             self._log(answer, result)
-        if swapped:
+        if swapped:  # in hand before the old ones leave it, so that no drain ends in between
             self._hands.take(swapped)
             self._hands.swapped.extend(swapped)
             self._hands.wake()
