@@ -137,7 +137,8 @@ class SendPath:
     @property
     def is_busy(self) -> bool:
         """Whether claims are in hand, or may lie under this worker's name."""
-        return self._hands.held > 0 or self.pump.unknown
+        # in this order: the pump takes them in hand first, and knows them then
+        return self.pump.unknown or self._hands.held > 0
 
     def start(self, batch: Batch) -> None:
         """Hand a batch to the loop; returns at once. From any thread, as all but `close`."""
