@@ -1,14 +1,11 @@
 """The runtime of a worker process: it wires what a worker is made of, and drains it at the end.
 
-Boot: settings, logs, Redis, layout, session, tokens, beat, keeper; then the pump may take. Shutdown
+Boot: the ways (Redis, layout, session), the send path, the duties; then the pump may take. Shutdown
 (SIGTERM): take nothing more, hand back what was not posted, wait for the answers of what was (at
 most 7 s), settle them, leave.
 
-Who does what: the pump's thread takes and reserves, the loop posts and settles and beats. Beside
-the sending there are duties, done by level: the *keeper's* thread does the lanes' and looks at what
-is in flight, the *watch* looks each second at what concerns this worker, and *wake* hears wake-ups,
-which say the same sooner. Should a thread end, the process drains and ends, to be started anew from
-outside (`runner`).
+The pump's thread takes and reserves, the loop posts and settles; what is done beside the sending is
+in the `roster`. Should a thread end, the process drains and ends, to be started anew from outside.
 """
 
 import asyncio
@@ -19,40 +16,21 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Coroutine
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final
 
-import redis
-
-from producers import logs, store
-from producers.broadcasts import Broadcasts
-from producers.broadcasts.rates import Rates
+from producers import logs
 from producers.broadcasts.split import Splitter
 from producers.logs.events import WorkerBroken, WorkerStarted, WorkerStopped, WorkerStopping
 from producers.settings import Settings
-from producers.store.retry import LOST
-from workers.duties.beat import Beat
 from workers.duties.edges import Edges
-from workers.duties.epoch import Epochs
 from workers.duties.errands import Errands
-from workers.duties.flights import Flights
-from workers.duties.held_rates import HeldRates
-from workers.duties.kept_tokens import KeptToken
-from workers.duties.peers import Peers
-from workers.duties.recover import Recoverer
-from workers.duties.runner import Duty, Round, Runner
-from workers.duties.vitals import Vitals
-from workers.duties.wakes import Wakes
-from workers.duties.watch import Watch
+from workers.duties.roster import Roster
+from workers.duties.ways import Ways
 from workers.lanes.keeper import Keeper
 from workers.sending.egress import Egress
 from workers.sending.pump import Batch
 from workers.sending.send_path import Memory, SendPath
-from workers.wechat.client import WeChat
 from workers.wechat.tokens import TokenKeeper
-
-Result = TypeVar("Result")
 
 _GARBAGE: Final = (200_000, 20, 100)
 """Thresholds of Python's garbage collector.
@@ -85,148 +63,85 @@ class Runtime:
     Attributes:
         worker: its id, new at every start: no one settles under a dead one's name.
         settings: as loaded.
-        loop: Dramatiq's event loop.
-        hands, gates: what is in hand, and what is known of each app's limits.
+        hands: what is in hand.
         pump: gives batches to the `send` consumer.
-        splitter: fills windows, for the `split` actor.
-        runner: does the duties.
+        ways: its connections.
+        roster: its duties.
     """
 
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
         self.settings = settings
-        self.loop = loop
         self.worker = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._loop = loop
         self._closing = threading.Event()
         self._ending = threading.Lock()
-        self._connect()
-        self._memory = Memory(settings, lambda app: self._kept_tokens[app].begin_work())
-        self.hands, self.gates = self._memory.hands, self._memory.gates
-        egress = Egress(self._wechat, self.gates, self.worker, self.hands.wake)
-        self._tokens = self._token_keepers(egress)
-        self.splitter = Splitter(self.redis, settings)
-        self._keeper = Keeper(self.redis, settings, self.broadcasts, self.worker)
+        self.ways = ways = Ways(settings, self.worker, loop)
+        self.memory = memory = Memory(settings, self._begin_work)
+        self.hands = memory.hands
+        egress = Egress(ways.wechat, memory.gates, self.worker, self.hands.wake)
+        tokens = self._token_keepers(egress)
+        self._splitter = Splitter(ways.client, settings)
+        keeper = Keeper(ways.client, settings, ways.broadcasts, self.worker)
         self._errands = Errands()
         self._path = SendPath(
             settings,
             self.worker,
             loop,
-            self._memory,
-            self.broadcasts,
-            self.redis,
-            self._taking,
-            self._async,
-            self._wechat,
-            self._tokens,
+            memory,
+            ways.broadcasts,
+            ways.client,
+            ways.taking,
+            ways.loop_client,
+            ways.wechat,
+            tokens,
             egress,
-            lambda: self._peers.alive,
-            self._peers.server_time,
+            lambda: ways.peers.alive,
+            ways.peers.server_time,
             Edges(
                 self._errands,
                 settings.lanes,
-                self.broadcasts,
-                self.splitter,
-                self._keeper,
-                self._memory.wake,
+                ways.broadcasts,
+                self._splitter,
+                keeper,
+                memory.wake,
             ),
         )
         self.pump = self._path.pump
-        self.runner = Runner(self._ended)
-        self._on_loop(self._begin_loop_duties())
-        self._begin_duties()
+        self.roster = Roster(
+            settings,
+            self.worker,
+            loop,
+            ways,
+            memory,
+            self._path,
+            tokens,
+            keeper,
+            self._errands,
+            self._ended,
+        )
+        self.roster.begin()
         _calm_the_collector()
         logs.emit(
             WorkerStarted(self.worker, settings.lanes, len(settings.apps), settings.in_flight)
         )
 
-    def _connect(self) -> None:
-        """Open the ways to Redis and to WeChat; whoever may not work here finds out."""
-        settings = self.settings
-        self.redis = store.connect(settings, role="worker")
-        store.check_layout(self.redis, settings)
-        self.broadcasts = Broadcasts(self.redis, settings)
-        self._epochs = Epochs(self.redis, settings, self.broadcasts)
-        self._epochs.begin()
-        self._taking = store.connect(settings, connections=2, role="worker")
-        self._epochs.guard(self._taking)
-        self._async = store.connect_async(settings)
-        self._epochs.guard_async(self._async)
-        self._peers = Peers(self._async, self.worker, list(settings.apps))
-        self._wechat = self._on_loop(self._open_session())
-
-    async def _open_session(self) -> WeChat:
-        with contextlib.suppress(*LOST):
-            await self._peers.beat()  # known as alive before anything is taken
-        return WeChat(self.settings)
-
     def _token_keepers(self, egress: Egress) -> dict[str, TokenKeeper]:
         return {
             alias: TokenKeeper(
-                self._async,
-                self._wechat,
+                self.ways.loop_client,
+                self.ways.wechat,
                 alias,
                 self.settings,
                 self.worker,
-                self._peers.server_time,
+                self.ways.peers.server_time,
                 gate.breaker.connects,
                 egress.heard,
             )
-            for alias, gate in self.gates.items()
+            for alias, gate in self.memory.gates.items()
         }
 
-    def _on_loop(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
-
-    # -- duties -----------------------------------------------------------------------------
-
-    async def _begin_loop_duties(self) -> None:
-        turns, errands = self._memory.turns, self._errands
-        self._flights = Flights(
-            Recoverer(self.redis, self.settings, self.broadcasts),
-            self._epochs,
-            self._peers,
-            self.worker,
-            self.hands,
-            lambda: self.pump.unknown,
-            self._path.hand_back,
-            self._path.give_up,
-        )
-        beat = Beat(
-            self._peers,
-            self._epochs,
-            self.gates,
-            self._tokens,
-            lambda peer, ms: errands.run(
-                ("recover", peer), partial(self._flights.recover, peer, ms)
-            ),
-            lambda: errands.run(("epoch",), self._epochs.begin),
-        )
-        self.runner.spawn(beat)
-        self._kept_tokens = {
-            alias: KeptToken(keeper, self.loop, partial(turns.lanes, alias), self.hands.wake)
-            for alias, keeper in self._tokens.items()
-        }
-        for kept in self._kept_tokens.values():
-            self.runner.spawn(kept)
-
-    def _begin_duties(self) -> None:
-        settings, client, memory = self.settings, self.redis, self._memory
-        watch = Watch(client, settings, memory.turns, memory.stops, self.gates, self.hands.wake)
-        held_rates = HeldRates(Rates(client, settings), memory.turns, self.gates, self.hands.wake)
-        watching = Round("watch", [watch, held_rates], 1.0)
-        self._wakes = Wakes(
-            client,
-            settings.lanes,
-            self.gates,
-            memory.stops,
-            memory.wake,
-            self._keeper.hear,
-            watching.hurry,
-        )
-        vitals = Vitals({"loop": self._loop_gone, "pump": self._pump_gone}, self._ended)
-        keeping: list[Duty] = [vitals, self._epochs, self._keeper, self._flights]
-        self.runner.start(watching)
-        self.runner.start(Round("keeper", keeping, 1.0, at_once=False))
-        self.runner.start(Round("wake", [self._wakes], 0.0))
+    def _begin_work(self, app: str) -> None:
+        self.roster.begin_work(app)  # which there is before anything can be taken
 
     # -- what actors call -------------------------------------------------------------------
 
@@ -241,16 +156,9 @@ class Runtime:
     def split(self, broadcast: str) -> None:
         """Fill the windows of a broadcast in every lane."""
         for lane in range(self.settings.lanes):
-            self.splitter.fill(broadcast, lane)
+            self._splitter.fill(broadcast, lane)
 
     # -- the end ----------------------------------------------------------------------------
-
-    def _loop_gone(self) -> str:
-        return "" if self.loop.is_running() else "it stopped"
-
-    def _pump_gone(self) -> str:
-        thread = self.pump.thread
-        return "its thread ended" if thread is not None and not thread.is_alive() else ""
 
     def _ended(self, part: str, why: str) -> None:
         """End the process, unless it is ending: half a worker holds claims that nobody serves."""
@@ -279,25 +187,19 @@ class Runtime:
         self._path.drain(started + DRAIN_S)
         self._closing.set()
         self._errands.close()
-        self.runner.close()
+        self.roster.close()
 
         def left_s() -> float:
             return min(2.0, max(0.1, started + END_S - time.monotonic()))
 
         with contextlib.suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(left_s())
-        self.runner.join(left_s)
-        self._wakes.close()
-        self._taking.close()
-        self.redis.close()
+            asyncio.run_coroutine_threadsafe(self._close_loops(), self._loop).result(left_s())
+        self.roster.join(left_s)
+        self.ways.close()
         left = max(0, self.hands.held)
         logs.emit(WorkerStopped(self.worker, left, round(time.monotonic() - started, 3)))
 
-    async def _close(self) -> None:
-        await self.runner.end_tasks()
+    async def _close_loops(self) -> None:
+        await self.roster.end_tasks()
         await self._path.close()
-        await self._wechat.close()
-        if not self._path.is_busy:
-            with contextlib.suppress(redis.RedisError):
-                await self._peers.leave()
-        await self._async.aclose()
+        await self.ways.close_loops(leaves=not self._path.is_busy)

@@ -204,10 +204,10 @@ def boot(
         assert runtime
         if not runtime.hands.closing:
             runtime.stop()
-        runtime.runner.join(lambda: 5.0)
-        runtime.redis.connection_pool.disconnect()
+        runtime.roster.join(lambda: 5.0)
+        runtime.ways.client.connection_pool.disconnect()
         broker.client.connection_pool.disconnect()
-        left = runtime._async.connection_pool.disconnect()
+        left = runtime.ways.loop_client.connection_pool.disconnect()
         asyncio.run_coroutine_threadsafe(left, loop).result(5)
 
 
@@ -283,7 +283,7 @@ def test_a_send_that_breaks_settles_its_claim_and_the_others_go_on(
     stall.form_ids(3)
     broadcast = stall.broadcast()
     batch = next_batch(broker.consume(jobs.SEND)).args[0]
-    runtime._wechat._bases.clear()  # whatever breaks where nobody foresaw it
+    runtime.ways.wechat._bases.clear()  # whatever breaks where nobody foresaw it
     runtime.send(batch)
     eventually(lambda: runtime.hands.held == 0, "no claim stays in hand")
     flight = stall.flight(broadcast)
@@ -299,7 +299,7 @@ def test_a_broadcasts_new_rate_is_followed_though_the_wake_up_was_lost(
     stall = Stall(client, runtime.settings)
     stall.form_ids(5)
     broadcast = stall.broadcast(rate=0.1)
-    runtime.gates["shop"].own_next[broadcast] = (0.1, time.monotonic() + 600)
+    runtime.memory.gates["shop"].own_next[broadcast] = (0.1, time.monotonic() + 600)
     client.hset(keys.lane_broadcast(0, broadcast), "rate", "50.0")  # and nobody says so
     batch = next_batch(broker.consume(jobs.SEND)).args[0]
     assert {claim.rate for claim, _ in batch} == {50.0}
@@ -310,7 +310,7 @@ def test_an_apps_new_rate_is_followed_though_the_wake_up_was_lost(
 ) -> None:
     """An app that is not held back learns its rate as it sends; one with no work needs none."""
     runtime = runtime_of(boot())
-    gate = runtime.gates["shop"]
+    gate = runtime.memory.gates["shop"]
     gate.set_rate(0.001)
     gate.horizon = time.monotonic() + 600
     stall = Stall(client, runtime.settings)
@@ -352,7 +352,7 @@ def test_after_a_restart_of_redis_what_it_forgot_may_have_been_sent(
     stall = Stall(client, runtime.settings)
     stall.form_ids(5)
     broadcast = stall.broadcast()
-    runtime._epochs.changed_at_ms = round(runtime._peers.server_time() * 1000)
+    runtime.ways.epochs.changed_at_ms = round(runtime.ways.peers.server_time() * 1000)
     forget(runtime, client, broadcast)
     eventually(
         lambda: {entry[0] for entry in stall.flight(broadcast).values()} == {"-"},
@@ -371,9 +371,9 @@ def test_a_claim_in_hand_is_left_alone_however_old(
     stall.form_ids(5)
     broadcast = stall.broadcast()
     forget(runtime, client, broadcast)
-    entries = runtime._flights._recoverer.entries(broadcast, 0)
+    entries = runtime.roster.flights._recoverer.entries(broadcast, 0)
     runtime.hands.take([entry.claim("shop", 0, broadcast) for entry in entries])
-    runtime._flights.run()
+    runtime.roster.flights.run()
     assert len(stall.flight(broadcast)) == 5
     runtime.hands.drop([entry.claim("shop", 0, broadcast) for entry in entries])
     runtime.stop()
@@ -438,7 +438,7 @@ def test_a_stopped_worker_closes_every_connection_that_it_opened(
     opened = {entry["id"] for entry in client.client_list()} - before
     assert len(opened) >= 3
     runtime.stop()
-    runtime.runner.join(lambda: 5.0)
+    runtime.roster.join(lambda: 5.0)
     eventually(
         lambda: not opened & {entry["id"] for entry in client.client_list()},
         "its connections are closed",

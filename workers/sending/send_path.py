@@ -140,6 +140,11 @@ class SendPath:
         # in this order: the pump takes them in hand first, and knows them then
         return self.pump.unknown or self._hands.held > 0
 
+    def pump_gone(self) -> str:
+        """Say why the pump is gone, or '' while it is there or has not begun."""
+        thread = self.pump.thread
+        return "its thread ended" if thread is not None and not thread.is_alive() else ""
+
     def start(self, batch: Batch) -> None:
         """Hand a batch to the loop; returns at once. From any thread, as all but `close`."""
         self._loop.call_soon_threadsafe(self._sender.start, batch)
