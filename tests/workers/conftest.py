@@ -20,7 +20,6 @@ def lane(client: "redis.Redis") -> Lane:
 @pytest.fixture
 def lines() -> Iterator[list[Any]]:
     """Give the events that are logged."""
-    log_lines._state_logger.clear()
+    log_lines._state.clear()
     with capture_logs() as captured:
         yield captured
-    log_lines._state_logger.clear()

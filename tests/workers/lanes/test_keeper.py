@@ -5,7 +5,7 @@ Each test begins where somebody died: something is written, and nobody has follo
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,12 +13,10 @@ import redis
 from lane_driver import HOUR, Claimed, Lane, row
 from send_path import Stall
 from shop import Shop
-from structlog.testing import capture_logs
 
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.lifecycle import MOVE, MoveArgs, MoveKeys
 from producers.broadcasts.messages import Messages
-from producers.logs import lines as logs
 from producers.settings import Settings
 from producers.store import connection as store
 from producers.store import keys
@@ -27,14 +25,6 @@ from workers.lanes import keeper as keeper_module
 from workers.lanes.keeper import Keeper
 
 FOUR = pytest.mark.parametrize("lanes", [4])
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    """Give the events that are logged."""
-    logs._state.clear()
-    with capture_logs() as captured:
-        yield captured
 
 
 class Ward(Stall):

@@ -1,7 +1,7 @@
 """The pump on a real Valkey: what it takes, which slots it gives, and what it hands back."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -18,9 +18,7 @@ from send_path import (
     soon,
     way_to,
 )
-from structlog.testing import capture_logs
 
-from producers.logs import lines as logs
 from producers.settings import Settings
 from producers.store import keys
 from workers.limits.limiter import AHEAD_US
@@ -30,14 +28,6 @@ from workers.sending.verdict import Action, Verdict
 from workers.wechat.reply import Fate, Reply
 
 TAKE = "take:shop"
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    """Give the events that are logged."""
-    logs._state.clear()
-    with capture_logs() as captured:
-        yield captured
 
 
 @pytest.fixture

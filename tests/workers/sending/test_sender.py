@@ -6,16 +6,14 @@ The claims are real ones, taken from a real Valkey; the sandbox counts what is p
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import redis
 from send_path import Stall, connected_async, soon
-from structlog.testing import capture_logs
 
-from producers.logs import lines as logs
 from producers.sandbox import FaultAction, FaultRule, Sandbox, SandboxConfig
 from producers.sandbox.config import Taking
 from producers.settings import Settings
@@ -38,14 +36,6 @@ from workers.wechat.envelope import Envelope
 from workers.wechat.tokens import TokenKeeper
 
 CHANNELS = ("template", "subscribe")
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    """Give the events that are logged."""
-    logs._state.clear()
-    with capture_logs() as captured:
-        yield captured
 
 
 class Desk:

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 import redis
 from send_path import Stall, Way, by, connected_async, soon, way_to
-from structlog.testing import capture_logs
 
 from producers.broadcasts import Broadcasts
-from producers.logs import lines as logs
 from producers.settings import Settings
 from producers.store import keys, scripts
 from workers.duties.recover import Recoverer
@@ -30,14 +28,6 @@ DELIVERED = Verdict(Action.SETTLE, "spent", "delivered", streak=Streak.OK)
 IN_DOUBT = Verdict(Action.SETTLE, "doubt", "in_doubt")
 HANDED_BACK = Verdict(Action.REQUEUE, "back")
 OK = Reply(Fate.ANSWERED, latency_ms=50.0)
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    """Give the events that are logged."""
-    logs._state.clear()
-    with capture_logs() as captured:
-        yield captured
 
 
 class Desk:

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import socket
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,9 +15,7 @@ import redis
 from aiohttp import web
 from pydantic import SecretStr
 from send_path import connected_async, soon
-from structlog.testing import capture_logs
 
-from producers.logs import lines as logs
 from producers.sandbox import FaultAction, FaultRule, Sandbox, SandboxConfig
 from producers.settings import Settings
 from producers.store import keys
@@ -107,14 +105,6 @@ async def office(make_settings: Callable[..., Settings]) -> AsyncIterator[Office
     config = SandboxConfig(apps={APPID: SECRET})
     async with Sandbox(config, now=clock) as sandbox, contextlib.AsyncExitStack() as stack:
         yield Office(sandbox, clock, make_settings, stack)
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    """Give the events that are logged."""
-    logs._state.clear()
-    with capture_logs() as captured:
-        yield captured
 
 
 async def ticked(*keepers: TokenKeeper) -> None:
