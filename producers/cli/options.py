@@ -19,26 +19,24 @@ BroadcastId = Annotated[
 
 _SHORT: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNIT: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_ISO: Final = re.compile(
-    r"P(?=.)(?:(?P<days>\d+)D)?"
-    r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?"
-)
 
 
 def duration(text: str) -> timedelta:
     """Read ``90s``, ``30m``, ``2h``, ``1d``, or ISO 8601 (``PT2H30M``).
 
+    ISO 8601 is read by pydantic; the short ones by no library that is kept.
+
     Raises:
         InvalidInputError: it is none of these.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     text = text.strip()
     try:
         if short := _SHORT.fullmatch(text):
             return timedelta(**{_UNIT[short[2]]: float(short[1])})
-        if iso := _ISO.fullmatch(text.upper()):
-            return timedelta(
-                **{unit: float(number) for unit, number in iso.groupdict().items() if number}
-            )
-    except OverflowError:
-        pass  # longer than anything lives
+        if text.upper().startswith("P"):
+            return TypeAdapter(timedelta).validate_python(text.upper())
+    except (OverflowError, ValidationError):
+        pass  # longer than anything lives, or not ISO 8601
     raise InvalidInputError([f"{text!r} is no duration: 90s, 30m, 2h, 1d or ISO 8601 (PT2H30M)"])

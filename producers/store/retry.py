@@ -2,14 +2,18 @@
 
 Safe because every script that changes something either carries a token or changes nothing the
 second time.
+
+The pauses are redis-py's. Its `Retry` around them is not used: it counts tries, while a call of
+ours ends when the next pause would pass its deadline; and it tells errors apart by class, while
+MISCONF or BUSY, which pass, have none of their own.
 """
 
-import random
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import redis
+from redis.backoff import EqualJitterBackoff
 
 from producers import logs
 from producers.errors import StoreUnavailableError
@@ -23,6 +27,8 @@ ATTEMPTS: Final = 6
 
 LOST: Final = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)
 """Errors after which nobody knows whether the script ran; and `NotDoneError`: it did not."""
+
+_BACKOFF: Final = EqualJitterBackoff(cap=2.0, base=0.05)
 
 _REFUSALS: Final = ("OOM", "MISCONF", "BUSY")
 
@@ -44,8 +50,7 @@ def pause_s(attempt: int) -> float:
     0.1 s doubling, at most 2 s; and of that the half to the whole, by lot: what failed at the same
     moment in many processes does not come back at the same moment.
     """
-    longest: float = min(0.1 * 2 ** min(attempt - 1, 10), 2.0)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - a lot, not a secret
+    return _BACKOFF.compute(min(attempt, 10))
 
 
 def repeat(during: str, call: Callable[[], Answer]) -> Answer:

@@ -37,13 +37,31 @@ Eventually = Callable[..., Any]
         ("1d", timedelta(days=1)),
         ("PT2H30M", timedelta(hours=2, minutes=30)),
         ("P1DT1S", timedelta(days=1, seconds=1)),
+        ("pt1.5s", timedelta(seconds=1.5)),
+        ("P1W", timedelta(days=7)),
     ],
 )
 def test_durations_are_written_short_or_as_iso_8601(text: str, meant: timedelta) -> None:
     assert duration(text) == meant
 
 
-@pytest.mark.parametrize("text", ["", "90", "2 h", "-1h", "P", "PT", "1w", "h", "9" * 40 + "d"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "90",
+        "2 h",
+        "-1h",
+        "P",
+        "PT",
+        "1w",
+        "h",
+        "-PT1H",
+        "P1X",
+        "9" * 40 + "d",
+        f"PT{'9' * 40}S",
+    ],
+)
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
         duration(text)
