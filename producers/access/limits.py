@@ -2,6 +2,9 @@
 
 Each limit is one small key, gone when it is empty again. One script run on the server's clock
 judges calls against all of their limits and counts them; a lost reply counts nothing twice.
+
+Own code, because the limiters of libraries know one limit a call, on the client's clock or in
+several steps, and count a call again whose reply was lost.
 """
 
 import threading

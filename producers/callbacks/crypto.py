@@ -3,6 +3,8 @@
 Source: https://developers.weixin.qq.com/miniprogram/dev/framework/server-ability/message-push.html.
 That the IV is the first half of the key is not on the page; every SDK and the page's own sample
 agree on it.
+
+Own code over cryptography's AES: an SDK of WeChat would bring all of its API for two functions.
 """
 
 import base64

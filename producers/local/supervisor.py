@@ -5,6 +5,9 @@ first process ends, whatever is left of the group is killed, and it starts again
 that ends because of what it was given (settings, options, a command that is not there) would end so
 again: it is not started again, and `hopeless` says so. Units end with whoever started them, even by
 kill -9 (see `orphans`). In production systemd or Kubernetes does this.
+
+Own code, because honcho's manager, as those of other Procfiles, ends everything when one process
+ends: here they are killed all the time, and come back.
 """
 
 import contextlib

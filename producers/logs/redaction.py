@@ -6,6 +6,8 @@ each of these, and, whatever stands before them, the passwords of URLs, phones' 
 and bearers. It hides rather too much than too little, and costs time in proportion to the text.
 
 Call it before a text is cut: a cut may take the name away and leave the value.
+
+Own code, because scrubbers of libraries go by the names of fields, not by names within a text.
 """
 
 import re

@@ -3,6 +3,9 @@
 See reserve.lua for what it guarantees. A worker reserves exactly as many slots as it has claims;
 what was not granted is handed back, and the answer says when to come again. A lost reply loses at
 most the slots of one batch (they pass unused), never the limit.
+
+Own code, because the limiters of libraries say yes or no to one call: none hands out moments ahead,
+spaced by the server's clock, within several limits at once.
 """
 
 import time

@@ -3,6 +3,8 @@
 For `chaos` alone. It runs on an event loop in a thread of its own. What Redis sends in one piece
 counts as one reply: commands that wait for their answer, as ours do, come one at a time. A lost
 reply is the worst case of a network: the command ran, nobody heard of it, the connection is gone.
+
+Own code, because Toxiproxy and its like cut and delay; they do not swallow one reply.
 """
 
 import asyncio

@@ -2,6 +2,9 @@
 
 Schemas are pydantic's own. Of the library's dataclasses the descriptions come from the
 ``Attributes:`` of their docstrings.
+
+Own code, because generators for aiohttp read handlers and annotations of theirs; this reads the
+table that the router and the body reader obey, so it says nothing else than they do.
 """
 
 import dataclasses
