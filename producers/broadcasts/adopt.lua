@@ -7,11 +7,11 @@
 -- counted too when nothing is in flight; else sweep.lua tells apart what was perhaps sent.
 --
 -- KEYS  1 lane hash, 2 queue list, 3 delayed zset, 4 flight hash, 5 tries hash, 6 ring list,
---       7 priority ring list, 8 stock hash, 9 ledger hash, 10 sending zset (and `busy`, `due`)
--- ARGV  1 now_ms or '', 2 broadcast id, 3 generation, 4 state, 5 drop outcome or '',
---       6 ttl_ms, 7 wake channel, 8 lane prefix, 9 rate (per second), 10 window, 11 errcode (why it
---       is paused or ended; 0), 12 generation of the last change of state, then field, value … for a
---       lane that has no copy
+--       7 first (priority ring) list, 8 stock hash, 9 ledger hash, 10 sending zset (and `busy`, `due`)
+-- ARGV  1 now_ms or '', 2 broadcast, 3 generation, 4 state, 5 drop: an outcome or '', 6 ttl_ms,
+--       7 wake, the channel, 8 prefix of the lane, 9 rate (per second), 10 window, 11 errcode (why it
+--       is paused or ended; 0), 12 state_generation, of the last change of state, then field, value …
+--       for a lane that has no copy
 -- Returns  {1 adopted or 0 known already, messages counted as dropped, 1 when sweep.lua is to be run}
 --@include store/clock
 --@include store/check

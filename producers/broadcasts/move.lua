@@ -7,8 +7,9 @@
 --
 -- KEYS  1 home  hash  the broadcast: state, generation, reason, errcode, drop, times (and `due`)
 -- ARGV  1 token, 2 now_ms or '', 3 move, 4 reason or '', 5 errcode or '', 6 total (finish) or '',
---       7 ttl_ms from its end (an ending move), 8 the new rate, sends per second (rate),
---       9 the generation that the mover knew of, or '': a change of state since then forbids the move
+--       7 ttl_ms from its end (an ending move), 8 rate, the new one, sends per second (rate),
+--       9 known, the generation that the mover knew of, or '': a change of state since then forbids
+--       the move
 -- Returns  {1 moved, 0 illegal or -1 unknown broadcast, state now, generation now}
 --@include store/clock
 --@include store/check

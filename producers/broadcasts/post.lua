@@ -8,8 +8,8 @@
 -- KEYS  1 posted string (this key's message)
 -- Found on the way, with the lane's hash tag: lane:ID, queue:ID, mail:ID, recipients:ID,
 -- outcomes:ID:BUCKET, first:APP, busy (see keys.py)
--- ARGV  1 now_ms or '', 2 lane prefix, 3 item (bucket:openid), 4 payload, 5 life (ms),
---       6 ttl of outcomes (ms), 7 ttl of the key (ms), 8 digest of the content, 9 app,
+-- ARGV  1 now_ms or '', 2 prefix of the lane, 3 item (bucket:openid), 4 payload, 5 life_ms,
+--       6 ttl_ms of outcomes, 7 key_ttl_ms, 8 digest of the content, 9 app,
 --       then carrier ids in their order
 -- Returns  {'new' or 'known' (posted before), carrier}, {'other', carrier} (the key posted other
 --       content), {'absent', carrier} (create it and ask again), {'stopped', carrier, errcode} (WeChat

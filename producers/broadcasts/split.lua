@@ -9,8 +9,8 @@
 --       2 queue   list  bucket:openid
 --       (found by KEYS 1: recipients:ID, bitmap, the buckets that had members; the rings of its app)
 --       then the audience's buckets, sets, in ascending order from the cursor on
--- ARGV  1 broadcast id, 2 expected cursor (next bucket), 3 1 when these are the last buckets,
---       4 lane prefix, then the bucket number of each set
+-- ARGV  1 broadcast, 2 cursor that is expected (next bucket), 3 last: 1 when these are the last
+--       buckets, 4 prefix of the lane, then the bucket number of each set
 -- Returns  {status, cursor, pushed or counted, queue length}; status 1 did a step, 0 the cursor
 --       is elsewhere, -1 not running, 2 all split, 3 the window is full
 --@include store/check

@@ -7,7 +7,7 @@
 -- complete. Pages may be run anew from the first one at any time.
 --
 -- KEYS  1 lane hash, 2 flight hash, 3 stock hash, 4 ledger hash, 5 sending zset
--- ARGV  1 now_ms or '', 2 broadcast id, 3 lane prefix, 4 ttl_ms, 5 cursor ('0': the first)
+-- ARGV  1 now_ms or '', 2 broadcast, 3 prefix of the lane, 4 ttl_ms, 5 cursor ('0': the first)
 -- Returns  {next cursor ('0': that was the last), in doubt, dropped}
 --@include store/clock
 --@include store/check

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 members  set  the audience `all` in one bucket
 --       2 stock    hash
--- ARGV  1 lane prefix, 2 app, 3 first hour that the stock holds (`trimmed`)
+-- ARGV  1 prefix of the lane, 2 app, 3 trimmed: the first hour that the stock holds
 -- Found on the way: permits:APP:OPENID, subs:APP:OPENID.
 -- Returns  field, uses … : f:HOUR, p:HOUR (available by expiry hour), s:TEMPLATE, u:HOUR (users whose last use ends then), users
 --@include permits/counts

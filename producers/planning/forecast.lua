@@ -1,8 +1,8 @@
 -- forecast_users: whom one bucket of an audience lets us reach, and when their uses end.
 --
 -- KEYS  1 members  set  an audience in one bucket
--- ARGV  1 lane prefix, 2 app, 3 channel, 4 template_id, then per horizon: a moment (ms), ascending,
---       the first of them now
+-- ARGV  1 prefix of the lane, 2 app, 3 channel, 4 template, then per horizon: a moment (ms),
+--       ascending, the first of them now
 -- Found on the way: permits:APP:OPENID, subs:APP:OPENID
 -- Returns  {members, per horizon: users who have a use that ends after that moment, uses to be had
 --       now, then hour, uses that end in it …}; of a subscription none has an hour

@@ -4,8 +4,8 @@
 -- attempts anew, or in_doubt. It takes one page of the flight at a time; run again it finds nothing.
 --
 -- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 sending zset, 5 stock, 6 ledger (and the rings)
--- ARGV  1 now_ms or '', 2 broadcast id, 3 lane prefix, 4 app, 5 ttl_ms,
---       6 what to do: replay or doubt, 7 cursor ('0': the first page)
+-- ARGV  1 now_ms or '', 2 broadcast, 3 prefix of the lane, 4 app, 5 ttl_ms,
+--       6 verb: replay or doubt, 7 cursor ('0': the first page)
 -- Returns  {next cursor ('0': that was the last page), how many there were}
 --@include store/clock
 --@include store/check

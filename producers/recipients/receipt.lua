@@ -8,8 +8,8 @@
 -- the send's own answer) is kept for a day, at most 50 per user.
 --
 -- KEYS  1 receipts hash  of the user
--- ARGV  1 lane prefix, 2 item (bucket:openid), 3 template_id, 4 msgid or '', 5 errcode, 6 at_ms,
---       7 ttl of outcomes (ms), then candidate broadcasts, the newest first
+-- ARGV  1 prefix of the lane, 2 item (bucket:openid), 3 template, 4 msgid or '', 5 errcode, 6 at_ms,
+--       7 ttl_ms of outcomes, then candidate broadcasts, the newest first
 -- Returns  {broadcast or '', what: delivered, failed, confirmed (nothing to change) or kept}
 --@include store/check
 local prefix, item, template, msgid, errcode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]

@@ -4,7 +4,7 @@
 -- ended meanwhile (its retention is over) is not brought back.
 --
 -- KEYS  1 lane hash, 2 doubts hash
--- ARGV  1 lane prefix, 2 broadcast id, 3 outcome (delivered or failed), then items
+-- ARGV  1 prefix of the lane, 2 broadcast, 3 outcome (delivered or failed), then items
 -- Returns  how many moved
 --@include store/check
 local lane, doubts, prefix, id, outcome = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]

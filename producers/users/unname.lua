@@ -10,8 +10,8 @@
 -- KEYS  1 stock hash, 2 ledger hash, 3 sending zset, 4 leaving hash
 -- Found on the way: lane:ID, queue:ID, delayed:ID, flight:ID, tries:ID, suspects:ID, doubts:ID,
 -- mail:ID, outcomes:ID:BUCKET, msgids:ID:BUCKET (see keys.py)
--- ARGV  1 now_ms or '', 2 lane prefix, 3 app, 4 item (bucket:openid), 5 seed of the names
---       (random, kept nowhere), 6 ttl of outcomes (ms), 7 ttl of leaving (ms), then broadcast ids
+-- ARGV  1 now_ms or '', 2 prefix of the lane, 3 app, 4 item (bucket:openid), 5 seed of the names
+--       (random, kept nowhere), 6 ttl_ms of outcomes, 7 leaving_ttl_ms, then broadcast ids
 -- Returns  {broadcasts looked at (the first ones, at least one), outcomes without a name now, messages
 --       dropped, in doubt, in hands}
 --@include store/clock

@@ -10,8 +10,8 @@
 -- flight at a time; run again it finds nothing: the entries no longer carry the dead worker's name.
 --
 -- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 sending zset, 5 stock, 6 ledger (and the rings)
--- ARGV  1 now_ms or '', 2 dead worker, 3 broadcast id, 4 lane prefix, 5 ttl_ms,
---       6 attempts, 7 sending lease (ms), 8 cursor ('0': the first page)
+-- ARGV  1 now_ms or '', 2 dead, the worker, 3 broadcast, 4 prefix of the lane, 5 ttl_ms,
+--       6 attempts, 7 lease_ms of a user's turn, 8 cursor ('0': the first page)
 -- Returns  {next cursor ('0': that was the last page), resumed, in doubt, set aside, unsent}
 --@include store/clock
 --@include store/check

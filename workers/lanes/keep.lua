@@ -10,9 +10,9 @@
 -- KEYS  1 lease string, 2 due zset, 3 doing zset (member -> when it comes again, ms)
 -- Found on the way, with the lane's hash tag: home:ID, lane:ID, delayed:ID, queue:ID, flight:ID, the
 -- rings and `flying` (see keys.py)
--- ARGV  1 now_ms or '', 2 worker, 3 lease (ms), 4 lane prefix, 5 how many broadcasts, 6 how
---       many delayed messages, 7 ttl_ms, 8 time that the keeper has for what it is given (ms),
---       9 1 when this is the only lane, then members that are to be due at once (the net)
+-- ARGV  1 now_ms or '', 2 worker, 3 lease_ms, 4 prefix of the lane, 5 most broadcasts, 6 messages
+--       (delayed ones), 7 ttl_ms, 8 time_ms that the keeper has for what it is given, 9 alone: 1 when
+--       this is the only lane, then members that are to be due at once (the net)
 -- Returns  {0 somebody else looks after it}, or {1, now_ms, when the next is due (ms; '' nothing), then per
 --       broadcast that wants something: "member until_ms word word …"}; words: adopt, verdict, split, open, complete,
 --       canary (of a lane), home, gone (at its home)

@@ -100,7 +100,7 @@ class Want(NamedTuple):
 class KeepKeys(NamedTuple):
     """KEYS of keep.lua."""
 
-    keeper: str
+    lease: str
     due: str
     doing: str
 

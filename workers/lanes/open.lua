@@ -7,8 +7,8 @@
 --
 -- KEYS  1 lane hash, 2 queue list, 3 stock, 4 ledger (found by the prefix: suspects:ID, permits:…,
 --       subs:…)
--- ARGV  1 now_ms or '', 2 broadcast id, 3 lane prefix, 4 canary: permits that may be at
---       risk here; '' opens it, 5 template errors, 6 refusals, 7 unknown errors so far (with a canary)
+-- ARGV  1 now_ms or '', 2 broadcast, 3 prefix of the lane, 4 canary: permits that may be at risk
+--       here; '' opens it; then with a canary: template errors, refusals, unknown errors so far
 -- Returns  1 written, 0 there is no copy
 --@include store/clock
 --@include store/check

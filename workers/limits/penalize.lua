@@ -4,7 +4,7 @@
 -- in a row, from base to max. Errors of sends that had started before the wait count once.
 --
 -- KEYS  1 limiter hash (see reserve.lua)
--- ARGV  1 now_ms or '', 2 base wait (ms), 3 max wait (ms); base 0: accepted again
+-- ARGV  1 now_ms or '', 2 base_ms to wait, 3 most_ms; base_ms 0: accepted again
 -- Returns  {blocked_until_ms, level}
 --@include store/clock
 local now = clock(ARGV[1])

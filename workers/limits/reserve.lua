@@ -14,10 +14,10 @@
 --       that was set back to before it frees everybody), level, day, day_count, rate (set
 --       while running), ahead (slots beyond next_us that are given already) and w:0 … w:63,
 --       "second count" of each of the last seconds; then a limiter hash (next_us) per broadcast with a rate of its own
--- ARGV  1 token, 2 now_us or '', 3 rate per 1000 s (0 unlimited), 4 per minute (0), 5 per day (0),
---       6 day offset (ms to add to the epoch so that a day starts at a multiple of 24 h),
---       7 slots returned unused, 8 how far ahead a slot may lie (us), 9 sends wanted without a rate
---       of their own,
+-- ARGV  1 token, 2 now_us or '', 3 rate per 1000 s (0 unlimited), 4 per_minute (0), 5 per_day (0),
+--       6 day_offset_ms (to add to the epoch so that a day starts at a multiple of 24 h),
+--       7 unused: slots returned, 8 ahead_us: how far ahead a slot may lie, 9 plain: sends wanted
+--       without a rate of their own,
 --       then per further key: rate per 1000 s, sends wanted
 -- Returns  {now_us, wait_ms (0 all granted), level, horizon_us (app), rate (per 1000 s, in force),
 --       granted0, granted1 …, one string: the slots of the plain sends, then per further key its

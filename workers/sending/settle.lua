@@ -12,8 +12,8 @@
 -- Found on the way, with the lane's hash tag: lane:ID, flight:ID, delayed:ID, queue:ID, tries:ID,
 -- suspects:ID, doubts:ID, receipts:APP:OPENID, outcomes:ID:BUCKET, msgids:ID:BUCKET,
 -- permits:APP:OPENID, subs:APP:OPENID, marks:APP:OPENID, audience:APP:all:BUCKET (see keys.py).
--- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 sending lease (ms),
---       7 permit margin (ms), 8 ttl of outcomes (ms), 9 canary K, then one row per answer, each
+-- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 lease_ms of a user's turn,
+--       7 margin_ms of permits, 8 ttl_ms of outcomes, 9 canary K, then one row per answer, each
 --       an argument or a line of one:
 --       "id item fence action fate outcome errcode delay_ms streak skip msgid"
 --       action: settle, swap, delay, keep, requeue (unsent: back to the front of the queue)

@@ -16,11 +16,11 @@
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
 -- flight:ID, tries:ID, mail:ID, outcomes:ID:BUCKET, permits:APP:OPENID,
 -- subs:APP:OPENID, dead:APP:DAY, pace:ID, busy, due, flying (see keys.py).
--- ARGV  1 token, 2 now_ms or '', 3 worker, 4 lane prefix, 5 app, 6 max claims (1..1000),
---       7 sending lease (ms), 8 permit margin (ms), 9 ttl of outcomes (ms),
---       10 default allowance per 100 ms (milliseconds), then for broadcasts with a rate of their own:
---       broadcast id, allowance (how many may be claimed now), the rate for which that holds, and how
---       long until one may be claimed (ms)
+-- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 max claims (1..1000),
+--       7 lease_ms of a user's turn, 8 margin_ms of permits, 9 ttl_ms of outcomes,
+--       10 horizon_ms: an allowance is what may be claimed in so long, then for broadcasts with a
+--       rate of their own: broadcast, allowance (how many may be claimed now), the rate for which
+--       that holds, and how long until one may be claimed (ms)
 -- Returns  rows of strings: "B id low closed rate" opens a broadcast's rows (low: 1 when its queue
 --       wants a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
 --       resumed payload" per claim (resumed: 1 when an earlier attempt with this permit may have

@@ -4,7 +4,7 @@
 -- run after a lost reply finds the new value and changes nothing either.
 --
 -- KEYS  1 answer  string  the claim
--- ARGV  1 the claim, 2 what replaces it ('' = nothing: the key is free again), 3 ttl_ms
+-- ARGV  1 claim, 2 kept: what replaces it ('' = nothing: the key is free again), 3 ttl_ms
 -- Returns  1 replaced, 0 not
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[2] == '' then
