@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from producers.audiences import Audiences
-from producers.audiences.members import ImportReport, RemovalReport
+from producers.audiences.reports import ImportReport, RemovalReport
 from producers.broadcasts import Broadcasts, Created
 from producers.broadcasts.messages import Messages, Posted
 from producers.broadcasts.rates import Rates

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, assert_type
 
 from producers import AsyncProducer, Producer
-from producers.audiences.members import AudiencePage, ImportReport
+from producers.audiences.reports import AudiencePage, ImportReport
 from producers.broadcasts import Created
 from producers.broadcasts.messages import MessageStatus, Posted
 from producers.broadcasts.status import Status, StatusPage

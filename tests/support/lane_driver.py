@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import redis
 
-from producers.audiences.members import ADD, AddArgs, AudienceKeys
+from producers.audiences.batches import AudienceKeys
+from producers.audiences.members import ADD, AddArgs
 from producers.broadcasts.lifecycle import ADOPT, SWEEP, AdoptArgs, AdoptKeys, SweepArgs, SweepKeys
 from producers.broadcasts.split import SPLIT, SplitArgs, SplitKeys
 from producers.permits.collect import COLLECT, CollectArgs, CollectKeys

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final
 from pydantic import Field, TypeAdapter
 
 from producers.access.api_keys import Scope
-from producers.audiences.members import MOST, ImportReport
+from producers.audiences.members import MOST
+from producers.audiences.reports import ImportReport
 from producers.openid import OPENID
 from producers.web.call import Call
 from producers.web.handlers.streams import on_stream

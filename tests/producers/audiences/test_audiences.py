@@ -17,7 +17,7 @@ from shop import Shop
 
 from producers import store
 from producers.audiences import Audiences
-from producers.audiences.members import ImportReport
+from producers.audiences.reports import ImportReport
 from producers.errors import InvalidInputError, NotFoundError, UnknownAppError
 from producers.permits.collect import Collector
 from producers.settings import Settings
