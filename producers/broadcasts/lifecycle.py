@@ -21,6 +21,7 @@ from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
 from producers.logs.events import BroadcastMoved
 from producers.settings import Settings, kept_rate, rate_faults
 from producers.store import Client, keys
+from producers.store.paging import sums
 from producers.store.retry import repeat
 from producers.store.scripts import Script
 from producers.words import ENDED, State
@@ -327,13 +328,13 @@ class Lifecycle(Register):
 
     def _sweep_in(self, lane: int, broadcast: str, app: str) -> None:
         """Settle what a dropped broadcast leaves in a lane, a page at a time."""
-        cursor, script_keys = "0", SweepKeys.of(lane, app, broadcast)
-        while True:
-            args = SweepArgs(broadcast, keys.lane_prefix(lane), self.ttl_ms, cursor)
-            page = self._sweep.repeated("sweeping a dropped broadcast", script_keys, args)
-            cursor, *_ = page
-            if cursor == "0":
-                return
+        script_keys = SweepKeys.of(lane, app, broadcast)
+        first = SweepArgs(broadcast, keys.lane_prefix(lane), self.ttl_ms, "0")
+        sums(
+            lambda cursor: self._sweep.repeated(
+                "sweeping a dropped broadcast", script_keys, first._replace(cursor=cursor)
+            )
+        )
 
     def _window(self, app: str, own_rate: float) -> int:
         """Return how many messages a lane queues ahead: about one second of sending."""

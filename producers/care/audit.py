@@ -23,6 +23,7 @@ from producers.permits.ledger import Ledger
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.buckets import filled_buckets, recipient_buckets
+from producers.store.paging import pages
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
 from producers.words import KIND_OF, Outcome, PermitKind
@@ -287,20 +288,23 @@ class Auditor:
 
     def _lane_rows(self, broadcast: str) -> Iterator[tuple[int, list[int]]]:
         for lane in range(self._settings.lanes):
-            script_keys = LaneKeys(
-                keys.lane_broadcast(lane, broadcast),
-                keys.queue(lane, broadcast),
-                keys.delayed(lane, broadcast),
-                keys.flight(lane, broadcast),
-            )
-            cursor, entries = "0", [0] * 5
-            while True:
-                page = self._lane.repeated("recounting messages", script_keys, LaneArgs(cursor))
-                cursor, *row = page
-                entries = [sum(pair) for pair in zip(entries, map(int, row[4:]), strict=True)]
-                if cursor == "0":
-                    break
-            yield lane, [*map(int, row[:4]), *entries]
+            yield lane, self._lane_row(lane, broadcast)
+
+    def _lane_row(self, lane: int, broadcast: str) -> list[int]:
+        """Return what a lane counts, and what lies in its flight, recounted page by page."""
+        script_keys = LaneKeys(
+            keys.lane_broadcast(lane, broadcast),
+            keys.queue(lane, broadcast),
+            keys.delayed(lane, broadcast),
+            keys.flight(lane, broadcast),
+        )
+        rows = pages(
+            lambda cursor: self._lane.repeated("recounting messages", script_keys, LaneArgs(cursor))
+        )
+        entries = [0] * 5
+        for row in rows:
+            entries = [sum(pair) for pair in zip(entries, map(int, row[4:]), strict=True)]
+        return [*map(int, row[:4]), *entries]
 
     def _written(self, broadcast: str) -> Counter[Outcome]:
         """Return the outcomes that are written, recounted a few buckets at a time."""

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from producers.broadcasts.status import Register
 from producers.settings import Settings
 from producers.store import Client, keys
+from producers.store.paging import sums
 from producers.store.scripts import Script
 from workers.sending.claim import Claim
 from workers.sending.take import sending_lease_ms
@@ -180,22 +181,20 @@ class Recoverer:
         Raises:
             redis.ConnectionError, redis.TimeoutError: repeat it; it finds what is left.
         """
-        found, cursor = [0, 0, 0, 0], "0"
-        while True:
-            args = RecoverArgs(
-                dead=dead,
-                broadcast=broadcast,
-                prefix=keys.lane_prefix(lane),
-                ttl_ms=self._ttl_ms,
-                attempts=self._settings.attempts,
-                lease_ms=sending_lease_ms(self._settings),
-                cursor=cursor,
-            )
-            cursor, *some = self._script(RecoverKeys.of(lane, app, broadcast), args)
-            found = [sum(pair) for pair in zip(found, map(int, some), strict=True)]
-            if cursor == "0":
-                resumed, doubted, aside, unsent = found
-                return resumed, doubted, aside, unsent
+        first = RecoverArgs(
+            dead=dead,
+            broadcast=broadcast,
+            prefix=keys.lane_prefix(lane),
+            ttl_ms=self._ttl_ms,
+            attempts=self._settings.attempts,
+            lease_ms=sending_lease_ms(self._settings),
+            cursor="0",
+        )
+        script_keys = RecoverKeys.of(lane, app, broadcast)
+        resumed, doubted, aside, unsent = sums(
+            lambda cursor: self._script(script_keys, first._replace(cursor=cursor))
+        )
+        return resumed, doubted, aside, unsent
 
 
 def forgotten(

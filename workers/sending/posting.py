@@ -10,11 +10,8 @@ sent; few are, for few are marked ahead. A claim that is no longer this worker's
 """
 
 import asyncio
-import contextlib
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import redis
@@ -25,6 +22,7 @@ from producers.store import Client, keys
 from producers.store.retry import LOST
 from producers.store.scripts import Script
 from workers.sending.claim import Claim
+from workers.sending.lines import Line, Lines
 from workers.wechat.envelope import Envelope
 
 
@@ -59,15 +57,6 @@ def needs_mark(claim: Claim) -> bool:
     return claim.member[0] != "f"
 
 
-@dataclass(slots=True)
-class _Line:
-    """The claims of one lane that are to be marked."""
-
-    pairs: deque[Pair] = field(default_factory=deque)
-    filled: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-
-
 class Marker:
     """Marks claims for one worker; belongs to one event loop.
 
@@ -92,7 +81,7 @@ class Marker:
         self._room = room
         self._marked = marked
         self._refused = refused
-        self._lines: dict[int, _Line] = {}
+        self._lines: Lines[int, Pair] = Lines(self._run)
         self._took_s = 0.0
         self._space = asyncio.Event()
         self.starved = False
@@ -106,13 +95,7 @@ class Marker:
 
     def put(self, claim: Claim, envelope: Envelope) -> None:
         """Take one claim to mark."""
-        line = self._lines.get(claim.lane)
-        if line is None:
-            line = self._lines[claim.lane] = _Line()
-            line.task = asyncio.get_running_loop().create_task(self._run(claim.lane, line))
-        line.pairs.append((claim, envelope))
-        if not line.filled.is_set():
-            line.filled.set()
+        self._lines.put(claim.lane, (claim, envelope))
 
     def freed(self) -> None:
         """There is room again."""
@@ -121,33 +104,27 @@ class Marker:
 
     def drain(self) -> list[Claim]:
         """Return what waits, and forget it."""
-        claims = [claim for line in self._lines.values() for claim, _ in line.pairs]
-        for line in self._lines.values():
-            line.pairs.clear()
+        claims = [claim for line in self._lines for claim, _ in line.items]
+        for line in self._lines:
+            line.items.clear()
         return claims
 
     async def close(self) -> None:
         """Stop."""
-        for line in self._lines.values():
-            if line.task:
-                line.task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await line.task
+        await self._lines.close()
 
-    async def _run(self, lane: int, line: _Line) -> None:
+    async def _run(self, lane: int, line: Line[Pair]) -> None:
         while True:
             await line.filled.wait()
-            if 0 < len(line.pairs) < SPARE and line.pairs[-1][0].slot_at > time.monotonic():
+            if 0 < len(line.items) < SPARE and line.items[-1][0].slot_at > time.monotonic():
                 await asyncio.sleep(_LINGER_S)  # others have their slots soon
-            room = min(_MOST, len(line.pairs), self._room())
-            if room <= 0 and line.pairs:
+            room = min(_MOST, len(line.items), self._room())
+            if room <= 0 and line.items:
                 self.starved = True
                 self._space.clear()
                 await self._space.wait()
                 continue
-            batch = [line.pairs.popleft() for _ in range(room)]
-            if not line.pairs:
-                line.filled.clear()
+            batch = line.pop(room)
             if batch:
                 await self._mark(lane, batch)
 

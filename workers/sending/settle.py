@@ -7,12 +7,9 @@ it, recovery resumes the messages; if others have taken them, the fence makes th
 """
 
 import asyncio
-import contextlib
 import random
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from producers import logs
@@ -24,6 +21,7 @@ from producers.store.scripts import Script, new_token
 from producers.words import KIND_OF
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
+from workers.sending.lines import Line, Lines
 from workers.sending.take import sending_lease_ms
 from workers.sending.verdict import Action, Verdict
 from workers.wechat.errcodes import PermitFate
@@ -99,15 +97,6 @@ class Answer(NamedTuple):
         )
 
 
-@dataclass(slots=True)
-class _Line:
-    """The answers of one lane and app that wait."""
-
-    answers: deque[Answer] = field(default_factory=deque)
-    filled: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-
-
 class Settler:
     """Settles for one worker; belongs to one event loop.
 
@@ -141,35 +130,23 @@ class Settler:
         self._sample = settings.log_sample
         self._hands = hands
         self._on_flag = on_flag
-        self._lines: dict[tuple[str, int], _Line] = {}
+        self._lines: Lines[tuple[str, int], Answer] = Lines(self._run)
 
     def put(self, answer: Answer) -> None:
         """Take one answer to settle."""
-        key = (answer.claim.app, answer.claim.lane)
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = _Line()
-            line.task = asyncio.get_running_loop().create_task(self._run(*key, line))
-        line.answers.append(answer)
-        if not line.filled.is_set():
-            line.filled.set()
+        self._lines.put((answer.claim.app, answer.claim.lane), answer)
 
     async def close(self) -> None:
         """Stop; what still waits is left to recovery."""
-        for line in self._lines.values():
-            if line.task:
-                line.task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await line.task
+        await self._lines.close()
 
-    async def _run(self, app: str, lane: int, line: _Line) -> None:
+    async def _run(self, place: tuple[str, int], line: Line[Answer]) -> None:
+        app, lane = place
         while True:
             await line.filled.wait()
-            if len(line.answers) < BATCH:
+            if len(line.items) < BATCH:
                 await asyncio.sleep(LINGER_S)  # for company: a run costs by far less for each
-            batch = [line.answers.popleft() for _ in range(min(MOST, len(line.answers)))]
-            if not line.answers:
-                line.filled.clear()
+            batch = line.pop(MOST)
             started = time.monotonic()  # a swapped permit is claimed no earlier than this
             results = await self._settle(app, lane, batch)
             try:

@@ -393,9 +393,7 @@ async def test_a_mark_that_is_under_way_at_the_drain_is_not_posted(desk: Opener)
     broadcast = stocked(it, "subscribe", 20)
     it.start(it.take())
     lines = it.sender._marker._lines
-    await soon(
-        lambda: not any(line.pairs for line in lines.values()), "all are asked for", every_s=0
-    )
+    await soon(lambda: not any(line.items for line in lines), "all are asked for", every_s=0)
     it.sender.drain()
     await it.over()
     assert it.posted == 0

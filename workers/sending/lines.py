@@ -1,0 +1,70 @@
+"""Lines: what waits to be done many at a time: a line for each place, each served by its own task.
+
+A place whose script runs long holds up no other. What is put in wakes the line's task; what is put
+in before that runs is served with it.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Coroutine, Hashable, Iterator
+from typing import Any, Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
+
+
+class Line(Generic[Item]):
+    """What waits at one place.
+
+    Attributes:
+        items: the next one first.
+        filled: set while there are any.
+    """
+
+    __slots__ = ("filled", "items")
+
+    def __init__(self) -> None:
+        self.items: deque[Item] = deque()
+        self.filled = asyncio.Event()
+
+    def pop(self, most: int) -> list[Item]:
+        """Take so many at the most."""
+        items = self.items
+        some = [items.popleft() for _ in range(min(most, len(items)))]
+        if not items:
+            self.filled.clear()
+        return some
+
+
+class Lines(Generic[Key, Item]):
+    """All lines of one kind; belongs to one event loop.
+
+    Args:
+        serve: serves one line for as long as it is not cancelled.
+    """
+
+    def __init__(self, serve: Callable[[Key, Line[Item]], Coroutine[Any, Any, None]]) -> None:
+        self._serve = serve
+        self._lines: dict[Key, Line[Item]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __iter__(self) -> Iterator[Line[Item]]:
+        return iter(self._lines.values())
+
+    def put(self, key: Key, item: Item) -> None:
+        """Put one in, at the end."""
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = Line()
+            self._tasks.append(asyncio.get_running_loop().create_task(self._serve(key, line)))
+        line.items.append(item)
+        if not line.filled.is_set():
+            line.filled.set()
+
+    async def close(self) -> None:
+        """Serve no more; what waits is left."""
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
