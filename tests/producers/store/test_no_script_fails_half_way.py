@@ -242,7 +242,7 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
             ["w1", "7:oX 5", "8:oY 6 9:oZ 7"],
         ),
         "workers.wechat.release": ([keys.token_lock("shop")], ["w1"]),
-        "workers.sending.penalize": ([keys.limiter("shop")], ["", 10, 100]),
+        "workers.limits.penalize": ([keys.limiter("shop")], ["", 10, 100]),
     }
     for item in ("7:oX", "8:oY"):
         shop.client.hset(keys.doubts(0, counted), item, f"1 2 s:{TEMPLATE}")
