@@ -35,8 +35,9 @@ from producers.errors import (
     TicketError,
 )
 from producers.logs.events import LoginAnswered, LoginFailed
-from producers.permits.collect import Collector, Report
+from producers.permits.collect import Collector
 from producers.permits.refusals import Reason, Refusal
+from producers.permits.report import Report
 from producers.permits.uploads import PERMIT_KEYS, parse_upload
 from producers.settings import Settings, ms
 from producers.store import Client, keys

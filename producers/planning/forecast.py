@@ -12,13 +12,13 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
 from producers.audiences import ALL, Audiences
 from producers.errors import InvalidInputError
 from producers.fields import check_template_id
+from producers.planning.estimate import HORIZONS, Made, Seen, estimated, scanned
 from producers.planning.expiry import HOUR_MS, last_end_ms, unsent
 from producers.settings import Settings, ms, rate_faults
 from producers.store import Client, deadline, keys
@@ -27,8 +27,6 @@ from producers.store.connection import ms_of
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
 from producers.words import Channel
-
-HORIZONS: Final = (timedelta(), timedelta(hours=1), timedelta(days=1), timedelta(days=7))
 
 SCANNED: Final = 50_000
 """Up to so many members are looked at one by one: about half a second of Redis, in small steps."""
@@ -39,8 +37,6 @@ _FEWEST: Final = 30
 _BUCKETS: Final = 50
 """Buckets read in one trip."""
 _DAY_MS: Final = 24 * HOUR_MS
-_CERTAIN: Final = 1.96
-"""Standard errors within which 95 of 100 estimates lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +95,6 @@ class Forecast:
     def as_dict(self) -> dict[str, Any]:
         """Return the forecast as JSON-ready fields."""
         return asdict(self)
-
-
-@dataclass
-class _Seen:
-    """What was seen of an audience, bucket by bucket.
-
-    Attributes:
-        members: of each bucket.
-        users: of each bucket, users reachable at each horizon.
-        uses: of each bucket, uses to be had now.
-        hours: of each bucket, epoch hour → uses.
-        of: buckets that there are.
-    """
-
-    members: list[int] = field(default_factory=list)
-    users: list[list[int]] = field(default_factory=list)
-    uses: list[int] = field(default_factory=list)
-    hours: list[dict[int, int]] = field(default_factory=list)
-    of: int = 0
 
 
 class UsersKeys(NamedTuple):
@@ -180,9 +157,9 @@ class Forecaster:
         if kind is Channel.TEMPLATE and audience == ALL:
             made = self._from_stock(app, now_ms, moments)
         elif members <= SCANNED:
-            made = _scanned(self._look(app, kind, template_id, audience, moments, members=0))
+            made = scanned(self._look(app, kind, template_id, audience, moments, members=0))
         else:
-            made = _estimated(
+            made = estimated(
                 self._look(app, kind, template_id, audience, moments, members=members), members
             )
         ending = unsent(made.hours, now_ms, used_rate, within)
@@ -247,7 +224,7 @@ class Forecaster:
 
     # -- everybody: the stock ---------------------------------------------------------------
 
-    def _from_stock(self, app: str, now_ms: int, moments: Sequence[int]) -> "_Made":
+    def _from_stock(self, app: str, now_ms: int, moments: Sequence[int]) -> Made:
         def ask(pipeline: Any) -> None:
             for lane in range(self._settings.lanes):
                 pipeline.hgetall(keys.stock(lane, app))
@@ -273,7 +250,7 @@ class Forecaster:
         this_hour, into_ms = divmod(now_ms, HOUR_MS)
         left: dict[int, float] = {at: float(count) for at, count in uses.items() if at > this_hour}
         left[this_hour] = uses[this_hour] * (1 - into_ms / HOUR_MS)
-        return _Made("stock", likely, low, high, sum(left.values()), left)
+        return Made("stock", likely, low, high, sum(left.values()), left)
 
     # -- an audience: its buckets -----------------------------------------------------------
 
@@ -286,14 +263,14 @@ class Forecaster:
         moments: Sequence[int],
         *,
         members: int,
-    ) -> _Seen:
+    ) -> Seen:
         """Look at the buckets of an audience; with `members`, at a sample of so many."""
         found = [
             (lane, bucket)
             for lane in range(self._settings.lanes)
             for bucket in filled_buckets(self._client, lane, app, audience, 0)
         ]
-        seen = _Seen(of=len(found))
+        seen = Seen(of=len(found))
         if members:
             wanted = max(_FEWEST, math.ceil(_SAMPLED * len(found) / members))
             if wanted < len(found):
@@ -331,87 +308,3 @@ class Forecaster:
             return rows
 
         return repeat("reading an audience's permits", call)
-
-
-@dataclass
-class _Made:
-    """An answer on its way.
-
-    Attributes:
-        method: as the forecast's.
-        users, low, high: at each horizon.
-        uses: to be had now.
-        hours: epoch hour → uses.
-        errors: standard errors of `users`.
-        sampled: members looked at.
-        seen: the sample, for the error of what ends; None unless sampled.
-        audience: members of the audience.
-    """
-
-    method: str
-    users: list[float]
-    low: list[float]
-    high: list[float]
-    uses: float
-    hours: dict[int, float]
-    errors: list[float] = field(default_factory=lambda: [0.0] * len(HORIZONS))
-    sampled: int = 0
-    seen: _Seen | None = None
-    audience: int = 0
-
-    def ending_error(self, until_ms: int) -> float:
-        """Return the standard error of the uses that end until a moment."""
-        if self.seen is None:
-            return 0.0
-        hour = until_ms // HOUR_MS
-        ending = [sum(uses for at, uses in hours.items() if at < hour) for hours in self.seen.hours]
-        return _error(ending, self.seen, self.audience)
-
-
-def _scanned(seen: _Seen) -> _Made:
-    users = [float(sum(row[n] for row in seen.users)) for n in range(len(HORIZONS))]
-    hours: Counter[int] = Counter()
-    for one in seen.hours:
-        hours.update(one)
-    by_hour = {hour: float(uses) for hour, uses in hours.items()}
-    return _Made("scan", users, users, users, float(sum(seen.uses)), by_hour)
-
-
-def _estimated(seen: _Seen, members: int) -> _Made:
-    """Scale a sample of buckets up to the audience: a ratio estimate, by members."""
-    made = _scanned(seen)
-    looked_at = sum(seen.members)
-    if len(seen.members) >= seen.of or not looked_at:
-        return made  # every bucket was drawn
-    scale = members / looked_at
-    made.method, made.sampled, made.seen, made.audience = "sample", looked_at, seen, members
-    made.errors = [
-        _error([row[n] for row in seen.users], seen, members) for n in range(len(HORIZONS))
-    ]
-    made.users = [users * scale for users in made.users]
-    made.low = [
-        users - _CERTAIN * error for users, error in zip(made.users, made.errors, strict=True)
-    ]
-    made.high = [
-        users + _CERTAIN * error for users, error in zip(made.users, made.errors, strict=True)
-    ]
-    made.uses *= scale
-    made.hours = {hour: uses * scale for hour, uses in made.hours.items()}
-    return made
-
-
-def _error(values: Sequence[int], seen: _Seen, members: int) -> float:
-    """Return the standard error of a ratio estimate from whole buckets drawn by lot.
-
-    Source: W. G. Cochran, Sampling Techniques, 3rd ed., 6.3 (the ratio estimate's variance).
-    """
-    drawn = len(values)
-    looked_at = sum(seen.members)
-    if drawn < 2 or not looked_at:
-        return float(members)
-    ratio = sum(values) / looked_at
-    spread = sum(
-        (value - ratio * size) ** 2 for value, size in zip(values, seen.members, strict=True)
-    ) / (drawn - 1)
-    per_bucket = looked_at / drawn
-    return members / per_bucket * math.sqrt(spread / drawn * (1 - drawn / seen.of))

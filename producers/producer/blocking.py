@@ -17,7 +17,8 @@ from producers.broadcasts.rates import Rates
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
 from producers.errors import InvalidInputError
-from producers.permits.collect import Collector, Report
+from producers.permits.collect import Collector
+from producers.permits.report import Report
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.producer.place import Parts, Place

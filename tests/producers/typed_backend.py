@@ -8,7 +8,7 @@ from producers.audiences.reports import AudiencePage, ImportReport
 from producers.broadcasts import Created
 from producers.broadcasts.messages import MessageStatus, Posted
 from producers.broadcasts.status import Status, StatusPage
-from producers.permits.collect import Report
+from producers.permits.report import Report
 from producers.planning.forecast import Forecast
 from producers.planning.plan import Plan
 from producers.recipients.pages import Page, Recipient

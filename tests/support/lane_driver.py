@@ -17,7 +17,7 @@ from producers.audiences.batches import AudienceKeys
 from producers.audiences.members import ADD, AddArgs
 from producers.broadcasts.lifecycle import ADOPT, SWEEP, AdoptArgs, AdoptKeys, SweepArgs, SweepKeys
 from producers.broadcasts.split import SPLIT, SplitArgs, SplitKeys
-from producers.permits.collect import COLLECT, CollectArgs, CollectKeys
+from producers.permits.batch import COLLECT, CollectArgs, CollectKeys
 from producers.recipients.doubts import (
     ASIDE,
     RESOLVE,

@@ -17,7 +17,8 @@ def collect(file: File, app: App, as_json: AsJson = False) -> None:
     with opened(as_json=as_json) as session:
         from producers.cli.progress import Progress
         from producers.cli.source import source
-        from producers.permits.collect import Collector, Report
+        from producers.permits.collect import Collector
+        from producers.permits.report import Report
         from producers.permits.uploads import MAX_LINE_BYTES
 
         with source(file, MAX_LINE_BYTES) as lines, Progress("collecting", lines.size) as bar:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, TypeAdapter, WithJsonSchema
 
 from producers.access.api_keys import Scope
-from producers.permits.collect import Report
+from producers.permits.report import Report
 from producers.permits.uploads import MAX_ITEMS
 from producers.web.call import Call
 from producers.web.handlers.streams import on_stream

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Final
 
-from producers.permits.collect import Collector, Report
+from producers.permits.collect import Collector
+from producers.permits.report import Report
 from producers.web.traffic.threads import on_thread
 
 _TRIPS: Final = 2

@@ -19,7 +19,8 @@ from producers import store
 from producers.audiences import Audiences
 from producers.errors import StoreUnavailableError, UnknownAppError
 from producers.permits import ledger
-from producers.permits.collect import Collector, Report
+from producers.permits.collect import Collector
+from producers.permits.report import Report
 from producers.permits.uploads import parse_line
 from producers.settings import Settings
 from producers.store import keys

@@ -9,8 +9,10 @@ import pytest
 from shop import OTHER, TEMPLATE, Shop
 
 from producers.errors import InvalidInputError, NotFoundError, UnknownAppError
+from producers.planning import estimate
 from producers.planning import forecast as module
-from producers.planning.forecast import HORIZONS, Forecast, Forecaster
+from producers.planning.estimate import HORIZONS
+from producers.planning.forecast import Forecast, Forecaster
 from producers.store import keys
 
 both_layouts = pytest.mark.parametrize("lanes", [1, 4])
@@ -262,15 +264,15 @@ def test_the_error_told_is_the_spread_of_samples() -> None:
     estimates, errors = [], []
     for _ in range(4000):
         drawn = lot.sample(range(100), 25)
-        seen = module._Seen(members=[members[n] for n in drawn], of=100)
+        seen = estimate.Seen(members=[members[n] for n in drawn], of=100)
         values = [reachable[n] for n in drawn]
         estimates.append(sum(values) / sum(seen.members) * total)
-        errors.append(module._error(values, seen, total))
+        errors.append(estimate._error(values, seen, total))
     spread = statistics.pstdev(estimates)
     assert statistics.mean(errors) == pytest.approx(spread, rel=0.05)
 
 
 def test_a_sample_of_one_bucket_knows_nothing_and_one_of_all_knows_it_all() -> None:
-    seen = module._Seen(members=[10], of=5)
-    assert module._error([3], seen, 50) == 50
-    assert module._error([3, 4], module._Seen(members=[10, 9], of=2), 19) == 0
+    seen = estimate.Seen(members=[10], of=5)
+    assert estimate._error([3], seen, 50) == 50
+    assert estimate._error([3, 4], estimate.Seen(members=[10, 9], of=2), 19) == 0
