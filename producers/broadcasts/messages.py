@@ -246,11 +246,12 @@ class Messages:
         of_user = (*of_day, args.item)
         if of_user in self._full:  # then only what the key posted before is looked for
             known = 0
-        for _ in range(3 * MOST):
+        for _ in range(3 * MOST):  # each carrier may be asked, opened, and asked once more
             ids = [carrier_id(*of_day, number) for number in range(known)]
             answer = self._post.repeated("posting a message", posted, args, ids)
             status, carrier, *errcode = answer
             if status == "absent":
+                # who knows whether WeChat delivers the template: yesterday's first, or today's
                 before = carrier_id(*of_day[:3], day - 1, 0) if carrier == ids[0] else ids[0]
                 life_ms = (day + 1) * DAY_MS + _GRACE_MS - self._server_ms()
                 empty = replace(spec, data={}, page="", emphasis_keyword="", expires_in_ms=life_ms)

@@ -135,6 +135,7 @@ class Register:
         before = _CURSOR.fullmatch(cursor) if cursor else None
         if cursor and before is None:
             raise InvalidInputError(["cursor: give the one that the page before ended with"])
+        # several may have one millisecond: those that the last page showed are passed over
         highest = before[1] if before else "+inf"
         listed: list[tuple[str, int]] = []
         offset = 0
@@ -286,6 +287,7 @@ def _status(broadcast: str, home: dict[str, str], answers: list[Any], now_ms: in
     if state is State.RUNNING:
         notes = answers[4::_PER_LANE]
         pace = measure(map(_progress, copies, notes), now_ms)
+    # what is not split yet is not in `total`; the audience may have grown since it was counted
     goal = total if split else max(total, expected)
     return Status(
         id=broadcast,

@@ -173,13 +173,14 @@ class Epochs:
         marked = 0
         if begins:
             for lane in range(self._settings.lanes):
+                # tokens may be forgotten that were given out: none may be given out again
                 self._client.incrby(keys.fence(lane), _FENCES)
         for app in self._settings.apps:
             for broadcast in self._client.zrange(keys.active(app), 0, -1):
                 if begins:
                     self._be_unsure(broadcast)
                     marked += 1
-                if paused:
+                if paused:  # also by who only met it, and alone may know how long the gap was
                     self._pause(broadcast)
         if begins or paused:
             logs.emit(ServerChanged(info["run_id"][:12], forgotten_ms, marked, paused))

@@ -77,7 +77,7 @@ class Flights:
             now_ms = round(self._peers.server_time() * 1000)
             for dead in self._recoverer.orphans(entries, now_ms):
                 self._recover_in(app, broadcast, lane, dead)
-            if not self._take_unknown():
+            if not self._take_unknown():  # else its claims would look like forgotten ones
                 lost = forgotten(entries, self._worker, set(self._hands.fences(lane)), now_ms)
                 self._return(lost, app, broadcast, lane)
 

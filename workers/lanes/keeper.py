@@ -270,6 +270,7 @@ class Keeper:
         held_before = set(self._held)
         for lane, answer in zip(lanes, pipeline.execute(raise_on_error=False), strict=True):
             self._held.discard(lane)
+            # a lane that another worker holds is looked at as seldom as one that needs nothing
             self._quiet[lane] = started + _QUIET_S
             if isinstance(answer, Exception):
                 logs.emit(DutyFailed("look", lane, type(answer).__name__))
@@ -286,6 +287,7 @@ class Keeper:
                 member, until_ms, *words = row.split(" ")
                 want = Want(lane, member.replace("/", " "), until_ms, frozenset(words))
                 self._todo.setdefault(want.broadcast, {})[lane, want.member] = want
+        # who comes to hold a lane trims it at once: nobody knows when its last keeper did
         for lane in self._held - held_before:
             self._trims.extend((lane, app) for app in self._settings.apps)
         return more
