@@ -198,11 +198,11 @@ def test_a_hostile_megabyte_takes_no_time(part: str) -> None:
     text = part * ((1 << 20) // len(part))
     tail = f"{part}{' ' * (1 << 20)}"
     best_s = 9.0
-    for _ in range(5):  # the machine may be busy with other tests
-        started = time.perf_counter()
+    for _ in range(5):
+        started = time.thread_time()  # the machine may be busy with other tests
         redacted(text)
         redacted(tail)
-        best_s = min(best_s, time.perf_counter() - started)
+        best_s = min(best_s, time.thread_time() - started)
     assert best_s / 2 < 0.05
 
 
