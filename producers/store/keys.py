@@ -5,12 +5,11 @@ atomic on a single server and on a Redis Cluster alike. ``{app:shop}`` is an app
 Scripts that find their keys on the way (which broadcast is next, which openid) build them from
 the lane's prefix by the same names as here.
 
-Keys without a TTL, all others have one: `deployment`, `fence`, `audience`, `audience_buckets`,
-`audience_size`, `audiences`, `ledger`, `stock`, `subscriptions`, `active`, `ring`, `busy`,
-`due`, `doing`, `flying`, `workers`, `server`, `seen`, `api_keys`, and Dramatiq's own.
+Every key has a TTL, but for those of `LASTING`, which says why.
 """
 
 import zlib
+from collections.abc import Callable
 from typing import Final
 
 from producers.settings import Settings
@@ -427,3 +426,33 @@ def key_limit(key: str) -> str:
 def key_limit_reply(caller: str) -> str:
     """string: token and packed answer of this caller's last lease of requests; 10 minutes."""
     return f"{PREFIX}:{{keys}}:reply:{caller}"
+
+
+LASTING: Final[dict[str | Callable[..., str], str]] = {
+    DEPLOYMENT: "what the deployment was born with",
+    SERVER: "known again after any rest, however long",
+    SEEN: "known again after any rest, however long",
+    API_KEYS: "a key holds until it is revoked",
+    WORKERS: "the beat removes the dead, and the last to leave itself",
+    ledger: "sums of all time: they are checked against the stock",
+    stock: "permits that are to be had; past hours are trimmed",
+    fence: "a fence token may never come again",
+    subscriptions: "WeChat gives accepts no end; goes with the last of them",
+    audience: "members stay until they are removed",
+    audience_buckets: "goes with the audience",
+    audience_size: "goes with the audience",
+    audiences: "goes with the audiences",
+    active: "what has not ended; a broadcast leaves it at its end, after 7 days at most",
+    ring: "what may be taken; its last broadcast takes it away",
+    priority_ring: "what may be taken; its last broadcast takes it away",
+    busy: "the apps of the rings",
+    due: "what the keeper must look at; empty when there is nothing",
+    doing: "what the keeper was given to look at",
+    flying: "what may be unanswered; empty when nothing is",
+    limiter: "while it holds a rate that was set live",
+}
+"""The keys that have no TTL, as constants and functions of this module → why. No others.
+
+Dramatiq's own, below `DRAMATIQ_NAMESPACE`, have none either. What is built beside (an audience
+whose name begins with ``~``) has one.
+"""

@@ -87,6 +87,7 @@ for i = 8, #ARGV do
       dropped = dropped + 1
       bump(lane, 'o:cancelled', 1)
       bump(lane, 'done', 1)
+      redis.call('PEXPIRE', lane, ttl)
       need(prefix, id, now)
     end
   end

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
+from cluster import strictly
 
 from producers.audiences.batches import AudienceKeys
 from producers.audiences.members import ADD, AddArgs
@@ -139,7 +140,7 @@ class Lane:
         """Run a script by the test's clock."""
         bound = self._scripts.get(script)
         if bound is None:
-            bound = self._scripts[script] = script.on(self.client)
+            bound = self._scripts[script] = strictly(script, self.client)
         now = self.now_ms if now is None else now
         return bound(names, args, more, more_keys=more_keys, token=token or "", now=now)
 
@@ -423,6 +424,10 @@ class Lane:
 
     def key(self, name: str, *parts: Any) -> str:
         return getattr(keys, name)(self.number, *parts)
+
+    def ends(self, name: str, *parts: Any) -> None:
+        """Give a key that a test wrote by itself the end that the scripts would give it."""
+        self.client.pexpire(self.key(name, *parts), TTL)
 
     def bucket(self, openid: str) -> int:
         return keys.bucket_of(openid, BUCKETS)

@@ -77,6 +77,7 @@ def test_a_broadcast_that_goes_shows_its_pace(shop: Shop, settings: Settings) ->
     broadcast = create(settings)
     now = shop.now_ms()
     shop.client.rpush(keys.pace(0, broadcast), f"{now - 2000} 0 0")
+    shop.client.expire(keys.pace(0, broadcast), 60)
     shop.client.hset(keys.lane_broadcast(0, broadcast), mapping={"done": 1, "o:delivered": 1})
     rows = [" ".join(row.split()) for row in run(settings, "status", broadcast).out.splitlines()]
     assert "pace 0.5 sends/s, 2 s left" in rows

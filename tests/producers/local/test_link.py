@@ -32,6 +32,7 @@ def through(link: Link, client: redis.Redis) -> Iterator[redis.Redis]:
         link.url, socket_timeout=5, retry=Retry(NoBackoff(), 0), decode_responses=True
     ) as through:
         yield through
+    client.delete("n", "long")
 
 
 def test_what_is_sent_arrives_both_ways(through: redis.Redis) -> None:

@@ -205,6 +205,7 @@ def test_the_rate_is_the_app_s_own_of_today_or_yesterday(
         today = (shop.now_ms() + offset) // DAY
         fields = {"day": today - days_ago, "day_count": count}
         shop.client.hset(keys.limiter("shop"), mapping=fields)
+        shop.client.expire(keys.limiter("shop"), 60)
         found = forecaster.forecast("shop", "template")
         return found.rate, found.rate_from
 
@@ -248,6 +249,7 @@ def test_in_the_first_hour_of_a_day_an_hour_is_reckoned(shop: Shop, make_setting
         settings = make_settings(app=app, lanes=shop.settings.lanes)
         today = (shop.now_ms() + settings.app("shop").day_offset_ms()) // DAY
         shop.client.hset(keys.limiter("shop"), mapping={"day": today, "day_count": 7200})
+        shop.client.expire(keys.limiter("shop"), 60)
         return Forecaster(shop.client, settings).forecast("shop", "template").rate
 
     assert rate(0) == 2.0

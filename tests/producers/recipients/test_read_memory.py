@@ -55,6 +55,7 @@ def settled(shop: Shop, recipients: int) -> str:
     for number in range(recipients):
         bucket = shop.bucket(openid(number))
         pipeline.hset(keys.outcomes(0, broadcast, bucket), openid(number), "delivered")
+        pipeline.expire(keys.outcomes(0, broadcast, bucket), 600)
         pipeline.setbit(keys.recipients(0, broadcast), bucket, 1)
         if number % 5000 == 0:
             pipeline.execute()

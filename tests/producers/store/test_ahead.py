@@ -13,6 +13,7 @@ COUNT = """
 local known = redis.call('GET', KEYS[1] .. ':' .. ARGV[1])
 if known then return known end
 local count = redis.call('INCR', KEYS[1])
+redis.call('PEXPIRE', KEYS[1], 60000)
 redis.call('SET', KEYS[1] .. ':' .. ARGV[1], count, 'PX', 60000)
 return tostring(count)
 """
@@ -47,7 +48,7 @@ def test_a_reply_that_was_lost_is_asked_for_again(ahead: Ahead, client: "redis.R
 
 
 def test_a_wrong_call_is_said_and_the_next_one_runs(ahead: Ahead, client: "redis.Redis") -> None:
-    client.set("text", "no number")
+    client.set("text", "no number", ex=60)
     ahead.start(["text"], [scripts.new_token()])
     with pytest.raises(redis.ResponseError, match="not an integer"):
         ahead.finish()

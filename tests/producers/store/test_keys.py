@@ -1,14 +1,14 @@
 """The keys: a user's lane never moves, a lane's keys share its tag, and all else has a TTL."""
 
 import inspect
-import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lasting_keys import everlasting
 from redis.crc import key_slot
 
 from producers.access.api_keys import ApiKeys
@@ -136,37 +136,29 @@ def test_lanes_spread_over_the_slots_of_a_cluster(lanes: int) -> None:
     assert thirds == {0, 1, 2}
 
 
-def without_ttl() -> set[str]:
-    """Return the names that the module's docstring lists."""
-    doc = inspect.getdoc(keys) or ""
-    return set(re.findall(r"`(\w+)`", doc[doc.index("Keys without a TTL") :]))
+CONSTANTS = (keys.DEPLOYMENT, keys.SERVER, keys.WORKERS, keys.SEEN, keys.API_KEYS)
 
 
-def test_the_list_of_keys_without_a_ttl_names_keys() -> None:
-    assert without_ttl() <= {
-        *BUILDERS,
-        *("deployment", "server", "workers", "seen", "api_keys"),
-    }
+def test_what_may_stay_for_ever_are_keys_each_with_its_reason() -> None:
+    assert set(keys.LASTING) <= {*BUILDERS.values(), *CONSTANTS}
+    assert all(keys.LASTING.values())
 
 
-def names_of(key: str) -> Iterator[str]:
-    """Yield the functions that could have built a key."""
-    constants = {
-        keys.DEPLOYMENT: "deployment",
-        keys.SERVER: "server",
-        keys.WORKERS: "workers",
-        keys.SEEN: "seen",
-        keys.API_KEYS: "api_keys",
-    }
-    if key in constants:
-        yield constants[key]
-    if key.startswith(keys.DRAMATIQ_NAMESPACE):
-        yield "dramatiq"
-    for name, function in BUILDERS.items():
-        marks = {parameter: f"<{parameter}>" for parameter in parameters(function)}
-        pattern = re.sub(r"<\w+>", r"[^:{}]+", re.escape(function(**marks)))
-        if re.fullmatch(pattern, key):
-            yield name
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_key_without_a_ttl_is_found_unless_it_is_one_that_stays(client: Any, name: str) -> None:
+    key = build(BUILDERS[name])
+    client.hset(key, mapping={"rate": 1})
+    assert everlasting(client) == ([] if BUILDERS[name] in keys.LASTING else [key])
+    client.expire(key, 60)
+    assert everlasting(client) == []
+
+
+def test_keys_that_stay_only_under_conditions_are_found_without_them(client: Any) -> None:
+    built_beside, limiter = keys.audience(0, "shop", "~vip", 1), keys.limiter("shop")
+    client.sadd(built_beside, "oA")
+    client.hset(limiter, "next_us", 1)
+    assert everlasting(client) == [built_beside, limiter]
+    client.delete(limiter, built_beside)
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
@@ -199,13 +191,4 @@ def test_every_other_key_has_a_ttl(client: Any, settings: Settings) -> None:
         broadcasts.resume(broadcast)
         if number % 2:
             broadcasts.cancel(broadcast)
-    lasting = {key: set(names_of(key)) for key in client.scan_iter() if client.ttl(key) == -1}
-    listed = {*without_ttl(), "dramatiq"}
-    assert {key: names for key, names in lasting.items() if not names & listed} == {}
-
-
-@given(OPENIDS, st.integers(1, 64), st.integers(1, 1 << 16))
-def test_a_place_names_lane_bucket_and_recipient(openid: str, lanes: int, buckets: int) -> None:
-    settings = Settings.model_construct(lanes=lanes, buckets=buckets)
-    bucket = keys.bucket_of(openid, buckets)
-    assert keys.place_of(openid, settings) == (bucket % lanes, bucket, f"{bucket}:{openid}")
+    assert everlasting(client) == []

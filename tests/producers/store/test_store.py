@@ -110,6 +110,7 @@ def test_more_threads_than_connections_wait_for_one_another(settings: Settings) 
     with ThreadPoolExecutor(16) as pool:
         counted = set(pool.map(lambda _: client.incr("wxb:test"), range(400)))
     assert counted == set(range(1, 401))
+    client.delete("wxb:test")
     client.connection_pool.disconnect()
 
 
@@ -117,5 +118,6 @@ async def test_the_async_client_answers_in_text(settings: Settings) -> None:
     client = store.connect_async(settings)
     await client.set("wxb:test", "字")
     assert await client.get("wxb:test") == "字"
+    await client.delete("wxb:test")
     await client.aclose()
     await client.connection_pool.aclose()

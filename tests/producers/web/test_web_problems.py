@@ -149,6 +149,7 @@ def test_an_error_that_nobody_foresaw_shows_nothing_from_inside(
     lane = house.service.services.broadcasts.home_lane("b1")
     home = keys.home(lane, "b1")
     house.client.hset(home, mapping={"app": "shop", "spec": "secret stuff", "state": "running"})
+    house.client.expire(home, 60)
     with recorded(tmp_path) as read:
         got = shop.get(f"{BROADCASTS}/b1")
         lines = read()

@@ -58,6 +58,7 @@ def test_an_entry_reads_as_the_claim_that_it_was(
     client: "redis.Redis", recoverer: Recoverer
 ) -> None:
     client.hset(keys.flight(0, "b1"), "1:anna", "w1 9 p:PREPAY:2 2000 1000 3 1")
+    client.expire(keys.flight(0, "b1"), 60)
     (one,) = recoverer.entries("b1", 0)
     claim = one.claim("shop", 0, "b1")
     assert (claim.item, claim.fence, claim.member) == ("1:anna", "9", "p:PREPAY:2")

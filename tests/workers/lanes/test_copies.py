@@ -20,6 +20,11 @@ def copies(client: "redis.Redis") -> Copies:
     return Copies(client)
 
 
+@pytest.fixture
+def copies_here(lane: Lane) -> Copies:
+    return Copies(lane.client)
+
+
 @pytest.mark.parametrize("lanes", [4])
 @pytest.mark.parametrize("write", ["the flood", "a canary"])
 def test_a_broadcast_whose_lanes_were_written_to_before_they_had_a_copy_ends(
@@ -63,11 +68,13 @@ def test_a_lane_that_redis_forgot_gets_its_copy_and_its_mark(
         assert (copy["state"], copy["unsure"]) == ("running", "1")
 
 
-def test_a_canary_comes_with_what_it_met_and_is_not_given_twice(lane: Lane, copies: Copies) -> None:
+def test_a_canary_comes_with_what_it_met_and_is_not_given_twice(
+    lane: Lane, copies_here: Copies
+) -> None:
     lane.collect({openid: [form(openid)] for openid in ("anna", "bert", "carl")})
     lane.start("b1", "anna", "bert", "carl", canary=0)
-    assert copies.give_canary("shop", "b1", 0, 10, [3, 5, 1])
-    assert copies.give_canary("shop", "b1", 0, 10, [0, 0, 0])
+    assert copies_here.give_canary("shop", "b1", 0, 10, [3, 5, 1])
+    assert copies_here.give_canary("shop", "b1", 0, 10, [0, 0, 0])
     assert lane.canary_of("b1") == ("0", 0, 3, 5, 1)
     first, second = lane.take().claims
     settled = lane.settle(refusal(first), refusal(second))
@@ -75,13 +82,13 @@ def test_a_canary_comes_with_what_it_met_and_is_not_given_twice(lane: Lane, copi
 
 
 def test_whoever_was_refused_is_believed_once_another_lane_delivered(
-    lane: Lane, copies: Copies
+    lane: Lane, copies_here: Copies
 ) -> None:
     lane.collect({"anna": [form("A"), form("B")]})
     lane.start("b1", "anna")
     lane.settle(refusal(lane.take_one()))
     assert lane.ledger() == {"collected:f": 2, "void:f": 1}
-    assert copies.open("shop", "b1", 0)
+    assert copies_here.open("shop", "b1", 0)
     assert lane.ledger() == {"collected:f": 2, "void:f": 2}
     assert not lane.client.exists(lane.key("suspects", "b1"))
     lane.check_ledger("b1")
@@ -100,20 +107,20 @@ def test_a_hash_without_a_generation_becomes_a_copy_and_keeps_its_marks(lane: La
     assert (copy["unsure"], copy["open"]) == ("1", "1")
 
 
-def test_a_mark_is_written_where_there_is_a_copy(lane: Lane, copies: Copies) -> None:
+def test_a_mark_is_written_where_there_is_a_copy(lane: Lane, copies_here: Copies) -> None:
     lane.adopt("b1")
-    assert copies.mark("b1", 0, "unsure", "1")
+    assert copies_here.mark("b1", 0, "unsure", "1")
     assert lane.copy("b1")["unsure"] == "1"
 
 
 @pytest.mark.parametrize(("priority", "first"), [(0, False), (1, True)])
 def test_what_is_let_in_stands_in_the_ring(
-    lane: Lane, copies: Copies, priority: int, first: bool
+    lane: Lane, copies_here: Copies, priority: int, first: bool
 ) -> None:
     lane.start("b1", "anna", canary=0, priority=priority)
     for let_in in (
-        lambda: copies.open("shop", "b1", 0),
-        lambda: copies.give_canary("shop", "b1", 0, 3),
+        lambda: copies_here.open("shop", "b1", 0),
+        lambda: copies_here.give_canary("shop", "b1", 0, 3),
     ):
         lane.client.delete(lane.key("ring", "shop"), lane.key("priority_ring", "shop"))
         lane.client.delete(lane.key("busy"))
@@ -127,20 +134,20 @@ def test_what_is_let_in_stands_in_the_ring(
     "change", [{"state": "paused"}, {"verdict": "pause 43101"}, {"drop": "late"}]
 )
 def test_what_may_not_be_sent_is_let_in_and_stays_out_of_the_ring(
-    lane: Lane, copies: Copies, change: dict[str, Any]
+    lane: Lane, copies_here: Copies, change: dict[str, Any]
 ) -> None:
     lane.start("b1", "anna")
     lane.client.delete(lane.key("ring", "shop"))
     lane.client.hset(lane.key("lane_broadcast", "b1"), mapping=change)
-    assert copies.open("shop", "b1", 0)
+    assert copies_here.open("shop", "b1", 0)
     assert (lane.copy("b1")["open"], lane.ring()) == ("1", [])
 
 
 def test_a_lane_with_nothing_queued_is_let_in_and_stays_out_of_the_ring(
-    lane: Lane, copies: Copies
+    lane: Lane, copies_here: Copies
 ) -> None:
     lane.start("b1")
-    assert copies.open("shop", "b1", 0)
+    assert copies_here.open("shop", "b1", 0)
     assert (lane.copy("b1")["open"], lane.ring()) == ("1", [])
 
 
@@ -151,6 +158,7 @@ def test_an_app_is_busy_as_long_as_something_is_in_its_rings(lane: Lane) -> None
     assert lane.client.smembers(lane.key("busy")) == set()  # nobody has a permit: all are settled
     lane.adopt("b3", split="done")
     lane.client.rpush(lane.key("queue", "b3"), lane.item("anna"))
+    lane.ends("queue", "b3")
     lane.adopt("b3", 2)
     assert lane.client.smembers(lane.key("busy")) == {"shop"}
     lane.adopt("b3", 3, "paused")

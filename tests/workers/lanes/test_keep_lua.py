@@ -125,6 +125,7 @@ def test_a_home_is_due_when_it_ends_in_time(lane: Lane) -> None:
     expires = lane.now_ms + 5000
     home = {"state": "running", "expires_at_ms": expires, "generation": 1}
     lane.client.hset(lane.key("home", "b1"), mapping=home)
+    lane.ends("home", "b1")
     lane.client.zadd(lane.key("due"), {"b1 home": 0, "b2 home": 0})
     assert sorted(lane.keep() or ()) == [["b1 home", "home"], ["b2 home", "gone"]]
     assert lane.due() == {"b1 home": 5000}

@@ -7,6 +7,7 @@ from lane_driver import TTL, Lane, form, row
 def delay(lane: Lane, **waits: int) -> None:
     due = {lane.item(openid): lane.now_ms + ms for openid, ms in waits.items()}
     lane.client.zadd(lane.key("delayed", "b1"), due)
+    lane.ends("delayed", "b1")
 
 
 def test_what_is_due_is_promoted_before_what_is_queued(lane: Lane) -> None:

@@ -96,6 +96,7 @@ def test_a_mark_that_redis_may_have_forgotten_is_in_doubt(lane: Lane) -> None:
     lane.client.hset(copy, mapping={"unsure": 1, "unsure_at_ms": lane.now_ms})
     lane.give("bert", accept())
     lane.client.rpush(lane.key("queue", "b1"), lane.item("bert"))
+    lane.ends("queue", "b1")
     lane.now_ms += 10
     lane.take("w1")
     assert lane.recover("b1", "w1", posted=False) == [0, 1]

@@ -98,6 +98,7 @@ def test_who_is_settled_already_is_dropped(lane: Lane) -> None:
     users(lane, "anna")
     lane.start("b1", "anna", "anna")
     lane.client.hset(lane.key("outcomes", "b1", lane.bucket("anna")), "anna", "delivered")
+    lane.ends("outcomes", "b1", lane.bucket("anna"))
     assert lane.take().claims == []
     assert (lane.queue("b1"), lane.flight("b1"), lane.stock()["f:+168"]) == ([], {}, 1)
 
