@@ -79,10 +79,14 @@ def tls_way(url: str, certificate: Certificate, client: Certificate | None = Non
     loop.set_exception_handler(lambda *_: None)  # handshakes fail here on purpose
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ssl.SSLError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
+        try:
+            with contextlib.suppress(OSError, ssl.SSLError):
+                while data := await reader.read(65536):
+                    writer.write(data)
+                    await writer.drain()
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -98,7 +102,8 @@ def tls_way(url: str, certificate: Certificate, client: Certificate | None = Non
         loop.call_soon_threadsafe(loop.stop)
         thread.join(5)
         server.close()
-        for task in asyncio.all_tasks(loop):
+        for task in (tasks := asyncio.all_tasks(loop)):
             task.cancel()
-        loop.run_until_complete(asyncio.sleep(0.05))
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(asyncio.sleep(0.05))  # what was aborted, and handshakes, end
         loop.close()

@@ -102,7 +102,7 @@ def cancelled_with_some_in_hands(shop: Shop) -> None:
     crowd(shop, MANY)
     broadcast = shop.broadcast()
     shop.open(broadcast)
-    take_all(shop, broadcast, most=MANY // 2)
+    take_all(shop, broadcast, most=MANY - BATCH)
     shop.broadcasts.cancel(broadcast)
     assert shop.wrong() == []
 

@@ -418,17 +418,16 @@ class Hole:
         self.calls = 0
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             self.calls += not head.startswith(b"HEAD")
             if self.way is None:
                 await reader.read()
             else:
-                _, there = await asyncio.open_connection(*self.way)
-                there.write(head)
+                back, there = await asyncio.open_connection(*self.way)
                 with contextlib.closing(there):
-                    writer.write(await _.read(1000))
-        writer.close()
+                    there.write(head)
+                    writer.write(await back.read(1000))
 
 
 @pytest.fixture
