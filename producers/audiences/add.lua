@@ -9,7 +9,7 @@
 -- Returns  how many were new
 --@include store/check
 local ttl_ms, added, arg = ARGV[1], 0, 2
-audience_is_sound(KEYS[1], KEYS[2], 3)
+audience_is_sound(KEYS)
 if ttl_ms ~= '' then whole('ttl_ms', ttl_ms, 1, 2 ^ 42) end
 for _ = 3, #KEYS do
   whole('bucket', ARGV[arg], 0, 2 ^ 20)

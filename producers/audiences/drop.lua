@@ -9,7 +9,7 @@
 -- Returns  how many members there were
 --@include store/check
 local removed = 0
-audience_is_sound(KEYS[1], KEYS[2], 3)
+audience_is_sound(KEYS)
 for key = 3, #KEYS do whole('bucket', ARGV[key - 2], 0, 2 ^ 20) end
 for key = 3, #KEYS do
   removed = removed + redis.call('SCARD', KEYS[key])

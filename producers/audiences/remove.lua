@@ -10,7 +10,7 @@
 -- Returns  how many were members
 --@include store/check
 local removed, arg = 0, 1
-audience_is_sound(KEYS[1], KEYS[2], 3)
+audience_is_sound(KEYS)
 for _ = 3, #KEYS do
   whole('bucket', ARGV[arg], 0, 2 ^ 20)
   arg = arg + 2 + whole('openids', ARGV[arg + 1], 0, #ARGV - arg - 1)

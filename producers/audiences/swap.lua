@@ -13,7 +13,7 @@
 -- Returns  {members that are new, members that were there before and are not now}
 --@include store/check
 local added, removed = 0, 0
-audience_is_sound(KEYS[1], KEYS[2], 3)
+audience_is_sound(KEYS)
 if #ARGV ~= #KEYS - 2 or #KEYS % 2 ~= 0 then refuse('arguments', #ARGV) end
 for arg = 1, #ARGV, 2 do whole('bucket', ARGV[arg], 0, 2 ^ 20) end
 for key = 3, #KEYS, 2 do

@@ -7,7 +7,7 @@
 -- counted too when nothing is in flight; else sweep.lua tells apart what was perhaps sent.
 --
 -- KEYS  1 lane hash, 2 queue list, 3 delayed zset, 4 flight hash, 5 tries hash, 6 ring list,
---       7 first (priority ring) list, 8 stock hash, 9 ledger hash, 10 sending zset (and `busy`, `due`)
+--       7 first (priority ring) list, 8 stock hash, 9 ledger hash (and `busy`, `due`)
 -- ARGV  1 now_ms or '', 2 broadcast, 3 generation, 4 state, 5 drop: an outcome or '', 6 ttl_ms,
 --       7 wake, the channel, 8 prefix of the lane, 9 rate (per second), 10 window, 11 errcode (why it
 --       is paused or ended; 0), 12 state_generation, of the last change of state, then field, value …
@@ -15,17 +15,15 @@
 -- Returns  {1 adopted or 0 known already, messages counted as dropped, 1 when sweep.lua is to be run}
 --@include store/clock
 --@include store/check
-local now = clock(ARGV[1])
-local lane, queue, delayed, flight, tries, ring, first =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local stock, ledger, sending = KEYS[8], KEYS[9], KEYS[10]
-local id, generation, state, drop, ttl, prefix =
-  ARGV[2], whole('generation', ARGV[3], 0, 2 ^ 53), ARGV[4], ARGV[5], ARGV[6], ARGV[8]
-local margin, lease = 0, 0  -- a resumed message that waits has no lease
 --@include permits/permit
 --@include lanes/ring
 --@include lanes/need
---@include lanes/flight
+local now = clock(ARGV[1])
+local lane, queue, delayed, flight, tries, ring, first =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local books = open_books(now, 0, KEYS[8], KEYS[9])
+local id, generation, state, drop, ttl, prefix =
+  ARGV[2], whole('generation', ARGV[3], 0, 2 ^ 53), ARGV[4], ARGV[5], ARGV[6], ARGV[8]
 whole('ttl_ms', ttl, 1, 2 ^ 42)
 if #ARGV < 12 or #ARGV % 2 == 1 then refuse('arguments', #ARGV) end
 local moved = whole('generation of the state', ARGV[12], 0, 2 ^ 53)
@@ -71,7 +69,7 @@ elseif state == 'running' then
 end
 if state == 'finished' and drop == '' then  -- all are judged: whoever was refused is believed
   local what = redis.call('HMGET', lane, 'channel', 'template')
-  void_suspects(prefix, app, id, what[1], what[2])
+  void_suspects(books, prefix, app, id, what[1], what[2])
 end
 if drop ~= '' or state ~= 'running' then redis.call('PUBLISH', ARGV[7], 'stop ' .. id) end
 if drop ~= '' or state == 'running' then need(prefix, id, now) end

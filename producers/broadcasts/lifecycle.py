@@ -66,7 +66,6 @@ class AdoptKeys(NamedTuple):
     first: str
     stock: str
     ledger: str
-    sending: str
 
     @classmethod
     def of(cls, lane: int, app: str, broadcast: str) -> "AdoptKeys":
@@ -81,7 +80,6 @@ class AdoptKeys(NamedTuple):
             keys.priority_ring(lane, app),
             keys.stock(lane, app),
             keys.ledger(lane, app),
-            keys.sending(lane, app),
         )
 
 

@@ -11,13 +11,13 @@
 -- Returns  {next cursor ('0': that was the last), in doubt, dropped}
 --@include store/clock
 --@include store/check
+--@include permits/permit
+--@include lanes/need
+--@include lanes/outcome
 local now = clock(ARGV[1])
 local lane, flight, stock, ledger, sending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, prefix, ttl, cursor = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local margin, lease = 0, 0  -- a resumed message that waits has no lease
---@include permits/permit
---@include lanes/need
---@include lanes/flight
+local books = open_books(now, 0, stock, ledger)
 local has = redis.call('HMGET', lane, 'app', 'drop', 'sweeping', 'swept')
 local app, drop = has[1], has[2]
 if not has[3] then return { '0', 0, 0 } end
@@ -25,13 +25,16 @@ if not app or not drop then refuse('no app or drop', id) end
 whole('ttl_ms', ttl, 1, 2 ^ 42)
 local waited, swept = tonumber(has[3]) or 0, tonumber(has[4] or 0) or 0
 typed('zset', sending)
+-- a resumed message that waits has no lease
+local here = { prefix = prefix, app = app, now = now, ttl = ttl, sending = sending, lease = 0,
+  books = books }
 if not is_sound(prefix, id) then refuse('the keys of the broadcast', id) end
 local next_cursor, page = page_of(flight, cursor)
 local doubted, resumed, aside = 0, 0, 0
 for _, item in ipairs(page) do
   local held = held_as(flight, item)
   if held and (held.worker == '-' or held.worker == 'aside') then
-    doubt(prefix, app, id, lane, flight, item, held, ttl)
+    doubt(here, id, item, held)
     doubted = doubted + 1
     if held.worker == '-' then resumed = resumed + 1 else aside = aside + 1 end
   end

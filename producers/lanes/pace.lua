@@ -1,7 +1,8 @@
 -- pace: how far a broadcast was in this lane, before what is counted next; noted once a second.
 --   pace  list  "at_ms settled answered", the newest right; one minute
--- Expects now, check.lua's functions. paced_ms: of the lane's copy, when it was noted last.
-local function note_pace(prefix, id, lane, paced_ms)
+-- now: ms. lane: the hash of its copy. paced_ms: of that copy, when it was noted last.
+--@include store/check
+local function note_pace(now, prefix, id, lane, paced_ms)
   local passed = now - num(paced_ms)
   if passed >= 0 and passed < 1000 then return end
   local has = redis.call('HMGET', lane, 'done', 'o:no_permit', 'o:cancelled', 'o:late')

@@ -2,10 +2,10 @@
 --   ring, first  list  ids in turn, of ordinary broadcasts and of priority ones
 --   busy         set   apps with something in a ring of this lane; a take that leaves both empty
 --                      removes its app
--- Expects check.lua's functions.
 -- Whoever puts a message into a queue, frees a place of the canary, or lets a broadcast run again,
 -- joins the ring in the same script, so that what may be taken is always found by `busy` alone; the
 -- wake-up only makes it sooner.
+--@include store/check
 
 -- Whether a broadcast can join; of a lane whose copy names no app none can.
 local function rings_are_sound(prefix, app)

@@ -28,13 +28,13 @@
 --@include store/reply
 --@include store/clock
 --@include store/check
+--@include permits/permit
 local again = first_answer(KEYS[1], ARGV[1])
 if again then return again end
 local now = clock(ARGV[2])
 local stock, ledger, size, buckets = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local margin = 0
---@include permits/permit
-sums = {}
+local books = open_books(now, 0, stock, ledger)
+sum_up(books)
 local WEEK = 7 * 24 * HOUR
 local NEW, KNOWN, EXPIRED, VOID, NOT_COUNTED, REJECTED, STRAY, TOO_MANY = 1, 0, -1, -2, -3, -4, -5, -6
 local MOST_TOMBSTONES = 200    -- of a user; more when `cap` is above 100
@@ -187,7 +187,7 @@ end
 local everybody = whole('size', redis.call('GET', size) or '0', 0, 2 ^ 53)
 redis.call('GETBIT', buckets, 0)
 for _, one in ipairs(users) do
-  if one.timed then one.before, one.known = last_end(one.permits) end
+  if one.timed then one.before, one.known = last_end(books, one.permits) end
   one.member = redis.call('SISMEMBER', one.members, ARGV[one.arg]) == 1
   if one.counted then read_subs(one) end
 end
@@ -196,8 +196,8 @@ end
 
 local function add_use(permits, member, expires)
   if redis.call('ZADD', permits, 'NX', expires, member) == 0 then return KNOWN end
-  add(stock, kind_of(member) .. ':' .. hour_of(expires), 1)
-  add(ledger, 'collected:' .. kind_of(member), 1)
+  add(books, 'stock', kind_of(member) .. ':' .. hour_of(expires), 1)
+  add(books, 'ledger', 'collected:' .. kind_of(member), 1)
   return NEW
 end
 
@@ -214,10 +214,10 @@ end
 -- What is past goes: tombstones, and uses that nobody spent, unless their hour was trimmed already.
 local function drop_past(permits)
   if redis.call('ZCOUNT', permits, -now, now) == 0 then return end
-  local ended = redis.call('ZRANGEBYSCORE', permits, math.max(1, trimmed * HOUR), now, 'WITHSCORES')
+  local ended = redis.call('ZRANGEBYSCORE', permits, math.max(1, books.trimmed * HOUR), now, 'WITHSCORES')
   for i = 1, #ended, 2 do
-    add(stock, kind_of(ended[i]) .. ':' .. hour_of(tonumber(ended[i + 1])), -1)
-    count_use(ended[i], 0, 'expired')
+    add(books, 'stock', kind_of(ended[i]) .. ':' .. hour_of(tonumber(ended[i + 1])), -1)
+    count_use(books, ended[i], 0, 'expired')
   end
   redis.call('ZREMRANGEBYSCORE', permits, -now, now)
 end
@@ -230,8 +230,8 @@ local function evict_oldest(permits)
   for i = 1, #oldest, 2 do
     local expires = tonumber(oldest[i + 1])
     redis.call('ZADD', permits, 'XX', -expires, oldest[i])
-    add(stock, kind_of(oldest[i]) .. ':' .. hour_of(expires), -1)
-    count_use(oldest[i], 0, 'void')
+    add(books, 'stock', kind_of(oldest[i]) .. ':' .. hour_of(expires), -1)
+    count_use(books, oldest[i], 0, 'void')
   end
   evicted = evicted + over
   -- a flood must not live on as tombstones: of those the ones that end first are forgotten
@@ -255,8 +255,8 @@ end
 local function void_accepts(one, template, gone)
   if gone <= 0 then return end
   count_is(one, template, one.counts[template] - gone)
-  add(stock, 's:' .. template, -gone)
-  add(ledger, 'void:s', gone)
+  add(books, 'stock', 's:' .. template, -gone)
+  add(books, 'ledger', 'void:s', gone)
 end
 
 -- A rejection of `at` may come late: accepts that are known to be given after it stay, as far as
@@ -318,8 +318,8 @@ local function add_subscription(one, template, verdict, source, at)
     return KNOWN
   end
   count_is(one, template, count + 1)
-  add(stock, 's:' .. template, 1)
-  add(ledger, 'collected:s', 1)
+  add(books, 'stock', 's:' .. template, 1)
+  add(books, 'ledger', 'collected:s', 1)
   return NEW
 end
 
@@ -371,7 +371,7 @@ local function store(one)
   end
   if one.timed then
     if one.known or 3 * one.items > cap then evict_oldest(one.permits) end
-    move_last_end(before, after)
+    move_last_end(books, before, after)
     if after then
       -- never lowered: tombstones end no later than the last permit ever stored
       local ttl = one.known and redis.call('PEXPIRETIME', one.permits) or -1
@@ -386,7 +386,7 @@ local function store(one)
 end
 
 for _, one in ipairs(users) do store(one) end
-write_sums()
+write_sums(books)
 if added > 0 then redis.call('INCRBY', size, added) end
 results[#results + 1] = evicted
 return answer(KEYS[1], ARGV[1], results)

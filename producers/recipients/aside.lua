@@ -9,15 +9,17 @@
 -- Returns  {next cursor ('0': that was the last page), how many there were}
 --@include store/clock
 --@include store/check
+--@include permits/permit
+--@include lanes/ring
+--@include lanes/need
+--@include lanes/outcome
 local now = clock(ARGV[1])
 local lane, flight, queue, sending, stock, ledger =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, prefix, app, ttl = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local margin, lease = 0, 0
---@include permits/permit
---@include lanes/ring
---@include lanes/need
---@include lanes/flight
+local books = open_books(now, 0, stock, ledger)
+local here = { prefix = prefix, app = app, now = now, ttl = ttl, sending = sending, lease = 0,
+  books = books }
 local found = 0
 whole('ttl_ms', ttl, 1, 2 ^ 42)
 rings_are_sound(prefix, app)
@@ -32,7 +34,7 @@ for _, item in ipairs(page) do
       write_flight(flight, item, '-', held.fence, held.member, held.expires, held.since, 0, '1')
       redis.call('LPUSH', queue, item)
     else
-      doubt(prefix, app, id, lane, flight, item, held, ttl)
+      doubt(here, id, item, held)
     end
   end
 end

@@ -33,11 +33,11 @@ local function typed(kind, ...)
   end
 end
 
--- The size and the buckets of an audience (KEYS 1 and 2), and the sets that are changed with them.
-local function audience_is_sound(size, buckets, first, step)
-  whole('size', redis.call('GET', size) or '0', -(2 ^ 53), 2 ^ 53)
-  typed('string', buckets)
-  for key = first, #KEYS, step or 1 do typed('set', KEYS[key]) end
+-- names: keys of an audience in a lane: its size, its buckets, then the sets that are changed with them.
+local function audience_is_sound(names)
+  whole('size', redis.call('GET', names[1]) or '0', -(2 ^ 53), 2 ^ 53)
+  typed('string', names[2])
+  for place = 3, #names do typed('set', names[place]) end
 end
 
 -- A count in a hash, which is known to be one. A count that is no number (somebody wrote into it)

@@ -14,15 +14,15 @@
 -- Returns  {uses and accepts that were available, audiences that had the user}
 --@include store/clock
 --@include store/check
+--@include permits/permit
+--@include permits/counts
 local now = clock(ARGV[1])
 local stock, ledger, sending, permits, subs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local openid, bucket = ARGV[2], ARGV[3]
-local margin = 0
---@include permits/permit
---@include permits/counts
+local books = open_books(now, 0, stock, ledger)
 local uses, left = 0, 0
 
-local before = last_end(permits)
+local before = last_end(books, permits)
 local counts = counts_of(subs, stock)
 local turn = tonumber(redis.call('ZSCORE', sending, openid) or now + 1)
 whole('bucket', bucket, 0, 2 ^ 20)
@@ -34,17 +34,17 @@ for key = 7, #KEYS, 3 do
   is_in[key] = redis.call('SISMEMBER', KEYS[key + 2], openid) == 1
 end
 
-local found = redis.call('ZRANGEBYSCORE', permits, math.max(1, trimmed * HOUR), '+inf', 'WITHSCORES')
+local found = redis.call('ZRANGEBYSCORE', permits, math.max(1, books.trimmed * HOUR), '+inf', 'WITHSCORES')
 for i = 1, #found, 2 do
   local expires = tonumber(found[i + 1])
-  add(stock, kind_of(found[i]) .. ':' .. hour_of(expires), -1)
-  count_use(found[i], 0, expires > now and 'void' or 'expired')
+  add(books, 'stock', kind_of(found[i]) .. ':' .. hour_of(expires), -1)
+  count_use(books, found[i], 0, expires > now and 'void' or 'expired')
   if expires > now then uses = uses + 1 end
 end
-move_last_end(before, nil)
+move_last_end(books, before, nil)
 for template, count in pairs(counts) do
   uses = uses + math.max(count, 1)
-  void_count(subs, template)
+  void_count(books, subs, template)
 end
 redis.call('UNLINK', permits, subs, marks_of(subs), KEYS[6])
 local dead = string.gsub(string.sub(permits, 1, -#openid - 2), '}:permits:', '}:dead:', 1)

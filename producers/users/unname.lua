@@ -16,13 +16,15 @@
 --       dropped, in doubt, in hands}
 --@include store/clock
 --@include store/check
+--@include permits/permit
+--@include lanes/need
+--@include lanes/outcome
 local now = clock(ARGV[1])
 local stock, ledger, sending, leaving = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, app, item, seed, ttl, leaving_ttl = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local margin, lease = 0, 0
---@include permits/permit
---@include lanes/need
---@include lanes/flight
+local books = open_books(now, 0, stock, ledger)
+local here = { prefix = prefix, app = app, now = now, ttl = ttl, sending = sending, lease = 0,
+  books = books }
 local bucket, openid = bucket_and_openid(item)
 local unnamed, dropped, doubted, in_hands = 0, 0, 0, 0
 
@@ -34,8 +36,8 @@ local function forget_suspect(id)
 end
 
 -- Perhaps sent, and nobody's hands hold it.
-local function end_resumed(id, lane, flight, held)
-  doubt(prefix, app, id, lane, flight, item, held, ttl)
+local function end_resumed(id, lane, held)
+  doubt(here, id, item, held)
   doubted = doubted + 1
   need(prefix, id, now)
   if held.worker == 'aside' then
@@ -82,7 +84,7 @@ for i = 8, #ARGV do
     redis.call('HDEL', prefix .. 'tries:' .. id, item)
     redis.call('HDEL', prefix .. 'mail:' .. id, item)
     if held then
-      end_resumed(id, lane, flight, held)
+      end_resumed(id, lane, held)
     elseif waited > 0 and redis.call('HEXISTS', outcomes, openid) == 0 then
       dropped = dropped + 1
       bump(lane, 'o:cancelled', 1)

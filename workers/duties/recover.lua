@@ -15,16 +15,17 @@
 -- Returns  {next cursor ('0': that was the last page), resumed, in doubt, set aside, unsent}
 --@include store/clock
 --@include store/check
+--@include permits/permit
+--@include lanes/ring
+--@include lanes/need
+--@include lanes/outcome
 local now = clock(ARGV[1])
 local lane, flight, queue, sending, stock, ledger =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local dead, id, prefix, ttl = ARGV[2], ARGV[3], ARGV[4], whole('ttl_ms', ARGV[5], 1, 2 ^ 42)
 local attempts = whole('attempts', ARGV[6], 0, 2 ^ 32)
-local margin, lease = 0, whole('lease_ms', ARGV[7], 0, 2 ^ 42)
---@include permits/permit
---@include lanes/ring
---@include lanes/need
---@include lanes/flight
+local lease = whole('lease_ms', ARGV[7], 0, 2 ^ 42)
+local books = open_books(now, 0, stock, ledger)
 local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'open', 'unjudged', 'app',
   'priority', 'unsure_at_ms')
 if not is_sound(prefix, id) or not has[2] then refuse('the keys of the broadcast', id) end
@@ -33,19 +34,21 @@ typed('zset', sending)
 local unjudged = has[4] ~= '1' and num(has[5]) or 0
 local app = has[6]
 local resumed, doubted, aside, unsent, dropped = 0, 0, 0, 0, 0
+local here = { prefix = prefix, app = app, now = now, ttl = ttl, sending = sending, lease = lease,
+  books = books }
 local drop, unsure_at = has[2] or '', num(has[8])
 
 local function return_unsent(item, openid, held)
-  hand_back(prefix .. 'permits:' .. app .. ':' .. openid, prefix .. 'subs:' .. app .. ':' .. openid,
+  hand_back(books, prefix .. 'permits:' .. app .. ':' .. openid, prefix .. 'subs:' .. app .. ':' .. openid,
     held.member, held.expires, held.since,
     prefix .. 'audience:' .. app .. ':all:' .. bucket_and_openid(item), openid)
   redis.call('HDEL', flight, item)
-  end_lease(openid, held)
+  end_lease(here, openid, held)
   unsent = unsent + 1
-  local left = left_as(prefix, id, item)
+  local left = left_as(here, id, item)
   if drop == '' and not left then return redis.call('LPUSH', queue, item) end
   local outcome = drop ~= '' and drop or 'cancelled'
-  if left then write_outcome(prefix, id, item, outcome, ttl) end
+  if left then write_outcome(here, id, item, outcome) end
   bump(lane, 'o:' .. outcome, 1)
   dropped = dropped + 1
 end
@@ -57,18 +60,18 @@ for _, item in ipairs(page) do
     local frees_place = true
     if held.resumed == UNPOSTED and held.since > unsure_at then
       return_unsent(item, openid, held)
-    elseif kind_of(held.member) ~= 'f' or has[2] ~= '' or left_as(prefix, id, item) then
-      doubt(prefix, app, id, lane, flight, item, held, ttl)
+    elseif kind_of(held.member) ~= 'f' or has[2] ~= '' or left_as(here, id, item) then
+      doubt(here, id, item, held)
       doubted = doubted + 1
     elseif held.tries + 1 >= attempts then
       write_flight(flight, item, 'aside', held.fence, held.member, held.expires, held.since,
         held.tries + 1, '1')
-      end_lease(openid, held)
+      end_lease(here, openid, held)
       aside = aside + 1
     else
       write_flight(flight, item, '-', held.fence, held.member, held.expires, held.since,
         held.tries + 1, '1')
-      end_lease(openid, held)
+      end_lease(here, openid, held)
       redis.call('LPUSH', queue, item)
       resumed = resumed + 1
       frees_place = false

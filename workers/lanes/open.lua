@@ -12,12 +12,12 @@
 -- Returns  1 written, 0 there is no copy
 --@include store/clock
 --@include store/check
+--@include permits/permit
+--@include lanes/ring
 local now = clock(ARGV[1])
 local lane, queue, stock, ledger = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, prefix, canary = ARGV[2], ARGV[3], ARGV[4]
-local margin = 0
---@include permits/permit
---@include lanes/ring
+local books = open_books(now, 0, stock, ledger)
 local has = redis.call('HMGET', lane, 'generation', 'state', 'verdict', 'drop', 'app', 'priority',
   'canary', 'channel', 'template')
 if not has[1] then return 0 end
@@ -28,7 +28,7 @@ if canary ~= '' and canary ~= '0' then
 end
 if canary == '' then
   redis.call('HSET', lane, 'open', 1, 'refusals', 0, 'told', 1)  -- whoever opens it opens all
-  void_suspects(prefix, has[5], id, has[8], has[9])
+  void_suspects(books, prefix, has[5], id, has[8], has[9])
 elseif canary == '0' then
   redis.call('HSET', lane, 'canary', 0)
 elseif (tonumber(has[7] or 0) or 0) == 0 then

@@ -27,6 +27,11 @@
 --@include store/reply
 --@include store/clock
 --@include store/check
+--@include permits/permit
+--@include lanes/ring
+--@include lanes/need
+--@include lanes/pace
+--@include lanes/outcome
 local again = first_answer(KEYS[1], ARGV[1])
 if again then return again end
 local now = clock(ARGV[2])
@@ -34,12 +39,10 @@ local sending, fence, stock, ledger = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker, prefix, app, lease = ARGV[3], ARGV[4], ARGV[5], whole('lease_ms', ARGV[6], 0, 2 ^ 42)
 local margin, ttl = whole('margin_ms', ARGV[7], 0, 2 ^ 42), whole('ttl_ms', ARGV[8], 1, 2 ^ 42)
 local canary = whole('canary', ARGV[9], 0, 2 ^ 32)
---@include permits/permit
---@include lanes/ring
---@include lanes/need
---@include lanes/pace
---@include lanes/flight
-sums = {}
+local books = open_books(now, margin, stock, ledger)
+sum_up(books)
+local here = { prefix = prefix, app = app, now = now, ttl = ttl, sending = sending, lease = lease,
+  books = books }
 typed('zset', sending)
 whole('fence', redis.call('GET', fence) or '0', 0, 2 ^ 53)
 local DAY = 86400000
@@ -132,12 +135,12 @@ end
 local function apply_fate(one, fate, openid, held)
   local permits, subs = permit_keys(openid)
   if fate == 'back' then
-    hand_back(permits, subs, held.member, held.expires, held.since, members_of(held.item), openid)
+    hand_back(books, permits, subs, held.member, held.expires, held.since, members_of(held.item), openid)
   elseif fate == 'void' or fate == 'void_all' then
-    count_use(held.member, held.expires, 'void')
+    count_use(books, held.member, held.expires, 'void')
     if fate == 'void_all' then
       if one.open then
-        void_all(permits, subs, one.channel, one.template, now, members_of(held.item), openid)
+        void_all(books, permits, subs, one.channel, one.template, now, members_of(held.item), openid)
       elseif not is_forgotten(members_of(held.item), openid) then
         -- a wrong appid refuses everybody: believed once somebody was delivered in any lane
         -- (open.lua), or at the broadcast's end (adopt.lua)
@@ -147,13 +150,13 @@ local function apply_fate(one, fate, openid, held)
       end
     end
   else
-    count_use(held.member, held.expires, 'spent')
+    count_use(books, held.member, held.expires, 'spent')
   end
 end
 
 local function end_flight(one, item, openid, held)
   redis.call('HDEL', one.flight, item)
-  end_lease(openid, held)
+  end_lease(here, openid, held)
 end
 
 -- The last answers of a broadcast: more than its share of errors among them pause it.
@@ -173,7 +176,7 @@ local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
   if errcode ~= '0' and outcome ~= 'delivered' then value = outcome .. ' ' .. errcode end
   if outcome == 'in_doubt' then
     local recorded
-    outcome, recorded = doubtful_outcome(prefix, app, one.id, item, held, ttl)
+    outcome, recorded = doubtful_outcome(here, one.id, item, held)
     if outcome ~= 'in_doubt' then value = recorded end
   elseif outcome == 'delivered' and msgid ~= '-' then
     -- its receipt may have come first, and say that it failed after all
@@ -186,7 +189,7 @@ local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
     end
   end
   spend_budget(one, outcome, streak)
-  local name = write_outcome(prefix, one.id, item, value, ttl)
+  local name = write_outcome(here, one.id, item, value)
   if msgid ~= '-' and name == openid then
     local bucket = bucket_and_openid(item)
     local key = prefix .. 'msgids:' .. one.id .. ':' .. bucket
@@ -202,7 +205,7 @@ end
 -- What a message ends as that may not wait any more: its broadcast was ended, or its user forgotten.
 local function dropped_as(one, item)
   if one.drop ~= '' then return one.drop end
-  return left_as(prefix, one.id, item) and 'cancelled' or nil
+  return left_as(here, one.id, item) and 'cancelled' or nil
 end
 
 -- A message that is to wait: unless it may not.
@@ -210,7 +213,7 @@ local function wait(one, item, openid, held, tried, delay)
   end_flight(one, item, openid, held)
   local drop = dropped_as(one, item)
   if drop then
-    if left_as(prefix, one.id, item) then write_outcome(prefix, one.id, item, drop, ttl) end
+    if left_as(here, one.id, item) then write_outcome(here, one.id, item, drop) end
     count(one, 'o:' .. drop)
     one.done = one.done + 1
     return 'done'
@@ -225,7 +228,7 @@ end
 
 local function swap(one, item, openid, tries, skip)
   local permits, subs = permit_keys(openid)
-  local member, expires = claim(permits, subs, one.channel, one.template, skip == '-' and '' or skip)
+  local member, expires = claim(books, permits, subs, one.channel, one.template, skip == '-' and '' or skip)
   if not member then return end
   local token = redis.call('INCR', fence)
   write_flight(one.flight, item, worker, token, member, expires, now, tries, as_claimed(member))
@@ -247,14 +250,14 @@ local function settle(row)
   held.item = item
 
   if action == 'keep' then
-    if one.drop ~= '' or left_as(prefix, id, item) then
+    if one.drop ~= '' or left_as(here, id, item) then
       judge(one, streak, errcode, false)
       one.doubted = true
-      doubt(prefix, app, id, one.lane, one.flight, item, held, ttl)
+      doubt(here, id, item, held)
       return 'done'
     end
     judge(one, streak, errcode, true)
-    end_lease(openid, held)
+    end_lease(here, openid, held)
     write_flight(one.flight, item, '-', token, held.member, held.expires, held.since,
       held.tries + 1, '1')
     delay_until(one, item, now + num(delay))
@@ -266,12 +269,12 @@ local function settle(row)
   if action == 'requeue' then
     judge(one, '-', errcode, held.resumed == '1')
     if held.resumed == '1' then  -- an earlier attempt is unanswered: its permit stays with it
-      if one.drop ~= '' or left_as(prefix, id, item) then
+      if one.drop ~= '' or left_as(here, id, item) then
         one.doubted = true
-        doubt(prefix, app, id, one.lane, one.flight, item, held, ttl)
+        doubt(here, id, item, held)
         return 'done'
       end
-      end_lease(openid, held)
+      end_lease(here, openid, held)
       write_flight(one.flight, item, '-', token, held.member, held.expires, held.since, held.tries,
         '1')
     else
@@ -294,7 +297,7 @@ local function settle(row)
     busy = busy > now and busy ~= held.since + lease  -- by then the user's turn had passed on
     local dropped = dropped_as(one, item)
     local worn_out = fate == 'void' and not is_forgotten(members_of(item), openid)
-      and note_dead(prefix, app, openid)
+      and note_dead(books, prefix, app, openid)
     local row_next = not dropped and not busy and not worn_out and (one.open or fate == 'back')
       and swap(one, item, openid, fate == 'back' and held.tries + 1 or held.tries, skip)
     if row_next and fate == 'back' then streak = '-' end  -- another kind may still go through
@@ -317,7 +320,7 @@ for i = 10, #ARGV do
 end
 for _, one in ipairs(order) do
   if one.done > 0 then
-    note_pace(prefix, one.id, one.lane, one.paced_ms)
+    note_pace(now, prefix, one.id, one.lane, one.paced_ms)
     one.counts['done'] = one.done
     if one.window > 0 then
       redis.call('HSET', one.lane, 'recent', one.recent, 'recent_errors', one.recent_errors)
@@ -343,7 +346,7 @@ for _, one in ipairs(order) do
     complete = has[1] == 'done' and num(has[2]) >= num(has[3])
   end
   if one.opened then
-    void_suspects(prefix, app, one.id, one.channel, one.template)
+    void_suspects(books, prefix, app, one.id, one.channel, one.template)
     flags[#flags + 1] = one.id .. ' opened'
     need(prefix, one.id, now)
   end
@@ -356,5 +359,5 @@ for _, one in ipairs(order) do
   if one.queued then flags[#flags + 1] = one.id .. ' queued' end
   for _, flag in ipairs(flags) do results[#results + 1] = flag end
 end
-write_sums()
+write_sums(books)
 return answer(KEYS[1], ARGV[1], results)

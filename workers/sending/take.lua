@@ -31,6 +31,11 @@
 --@include store/reply
 --@include store/clock
 --@include store/check
+--@include permits/permit
+--@include lanes/ring
+--@include lanes/need
+--@include lanes/pace
+--@include lanes/outcome
 local again = first_answer(KEYS[1], ARGV[1])
 if again then return again end
 local now = clock(ARGV[2])
@@ -42,12 +47,10 @@ local margin, ttl = whole('margin_ms', ARGV[8], 0, 2 ^ 42), whole('ttl_ms', ARGV
 local horizon_ms = whole('horizon_ms', ARGV[10], 0, 2 ^ 32)
 typed('zset', sending)
 local lengths = { [first] = redis.call('LLEN', first), [ring] = redis.call('LLEN', ring) }
---@include permits/permit
---@include lanes/ring
---@include lanes/need
---@include lanes/pace
---@include lanes/flight
-sums = {}
+local books = open_books(now, margin, stock, ledger)
+sum_up(books)
+local here = { prefix = prefix, app = app, now = now, ttl = ttl, sending = sending, lease = lease,
+  books = books }
 local DELAY = 500
 local FAR = 60000
 local QUIET = 128  -- broadcasts visited for nothing: the next take goes on behind them
@@ -99,21 +102,21 @@ local function claim_for(item, id, channel, template, keys, tally)
     local held = read_flight(waiting)
     if not held or held.worker ~= '-' then return end  -- in flight: it is not a waiting message
     if keys.mail and not payload then  -- its content is gone, and it was perhaps sent
-      doubt(prefix, app, id, prefix .. 'lane:' .. id, keys.flight, item, held, ttl)
+      doubt(here, id, item, held)
       return
     end
     member, expires, tried, resumed = held.member, held.expires, held.tries, '1'
   elseif keys.mail and tonumber(deadline or 0) <= now then
-    write_outcome(prefix, id, item, 'late', ttl)
+    write_outcome(here, id, item, 'late')
     tally.late = tally.late + 1
     return
   else
-    if channel == 'subscribe' or not is_distrusted(prefix, app, openid) then
-      member, expires = claim(prefix .. 'permits:' .. app .. ':' .. openid,
+    if channel == 'subscribe' or not is_distrusted(books, prefix, app, openid) then
+      member, expires = claim(books, prefix .. 'permits:' .. app .. ':' .. openid,
         prefix .. 'subs:' .. app .. ':' .. openid, channel, template, '')
     end
     if not member then
-      write_outcome(prefix, id, item, 'no_permit', ttl)
+      write_outcome(here, id, item, 'no_permit')
       tally.no_permit = tally.no_permit + 1
       return
     end
@@ -165,7 +168,7 @@ local function visit(id, quantum)
   if #passed > 0 then redis.call('PEXPIRE', queue, ttl) end
   for _, outcome in ipairs({ 'no_permit', 'late' }) do
     if tally[outcome] > 0 then
-      note_pace(prefix, id, lane, has[15])
+      note_pace(now, prefix, id, lane, has[15])
       has[15] = now
       bump(lane, 'o:' .. outcome, tally[outcome])
       bump(lane, 'done', tally[outcome])
@@ -236,7 +239,7 @@ for _, turns in ipairs({ first, ring }) do
   end
   standing = standing + length
 end
-write_sums()
+write_sums(books)
 if claimed > 0 then redis.call('PEXPIRE', sending, lease + 60000) end
 if standing == 0 then
   redis.pcall('SREM', prefix .. 'busy', app)

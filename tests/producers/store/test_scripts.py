@@ -14,6 +14,7 @@ from producers.errors import StoreUnavailableError
 from producers.store.scripts import Bound, NoArgs, Script, source
 
 ROOMS = [Path(package.__path__[0]) for package in (producers, workers)]
+FILES = sorted(path for room in ROOMS for path in room.rglob("*.lua"))
 INCLUDED = re.compile(r"^--@include (\S+)$", re.MULTILINE)
 
 
@@ -57,11 +58,10 @@ def numbered(text: str, what: str) -> list[str]:
 
 
 def test_each_file_is_declared_once_or_put_into_others() -> None:
-    texts = {path: path.read_text() for room in ROOMS for path in room.rglob("*.lua")}
     pieces = {
-        ROOMS[0] / f"{name}.lua" for text in texts.values() for name in INCLUDED.findall(text)
+        ROOMS[0] / f"{name}.lua" for path in FILES for name in INCLUDED.findall(path.read_text())
     }
-    assert set(DECLARED) | pieces == set(texts)
+    assert set(DECLARED) | pieces == set(FILES)
     assert set(DECLARED) & pieces == set()
 
 
@@ -161,3 +161,31 @@ def test_each_piece_is_put_in_once(path: Path) -> None:
     assert INCLUDED.findall(text) == []
     functions = re.findall(r"^local function (\w+)", text, re.MULTILINE)
     assert len(functions) == len(set(functions))
+
+
+LUA = """
+and break do else elseif end false for function if in local nil not or repeat return then true until
+while KEYS ARGV redis cmsgpack string table math error ipairs pairs select tonumber tostring type
+unpack
+"""
+"""Words of Lua, and what Redis gives a script."""
+
+
+def unknown(text: str) -> set[str]:
+    """Return the names in a Lua text that nothing in it declares."""
+    text = re.sub(r"'(?:\\.|[^'\\])*'", "''", re.sub(r"--.*|^#!.*", "", text, flags=re.MULTILINE))
+    declared = [
+        *re.findall(r"local function (\w+)", text),
+        *re.findall(r"function[ \w]*\(([^)]*)\)", text),
+        *re.findall(r"local (?!function)([\w\s,]+?)(?=\s*=|\s*$|\s+local\b)", text, re.MULTILINE),
+        *re.findall(r"\bfor ([\w\s,]+?) (?:in|=)", text),
+        *re.findall(r"[{,]\s*(\w+)\s*=", text),  # fields
+    ]
+    known = {name for some in declared for name in re.findall(r"\w+", some)}
+    return set(re.findall(r"(?<![\w.:])([A-Za-z_]\w*)", text)) - known - set(LUA.split())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_nothing_is_expected_of_whoever_includes_it(path: Path) -> None:
+    room = ".".join(path.relative_to(ROOMS[0].parent).parent.parts)
+    assert unknown(source(room, path.stem)) == set()

@@ -1,0 +1,114 @@
+-- outcome: what a message ends as, when it was answered and when it stays unanswered.
+--   outcomes  hash  openid -> outcome, of one bucket
+--   doubts    hash  bucket:openid -> since_ms until_ms member, of each in_doubt recipient
+--   receipts  hash  template msgid -> errcode at_ms, of one user: they came before the answer
+--   leaving   hash  broadcast item -> the name that a forgotten recipient's outcome is written under
+--   sending   zset  openid -> end of the user's turn (ms)
+--
+-- here: an app's messages in one lane, for one run of a script, and the first argument of whatever
+-- writes: a table of prefix (of the lane), app, now (ms), ttl (of outcomes, ms), sending (key name),
+-- lease (of one user's turn, ms) and books (permit.lua).
+--@include store/check
+--@include permits/permit
+--@include lanes/flight
+
+-- The name that says nothing, of a recipient who was forgotten while this message was in somebody's
+-- hands (unname.lua); nothing for all others.
+local function left_as(here, id, item)
+  if here.anybody_leaves == nil then
+    here.anybody_leaves = num(redis.pcall('HLEN', here.prefix .. 'leaving')) > 0
+  end
+  return here.anybody_leaves and redis.call('HGET', here.prefix .. 'leaving', id .. ' ' .. item) or nil
+end
+
+-- Returns the name under which it was written.
+local function write_outcome(here, id, item, value)
+  local prefix = here.prefix
+  local bucket, openid = bucket_and_openid(item)
+  local key = prefix .. 'outcomes:' .. id .. ':' .. bucket
+  local name = left_as(here, id, item)
+  if name then
+    redis.call('HDEL', prefix .. 'leaving', id .. ' ' .. item)
+    redis.pcall('HDEL', prefix .. 'doubts:' .. id, item)
+    redis.call('HDEL', prefix .. 'tries:' .. id, item)
+  end
+  redis.pcall('HSET', key, name or openid, value)
+  here.kept = here.kept or {}
+  if not here.kept[key] then
+    here.kept[key] = true
+    if redis.pcall('HLEN', key) == 1 then redis.call('PEXPIRE', key, here.ttl) end
+  end
+  if is_carrier(id) then redis.pcall('HDEL', prefix .. 'mail:' .. id, item) end
+  return name or openid
+end
+
+-- This message's turn with its user ends; not the turn of another message that came after it.
+local function end_lease(here, openid, held)
+  if held.worker == '-' or held.worker == 'aside' then return end
+  if tonumber(redis.call('ZSCORE', here.sending, openid) or 0) == held.since + here.lease then
+    redis.call('ZREM', here.sending, openid)
+  end
+end
+
+local CLOCKS = 5000  -- WeChat's clock and ours may differ by so many ms
+
+-- The receipt of this user and template that came within the attempt's time, if it is the only one
+-- and nobody else may have caused it: its errcode and msgid. It is used up.
+local function early_receipt(here, openid, held)
+  if kind_of(held.member) ~= 's' then return end
+  local receipts = here.prefix .. 'receipts:' .. here.app .. ':' .. openid
+  local template, only, errcode = string.sub(held.member, 3), nil, nil
+  local found = redis.pcall('HGETALL', receipts)
+  if #found == 0 then return end
+  local turn = num(redis.call('ZSCORE', here.sending, openid))
+  if turn > here.now and turn ~= held.since + here.lease then return end  -- another message is being sent
+  for i = 1, #found, 2 do
+    local of, msgid = string.match(found[i], '^(%S+) (%S*)$')
+    local code, at, unsure = string.match(found[i + 1], '^(%S+) (%d+)(.*)$')
+    at = tonumber(at)
+    if of == template and at and at >= held.since - CLOCKS and at <= here.now + CLOCKS then
+      if only or unsure ~= '' then return end
+      only, errcode = msgid, code
+    end
+  end
+  if only then redis.call('HDEL', receipts, template .. ' ' .. only) end
+  return errcode, only
+end
+
+-- What a receipt makes of a message, and how that is recorded: a failure with its errcode.
+local function by_receipt(errcode)
+  if errcode == '0' then return 'delivered', 'delivered' end
+  return 'failed', 'failed ' .. errcode .. ' receipt'
+end
+
+-- What an unanswered message ends as: in_doubt, listed with its time, unless its receipt is here; and
+-- how that is recorded.
+local function doubtful_outcome(here, id, item, held)
+  local bucket, openid = bucket_and_openid(item)
+  local errcode, msgid = early_receipt(here, openid, held)
+  if errcode then
+    if msgid ~= '' and not left_as(here, id, item) then  -- the same receipt again is known by it
+      local msgids = here.prefix .. 'msgids:' .. id .. ':' .. bucket
+      redis.pcall('HSET', msgids, openid, msgid)
+      redis.call('PEXPIRE', msgids, 86400000)
+    end
+    return by_receipt(errcode)
+  end
+  local doubts = here.prefix .. 'doubts:' .. id
+  redis.pcall('HSET', doubts, item, string.format('%d %d %s', held.since, here.now, held.member))
+  redis.call('PEXPIRE', doubts, here.ttl)
+  return 'in_doubt', 'in_doubt'
+end
+
+-- Perhaps sent, and never to be known from here: in_doubt, the permit counted as spent.
+local function doubt(here, id, item, held)
+  local _, openid = bucket_and_openid(item)
+  local lane = here.prefix .. 'lane:' .. id
+  local outcome, recorded = doubtful_outcome(here, id, item, held)
+  write_outcome(here, id, item, recorded)
+  count_use(here.books, held.member, held.expires, 'spent')
+  redis.call('HDEL', here.prefix .. 'flight:' .. id, item)
+  end_lease(here, openid, held)
+  bump(lane, 'o:' .. outcome, 1)
+  bump(lane, 'done', 1)
+end
