@@ -102,7 +102,7 @@ class Runtime:
                 settings.lanes,
                 ways.broadcasts,
                 self._splitter,
-                keeper,
+                keeper.wants,
                 memory.wake,
             ),
         )

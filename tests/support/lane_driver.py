@@ -31,7 +31,8 @@ from producers.recipients.receipts import RECEIPT, ReceiptArgs, ReceiptKeys
 from producers.store import keys
 from producers.store.scripts import Args, Bound, Keys, NoArgs, Script, Value
 from workers.duties.recover import RECOVER, RecoverArgs, RecoverKeys
-from workers.lanes.keeper import KEEP, TRIM, KeepArgs, KeepKeys, TrimKeys
+from workers.lanes.keeper import KEEP, KeepArgs, KeepKeys
+from workers.lanes.stocks import TRIM, TrimKeys
 from workers.limits.gate import HORIZON_MS
 from workers.sending.posting import POSTING, PostingArgs, PostingKeys
 from workers.sending.settle import SETTLE, SettleArgs, SettleKeys

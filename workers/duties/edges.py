@@ -10,7 +10,7 @@ from producers.broadcasts import Broadcasts
 from producers.broadcasts.split import Splitter
 from producers.logs.events import CanaryOpened
 from workers.duties.errands import Errands
-from workers.lanes.keeper import Keeper
+from workers.lanes.wants import Wants
 
 
 class Edges:
@@ -19,7 +19,7 @@ class Edges:
     Args:
         errands: where they are done.
         lanes: how many there are.
-        broadcasts, splitter, keeper: who do them.
+        broadcasts, splitter, wants: who do them.
         wake: called with (app, lane) where there may be something to take.
     """
 
@@ -29,14 +29,14 @@ class Edges:
         lanes: int,
         broadcasts: Broadcasts,
         splitter: Splitter,
-        keeper: Keeper,
+        wants: Wants,
         wake: Callable[[str, int], None],
     ) -> None:
         self._errands = errands
         self._lanes = lanes
         self._broadcasts = broadcasts
         self._splitter = splitter
-        self._keeper = keeper
+        self._wants = wants
         self._wake = wake
 
     def low(self, broadcast: str, lane: int) -> None:
@@ -56,10 +56,10 @@ class Edges:
             logs.emit(CanaryOpened(app, broadcast, lane))
             others = [other for other in range(self._lanes) if other != lane]
             self._errands.run(
-                ("open", broadcast), lambda: self._keeper.open_lanes(app, broadcast, others)
+                ("open", broadcast), lambda: self._wants.open_lanes(app, broadcast, others)
             )
             self._wake(app, lane)
         elif flag == "complete":
             self.complete(broadcast)
         else:
-            self._errands.run(("obey", broadcast), lambda: self._keeper.obey(broadcast, lane))
+            self._errands.run(("obey", broadcast), lambda: self._wants.obey(broadcast, lane))

@@ -5,6 +5,7 @@ Each test begins where somebody died: something is written, and nobody has follo
 
 import itertools
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from producers.store import connection as store
 from producers.store import keys
 from producers.words import State
 from workers.lanes import keeper as keeper_module
+from workers.lanes import net as net_module
 from workers.lanes.keeper import Keeper
 
 FOUR = pytest.mark.parametrize("lanes", [4])
@@ -206,7 +208,7 @@ def test_a_verdict_on_a_state_that_is_past_moves_nothing(ward: Ward) -> None:
     ward.client.hset(keys.lane_broadcast(0, broadcast), "verdict", "pause 43101")
     ward.move_home(broadcast, "pause")
     ward.move_home(broadcast, "resume")
-    ward.keeper.obey(broadcast, 0)
+    ward.keeper.wants.obey(broadcast, 0)
     assert ward.broadcasts.status(broadcast).state == State.RUNNING
 
 
@@ -386,7 +388,7 @@ def test_a_lane_without_a_copy_is_opened_once_it_has_one(ward: Ward) -> None:
     ward.lane(home).deliver(ward.take(home)[0])
     ward.client.delete(keys.lane_broadcast(missing, broadcast))
     others = [number for number in range(4) if number != home]
-    assert not ward.keeper.open_lanes("shop", broadcast, others)
+    assert not ward.keeper.wants.open_lanes("shop", broadcast, others)
     assert ward.copies(broadcast, "told")[home] != "1"  # not all are open yet
     for _ in range(2):
         ward.due_now(broadcast, home)
@@ -516,7 +518,7 @@ def test_the_net_is_cast_now_and_then_only(ward: Ward, monkeypatch: pytest.Monke
     for _ in range(3):
         ward.keeper.run_once()
     assert ward.copies(broadcast, "state") == ["running"]
-    monkeypatch.setattr(ward.keeper, "_next_round", 0.0)  # a minute later
+    monkeypatch.setattr(ward.keeper._net, "_next_round", 0.0)  # a minute later
     ward.keeper.run_once()
     assert ward.copies(broadcast, "state") == ["paused"]
 
@@ -535,8 +537,8 @@ def test_without_the_first_lane_nobody_casts_it(ward: Ward) -> None:
 def test_a_round_over_many_takes_its_time_and_leaves_none_out(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_module, "_SPREAD", 1)
-    monkeypatch.setattr(keeper_module, "_FIRST", 8)
+    monkeypatch.setattr(net_module, "_SPREAD", 1)
+    monkeypatch.setattr(net_module, "_FIRST", 8)
     ward.form_ids(1)
     broadcasts = [ward.broadcast() for _ in range(10)]
     for broadcast in broadcasts:
@@ -577,7 +579,7 @@ def test_past_hours_leave_the_stock_once_an_hour(ward: Ward, lines: list[Any]) -
     forget_an_hour()
     ward.keeper.run_once()
     assert expired() == [3]
-    ward.keeper._trimmed_hour -= 1  # the hour is over
+    ward.keeper._stocks._hour -= 1  # the hour is over
     ward.keeper.run_once()
     assert expired() == [3, 3]
 
@@ -591,7 +593,7 @@ def test_what_a_producer_of_an_earlier_version_lets_run_is_looked_at_when_it_is_
     broadcast = shop.broadcast()
     shop.broadcasts.pause(broadcast)
     shop.keeper.run_once()
-    shop.keeper._next_part = shop.keeper._next_round = math.inf  # the net's turn is far
+    shop.keeper._net._next_part = shop.keeper._net._next_round = math.inf  # the net's turn is far
     home = keys.home(shop.broadcasts.home_lane(broadcast), broadcast)
     generation = shop.client.hincrby(home, "generation", 1)
     shop.client.hset(home, "state", "running")
@@ -608,3 +610,49 @@ def test_what_a_producer_of_an_earlier_version_lets_run_is_looked_at_when_it_is_
 
     assert shop.client.smembers(keys.busy(lane)) == {"shop"}
     assert shop.client.lrange(keys.ring(lane, "shop"), 0, -1) == [broadcast]
+
+
+# -- when it is due -----------------------------------------------------------------------------
+
+
+def test_it_is_due_at_first_and_then_when_a_lane_has_been_quiet_for_a_while(
+    client: "redis.Redis", settings: Settings
+) -> None:
+    shop = Shop(client, settings)
+    assert shop.keeper.due(time.monotonic())
+    shop.keeper.run_once()
+    shop.keeper._net._next_part = math.inf  # the net's turn is far
+    while shop.keeper._stocks.due:
+        shop.keeper.run()
+    assert not shop.keeper.due(time.monotonic())
+    assert shop.keeper.due(time.monotonic() + 2), "a need may have been written"
+
+
+def test_it_is_due_at_once_when_it_hears_of_a_broadcast(
+    client: "redis.Redis", settings: Settings
+) -> None:
+    shop = Shop(client, settings)
+    shop.keeper.run_once()
+    shop.keeper._net._next_part = math.inf
+    while shop.keeper._stocks.due:
+        shop.keeper.run()
+    shop.keeper.hear("b1")
+    assert shop.keeper.due(time.monotonic())
+
+
+def test_what_a_pass_had_no_time_for_is_due_in_the_next_one(
+    client: "redis.Redis", settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(client, settings)
+    shop.give("oA", formId="a")
+    broadcast = shop.broadcast()
+    shop.broadcasts.pause(broadcast)
+    shop.keeper._net._next_part = math.inf
+    monkeypatch.setattr(keeper_module, "_PASS_S", -1.0)
+    shop.broadcasts.resume(broadcast)
+    shop.keeper.hear(broadcast)
+    shop.keeper.run_once()
+    shop.keeper.hear(broadcast)  # by now it holds the first lane
+    shop.keeper.run_once()
+    assert shop.keeper._todo
+    assert shop.keeper.due(time.monotonic())

@@ -1,0 +1,63 @@
+"""How a broadcast stands, at its home and in every lane, read in one trip with others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from producers.broadcasts import Broadcasts
+from producers.store import Client, keys
+
+_HOME: Final = ("state", "generation", "expires_at_ms", "drop", "canary_lane", "app")
+_SPLIT: Final = {"done", "mail"}
+"""Of a lane's copy: all that it will have so far is queued."""
+
+MET: Final = ("template_errors", "refusals", "unknowns")
+"""What a canary has met, in a lane's copy."""
+_COPY: Final = ("generation", "state", "split", "done", "total", "open", "told", *MET)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A broadcast as it stands at its home and in every lane."""
+
+    home: Mapping[str, str | None]
+    copies: Sequence[Mapping[str, str | None]]
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a lane has not adopted the newest generation."""
+        newest = int(self.home["generation"] or -1)
+        return any(int(copy["generation"] or -1) < newest for copy in self.copies)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every lane has settled everyone."""
+        return all(is_through(copy) and copy["split"] != "mail" for copy in self.copies)
+
+
+def is_through(copy: Mapping[str, str | None]) -> bool:
+    """Say whether a lane has settled everyone that it has so far."""
+    return copy["split"] in _SPLIT and int(copy["done"] or 0) >= int(copy["total"] or 0)
+
+
+def read(
+    client: Client, broadcasts: Broadcasts, lanes: int, some: Sequence[str]
+) -> dict[str, Standing]:
+    """Return how some broadcasts stand."""
+    pipeline = client.pipeline(transaction=False)
+    for broadcast in some:
+        pipeline.hmget(keys.home(broadcasts.home_lane(broadcast), broadcast), _HOME)
+        for lane in range(lanes):
+            pipeline.hmget(keys.lane_broadcast(lane, broadcast), _COPY)
+    answers: list[Any] = pipeline.execute()
+    each = 1 + lanes
+    return {
+        broadcast: Standing(
+            dict(zip(_HOME, answers[place * each], strict=True)),
+            [
+                dict(zip(_COPY, copy, strict=True))
+                for copy in answers[place * each + 1 : (place + 1) * each]
+            ],
+        )
+        for place, broadcast in enumerate(some)
+    }

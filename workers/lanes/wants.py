@@ -1,0 +1,166 @@
+"""What lanes want of a whole broadcast: adopt, split, obey a verdict, expire, open, finish.
+
+Each looks at what is and brings it forward; doing one twice changes nothing.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from producers.broadcasts import Broadcasts
+from producers.broadcasts.split import Splitter
+from producers.errors import IllegalMoveError, NotFoundError
+from producers.settings import Settings
+from producers.store import Client, keys
+from producers.words import ENDED
+from workers.lanes.copies import Copies
+from workers.lanes.standing import MET, Standing, is_through
+
+_REASONS: Final = {
+    "abort": "WeChat refuses this message for everybody",
+    "pause": "refusals in a row: check the appid, the audience and the template",
+}
+_OVER_BUDGET: Final = "over the error budget: too many of the last answers failed"
+
+
+class Want(NamedTuple):
+    """What keep.lua gave: something that goes beyond a lane.
+
+    Attributes:
+        lane: where it was found.
+        member: in `due`, ``ID`` or ``ID home``.
+        until_ms: when it is due again.
+        words: what it is about.
+    """
+
+    lane: int
+    member: str
+    until_ms: str
+    words: frozenset[str]
+
+    @property
+    def broadcast(self) -> str:
+        """The broadcast's id."""
+        return self.member.partition(" ")[0]
+
+
+class Wants:
+    """Does what lanes want; may be used by several threads."""
+
+    def __init__(self, client: Client, settings: Settings, broadcasts: Broadcasts) -> None:
+        self._client = client
+        self._settings = settings
+        self._broadcasts = broadcasts
+        self._splitter = Splitter(client, settings)
+        self._copies = Copies(client)
+
+    def serve(self, broadcast: str, wants: Sequence[Want], look: Standing, now_ms: int) -> bool:
+        """Do what a broadcast wants; returns whether that is done.
+
+        Args:
+            broadcast: its id.
+            wants: what its lanes want.
+            look: how it stands; it has a home.
+            now_ms: by the server's clock.
+
+        Raises:
+            redis.RedisError, StoreUnavailableError, WxbroadcastError: it is wanted again.
+        """
+        words = frozenset[str]().union(*(want.words for want in wants))
+        if "adopt" in words or look.is_behind:
+            self._broadcasts.adopt(broadcast)
+        for want in wants:
+            if "verdict" in want.words:
+                self.obey(broadcast, want.lane)
+            if "split" in want.words:
+                self._splitter.fill(broadcast, want.lane)
+        if not look.is_behind and words & {"home", "complete", "open", "canary"}:
+            return self._keep_whole(broadcast, look, now_ms)
+        return True  # the lanes that adopted something are due by that
+
+    def _keep_whole(self, broadcast: str, look: Standing, now_ms: int) -> bool:
+        """Expire, open, hand the canary on, finish; returns whether that is done."""
+        home, app = look.home, str(look.home["app"])
+        is_over = int(home["expires_at_ms"] or 0) <= now_ms
+        if home["state"] not in ENDED and home["drop"] != "late" and is_over:
+            self._expire(broadcast)
+            return True  # its lanes are due by that
+        if look.is_complete:
+            if self._broadcasts.finish(broadcast):
+                self._client.zrem(keys.active(app), broadcast)
+            return True
+        if any(copy["open"] == "1" for copy in look.copies):
+            return self._open_all(app, broadcast, look)
+        return self._hand_canary_on(app, broadcast, look)
+
+    def obey(self, broadcast: str, lane: int) -> None:
+        """Bring a lane's verdict (``abort 40037``, ``pause 43101``) to the whole broadcast.
+
+        Unless its state has changed since the lane last heard of one: resumed, it is judged anew.
+        Carriers are paused at the worst, all of the day's together: messages wait for an operator,
+        or until they are late, and no further one is posted (post.lua).
+        """
+        verdict, generation = self._client.hmget(
+            keys.lane_broadcast(lane, broadcast), ["verdict", "generation"]
+        )
+        if not verdict:
+            return
+        move, _, errcode = verdict.partition(" ")
+        reason = _REASONS[move] if int(errcode) else _OVER_BUDGET
+        if keys.is_carrier(broadcast):
+            move = "pause"
+        try:
+            self._broadcasts.move(broadcast, move, reason, int(errcode), known=generation)
+        except (IllegalMoveError, NotFoundError):
+            return  # somebody was faster, or the operator was
+        for sibling in self._broadcasts.siblings(broadcast):
+            with contextlib.suppress(IllegalMoveError, NotFoundError):
+                self._broadcasts.move(sibling, move, reason, int(errcode))
+
+    def _expire(self, broadcast: str) -> None:
+        try:
+            self._broadcasts.move(broadcast, "expire", "expired")
+        except (IllegalMoveError, NotFoundError):
+            return
+
+    def open_lanes(self, app: str, broadcast: str, lanes: list[int]) -> bool:
+        """Let the flood into these lanes: somewhere a message was delivered.
+
+        Returns:
+            Whether all of them are open.
+        """
+        opened = [self._copies.open(app, broadcast, lane) for lane in lanes]
+        return all(opened)
+
+    def _open_all(self, app: str, broadcast: str, look: Standing) -> bool:
+        """Open every lane, and let those that are open on their own know that the others are."""
+        closed = [lane for lane, copy in enumerate(look.copies) if copy["open"] != "1"]
+        if not self.open_lanes(app, broadcast, closed):
+            return False  # a lane has not adopted the broadcast yet
+        for lane, copy in enumerate(look.copies):
+            if copy["open"] == "1" and copy["told"] != "1":
+                self._copies.mark(broadcast, lane, "told", "1")
+        return True
+
+    def _hand_canary_on(self, app: str, broadcast: str, look: Standing) -> bool:
+        """Move a canary on whose lane is used up; returns whether it is where it belongs.
+
+        It takes along what it met: K errors over all lanes pass the verdict in the last one.
+        """
+        at = int(look.home["canary_lane"] or 0)
+        copy = look.copies[at]
+        waiting = [
+            lane for lane, one in enumerate(look.copies) if lane != at and not is_through(one)
+        ]
+        if not is_through(copy) or copy["state"] != "running" or not waiting:
+            return True
+        self._copies.give_canary(app, broadcast, at, 0)
+        errors = [int(copy[name] or 0) for name in MET]
+        if not self._copies.give_canary(app, broadcast, waiting[0], self._settings.canary, errors):
+            return False  # it has not adopted the broadcast yet
+        self._client.hset(
+            keys.home(self._broadcasts.home_lane(broadcast), broadcast),
+            "canary_lane",
+            str(waiting[0]),
+        )
+        return True
