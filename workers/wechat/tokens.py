@@ -1,41 +1,24 @@
 """The token keeper: one access token per app, shared by all processes, renewed before it ends.
 
-The token lies encrypted in Redis (its key is made of the app's secret). Each process keeps a copy
-and looks for a newer one every second. Whoever notices that it nears its end, or that WeChat
-refused it, takes a short lock, looks again, and only then fetches: one refresh per expiry across
-all processes (I5). A token that WeChat refused is replaced only if it is still the shared one
-(compare-and-swap), so a thousand 40001 cause one fetch.
+The token lies in Redis (`vault`). Each process keeps a copy and looks for a newer one every second.
+Whoever notices that it nears its end, or that WeChat refused it, takes a short lock, looks again,
+and only then fetches (`token_service`): one refresh per expiry across all processes (I5). A token
+that WeChat refused is replaced only if it is still the shared one (compare-and-swap), so a thousand
+40001 cause one fetch. Who is not likely to be answered leaves the lock to others.
 
 Classic tokens stay good for 5 minutes after their successor came; ``stable_token`` hands out the
 same token with its remaining life, and a new one in its last 5 minutes. Forcing a new one is
 limited to 20 a day, 30 s apart, so it is the last resort: only when the refused token was
 confirmed by ``stable_token`` three times over.
-
-A worker that does not reach WeChat must not hold the lock again and again while others would get a
-token. Without a connection it says so (`heard`: the worker closes its gate of the app) and does not
-ask until one comes up. After a call that was not answered it stays away for twice the lock's life
-and more, unless WeChat answers it something that costs nothing; and it waits longer each time.
-
-Sources: WeChat docs, getAccessToken and getStableAccessToken.
 """
 
 import asyncio
-import base64
-import contextlib
-import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
-from urllib.parse import urlencode
-
-import aiohttp
-import orjson
-from cryptography.fernet import Fernet, InvalidToken
+from typing import Final, NamedTuple
 
 from producers import logs
 from producers.logs.events import TokenRefreshed, TokenRefreshFailed
-from producers.logs.redaction import redacted
 from producers.settings import AppSettings, Settings
 from producers.store import Client, keys
 from producers.store.keys import LACKING
@@ -43,18 +26,8 @@ from producers.store.scripts import Script
 from producers.words import TokenSource
 from workers.wechat.client import WeChat
 from workers.wechat.reply import Fate
-
-LOCK_MS: Final = 15_000
-"""A fetch takes less; should its process have died, another may try then."""
-
-_PATIENCE_S: Final = (4.0, 12.0)
-"""How long a call is waited for, at first and at most, and no longer than a POST.
-
-It doubles after each that was not answered: WeChat may be slow, and whoever holds the lock deaf.
-"""
-
-_AWAY_S: Final = (2 * LOCK_MS / 1000, 240.0)
-"""How long who had no answer leaves the lock to others, at first and at most; doubling."""
+from workers.wechat.token_service import LOCK_MS, TokenError, TokenService
+from workers.wechat.vault import Token, Vault
 
 RENEW_S: Final = 290
 """Renewed when less is left: stable_token gives a new one in the last 300 s of the old."""
@@ -68,40 +41,6 @@ FORCE_AFTER: Final = 3
 _FORCE_EVERY_S: Final = 31
 _RETRY_S: Final = 2.0
 _TRY_AGAIN_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """An access token; its repr does not show it.
-
-    Attributes:
-        value: the token.
-        expires_at: epoch seconds, by the Redis server's clock.
-        fetched_at: epoch seconds of the fetch that gave or confirmed it, by the same clock.
-        life_s: its life when fetched.
-        confirmed: it was asked for because WeChat refused it, and WeChat gave it again.
-    """
-
-    value: str
-    expires_at: float
-    fetched_at: float
-    life_s: int
-    confirmed: bool = False
-
-    def __repr__(self) -> str:
-        return f"Token(…, expires_at={self.expires_at:.0f})"
-
-
-class TokenError(Exception):
-    """The token service gave none; ``errcode`` is WeChat's, 0 when it did not answer.
-
-    ``fate`` says whether the call was answered, not answered, or never sent.
-    """
-
-    def __init__(self, errcode: int, message: str, fate: Fate = Fate.ANSWERED) -> None:
-        super().__init__(message)
-        self.errcode = errcode
-        self.fate = fate
 
 
 class ReleaseKeys(NamedTuple):
@@ -144,28 +83,21 @@ class TokenKeeper:
         connects: Callable[[], bool],
         heard: Callable[[str, Fate, str], None],
     ) -> None:
-        self._connects = connects
-        self._heard = heard
         self._now = now
         self._client = client
-        self._wechat = wechat
         self._alias = alias
         self._app: AppSettings = settings.app(alias)
         self._worker = worker
         self._release = RELEASE.on(client)
-        secret = self._app.secret.get_secret_value()
-        digest = hashlib.sha256(f"wxbroadcast token\0{self._app.appid}\0{secret}".encode())
-        self._cipher = Fernet(base64.urlsafe_b64encode(digest.digest()))
+        self._vault = Vault(client, alias, self._app, now)
+        self._service = TokenService(wechat, alias, self._app, connects, heard)
         self._token: Token | None = None
-        self._unsealed: tuple[str, Token] | None = None
         self._refused = ""
         self._refused_at = 0.0
         self._strikes = 0
         self._forced_at = 0.0
         self._lock = asyncio.Lock()
         self._not_before = 0.0
-        self._away_until = 0.0
-        self._unanswered = 0
         self._failing: tuple[float, str] | None = None
 
     @property
@@ -219,7 +151,7 @@ class TokenKeeper:
                 if self._now() - self._refused_at > _TRY_AGAIN_S:
                     self._refused = ""
                 return
-            if not await self._may_ask():
+            if not await self._service.may_answer():
                 return
             lock = keys.token_lock(self._alias)
             if not await self._client.set(lock, self._worker, nx=True, px=LOCK_MS):
@@ -233,32 +165,10 @@ class TokenKeeper:
             finally:
                 await self._release(ReleaseKeys(lock), ReleaseArgs(self._worker))
 
-    @property
-    def _asks_wechat(self) -> bool:
-        return self._app.token_source in {TokenSource.STABLE, TokenSource.CLASSIC}
-
-    async def _may_ask(self) -> bool:
-        """Say whether a call is likely to be answered, before the lock is taken for it."""
-        if self._asks_wechat and not self._connects():
-            return False
-        now = time.monotonic()
-        if now >= self._away_until:
-            return True
-        self._not_before = now + _RETRY_S
-        if not self._asks_wechat:
-            return False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE_S[0]):
-                return await self._wechat.answers(self._alias)
-        return False
-
     def _failed(self, error: TokenError) -> None:
-        """Say so, and try again: soon if it was answered, else after others could."""
+        """Say so, and try again soon, as far as the service lets."""
         now = time.monotonic()
         self._not_before = now + _RETRY_S
-        if error.fate is not Fate.ANSWERED:
-            self._away_until = now + min(_AWAY_S[0] * 2**self._unanswered, _AWAY_S[1])
-            self._unanswered = min(self._unanswered + 1, 10)
         said = f"{error.errcode} {error}" if error.errcode else str(error)
         self._failing = (self._failing[0] if self._failing else now, f"{LACKING}{said}")
         logs.emit(
@@ -279,7 +189,7 @@ class TokenKeeper:
         return min(RENEW_S, token.life_s / 4)
 
     async def _read_shared(self) -> None:
-        shared = await self._shared()
+        shared = await self._vault.read()
         if shared is None:
             return
         if shared.value == self._refused and shared.fetched_at == getattr(
@@ -297,26 +207,6 @@ class TokenKeeper:
     def _confirmed_since_refusal(self, shared: Token) -> bool:
         return self._token is not None and shared.fetched_at > self._token.fetched_at
 
-    async def _shared(self) -> Token | None:
-        if self._app.token_source is TokenSource.REDIS:
-            value = await self._client.get(self._app.token_key or "")
-            if not value:
-                return None
-            now = self._now()
-            ttl = await self._client.ttl(self._app.token_key or "")
-            life = ttl if ttl > 0 else 7200
-            return Token(value, now + life, 0.0, life)
-        sealed = await self._client.get(keys.token(self._alias))
-        if not sealed:
-            return None
-        if self._unsealed is None or self._unsealed[0] != sealed:  # each look costs 50 µs else
-            try:
-                stored: dict[str, Any] = orjson.loads(self._cipher.decrypt(sealed.encode()))
-            except InvalidToken:
-                return None  # the secret was changed: fetch anew
-            self._unsealed = (sealed, Token(**stored))
-        return self._unsealed[1]
-
     async def _refresh(self) -> None:
         token = self._token
         forced = False
@@ -329,77 +219,13 @@ class TokenKeeper:
             )
         if forced:
             self._forced_at = time.monotonic()
-        value, life = await self._fetch(forced=forced)
+        value, life = await self._service.fetch(forced=forced)
         now = self._now()
         confirmed = token is not None and token.value == value == self._refused
         fresh = Token(value, now + life, now, life, confirmed)
-        sealed = self._cipher.encrypt(
-            orjson.dumps(
-                {
-                    "value": fresh.value,
-                    "expires_at": fresh.expires_at,
-                    "fetched_at": fresh.fetched_at,
-                    "life_s": fresh.life_s,
-                    "confirmed": fresh.confirmed,
-                }
-            )
-        )
-        await self._client.set(keys.token(self._alias), sealed, px=max(1, life) * 1000)
+        await self._vault.keep(fresh)
         changed = token is None or fresh.value != token.value
         if changed:
             self._strikes = 0
             logs.emit(TokenRefreshed(self._alias, self._app.token_source, forced, life))
         self._token, self._refused, self._failing = fresh, "", None
-
-    async def _fetch(self, *, forced: bool) -> tuple[str, int]:
-        """Ask the token service; returns the token and its life in seconds.
-
-        Raises:
-            TokenError: it gave no token.
-        """
-        most_s = min(_PATIENCE_S[0] * 2**self._unanswered, _PATIENCE_S[1])
-        try:
-            async with asyncio.timeout(most_s):
-                answer = await self._ask(forced=forced)
-        # the error's text may hold the URL, and with it the secret: only its name is said
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            if self._asks_wechat:
-                self._heard(self._alias, Fate.UNSENT, type(error).__name__)
-            raise TokenError(0, type(error).__name__, Fate.UNSENT) from None
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise TokenError(0, type(error).__name__, Fate.UNANSWERED) from None
-        except ValueError as error:
-            raise TokenError(0, type(error).__name__) from None
-        if self._asks_wechat:
-            self._heard(self._alias, Fate.ANSWERED, "")
-        self._unanswered, self._away_until = 0, 0.0
-        return _token_in(answer)
-
-    async def _ask(self, *, forced: bool) -> dict[str, Any]:
-        app, base = self._app, self._wechat.base(self._alias)
-        secret = app.secret.get_secret_value()
-        who = {"grant_type": "client_credential", "appid": app.appid, "secret": secret}
-        if app.token_source is TokenSource.STABLE:
-            url = f"{base}/cgi-bin/stable_token"
-            return await self._wechat.call("POST", url, json={**who, "force_refresh": forced})
-        if app.token_source is TokenSource.CLASSIC:
-            return await self._wechat.call("GET", f"{base}/cgi-bin/token?{urlencode(who)}")
-        url = app.token_url.get_secret_value() if app.token_url else ""
-        return await self._wechat.call("GET", url)
-
-
-def _token_in(answer: dict[str, Any]) -> tuple[str, int]:
-    """Return the token of an answer and its life; ``expires_in`` may be digits in a string.
-
-    Raises:
-        TokenError: there is none.
-    """
-    value = answer.get("access_token")
-    code = answer.get("errcode")
-    if not isinstance(value, str) or not value:
-        known = code if isinstance(code, int) else 0
-        raise TokenError(known, redacted(str(answer.get("errmsg", "no access_token")))[:200])
-    life = answer.get("expires_in", 7200)
-    if isinstance(life, bool) or not isinstance(life, int | str) or not str(life).isdigit():
-        raise TokenError(0, "expires_in is not a number of seconds")
-    return value, int(life)

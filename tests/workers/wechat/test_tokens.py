@@ -22,7 +22,9 @@ from producers.store import keys
 from workers.limits.breaker import Breaker
 from workers.wechat.client import WeChat
 from workers.wechat.reply import Fate
-from workers.wechat.tokens import FORCE_AFTER, RENEW_S, Token, TokenError, TokenKeeper
+from workers.wechat.token_service import TokenError
+from workers.wechat.tokens import FORCE_AFTER, RENEW_S, TokenKeeper
+from workers.wechat.vault import Token
 
 APPID = "wx0000000000000001"
 SECRET = "shop-secret"
@@ -489,7 +491,7 @@ async def test_without_a_connection_the_gate_is_closed_and_nothing_is_asked(
     await keeper.tick()
     assert office.heard == [("w1", Fate.UNSENT)]
     assert len(events_of(lines, "token_refresh_failed")) == 1
-    keeper._not_before = keeper._away_until = 0.0
+    keeper._not_before = keeper._service._away_until = 0.0
     await keeper.tick()
     assert len(events_of(lines, "token_refresh_failed")) == 1, "its connection is tried elsewhere"
     assert client.get(keys.token_lock("shop")) is None
@@ -716,7 +718,8 @@ async def test_no_repr_shows_a_secret(office: Office) -> None:
     keeper = await office.keeper()
     await keeper.tick()
     token = value_of(keeper)
-    for thing in (keeper, keeper.ready, keeper._app, vars(keeper)):
+    parts = (keeper, keeper._service, keeper._vault)
+    for thing in (keeper.ready, keeper._app, *parts, *map(vars, parts)):
         assert token not in repr(thing)
         assert SECRET not in repr(thing)
 
@@ -732,8 +735,9 @@ async def test_no_line_and_no_error_shows_a_secret_when_the_call_fails(
         token_source=source, token_url=f"{nobody}/t?key=outside-key", wechat_url=nobody
     )
     with pytest.raises(TokenError) as caught:
-        await keeper._fetch(forced=False)
-    keeper._connects = lambda: True  # it would not ask: no connection came up
+        await keeper._service.fetch(forced=False)
+    keeper._service._connects = lambda: True  # it would not ask: no connection came up
+    keeper._service._away_until = 0.0
     await keeper.tick()
     assert len(events_of(lines, "token_refresh_failed")) == 1
     said = "".join(
