@@ -10,40 +10,29 @@ were split until then.
 """
 
 import contextlib
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Literal, NamedTuple
 
 from producers import logs
 from producers.audiences.batches import AudienceKeys, arguments, batches, sets
+from producers.audiences.names import ALL, NAME, Names
 from producers.audiences.reports import AudiencePage, ImportReport, RemovalReport
 from producers.audiences.switch import BESIDE_LIFE, Switch
-from producers.errors import InvalidInputError, NotFoundError, StoreUnavailableError
+from producers.errors import InvalidInputError, StoreUnavailableError
 from producers.logs.events import AudienceDeleted
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
 from producers.store.buckets import filled_buckets
-from producers.store.retry import repeat, repeat_all
+from producers.store.retry import repeat_all
 from producers.store.scripts import NoArgs, Script
 
-ALL: Final = "all"
-"""The audience that collecting keeps."""
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _BUCKETS: Final = 100
 """Buckets per script run of a deletion: some thousand members."""
 _PASSES: Final = 3
 """An import that runs on while its audience is deleted is followed so often."""
 MOST: Final = 1000
 """Audiences on one page of a list."""
-_DELETING: Final = "-"
-"""What the time of an audience begins with while it is being deleted."""
-
-
-def standing(names: Mapping[str, str]) -> list[str]:
-    """Return the audiences of `keys.audiences` that are not being deleted, ``all`` first."""
-    return [ALL, *sorted(name for name, at in names.items() if not at.startswith(_DELETING))]
 
 
 class AddArgs(NamedTuple):
@@ -52,23 +41,9 @@ class AddArgs(NamedTuple):
     ttl_ms: int | Literal[""]
 
 
-class MarkKeys(NamedTuple):
-    """KEYS of mark.lua."""
-
-    audiences: str
-
-
-class MarkArgs(NamedTuple):
-    """ARGV of mark.lua."""
-
-    name: str
-    mark: str
-
-
 ADD: Final = Script(__package__, "add", AudienceKeys, AddArgs)
 REMOVE: Final = Script(__package__, "remove", AudienceKeys, NoArgs)
 DROP: Final = Script(__package__, "drop", AudienceKeys, NoArgs)
-MARK: Final = Script(__package__, "mark", MarkKeys, MarkArgs)
 
 
 class Audiences:
@@ -79,8 +54,8 @@ class Audiences:
         self._settings = settings
         self._add = ADD.on(client)
         self._remove = REMOVE.on(client)
-        self._mark = MARK.on(client)
         self._drop = DROP.on(client)
+        self._names = Names(client)
         self._switch = Switch(client, settings)
 
     def import_rows(
@@ -104,7 +79,8 @@ class Audiences:
             InvalidInputError: the name is not one, or the audience is being deleted.
             StoreUnavailableError: Redis did not answer; see the module's docstring.
         """
-        self._begin(app, name)
+        self._settings.app(app)
+        self._names.begin(app, name)
         report = ImportReport()
         for lane, members in deadline.paced(batches(rows, report, self._settings)):
             added = self._store(lane, app, name, members)
@@ -112,7 +88,7 @@ class Audiences:
             report.known += sum(map(len, members.values())) - added
             if on_progress:
                 on_progress(report)
-        self._register(app, name)  # who deleted it meanwhile did not delete what came after
+        self._names.register(app, name)  # who deleted it meanwhile did not delete what came after
         if on_progress:
             on_progress(report)
         return report
@@ -140,7 +116,8 @@ class Audiences:
                 goes on replacing it.
             StoreUnavailableError: Redis did not answer; see the module's docstring.
         """
-        self._begin(app, name)
+        self._settings.app(app)
+        self._names.begin(app, name)
         report, beside = ImportReport(), self._switch.new_name()
         give_up_at = time.monotonic() + BESIDE_LIFE.total_seconds() / 2
         try:
@@ -155,7 +132,7 @@ class Audiences:
         finally:
             with contextlib.suppress(StoreUnavailableError):  # it ends by itself
                 self._switch.discard(app, beside)
-        self._register(app, name)
+        self._names.register(app, name)
         if on_progress:
             on_progress(report)
         return report
@@ -185,7 +162,7 @@ class Audiences:
         self._settings.app(app)
         if name == ALL:
             raise InvalidInputError(["audience 'all': it has whoever gave a permit; forget a user"])
-        self._find(app, name)
+        self._names.find(app, name)
         report = RemovalReport()
         for lane, members in deadline.paced(batches(rows, report, self._settings)):
             removed = int(
@@ -229,13 +206,7 @@ class Audiences:
         self._settings.app(app)
         if name == ALL:
             raise InvalidInputError(["audience 'all' cannot be deleted: collecting keeps it"])
-        since = self._since(app, name)
-        if since is None:
-            raise self._not_found(app, name)
-        mark = _DELETING + since.removeprefix(_DELETING)
-        self._mark.repeated(
-            "deleting the audience", MarkKeys(keys.audiences(app)), MarkArgs(name, mark)
-        )
+        self._names.mark(app, name)
         deleted = 0
         for _ in range(_PASSES):
             for lane in range(self._settings.lanes):
@@ -245,20 +216,11 @@ class Audiences:
                         on_progress(deleted)
             if not self._sizes(app, [name])[name]:
                 break
-        repeat("deleting the audience", lambda: self._client.hdel(keys.audiences(app), name))
+        self._names.drop(app, name)
         if self._sizes(app, [name])[name]:  # an import came after the last look
-            self._register(app, name)
+            self._names.register(app, name)
         logs.emit(AudienceDeleted(app, name, deleted))
         return deleted
-
-    def _begin(self, app: str, name: str) -> None:
-        """Name an audience that openids are about to be put into."""
-        self._settings.app(app)
-        if not _NAME.fullmatch(name) or name == ALL:
-            raise InvalidInputError(
-                [f"audience name {name!r}: take 1-64 of letters, digits, _ . - (and not 'all')"]
-            )
-        self._register(app, name)
 
     def _store(
         self,
@@ -300,8 +262,7 @@ class Audiences:
             UnknownAppError: no such app.
         """
         self._settings.app(app)
-        names = repeat("listing audiences", lambda: self._client.hgetall(keys.audiences(app)))
-        return standing(names)
+        return self._names.standing(app)
 
     def page(self, app: str, cursor: str = "", limit: int = 100) -> AudiencePage:
         """Return one page of the app's audiences with their sizes.
@@ -317,7 +278,7 @@ class Audiences:
         """
         if not 1 <= limit <= MOST:
             raise InvalidInputError([f"limit {limit}: 1 to {MOST:,}"])
-        if cursor and not _NAME.fullmatch(cursor):
+        if cursor and not NAME.fullmatch(cursor):
             raise InvalidInputError(["cursor: give the one that the page before ended with"])
         first, *names = self.names(app)
         if cursor == ALL or not cursor:
@@ -338,43 +299,8 @@ class Audiences:
             NotFoundError: no such audience.
         """
         self._settings.app(app)
-        self._find(app, name)
+        self._names.find(app, name)
         return self._sizes(app, [name])[name]
-
-    def _find(self, app: str, name: str) -> None:
-        """Raise `NotFoundError` unless there is such an audience."""
-        if name == ALL:
-            return
-        since = self._since(app, name)
-        if since is None or since.startswith(_DELETING):
-            raise self._not_found(app, name)
-
-    def _since(self, app: str, name: str) -> str | None:
-        found: str | None = repeat(
-            "looking up the audience", lambda: self._client.hget(keys.audiences(app), name)
-        )
-        return found
-
-    @staticmethod
-    def _not_found(app: str, name: str) -> NotFoundError:
-        return NotFoundError(
-            f"no audience {name!r} of app {app!r}; `wxbroadcast audience list` shows them, "
-            "`wxbroadcast audience import` makes one"
-        )
-
-    def _register(self, app: str, name: str) -> None:
-        """Name the audience, unless it is being deleted."""
-        now = str(time.time_ns() // 10**6)
-
-        def fill(pipeline: Any) -> None:
-            pipeline.hsetnx(keys.audiences(app), name, now)
-            pipeline.hget(keys.audiences(app), name)
-
-        _, since = repeat_all("naming the audience", self._client, fill)
-        if since is not None and since.startswith(_DELETING):
-            raise InvalidInputError(
-                [f"audience {name!r} is being deleted; delete it again, if that was cut short"]
-            )
 
     def _sizes(self, app: str, names: list[str]) -> dict[str, int]:
         """Return name → members."""

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from producers.audiences.members import standing
+from producers.audiences.names import standing
 from producers.broadcasts.outcomes import Recorded
 from producers.broadcasts.spec import Spec
 from producers.openid import check_openid
