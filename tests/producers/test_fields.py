@@ -1,10 +1,10 @@
 """WeChat's field rules: official samples pass, what the table forbids is named in one answer."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+import samples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +20,6 @@ from producers.fields import (
     utf16_units,
 )
 from producers.words import Channel
-
-CASES = Path(__file__).parents[3] / "shared" / "wechat-cases.json"
 
 # The samples printed in WeChat docs, subscribe-message sendMessage, and the forms that its table
 # describes; a few are the anomalies: allowed by the table though WeChat was seen refusing them.
@@ -374,9 +372,7 @@ def test_whatever_comes_is_checked_data_or_one_error(channel: Channel, raw: obje
 
 
 def _samples() -> list[Any]:
-    if not CASES.exists():
-        return []
-    requests = [case for case in json.loads(CASES.read_text())["cases"] if "body" in case]
+    requests = [case for case in samples.cases() if "body" in case]
     return [
         pytest.param(channel, json.loads(case["body"])["data"], id=case["id"])
         for case in requests
@@ -388,7 +384,7 @@ def _samples() -> list[Any]:
     ]
 
 
-@pytest.mark.skipif(not CASES.exists(), reason="the collected samples are not beside the project")
+@samples.needs_cases
 @pytest.mark.parametrize(("channel", "data"), _samples())
 def test_collected_requests_pass(channel: Channel, data: dict[str, dict[str, str]]) -> None:
     assert parse_data(channel, data) == {key: field["value"] for key, field in data.items()}

@@ -1,12 +1,10 @@
 """Callbacks of an app that lets WeChat's events count, on one lane and on four."""
 
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+import samples
 from wechat_pushes import AES_KEY, TOKEN, Desk
 
 from producers.settings import Settings
@@ -41,8 +39,6 @@ def secure(open_desk: Callable[..., Desk]) -> Desk:
 @pytest.fixture(scope="session")
 def cases() -> list[dict[str, Any]]:
     """Real samples, where they are at hand."""
-    beside = Path(__file__).parents[4] / "shared" / "wechat-cases.json"
-    path = Path(os.environ.get("WECHAT_CASES", beside))
-    if not path.exists():
-        pytest.skip("no samples: set WECHAT_CASES")
-    return json.loads(path.read_text())["cases"]
+    if not samples.CASES.is_file():
+        pytest.skip(samples.ABSENT)
+    return samples.cases()

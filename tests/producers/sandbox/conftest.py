@@ -1,14 +1,12 @@
 """A sandbox whose clock stands still until a test moves it, and a client of it."""
 
-import json
-import os
 import random
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import samples
 from sandbox_client import Clock, Opener, WeChat
 
 from producers.sandbox import Sandbox, SandboxConfig
@@ -44,8 +42,6 @@ async def wechat(open_wechat: Opener) -> WeChat:
 @pytest.fixture(scope="session")
 def cases() -> dict[str, dict[str, Any]]:
     """Real samples by id, where they are at hand."""
-    beside = Path(__file__).parents[4] / "shared" / "wechat-cases.json"
-    path = Path(os.environ.get("WECHAT_CASES", beside))
-    if not path.exists():
-        pytest.skip("no samples: set WECHAT_CASES")
-    return {case["id"]: case for case in json.loads(path.read_text())["cases"]}
+    if not samples.CASES.is_file():
+        pytest.skip(samples.ABSENT)
+    return {case["id"]: case for case in samples.cases()}

@@ -2,15 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+import samples
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.wechat.errcodes import BACK_OFF_MS, RULES, Disposition, PermitFate, Rule, rule
-
-REFERENCE = Path(__file__).parents[4] / "shared" / "wechat-api.md"
 
 EXPECTED = [
     (0, Disposition.DELIVERED, PermitFate.SPENT),
@@ -247,7 +245,7 @@ def test_a_limit_backs_off_by(errcode: int, waits_ms: tuple[int, int]) -> None:
 
 def _documented() -> Iterator[int]:
     """Yield each errcode that the reference's table names, its ranges expanded."""
-    text = REFERENCE.read_text(encoding="utf-8")
+    text = samples.REFERENCE.read_text(encoding="utf-8")
     table = text[text.index("\n## 9. ") : text.index("\n## 10. ")]
     for line in table.splitlines():
         if not line.startswith("| ") or line.startswith(("| code", "| (none)", "| event", "| any")):
@@ -259,7 +257,7 @@ def _documented() -> Iterator[int]:
     yield from map(int, re.findall(r"\b(20000[12]|2000[12]\d|200100|2000[12]|404)\b", management))
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference is not beside the project")
+@samples.needs_reference
 def test_no_documented_errcode_is_missing() -> None:
     documented = set(_documented())
     assert len(documented) > 150

@@ -7,11 +7,11 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import samples
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +26,6 @@ from workers.wechat.envelope import SUBSCRIBE_SEND, TEMPLATE_SEND, Envelope
 from workers.wechat.errcodes import RULES
 from workers.wechat.reply import Fate, Reply, parse
 
-CASES = Path(__file__).parents[4] / "shared" / "wechat-cases.json"
 TEMPLATE = "/message/wxopen/template/send"
 SUBSCRIBE = "/message/subscribe/send"
 TOKEN_SHAPED = "71_a-b_c" + "X" * 128
@@ -504,18 +503,17 @@ async def test_a_call_that_is_no_send_wants_a_json_object(
 # -- parse --------------------------------------------------------------------------------------
 
 
-def samples() -> list[Any]:
+def published() -> list[Any]:
     """Return the published reply samples, or one that is skipped."""
-    if not CASES.is_file():
-        return [pytest.param({}, marks=pytest.mark.skip(reason="no wechat-cases.json"))]
     return [
         pytest.param(case, id=case["id"])
-        for case in json.loads(CASES.read_text())["cases"]
+        for case in samples.cases()
         if case["kind"] in {"error-response", "response"} and isinstance(case.get("body"), str)
     ]
 
 
-@pytest.mark.parametrize("case", samples())
+@samples.needs_cases
+@pytest.mark.parametrize("case", published())
 def test_every_published_sample_is_understood(case: dict[str, Any]) -> None:
     raw = case["body"].encode()
     reply = parse(200, raw)
