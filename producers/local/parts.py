@@ -18,6 +18,7 @@ from producers.local.supervisor import Supervisor
 from producers.logs.events import UnitEnded
 from producers.sandbox.control.client import SandboxClient
 from producers.settings import Settings
+from producers.store import Client, keys
 from producers.words import Channel
 
 APP: Final = "demo"
@@ -151,3 +152,22 @@ def told(watcher: Watcher) -> Callable[[UnitEnded], None]:
 def log_of(plan: Plan, folder: Path) -> Path:
     """Return the file of the workers' log lines."""
     return plan.logs or folder / "workers.log"
+
+
+def tail_of(plan: Plan, folder: Path) -> str:
+    """Return the workers' last log lines."""
+    lines = log_of(plan, folder).read_bytes().splitlines()
+    return b"\n".join(lines[-5:]).decode(errors="replace") or "no log line"
+
+
+def await_workers(plan: Plan, folder: Path, client: Client, watcher: Watcher) -> None:
+    """Wait until every unit beats.
+
+    Raises:
+        DemoError: not in time.
+    """
+    deadline = time.monotonic() + START_S
+    while client.zcard(keys.WORKERS) < plan.units:
+        if time.monotonic() > deadline:
+            raise DemoError(f"the workers did not start: {tail_of(plan, folder)}")
+        watcher.wait(0.05)

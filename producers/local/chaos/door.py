@@ -2,7 +2,7 @@
 
 The honest ones are recipients of the broadcast, which upload the permit that they gave again and
 again; how long that takes is measured, first beside the broadcast and its faults alone, then beside
-the mob as well (see `chaos_mob`).
+the mob as well (see `mob`).
 """
 
 import contextlib

@@ -24,25 +24,19 @@ from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
 from producers.errors import StoreUnavailableError
 from producers.local import embedded
-from producers.local.chaos import crowd as chaos_crowd
-from producers.local.chaos import door as chaos_door
-from producers.local.chaos import faults as chaos_faults
-from producers.local.chaos import link
+from producers.local.chaos import crowd, door, faults, link
 from producers.local.chaos.faults import Crew, Later
 from producers.local.chaos.schedule import MOB_AT, Fault, Plan, schedule
 from producers.local.chaos.verdict import Verdict, count
 from producers.local.chaos.watch import Watch
 from producers.local.parts import (
     APP,
-    START_S,
-    DemoError,
     Watcher,
-    log_of,
+    await_workers,
     sandbox,
     settings_of,
     workers,
 )
-from producers.store import keys
 from producers.words import ENDED, Channel, State
 
 TEMPLATE_ID: Final = "chaos-template-000000000000000000000000000"
@@ -82,18 +76,16 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
         client = store.connect(settings, role="cli")
         stack.callback(client.connection_pool.disconnect)
         store.check_layout(client, settings)
-        uploads = chaos_crowd.collect(plan, TEMPLATE_ID, client, settings, wechat, watcher)
+        uploads = crowd.collect(plan, TEMPLATE_ID, client, settings, wechat, watcher)
         behind = settings_of(plan.demo, server.url_at(proxy.port), wechat.url)
         units = stack.enter_context(workers(plan.demo, folder, behind, watcher, _OPTIONS))
         watch = Watch(client, settings.lanes)
         crew = Crew(server, proxy, units, wechat, Broadcasts(client, settings), watch)
-        stack.callback(chaos_faults.stop_all, crew)
-        _await_workers(plan, client, folder, watcher)
+        stack.callback(faults.stop_all, crew)
+        await_workers(plan.demo, folder, client, watcher)
         with ExitStack() as phones:
             if Fault.HOSTILE in plan.faults:
-                opened = chaos_door.opened(
-                    plan, folder, settings, wechat, TEMPLATE_ID, uploads, watcher
-                )
+                opened = door.opened(plan, folder, settings, wechat, TEMPLATE_ID, uploads, watcher)
                 crew.door = phones.enter_context(opened)
             end, status = _Storm(plan, crew, watcher).rage()
         watcher.say("comparing the outcomes, the ledger and the sandbox's count")
@@ -113,15 +105,6 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
         received = {row["openid"]: row["deliveries"] for row in wechat.lines("counts")}
         count(verdict, client, settings, crew.broadcast, openids, received)
         return verdict
-
-
-def _await_workers(plan: Plan, client: store.Client, folder: Path, watcher: Watcher) -> None:
-    deadline = time.monotonic() + START_S
-    while client.zcard(keys.WORKERS) < plan.units:
-        if time.monotonic() > deadline:
-            tail = log_of(plan.demo, folder).read_bytes()[-2000:].decode(errors="replace")
-            raise DemoError(f"the workers did not start: {tail or 'no log line'}")
-        watcher.wait(0.05)
 
 
 class _Storm:
@@ -147,13 +130,13 @@ class _Storm:
             audience="all",
             data=_DATA[plan.channel],
         )
-        chaos_faults.begin(crew, plan)
+        faults.begin(crew, plan)
         self._watcher.say(f"broadcasting to {plan.recipients:,} recipients at {plan.demo.rate}/s")
         crew.broadcast = crew.watch.broadcast = crew.broadcasts.create(spec).id
         if crew.door is not None:
-            self._add(MOB_AT * plan.seconds, partial(chaos_faults.let_mob_loose, crew, crew.door))
+            self._add(MOB_AT * plan.seconds, partial(faults.let_mob_loose, crew, crew.door))
         for strike in schedule(plan):
-            self._add(strike.at_s, partial(chaos_faults.strike_now, crew, strike))
+            self._add(strike.at_s, partial(faults.strike_now, crew, strike))
         self._add(0, self._look)
         self._add(0, self._show)
         while not (end := self._end()):

@@ -42,7 +42,7 @@ class Fault(StrEnum):
     PAUSE = "pause"
     """An operator pauses and resumes."""
     HOSTILE = "hostile"
-    """Logged-in phones lie, flood, reject, replay and upload junk, see `chaos_mob`."""
+    """Logged-in phones lie, flood, reject, replay and upload junk, see `mob`."""
 
 
 ALL: Final = frozenset(Fault) - {Fault.REDIS_EVERYSEC, Fault.HOSTILE}

@@ -22,13 +22,13 @@ from producers.local.demo.crowd import Crowd, invent
 from producers.local.demo.sums import Check, Sums, check
 from producers.local.parts import (
     APP,
-    START_S,
     DemoError,
     Plan,
     Watcher,
-    log_of,
+    await_workers,
     sandbox,
     settings_of,
+    tail_of,
     told,
     workers,
 )
@@ -36,7 +36,6 @@ from producers.permits import ledger
 from producers.permits.collect import Collector
 from producers.sandbox.control.client import SandboxClient
 from producers.settings import Settings
-from producers.store import keys
 from producers.words import ENDED, Channel, State
 
 __all__ = ["DemoError", "Plan", "Result", "Watcher", "run"]
@@ -92,7 +91,7 @@ def run(plan: Plan, watcher: Watcher) -> Result:
         stage = _Stage(plan, folder, settings, client, wechat, watcher)
         crowd = stage.gather()
         collected = stage.collect(crowd)
-        stage.await_workers()
+        await_workers(plan, folder, client, watcher)
         before = ledger.totals(client, settings, APP)
         status = stage.broadcast()
         watcher.say("comparing the sums, and stopping everything")
@@ -153,14 +152,6 @@ class _Stage:
             )
         return report.as_dict()
 
-    def await_workers(self) -> None:
-        """Wait until every unit beats."""
-        deadline = time.monotonic() + START_S
-        while self._client.zcard(keys.WORKERS) < self._plan.units:
-            if time.monotonic() > deadline:
-                raise DemoError(f"the workers did not start: {self._log_tail()}")
-            self._watcher.wait(0.05)
-
     def broadcast(self) -> Status:
         """Broadcast, and watch until the end, or until it cannot go on by itself."""
         channel = self._plan.channel
@@ -185,9 +176,7 @@ class _Stage:
                 settled, moved_at = status.settled, time.monotonic()
             self._sandbox.get("faults")  # without it nothing can be right any more
             if time.monotonic() - moved_at > _STILL_S:
-                raise DemoError(f"nobody was settled for {_STILL_S:.0f} s: {self._log_tail()}")
+                raise DemoError(
+                    f"nobody was settled for {_STILL_S:.0f} s: {tail_of(self._plan, self._folder)}"
+                )
             self._watcher.wait(_EVERY_S)
-
-    def _log_tail(self) -> str:
-        lines = log_of(self._plan, self._folder).read_bytes().splitlines()
-        return b"\n".join(lines[-5:]).decode(errors="replace") or "no log line"
