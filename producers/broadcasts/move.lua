@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- move: one step of a broadcast's state at its home, with a new generation.
 --
--- Guarantee: exactly the moves of the table below (a new rate leaves the state and its reason); the same token again returns the first answer.
+-- Guarantee: exactly the moves of the table below (a new rate leaves the state and its reason); the
+-- same token again returns the first answer.
 -- If the process dies just after it, the lanes are behind; the keeper, told in the same step, brings the
 -- newer generation. What a lane says of a state that is past moves nothing.
 --

@@ -4,7 +4,8 @@
 --       2 stock    hash
 -- ARGV  1 prefix of the lane, 2 app, 3 trimmed: the first hour that the stock holds
 -- Found on the way: permits:APP:OPENID, subs:APP:OPENID.
--- Returns  field, uses … : f:HOUR, p:HOUR (available by expiry hour), s:TEMPLATE, u:HOUR (users whose last use ends then), users
+-- Returns  field, uses … : f:HOUR, p:HOUR (available by expiry hour), s:TEMPLATE, u:HOUR (users whose
+--       last use ends then), users
 --@include permits/counts
 local HOUR = 3600000
 local sums = {}

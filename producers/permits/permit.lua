@@ -83,8 +83,8 @@ end
 -- The usable permit that expires first becomes held. skip: a kind that is not to be used, or ''.
 -- Returns member, expires_at_ms; nothing when the user has none.
 local function claim_permit(books, permits, skip)
-  local found = redis.pcall('ZRANGEBYSCORE', permits, string.format('(%d', books.now + books.margin), '+inf',
-    'WITHSCORES', 'LIMIT', 0, skip == '' and 2 or -1)
+  local found = redis.pcall('ZRANGEBYSCORE', permits, string.format('(%d', books.now + books.margin),
+    '+inf', 'WITHSCORES', 'LIMIT', 0, skip == '' and 2 or -1)
   for i = 1, #found, 2 do
     local member, expires = found[i], tonumber(found[i + 1])
     if kind_of(member) ~= skip then

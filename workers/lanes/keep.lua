@@ -13,9 +13,9 @@
 -- ARGV  1 now_ms or '', 2 worker, 3 lease_ms, 4 prefix of the lane, 5 most broadcasts, 6 messages
 --       (delayed ones), 7 ttl_ms, 8 time_ms that the keeper has for what it is given, 9 alone: 1 when
 --       this is the only lane, then members that are to be due at once (the net)
--- Returns  {0 somebody else looks after it}, or {1, now_ms, when the next is due (ms; '' nothing), then per
---       broadcast that wants something: "member until_ms word word …"}; words: adopt, verdict, split, open, complete,
---       canary (of a lane), home, gone (at its home)
+-- Returns  {0 somebody else looks after it}, or {1, now_ms, when the next is due (ms; '' nothing),
+--       then per broadcast that wants something: "member until_ms word word …"}; words: adopt, verdict,
+--       split, open, complete, canary (of a lane), home, gone (at its home)
 --@include store/clock
 --@include store/check
 --@include lanes/ring

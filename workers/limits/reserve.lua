@@ -2,9 +2,9 @@
 --
 -- Guarantee: over all workers, slots are spaced at least 1 / rate apart (GCRA without a burst: the
 -- theoretical arrival time never lies in the past), so no window holds more than its share (I4); a
--- broadcast's own rate nests under the app's, and what it must leave out stays with the others; minute and day counts hold together with them. Less
--- than was asked for is granted when the next slots lie too far ahead, when the minute or the day is
--- used up, or while WeChat's limit error holds everyone back. Being limited costs no retry: the
+-- broadcast's own rate nests under the app's, and what it must leave out stays with the others;
+-- minute and day counts hold together with them. Less than was asked for is granted when the next
+-- slots lie too far ahead, when the minute or the day is used up, or while WeChat's limit error holds everyone back. Being limited costs no retry: the
 -- answer says when to come again. A rate that was set while running goes before the settings' one,
 -- and a changed rate holds from the next slot on: none of the old spacing is waited for.
 --
@@ -13,7 +13,8 @@
 -- KEYS  1 reply string, 2 limiter hash: next_us, blocked_at_ms and blocked_until_ms (a clock
 --       that was set back to before it frees everybody), level, day, day_count, rate (set
 --       while running), ahead (slots beyond next_us that are given already) and w:0 … w:63,
---       "second count" of each of the last seconds; then a limiter hash (next_us) per broadcast with a rate of its own
+--       "second count" of each of the last seconds; then a limiter hash (next_us) per broadcast
+--       with a rate of its own
 -- ARGV  1 token, 2 now_us or '', 3 rate per 1000 s (0 unlimited), 4 per_minute (0), 5 per_day (0),
 --       6 day_offset_ms (to add to the epoch so that a day starts at a multiple of 24 h),
 --       7 unused: slots returned, 8 ahead_us: how far ahead a slot may lie, 9 plain: sends wanted

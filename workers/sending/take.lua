@@ -2,8 +2,8 @@
 --
 -- Guarantee: broadcasts get turns (priority ring first); a claimed permit belongs to exactly one
 -- message, under a fence token that no other claim ever had; a user without a permit, or whose
--- permits proved dead too often today, is recorded at once; a user who is being sent to waits without a permit (43108); before the first delivery
--- at most `canary` permits are unjudged, template-refused or refused (I7); a single message whose
+-- permits proved dead too often today, is recorded at once; a user who is being sent to waits without
+-- a permit (43108); before the first delivery at most `canary` permits are unjudged, template-refused or refused (I7); a single message whose
 -- time is over is late, unless it was perhaps sent. The same token again returns the first answer.
 -- If the worker dies just after it, recovery finds the claims under the worker's name in `flight`.
 --
