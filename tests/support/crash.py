@@ -61,6 +61,14 @@ class Trap:
         self.sprung.set()
 
 
+async def cancel_the_rest() -> None:
+    """Cancel every other task of this loop, and wait for their ends."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Backstage:
     """An event loop on a thread: the ways and the sandboxes of a test run there."""
 
@@ -85,9 +93,7 @@ class Backstage:
         """End the loop and its thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
-        for task in (tasks := asyncio.all_tasks(self._loop)):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.run_until_complete(cancel_the_rest())
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from crash import cancel_the_rest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -102,8 +103,6 @@ def tls_way(url: str, certificate: Certificate, client: Certificate | None = Non
         loop.call_soon_threadsafe(loop.stop)
         thread.join(5)
         server.close()
-        for task in (tasks := asyncio.all_tasks(loop)):
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(cancel_the_rest())
         loop.run_until_complete(asyncio.sleep(0.05))  # what was aborted, and handshakes, end
         loop.close()
