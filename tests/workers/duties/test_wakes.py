@@ -122,3 +122,21 @@ def test_after_its_connection_was_cut_the_next_run_makes_another(
         it.wakes.run()
         assert it.woken == [("shop", 1)]
         it.wakes.close()
+
+
+def test_one_that_could_not_subscribe_does_so_in_the_next_run(
+    ears: Ears, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pubsub that never subscribed would wait for ever, and hear nothing."""
+
+    def fails(*_: str) -> None:
+        raise redis.ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(redis.client.PubSub, "subscribe", fails)
+        with pytest.raises(redis.ConnectionError):
+            ears.wakes.run()
+    ears.wakes.run()
+    client.publish(keys.WAKE, "wake 1 shop")
+    ears.wakes.run()
+    assert ears.woken == [("shop", 1)]

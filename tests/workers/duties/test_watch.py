@@ -1,6 +1,7 @@
 """The look each second: where work is, and what was stopped."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -8,6 +9,7 @@ from send_path import Stall
 
 from producers.settings import Settings
 from producers.store import keys
+from workers.duties import watch as watch_module
 from workers.duties.watch import Watch
 from workers.sending.claim import Claim
 from workers.sending.stops import Stops
@@ -69,3 +71,20 @@ def test_what_was_claimed_of_a_broadcast_that_runs_no_more_is_stopped(
     assert post.stops.cover(claim) is (how != "runs")
     later = claim._replace(claimed_at=time.monotonic())
     assert not post.stops.cover(later), "a claim is itself the proof that its broadcast runs"
+
+
+def test_what_is_claimed_while_it_looks_is_not_stopped(
+    post: Post, client: "redis.Redis", settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is of the moment of the question: the broadcast may run again by now."""
+    stall = Stall(client, settings)
+    stall.form_ids(10)
+    broadcast = stall.broadcast()
+    stall.broadcasts.pause(broadcast)
+    asked_at = time.monotonic() - 2
+    monkeypatch.setattr(watch_module, "time", SimpleNamespace(monotonic=lambda: asked_at))
+    post.stops.claimed([(broadcast, 0)])
+    post.watch.run()
+    claim = Claim("shop", 0, broadcast, "1:anna", "f:A", 2, "7", 0, False, asked_at)
+    assert post.stops.cover(claim)
+    assert not post.stops.cover(claim._replace(claimed_at=asked_at + 1))
