@@ -7,14 +7,12 @@ wake-up names where, and the look at the lanes a second later (`Watch`).
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import redis
 
 from producers import logs
-from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Register
 from producers.logs.events import AppFailed, StoreUnreachable
 from producers.settings import Settings
@@ -22,8 +20,9 @@ from producers.store import scripts
 from producers.store.primary import NotDoneError
 from producers.store.retry import LOST, passes, pause_s
 from workers.limits.gate import Gate
-from workers.limits.limiter import Limiter
+from workers.limits.limiter import Grant, Limiter
 from workers.sending.claim import Claim
+from workers.sending.envelopes import Envelopes
 from workers.sending.hands import Hands
 from workers.sending.stops import Stops
 from workers.sending.take import MORE, REST, SOON, Taken, Taker
@@ -39,8 +38,8 @@ _GIVE_UP_S: Final = 6.5
 _NOT_ASKED: Final = (NotDoneError, redis.OutOfMemoryError)
 _SOON_S: Final = 0.02
 """Before the next take where many broadcasts gave nothing."""
-_SPECS: Final = 1000
-"""Broadcasts whose message is kept ready."""
+_ASKS: Final = 3
+"""How often slots are asked for again whose answer was lost: permits are held meanwhile."""
 
 Batch = list[tuple[Claim, Envelope]]
 
@@ -84,7 +83,7 @@ class Pump:
         self._settings = settings
         self._taker = taker
         self._limiter = limiter
-        self._register = register
+        self._envelopes = Envelopes(register)
         self._gates = gates
         self._tokens = tokens
         self._hands = hands
@@ -99,7 +98,6 @@ class Pump:
         """Whether a take is under way whose claims are not known yet."""
         self.thread: threading.Thread | None = None
         """Who pumps."""
-        self._specs: OrderedDict[str, tuple[Spec, Envelope]] = OrderedDict()
 
     def next_batch(self, seconds: float) -> Batch | None:
         """Return the next batch with its slots, or None when none came within so long."""
@@ -252,71 +250,58 @@ class Pump:
 
     def _granted(self, app: str, claims: list[Claim]) -> Batch:
         ready = self._with_envelopes(claims)
-        plain = [pair for pair in ready if not pair[2]]
-        own: dict[str, list[tuple[Claim, Envelope, float]]] = {}
+        plain = [pair for pair in ready if not pair[0].rate]
+        own: dict[str, Batch] = {}
         for pair in ready:
-            if pair[2]:
+            if pair[0].rate:
                 own.setdefault(pair[0].broadcast, []).append(pair)
+        rates = {broadcast: (pairs[0][0].rate, len(pairs)) for broadcast, pairs in own.items()}
+        grant = self._slots(app, len(plain), rates)
+        if grant is None:
+            self._hand_back([claim for claim, _ in ready])
+            return []
+        self._gates[app].learn(grant, rates, time.monotonic())
+        batch: Batch = []
+        without: list[Claim] = []
+        for pairs, slots in zip([plain, *own.values()], grant.slots, strict=True):
+            for (claim, envelope), slot in zip(pairs, slots, strict=False):
+                batch.append((claim.at(slot, ends=grant.rate > 0 or claim.rate > 0), envelope))
+            without += [claim for claim, _ in pairs[len(slots) :]]
+        if without:
+            self._hand_back(without)
+        return batch
+
+    def _slots(self, app: str, plain: int, own: dict[str, tuple[float, int]]) -> Grant | None:
+        """Reserve, asking again with the same token; None when Redis does not answer for long."""
         gate = self._gates[app]
-        rates = {broadcast: (pairs[0][2], len(pairs)) for broadcast, pairs in own.items()}
         unused, gate.unused = gate.unused, 0  # told once: twice would let the day have too many
         token = scripts.new_token()
         attempt = 0
         while True:
             try:
-                grant = self._limiter.reserve(
-                    app,
-                    self._settings.app(app),
-                    len(plain),
-                    rates,
-                    unused,
-                    token,
+                return self._limiter.reserve(
+                    app, self._settings.app(app), plain, own, unused, token
                 )
-                break
             except (*LOST, redis.ResponseError) as error:
                 if not passes(error):
                     raise
                 attempt += 1
                 logs.emit(StoreUnreachable("reserving slots", type(error).__name__, attempt))
-                if attempt > 3:
-                    self._hand_back([claim for claim, _, _ in ready])
-                    return []
+                if attempt > _ASKS:
+                    return None
                 time.sleep(pause_s(attempt))
-        now = time.monotonic()
-        gate.learn(grant, rates, now)
-        batch: Batch = []
-        without: list[Claim] = []
-        for pairs, slots in zip([plain, *own.values()], grant.slots, strict=True):
-            for (claim, envelope, rate), slot in zip(pairs, slots, strict=False):
-                batch.append((claim.at(slot, ends=grant.rate > 0 or rate > 0), envelope))
-            without += [claim for claim, _, _ in pairs[len(slots) :]]
-        if without:
-            self._hand_back(without)
-        return batch
 
-    def _with_envelopes(self, claims: list[Claim]) -> list[tuple[Claim, Envelope, float]]:
-        """Return each claim with its message and its broadcast's own rate."""
-        ready, unread = [], []
+    def _with_envelopes(self, claims: list[Claim]) -> Batch:
+        """Return each claim with its message; those whose message cannot be read go back."""
+        ready: Batch = []
+        unread: list[Claim] = []
         for claim in claims:
             try:
-                spec, envelope = self._spec(claim.broadcast)
-                if claim.payload:
-                    envelope = Envelope.of(spec.with_payload(claim.payload))
+                ready.append((claim, self._envelopes.of(claim)))
             except Exception as error:  # noqa: BLE001  (the other broadcasts go on)
                 unread.append(claim)
                 failed = error
-            else:
-                ready.append((claim, envelope, claim.rate))
         if unread:
             self._hand_back(unread)
             self._failed(unread[0].app, f"reading {unread[0].broadcast}", failed)
         return ready
-
-    def _spec(self, broadcast: str) -> tuple[Spec, Envelope]:
-        known = self._specs.get(broadcast)
-        if known is None:
-            spec = self._register.spec(broadcast)
-            known = self._specs[broadcast] = (spec, Envelope.of(spec))
-            if len(self._specs) > _SPECS:
-                self._specs.popitem(last=False)
-        return known

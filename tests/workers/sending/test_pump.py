@@ -372,7 +372,7 @@ async def test_swapped_claims_whose_spec_is_gone_are_handed_back(
     broadcast = stall.broadcast()
     async with pumping(settings) as bench:
         claims = await bench.next_batch()
-        bench.pump._specs.clear()
+        bench.pump._envelopes._known.clear()
         client.delete(keys.home(stall.broadcasts.home_lane(broadcast), broadcast))
         bench.hands.swapped.extend(claims)
         assert await bench.next_batch(0.05) == []
