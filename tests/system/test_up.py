@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from lasting_keys import everlasting_at
 
 from producers.local.supervisor import group_of
 from producers.local.url import url_file
@@ -74,11 +75,13 @@ class Up:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end."""
+        lasting = everlasting_at(self.url()) if self.url() else []
         if self.process.poll() is None:
             self.process.send_signal(number)
         code = self.process.wait(30)
         for reader in self._readers:
             reader.join()
+        assert lasting == [], "keys without a TTL"
         return code
 
 

@@ -46,6 +46,7 @@ local max, lease = whole('max', ARGV[6], 1, 1000), whole('lease_ms', ARGV[7], 0,
 local margin, ttl = whole('margin_ms', ARGV[8], 0, 2 ^ 42), whole('ttl_ms', ARGV[9], 1, 2 ^ 42)
 local horizon_ms = whole('horizon_ms', ARGV[10], 0, 2 ^ 32)
 typed('zset', sending)
+typed('set', prefix .. 'flying')
 local lengths = { [first] = redis.call('LLEN', first), [ring] = redis.call('LLEN', ring) }
 local books = open_books(now, margin, stock, ledger)
 sum_up(books)
