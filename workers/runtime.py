@@ -28,8 +28,9 @@ from workers.duties.roster import Roster
 from workers.duties.ways import Ways
 from workers.lanes.keeper import Keeper
 from workers.sending.egress import Egress
+from workers.sending.memory import Memory
 from workers.sending.pump import Batch
-from workers.sending.send_path import Memory, SendPath
+from workers.sending.send_path import SendPath
 from workers.wechat.tokens import TokenKeeper
 
 _GARBAGE: Final = (200_000, 20, 100)

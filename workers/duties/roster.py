@@ -23,7 +23,8 @@ from workers.duties.wakes import Wakes
 from workers.duties.watch import Watch
 from workers.duties.ways import Ways
 from workers.lanes.keeper import Keeper
-from workers.sending.send_path import Memory, SendPath
+from workers.sending.memory import Memory
+from workers.sending.send_path import SendPath
 from workers.wechat.tokens import TokenKeeper
 
 _EVERY_S: Final = 1.0

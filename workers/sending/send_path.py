@@ -12,18 +12,15 @@ from typing import Protocol
 from producers.broadcasts import Broadcasts
 from producers.settings import Settings
 from producers.store import Client
-from workers.limits.gate import Gate
 from workers.limits.limiter import Limiter, Penalty
 from workers.sending.claim import Claim
 from workers.sending.consequences import Consequences
 from workers.sending.egress import Egress
-from workers.sending.hands import Hands, room_for
+from workers.sending.memory import Memory
 from workers.sending.pump import Batch, Pump
 from workers.sending.sender import Sender
 from workers.sending.settle import Settler
-from workers.sending.stops import Stops
 from workers.sending.take import Taker
-from workers.sending.turns import Turns
 from workers.wechat.client import WeChat
 from workers.wechat.tokens import TokenKeeper
 
@@ -39,26 +36,6 @@ class Told(Protocol):
 
     def flag(self, app: str, broadcast: str, lane: int, flag: str) -> None:
         """A settled batch says something; see `settle.Settler`."""
-
-
-class Memory:
-    """What a worker knows: what is in hand, of each app's limits, of stops, and where work is.
-
-    Args:
-        settings: the apps and their rates.
-        on_work: called with an app that had nothing to take until now.
-    """
-
-    def __init__(self, settings: Settings, on_work: Callable[[str], None]) -> None:
-        self.hands = Hands(room_for(settings.in_flight), len(settings.apps))
-        self.gates = {alias: Gate(app.rate_per_second) for alias, app in settings.apps.items()}
-        self.stops = Stops()
-        self.turns = Turns(on_work)
-
-    def wake(self, app: str, lane: int) -> None:
-        """There may be something to take; from any thread."""
-        self.turns.wake(app, lane)
-        self.hands.wake()
 
 
 class SendPath:
