@@ -24,15 +24,30 @@ import workers
 from producers import store
 from producers.access.api_keys import ApiKeys
 from producers.access.limits import Limit, Limits
+from producers.callbacks.inbox import (
+    DONE,
+    LOOK,
+    STORE,
+    DoneArgs,
+    InboxKeys,
+    LookArgs,
+    StoreArgs,
+    StoreKeys,
+)
 from producers.planning.forecast import Forecaster
-from producers.recipients.doubts import Doubts
+from producers.recipients.doubts import RESOLVE, Doubts, ResolveArgs, ResolveKeys
 from producers.recipients.receipts import Receipts
 from producers.settings import Settings
 from producers.store import keys, scripts
+from producers.store.scripts import Script as Declared
 from producers.users import Users
+from producers.web.traffic.idempotency import REPLACE, AnswerArgs, AnswerKeys
 from workers.duties.peers import Peers
+from workers.duties.recover import LANDED, LandedArgs, LandedKeys
 from workers.lanes.copies import Copies
-from workers.limits.limiter import Limiter, Penalty
+from workers.limits.limiter import PENALIZE, Limiter, PenalizeArgs, PenalizeKeys, Penalty
+from workers.sending.posting import POSTING, PostingArgs, PostingKeys
+from workers.wechat.tokens import RELEASE, ReleaseArgs, ReleaseKeys
 
 PRODUCERS: Final = Path(producers.__file__).parent
 WORKERS: Final = Path(workers.__file__).parent
@@ -218,26 +233,31 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
     lease, counts = keys.inbox_lease("shop"), keys.inbox_counts("shop")
     api_keys = ApiKeys(shop.client, settings)
     api_keys.lease(api_keys.create("n", ["shop"], ["send"]).key, 5)
-    raw = {
-        "idempotency": ([answer], ["mine", "kept", 1000]),
-        "inbox_store": (
-            [inbox, counts, keys.push_seen("shop", "s")],
-            ["", "push", 10, shop.now_ms(), 60_000, "digest", 0],
+    flights = [keys.flight(0, counted), keys.flight(0, "other")]
+    here = InboxKeys(inbox, lease)
+    runs: list[tuple[Declared[Any, Any], Any, Any, list[str], list[str]]] = [
+        (REPLACE, AnswerKeys(answer), AnswerArgs("mine", "kept", 1000), [], []),
+        (
+            STORE,
+            StoreKeys(inbox, counts, keys.push_seen("shop", "s")),
+            StoreArgs("push", 10, shop.now_ms(), 60_000, "digest", 0),
+            [],
+            [],
         ),
-        "inbox_look": ([inbox, lease], ["w1", 5000, 10]),
-        "inbox_done": ([inbox, lease], ["w1", "1 push", "1 other"]),
-        "resolve": (
-            [keys.lane_broadcast(0, counted), keys.doubts(0, counted)],
-            [keys.lane_prefix(0), counted, "failed", "7:oX", "8:oY"],
+        (LOOK, here, LookArgs("w1", 5000, 10), [], []),
+        (DONE, here, DoneArgs("w1"), ["1 push", "1 other"], []),
+        (
+            RESOLVE,
+            ResolveKeys(keys.lane_broadcast(0, counted), keys.doubts(0, counted)),
+            ResolveArgs(keys.lane_prefix(0), counted, "failed"),
+            ["7:oX", "8:oY"],
+            [],
         ),
-        "landed": ([f"{keys.lane_prefix(0)}flying", keys.flight(0, "gone")], ["gone"]),
-        "posting": (
-            [keys.flight(0, counted), keys.flight(0, "other")],
-            ["w1", "7:oX 5", "8:oY 6 9:oZ 7"],
-        ),
-        "release": ([keys.token_lock("shop")], ["w1"]),
-        "penalize": ([keys.limiter("shop")], ["", 10, 100]),
-    }
+        (LANDED, LandedKeys(keys.flying(0), keys.flight(0, "gone")), LandedArgs("gone"), [], []),
+        (POSTING, PostingKeys(), PostingArgs("w1"), ["7:oX 5", "8:oY 6 9:oZ 7"], flights),
+        (RELEASE, ReleaseKeys(keys.token_lock("shop")), ReleaseArgs("w1"), [], []),
+        (PENALIZE, PenalizeKeys(keys.limiter("shop")), PenalizeArgs(10, 100), [], []),
+    ]
     for item in ("7:oX", "8:oY"):
         write(shop, keys.doubts(0, counted), item, f"1 2 s:{TEMPLATE}")
         bucket, openid = item.split(":")
@@ -248,8 +268,8 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
     shop.client.set(keys.token_lock("shop"), "w1", px=10_000)
     shop.client.rpush(inbox, "1 push", "1 other")
     shop.client.expire(inbox, 60)
-    for name, (script_keys, args) in raw.items():
-        shop.client.register_script(by_last_part(SCRIPTS, name))(keys=script_keys, args=args)
+    for script, names, args, more, more_keys in runs:
+        script.on(shop.client)(names, args, more, more_keys=more_keys)
     async_client = store.connect_async(settings)
     with suppress(Exception):
         peers = Peers(async_client, "w1")
