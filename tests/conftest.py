@@ -115,7 +115,7 @@ def _every_key_has_an_end(
     ]
     for url in used:
         if url not in _watchers:
-            _watchers[url] = redis.Redis.from_url(url)
+            _watchers[url] = redis.Redis.from_url(url, client_name="wxbroadcast-watcher")
     yield
     for url in used:
         assert everlasting(_watchers[url]) == [], "keys without a TTL"

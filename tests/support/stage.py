@@ -6,30 +6,33 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 import pytest
+import redis
 from crash import POST, Backstage, Trap, Way
 
 from producers import store
+from producers.audiences import Audiences
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
 from producers.care.audit import Auditor
+from producers.local import procfile
+from producers.local.isolation import environment, isolated
 from producers.permits.collect import Collector
 from producers.permits.ledger import totals
 from producers.recipients.doubts import Doubts
-from producers.sandbox import FaultRule, Sandbox
-from producers.settings import Settings
+from producers.recipients.receipts import Receipts
+from producers.sandbox.thread import SandboxThread
 from producers.store import keys
 from producers.words import ENDED
 
 ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 TEMPLATE = "T" * 43
 DATA = {"template": "a,b,c", "subscribe": {"thing1": "签到提醒", "date2": "2026-11-24"}}
 
@@ -60,18 +63,19 @@ class Stage:
             "buckets": 256,
             **changes,
         }
-        self.settings = Settings(_env_file=None, **fields)
-        self._changes = {f"WXB_{name.upper()}": str(value) for name, value in changes.items()}
+        self._fields = fields
+        self.settings = isolated(fields)
         self.client = store.connect(self.settings)
         store.check_layout(self.client, self.settings)
         self.collector = Collector(self.client, self.settings)
+        self.audiences = Audiences(self.client, self.settings)
         self.broadcasts = Broadcasts(self.client, self.settings)
         self.doubts = Doubts(self.client, self.settings)
-        self.sandbox = Sandbox()
-        backstage.run(self.sandbox.start())
+        self.receipts = Receipts(self.client, self.settings)
+        self.wechat = SandboxThread()
         self._ways: list[Way] = []
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._logs: list[Path] = []
+        self.logs: list[Path] = []
 
     def close(self) -> None:
         """End everything."""
@@ -79,7 +83,7 @@ class Stage:
             self.kill(process)
         for way in self._ways:
             self._backstage.run(way.close())
-        self._backstage.run(self.sandbox.stop())
+        self.wechat.close()
         self.client.close()
         self.client.connection_pool.disconnect()
 
@@ -88,25 +92,16 @@ class Stage:
     @property
     def stats(self) -> dict[str, Any]:
         """All counts of the sandbox."""
-        return self._backstage.call(self.sandbox.orders.stats)
+        return self.wechat.stats()
 
     @property
     def accepted(self) -> int:
         """Messages that WeChat took."""
         return self.stats["accepted"]  # type: ignore[no-any-return]
 
-    def fail(self, *rules: dict[str, Any]) -> None:
-        """Replace the sandbox's faults."""
-        found = [FaultRule.model_validate(rule) for rule in rules]
-        self._backstage.call(self.sandbox.orders.set_faults, found)
-
-    def configure(self, **changes: Any) -> None:
-        """Change the sandbox's config."""
-        self._backstage.call(self.sandbox.orders.configure, changes)
-
     def listen_at(self, port: int) -> None:
         """Let WeChat be reached at one more port."""
-        parts = urlsplit(self.sandbox.url)
+        parts = urlsplit(self.wechat.url)
         nobody = Trap(b"nothing", "before", armed=False)
         way = Way(parts.hostname or "127.0.0.1", parts.port or 80, nobody)
         self._ways.append(way)
@@ -114,15 +109,24 @@ class Stage:
 
     def revoke_tokens(self) -> None:
         """Stop every access token at once."""
-        state = self.sandbox.state
-        self._backstage.call(lambda: state.tokens.revoke(state.now()))
+        state = self.wechat._sandbox.state
+        self.wechat._call(lambda: state.tokens.revoke(state.now()))
 
     # -- producers --------------------------------------------------------------------------
 
     def form_ids(
-        self, users: int, each: int = 1, *, unknown: Iterable[str] = (), app: str = "shop"
+        self,
+        users: int,
+        each: int = 1,
+        *,
+        unknown: Iterable[str] = (),
+        given: bool = True,
+        app: str = "shop",
     ) -> None:
-        """Collect form_ids f0x0 … of users o0 …; WeChat knows all but the unknown ones."""
+        """Collect form_ids f0x0 … of users o0 …; WeChat knows all but the unknown ones.
+
+        It knows none when they are not `given`.
+        """
         who, what = ("o", "f") if app == "shop" else (app, f"{app}f")
         self.collector.collect(
             app,
@@ -132,30 +136,28 @@ class Stage:
             ),
         )
         left_out = set(unknown)
-        self._give(
+        self.wechat.give(
             form_ids=[
                 {"openid": f"{who}{user}", "form_id": f"{what}{user}x{n}"}
                 for user in range(users)
                 for n in range(each)
-                if f"{what}{user}x{n}" not in left_out
+                if given and f"{what}{user}x{n}" not in left_out
             ]
         )
 
-    def accepts(self, users: int, *, app: str = "shop") -> None:
-        """Collect one accept of each of users o0 …."""
+    def accepts(self, users: int, *, given: bool = True, app: str = "shop") -> None:
+        """Collect one accept of each of users o0 …, which WeChat knows of if it is `given`."""
         who, template = "o" if app == "shop" else app, template_of(app)
         self.collector.collect(
             app,
             ({"openid": f"{who}{u}", "subscriptions": {template: "accept"}} for u in range(users)),
         )
-        self._give(
-            subscriptions=[{"openid": f"{who}{u}", "template_id": template} for u in range(users)]
-        )
-
-    def _give(self, **grants: Any) -> None:
-        from producers.sandbox import Grants  # noqa: PLC0415
-
-        self._backstage.call(self.sandbox.orders.give, Grants.model_validate(grants))
+        if given:
+            self.wechat.give(
+                subscriptions=[
+                    {"openid": f"{who}{u}", "template_id": template} for u in range(users)
+                ]
+            )
 
     def permits(self, channel: str, users: int, *, app: str = "shop") -> None:
         """Collect one permit of each user, for a channel."""
@@ -194,6 +196,10 @@ class Stage:
                 pytest.fail(f"the broadcast never ended: {status}")
             time.sleep(0.05)
 
+    def ledger(self) -> dict[str, int]:
+        """Return collected, spent, void, expired, available and held uses."""
+        return totals(self.client, self.settings, "shop").total.as_dict()
+
     def in_hands(self, broadcast: str) -> dict[str, str]:
         """Return openid → permit of what lies under some worker's name."""
         entries = self.client.hgetall(keys.flight(0, broadcast))
@@ -223,9 +229,7 @@ class Stage:
 
     def unit(self, trap: Trap | None = None, **env: str) -> "subprocess.Popen[bytes]":
         """Start a worker unit by the Procfile's command, with a trap on its way if there is one."""
-        lines = (ROOT / "Procfile").read_text().splitlines()
-        command = next(line for line in lines if line.startswith("worker:")).split()[1:]
-        return self._start(command, trap, env)
+        return self._start(procfile.read()["worker"].split(), trap, env)
 
     def python(self, code: str, trap: Trap) -> "subprocess.Popen[bytes]":
         """Start a process of a backend's own, with a trap on its way."""
@@ -238,17 +242,14 @@ class Stage:
     def _start(
         self, command: list[str], trap: Trap | None, env: dict[str, str]
     ) -> "subprocess.Popen[bytes]":
-        apps = {
-            alias: {**app.model_dump(mode="json"), "secret": app.secret.get_secret_value()}
-            for alias, app in self.settings.apps.items()
-        }
-        redis_url, wechat_url = self.settings.redis_url.get_secret_value(), self.sandbox.url
+        redis_url, wechat_url = self._fields["redis_url"], self.wechat.url
         if trap and trap.word == POST:
             wechat_url = f"http://127.0.0.1:{self._lay(wechat_url, trap)}"
         elif trap:
             path = urlsplit(redis_url).path
             redis_url = f"redis://127.0.0.1:{self._lay(redis_url, trap)}{path}"
-        log = self._folder / f"{len(self._logs)}.log"
+        fields = {**self._fields, "redis_url": redis_url, "wechat_url": wechat_url}
+        log = self._folder / f"{len(self.logs)}.log"
         with log.open("wb") as out, log.with_suffix(".err").open("wb") as errors:
             process = subprocess.Popen(
                 command,
@@ -256,20 +257,12 @@ class Stage:
                 stderr=errors,
                 cwd=self._folder,
                 start_new_session=True,
-                env={
-                    "PATH": f"{BIN}:{os.environ['PATH']}",
-                    "WXB_REDIS_URL": redis_url,
-                    "WXB_WECHAT_URL": wechat_url,
-                    "WXB_APPS": orjson.dumps(apps).decode(),
-                    "WXB_BUCKETS": str(self.settings.buckets),
-                    **self._changes,
-                    **env,
-                },
+                env=environment(fields) | env,
             )
         if trap:
             trap.process = process
         self.processes.append(process)
-        self._logs.append(log)
+        self.logs.append(log)
         return process
 
     def _lay(self, url: str, trap: Trap) -> int:
@@ -286,12 +279,55 @@ class Stage:
         if number == signal.SIGKILL:
             process.wait(15)
 
-    def lines(self, event: str) -> list[dict[str, Any]]:
-        """Return what the units have logged of one event."""
+    def lines(self, event: str = "") -> list[dict[str, Any]]:
+        """Return what the units have logged, of one event or of all."""
         rows = [
             orjson.loads(line)
-            for log in self._logs
+            for log in self.logs
             for line in log.read_bytes().splitlines()
             if line.endswith(b"}") and line.startswith(b"{")
         ]
-        return [row for row in rows if row["event"] == event]
+        return [row for row in rows if not event or row["event"] == event]
+
+
+class Stages:
+    """A maker of stages, each on an empty database of its own; `close` ends them all.
+
+    Args:
+        url: a Valkey.
+        folder: for the units' files.
+        **defaults: settings of the stages that are not told otherwise.
+    """
+
+    def __init__(self, url: str, folder: Path, **defaults: Any) -> None:
+        self._backstage = Backstage()
+        self._url = url
+        self._folder = folder
+        self._defaults = defaults
+        self._made: list[Stage] = []
+
+    def __call__(self, **changes: Any) -> Stage:
+        """Make one."""
+        number = len(self._made)
+        url = f"{self._url}/{number}"
+        with redis.Redis.from_url(url) as client:
+            client.flushdb()
+        folder = self._folder / f"stage-{number}"
+        self._made.append(Stage(self._backstage, url, folder, **{**self._defaults, **changes}))
+        return self._made[-1]
+
+    def close(self) -> None:
+        """End everything."""
+        for stage in self._made:
+            stage.close()
+        self._backstage.close()
+
+
+@contextlib.contextmanager
+def stages_at(url: str, folder: Path, **defaults: Any) -> Iterator[Stages]:
+    """Give a maker of stages that ends with the block."""
+    stages = Stages(url, folder, **defaults)
+    try:
+        yield stages
+    finally:
+        stages.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from stage import Stage
 
 from producers import Producer
 from producers.local.isolation import variables
@@ -23,10 +24,10 @@ SLOW = [
 
 
 def test_every_connection_bears_the_name_of_its_role_and_process(
-    shop: Any, wechat: Any, units: Any, settings: Any, eventually: Any, valkey_url: str
+    stage: Stage, settings: Any, eventually: Any, valkey_url: str
 ) -> None:
-    unit = units.start(settings, wechat)
-    shop.collect_form_ids(20)
+    unit = stage.unit()
+    stage.form_ids(20)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     fields = {

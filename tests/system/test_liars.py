@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash import Backstage
-from stage import Stage
+from stage import Stage, Stages
 
-from producers.broadcasts.spec import Spec
 from producers.care.audit import Auditor
 from workers.sending import verdict
 
@@ -19,25 +17,19 @@ LIARS = 30
 SEND = "/cgi-bin/message/wxopen/template/send"
 
 
-def spec() -> Spec:
-    return Spec.checked(
-        app="shop", channel="template", template_id="T" * 43, data="a,b,c", audience="all"
-    )
-
-
 class Phones(threading.Thread):
     """Phones of users liar0 …, each of which files ten permits of its own making now and again."""
 
-    def __init__(self, shop: Any) -> None:
+    def __init__(self, stage: Stage) -> None:
         super().__init__(daemon=True)
-        self._shop = shop
+        self._stage = stage
         self._filed = 0
         self._end = threading.Event()
 
     def file(self) -> None:
         """File ten permits of each."""
         self._filed += 10
-        self._shop.collector.collect(
+        self._stage.collector.collect(
             "shop",
             (
                 {
@@ -60,28 +52,27 @@ class Phones(threading.Thread):
 @pytest.mark.alone
 @pytest.mark.timeout(120)
 def test_phones_that_refill_bogus_permits_cost_a_broadcast_five_percent(
-    shop, make_settings, wechat, units
+    stages: Stages,
 ) -> None:
-    settings = make_settings(app={"rate_per_second": 400})
-    shop = type(shop)(shop.client, settings, wechat)
-    shop.collect_form_ids(HONEST, each=2)
-    phones = Phones(shop)
+    stage = stages(app={"rate_per_second": 400})
+    stage.form_ids(HONEST, each=2)
+    phones = Phones(stage)
     phones.file()
-    units.start(settings, wechat)
+    stage.unit()
     phones.start()
     try:
         for round_ in (1, 2):
             started = time.monotonic()
-            status = shop.wait(shop.broadcasts.create(spec()).id, 50)
+            status = stage.wait(stage.create(), 50)
             took_s = time.monotonic() - started
             assert status.outcomes == {"delivered": HONEST, "no_permit": LIARS}
-            dead = wechat.stats["apis"][SEND]["by_errcode"]["41028"]
+            dead = stage.stats["apis"][SEND]["by_errcode"]["41028"]
             assert dead <= 0.05 * HONEST, "the first broadcast paid, the second nothing"
             assert took_s <= 1.05 * HONEST / 400 + 3, round_  # the canary, and a busy machine
     finally:
         phones.end()
     assert dead <= 500
-    assert Auditor(shop.client, settings).run().wrong == []
+    assert Auditor(stage.client, stage.settings).run().wrong == []
 
 
 HURRIED = """
@@ -94,27 +85,20 @@ broker = workers.broker
 
 @pytest.mark.timeout(90)
 def test_a_bogus_prepay_id_holds_a_broadcast_up_for_two_minutes_at_most(
-    valkey_url: str, client: Any, tmp_path: Path, eventually: Callable[..., Any]
+    stage: Stage, tmp_path: Path, eventually: Callable[..., Any]
 ) -> None:
     """By a clock that runs ten times as fast for it: here twelve seconds."""
-    backstage = Backstage()
-    stage = Stage(backstage, valkey_url, tmp_path / "stage")
-    try:
-        stage.form_ids(100)
-        stage.collector.collect("shop", [{"openid": "liar0", "prepayId": "wx2026bogus"}])
-        (tmp_path / "hurried.py").write_text(HURRIED)
-        stage.command(
-            ["dramatiq", "hurried", "-p", "1", "-t", "2", "--skip-logging"],
-            PYTHONPATH=str(tmp_path),
-        )
-        eventually(lambda: stage.lines("worker_started"), "the unit started")
-        started = time.monotonic()
-        status = stage.wait(stage.create(), 30)
-        took_s = time.monotonic() - started
-        assert status.outcomes == {"delivered": 100, "no_permit": 1}
-        assert len(stage.lines("message_settled")) >= 101 + verdict._YOUNG_TRIES
-        assert verdict._YOUNG_TRIES * verdict._YOUNG_WAIT_MS <= 90_000
-        assert took_s <= 12 + 5, "three attempts, two waits, and a busy machine"
-    finally:
-        stage.close()
-        backstage.close()
+    stage.form_ids(100)
+    stage.collector.collect("shop", [{"openid": "liar0", "prepayId": "wx2026bogus"}])
+    (tmp_path / "hurried.py").write_text(HURRIED)
+    stage.command(
+        ["dramatiq", "hurried", "-p", "1", "-t", "2", "--skip-logging"], PYTHONPATH=str(tmp_path)
+    )
+    eventually(lambda: stage.lines("worker_started"), "the unit started")
+    started = time.monotonic()
+    status = stage.wait(stage.create())
+    took_s = time.monotonic() - started
+    assert status.outcomes == {"delivered": 100, "no_permit": 1}
+    assert len(stage.lines("message_settled")) >= 101 + verdict._YOUNG_TRIES
+    assert verdict._YOUNG_TRIES * verdict._YOUNG_WAIT_MS <= 90_000
+    assert took_s <= 12 + 5, "three attempts, two waits, and a busy machine"

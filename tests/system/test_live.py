@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from stage import Stage
 
 from producers.broadcasts.messages import Messages
 from producers.broadcasts.rates import Rates
@@ -34,13 +35,13 @@ def until(true: Callable[[], bool], within_s: float = 20) -> None:
 
 
 @pytest.fixture
-def messages(shop: Any) -> Messages:
-    return Messages(shop.broadcasts._client, shop.settings)
+def messages(stage: Stage) -> Messages:
+    return Messages(stage.client, stage.settings)
 
 
 @pytest.fixture
-def rates(shop: Any) -> Rates:
-    return Rates(shop.broadcasts._client, shop.settings)
+def rates(stage: Stage) -> Rates:
+    return Rates(stage.client, stage.settings)
 
 
 def posted(messages: Messages, openid: str, text: str) -> str:
@@ -56,62 +57,60 @@ def posted(messages: Messages, openid: str, text: str) -> str:
 
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_messages_go_before_a_running_broadcast_each_with_its_own_content(
-    shop, wechat, units, messages, rates
+    stage: Stage, messages, rates
 ) -> None:
-    shop.collect_form_ids(600, each=2)
+    stage.form_ids(600, each=2)
     rates.set("shop", 100)
-    units.start(shop.settings, wechat)
-    broadcast = shop.broadcasts.create(spec()).id
-    until(lambda: shop.broadcasts.status(broadcast).settled > 20)
+    stage.unit()
+    broadcast = stage.broadcasts.create(spec()).id
+    until(lambda: stage.status(broadcast).settled > 20)
 
     sent = {f"o{user}": posted(messages, f"o{user}", f"text{user}") for user in range(20)}
     until(lambda: all(messages.show(one).state == "ended" for one in sent.values()))
 
     assert {messages.show(one).outcome for one in sent.values()} == {"delivered"}
-    assert shop.broadcasts.status(broadcast).state == "running"
+    assert stage.status(broadcast).state == "running"
     for user in range(20):
         contents = [
             (message["data"]["keyword1"]["value"], message["page"])
-            for message in wechat.ask(f"received?openid=o{user}")
+            for message in stage.wechat.received(f"o{user}")
             if "keyword2" not in message["data"]
         ]
         assert contents == [(f"text{user}", f"pages/text{user}/index")]
     rates.set("shop", 0)
-    assert shop.wait(broadcast).outcomes == {"delivered": 600}
-    assert wechat.stats["duplicates"] == 0
-    assert Auditor(shop.broadcasts._client, shop.settings).run().wrong == []
+    assert stage.wait(broadcast).outcomes == {"delivered": 600}
+    assert stage.stats["duplicates"] == 0
+    assert Auditor(stage.client, stage.settings).run().wrong == []
 
 
-def test_messages_survive_the_worker_that_had_them(shop, wechat, units, messages) -> None:
-    shop.collect_form_ids(200)
-    wechat.ask("config", {"latency": {"fixed_ms": 300}})
-    unit = units.start(shop.settings, wechat)
+def test_messages_survive_the_worker_that_had_them(stage: Stage, messages) -> None:
+    stage.form_ids(200)
+    stage.wechat.configure(latency={"fixed_ms": 300})
+    unit = stage.unit()
     sent = [posted(messages, f"o{user}", f"text{user}") for user in range(200)]
-    until(lambda: wechat.stats["accepted"] > 0)
-    units.kill(unit)
-    units.start(shop.settings, wechat)
+    until(lambda: stage.accepted > 0)
+    stage.kill(unit)
+    stage.unit()
     until(lambda: all(messages.show(one).state == "ended" for one in sent), 40)
     assert {messages.show(one).outcome for one in sent} == {"delivered"}
-    assert wechat.stats["duplicates"] == 0
-    assert wechat.stats["accepted"] == 200
+    assert stage.stats["duplicates"] == 0
+    assert stage.accepted == 200
 
 
 @pytest.mark.timeout(90)
-def test_messages_of_an_unknown_template_are_stopped_and_hold_nobody_up(
-    slow_shop, wechat, units
-) -> None:
-    shop = slow_shop  # 300 sends a second
-    shop.collect_form_ids(3000, each=3)
-    shop.audiences.import_rows("shop", "some", [f"o{user}".encode() for user in range(300)])
-    messages = Messages(shop.broadcasts._client, shop.settings)
-    wechat.ask("config", {"templates": [{"template_id": TEMPLATE, "channel": "template"}]})
-    units.start(shop.settings, wechat)
-    until(lambda: units.lines("worker_started"))
+def test_messages_of_an_unknown_template_are_stopped_and_hold_nobody_up(slow_stage: Stage) -> None:
+    stage = slow_stage  # 300 sends a second
+    stage.form_ids(3000, each=3)
+    stage.audiences.import_rows("shop", "some", [f"o{user}".encode() for user in range(300)])
+    messages = Messages(stage.client, stage.settings)
+    stage.wechat.configure(templates=[{"template_id": TEMPLATE, "channel": "template"}])
+    stage.unit()
+    until(lambda: stage.lines("worker_started"))
 
     def duration_s() -> float:
         started = time.monotonic()
-        broadcast = shop.broadcasts.create(spec(audience="some")).id
-        assert shop.wait(broadcast, 80).outcomes == {"delivered": 300}
+        broadcast = stage.broadcasts.create(spec(audience="some")).id
+        assert stage.wait(broadcast, 80).outcomes == {"delivered": 300}
         return time.monotonic() - started
 
     alone_s = duration_s()
@@ -129,28 +128,28 @@ def test_messages_of_an_unknown_template_are_stopped_and_hold_nobody_up(
             refused += error.errcode == 40037
     beside_s = duration_s()
 
-    counts = wechat.stats["apis"]["/cgi-bin/message/wxopen/template/send"]["by_errcode"]
+    counts = stage.stats["apis"]["/cgi-bin/message/wxopen/template/send"]["by_errcode"]
     assert counts["40037"] <= 10
     assert refused > 0
     assert beside_s <= 1.5 * alone_s + 0.2
-    assert Auditor(shop.broadcasts._client, shop.settings).run().wrong == []
+    assert Auditor(stage.client, stage.settings).run().wrong == []
 
 
-def test_workers_follow_an_apps_rate(shop, wechat, units, rates) -> None:
-    shop.collect_form_ids(400)
+def test_workers_follow_an_apps_rate(stage: Stage, rates) -> None:
+    stage.form_ids(400)
     rates.set("shop", 0.2)  # the next slot lies five seconds ahead
-    units.start(shop.settings, wechat)
-    units.start(shop.settings, wechat)
-    broadcast = shop.broadcasts.create(spec()).id
-    until(lambda: shop.broadcasts.status(broadcast).settled >= 1)
+    stage.unit()
+    stage.unit()
+    broadcast = stage.broadcasts.create(spec()).id
+    until(lambda: stage.status(broadcast).settled >= 1)
     rates.set("shop", 400)
-    assert shop.wait(broadcast).outcomes == {"delivered": 400}
+    assert stage.wait(broadcast).outcomes == {"delivered": 400}
 
 
-def test_workers_follow_a_broadcasts_rate(shop, wechat, units) -> None:
-    shop.collect_form_ids(300)
-    units.start(shop.settings, wechat)
-    broadcast = shop.broadcasts.create(spec(rate=0.2)).id
-    until(lambda: shop.broadcasts.status(broadcast).settled >= 1)
-    shop.broadcasts.set_rate(broadcast, 0)
-    assert shop.wait(broadcast).outcomes == {"delivered": 300}
+def test_workers_follow_a_broadcasts_rate(stage: Stage) -> None:
+    stage.form_ids(300)
+    stage.unit()
+    broadcast = stage.broadcasts.create(spec(rate=0.2)).id
+    until(lambda: stage.status(broadcast).settled >= 1)
+    stage.broadcasts.set_rate(broadcast, 0)
+    assert stage.wait(broadcast).outcomes == {"delivered": 300}

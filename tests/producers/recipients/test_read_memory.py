@@ -63,6 +63,7 @@ def settled(shop: Shop, recipients: int) -> str:
     return broadcast
 
 
+@pytest.mark.timeout(60)
 def test_an_export_needs_the_same_for_few_and_for_many(wide: Shop) -> None:
     recipients = Recipients(wide.client, wide.settings)
     peaks = []
@@ -107,6 +108,7 @@ def test_a_forecast_looks_at_a_sample_of_many(wide: Shop, monkeypatch: pytest.Mo
     assert peaks[1] <= peaks[0] + SLACK
 
 
+@pytest.mark.timeout(60)
 def test_an_audience_comes_and_goes_in_pieces(wide: Shop) -> None:
     peaks = []
     audiences = wide.audiences

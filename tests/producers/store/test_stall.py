@@ -247,7 +247,7 @@ async def test_two_hundred_calls_that_hang_leave_the_host_its_threads(
 async def test_a_short_call_does_not_wait_for_the_threads_of_long_ones(
     valkey: OwnValkey, running: str
 ) -> None:
-    async with AsyncProducer(valkey.settings, timeout=2) as producer:
+    async with AsyncProducer(valkey.settings, timeout=6) as producer:
         with valkey.stalled():
             calls = [asyncio.create_task(producer.status(running)) for _ in range(100)]
             await asyncio.sleep(0)
