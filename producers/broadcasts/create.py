@@ -6,6 +6,7 @@ same call with the same key does.
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -94,14 +95,31 @@ class Broadcasts(Lifecycle):
         """
         check_key(key)
         size = self._audiences.count(spec.app, spec.audience)
-        broadcast = self._claim_id(spec, key)
+        broadcast = self._claim_id(spec.app, key, spec.digest())
         created = self._store(broadcast, spec, size)
+        self._begin(broadcast, size)
+        return Created(broadcast, known=not created)
+
+    def _begin(self, broadcast: str, size: int) -> None:
+        """Have the first window filled: of a small one here, of others by a worker.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer; the keeper does it.
+        """
         if size <= _SMALL:
             for lane in range(self._settings.lanes):
                 self._splitter.fill(broadcast, lane)
         else:
             self._ask_for_split(broadcast)
-        return Created(broadcast, known=not created)
+
+    def _go_on(self, broadcast: str, size: int) -> None:
+        """Go on where the creator of a broadcast may have died.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer; the keeper does it.
+        """
+        self.adopt(broadcast)
+        self._begin(broadcast, size)
 
     def open_carrier(self, carrier: str, spec: Spec, lane: int, *, delivers: bool) -> None:
         """Store what carries single messages (see `messages`), unless it is there.
@@ -117,8 +135,24 @@ class Broadcasts(Lifecycle):
         """
         self._store(carrier, spec, 0, "canary_lane", lane, "open", int(delivers))
 
-    def _store(self, broadcast: str, spec: Spec, size: int, *more: str | int) -> bool:
-        """List a broadcast, write it at its home and bring it to the lanes; say if it is new."""
+    def _store(
+        self,
+        broadcast: str,
+        spec: Spec,
+        size: int,
+        *more: str | int,
+        write: Callable[[str, list[str | int]], int] | None = None,
+    ) -> bool:
+        """List a broadcast, write it at its home and bring it to the lanes; say if it is new.
+
+        Args:
+            broadcast: its id.
+            spec: what is sent to whom.
+            size: members of the audience.
+            *more: further fields of its home, and their values.
+            write: writes the fields at a home's key, once, and says whether they are new; default:
+                create.lua does. What it raises ends the call.
+        """
         at_ms = repeat("asking the time", partial(now_ms, self._client))
         # listed before it is written: nothing may run that forgetting a user would not find
         for index in (keys.active(spec.app), keys.history(spec.app)):
@@ -154,12 +188,8 @@ class Broadcasts(Lifecycle):
             self.home_lane(broadcast),
             *more,  # a field that comes twice is what it is last
         ]
-        created, *_ = self._create.repeated(
-            "creating the broadcast",
-            CreateKeys(keys.home(self.home_lane(broadcast), broadcast)),
-            CreateArgs(self.ttl_ms),
-            fields,
-        )
+        home = keys.home(self.home_lane(broadcast), broadcast)
+        created = (write or self._write)(home, fields)
         self.adopt(broadcast)
         if created:
             logs.emit(
@@ -169,20 +199,43 @@ class Broadcasts(Lifecycle):
             )
         return bool(created)
 
-    def _claim_id(self, spec: Spec, key: str) -> str:
-        """Return a new id, or the one that the key claimed before."""
-        # time first, so that ids sort by it for people; the server's clock decides everything else
-        broadcast = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
+    def _write(self, home: str, fields: list[str | int]) -> int:
+        created, *_ = self._create.repeated(
+            "creating the broadcast", CreateKeys(home), CreateArgs(self.ttl_ms), fields
+        )
+        return int(created)
+
+    def _claim_id(self, app: str, key: str, digest: str, near: str = "") -> str:
+        """Return a new id, or the one that the key claimed before.
+
+        Args:
+            app: alias of the app.
+            key: an idempotency key, or ''.
+            digest: what tells the content from another under the same key.
+            near: a broadcast whose home lane a new one is to have; '': any.
+
+        Raises:
+            IdempotencyConflictError: the key was used with other content.
+            StoreUnavailableError: Redis did not answer.
+        """
+        broadcast = _new_id()
+        while near and self.home_lane(broadcast) != self.home_lane(near):
+            broadcast = _new_id()
         if not key:
             return broadcast
-        mine = f"{broadcast} {spec.digest()}"
+        mine = f"{broadcast} {digest}"
         held = repeat(
             "claiming the key",
             lambda: self._client.set(
-                keys.idempotency(spec.app, key), mine, nx=True, get=True, px=ms(_KEY_TTL)
+                keys.idempotency(app, key), mine, nx=True, get=True, px=ms(_KEY_TTL)
             ),
         )
-        known, digest = (held or mine).split(" ")
-        if digest != spec.digest():
+        known, content = (held or mine).split(" ")
+        if content != digest:
             raise IdempotencyConflictError(key, known)
         return str(known)
+
+
+def _new_id() -> str:
+    # time first, so that ids sort by it for people; the server's clock decides everything else
+    return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
@@ -46,6 +46,9 @@ class Status:
         rate: answered sends per second, over the last seconds; 0 unless it runs.
         eta_s: seconds until the last recipient has an outcome, at this pace; None when nobody
             knows (it does not run, nobody works, or it has just begun).
+        retry_of: of a retry, the broadcast whose recipients it is for again, else ''.
+        retry_for: of a retry, which of them: outcomes, and errcodes if they were named.
+        family: the first broadcast and its retries, in their order; none: it was never retried.
     """
 
     id: str
@@ -70,6 +73,9 @@ class Status:
     complete: bool
     rate: float = 0.0
     eta_s: int | None = None
+    retry_of: str = ""
+    retry_for: str = ""
+    family: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as JSON-ready fields."""
@@ -183,12 +189,26 @@ class Register:
                     pipeline.lrange(keys.pace(lane, broadcast), 0, -1)
 
         answers = repeat_all("reading broadcasts", self._client, ask_lanes) if known else []
+        self._name_families(known)
         each = _PER_LANE * self._settings.lanes
         now_ms = ms_of(clock)
         return [
             _status(broadcast, home, answers[place * each : (place + 1) * each], now_ms)
             for place, (broadcast, home) in enumerate(known)
         ]
+
+    def _name_families(self, known: Sequence[tuple[str, dict[str, str]]]) -> None:
+        """Give each retry what the home of its family's first names."""
+        retries = [home for _, home in known if home.get("root")]
+
+        def ask(pipeline: Any) -> None:
+            for home in retries:
+                root = home["root"]
+                pipeline.hget(keys.home(self.home_lane(root), root), "family")
+
+        named = repeat_all("reading families", self._client, ask) if retries else []
+        for home, family in zip(retries, named, strict=True):
+            home["family"] = family or ""
 
     def spec(self, broadcast: str) -> Spec:
         """Return what is sent to whom.
@@ -271,11 +291,11 @@ def _status(broadcast: str, home: dict[str, str], answers: list[Any], now_ms: in
     outcomes: dict[str, int] = {}
     errcodes: dict[str, int] = {}
     for copy in copies:
-        for field, count in copy.items():
-            if field.startswith("o:"):
-                outcomes[field[2:]] = outcomes.get(field[2:], 0) + int(count)
-            elif field.startswith("e:"):
-                errcodes[field[2:]] = errcodes.get(field[2:], 0) + int(count)
+        for name, count in copy.items():
+            if name.startswith("o:"):
+                outcomes[name[2:]] = outcomes.get(name[2:], 0) + int(count)
+            elif name.startswith("e:"):
+                errcodes[name[2:]] = errcodes.get(name[2:], 0) + int(count)
     total = sum(int(copy.get("total", 0)) for copy in copies)
     aside = sum(int(copy.get("aside", 0)) for copy in copies)
     settled = sum(int(copy.get("done", 0)) for copy in copies)
@@ -316,4 +336,14 @@ def _status(broadcast: str, home: dict[str, str], answers: list[Any], now_ms: in
         complete=split and total == settled,
         rate=pace.sends,
         eta_s=pace.left_s(goal - settled) if state is State.RUNNING else None,
+        retry_of=home.get("retry_of", ""),
+        retry_for=home.get("retry_for", ""),
+        family=_family(broadcast, home),
     )
+
+
+def _family(broadcast: str, home: dict[str, str]) -> list[str]:
+    """Return the first broadcast of a family and its retries; none where there is no retry."""
+    retries = home.get("family", "").split()
+    root = home.get("root", broadcast)
+    return [root, *retries] if retries or root != broadcast else []

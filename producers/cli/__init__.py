@@ -22,6 +22,7 @@ from producers.cli.commands import (
     miniprogram,
     rate,
     recipients,
+    retry,
     sandbox,
     settings,
     up,
@@ -87,6 +88,7 @@ app.command(rich_help_panel=_BROADCASTS)(lifecycle.pause)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.resume)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.cancel)
 app.command(rich_help_panel=_BROADCASTS)(rate.rate)
+app.command(rich_help_panel=_BROADCASTS)(retry.retry)
 app.add_typer(message.app, name="message", rich_help_panel=_BROADCASTS)
 app.command(rich_help_panel=_BROADCASTS)(care.doubts)
 app.command(rich_help_panel=_BROADCASTS)(care.aside)

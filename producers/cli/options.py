@@ -1,7 +1,8 @@
-"""Options that several commands share, and the durations that people write."""
+"""Options that several commands share, and what people write in them: durations, data."""
 
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -40,3 +41,19 @@ def duration(text: str) -> timedelta:
     except (OverflowError, ValidationError):
         pass  # longer than anything lives, or not ISO 8601
     raise InvalidInputError([f"{text!r} is no duration: 90s, 30m, 2h, 1d or ISO 8601 (PT2H30M)"])
+
+
+def read_data(text: str | None, file: Path | None) -> str:
+    """Return the data of a broadcast, from one of ``--data`` and ``--data-file``.
+
+    Raises:
+        InvalidInputError: both are given, or none, or the file cannot be read.
+    """
+    if (text is None) == (file is None):
+        raise InvalidInputError(["data: give one of --data and --data-file"])
+    if file is None:
+        return text or ""
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError([f"cannot read {file}: {error}"]) from error

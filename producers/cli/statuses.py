@@ -29,7 +29,9 @@ def in_words(status: "Status") -> str:
 
 
 def to_whom(status: "Status") -> str:
-    """Return the audience; what carries single messages has none."""
+    """Return the audience; of a retry, whose recipients; what carries single messages has none."""
+    if status.retry_of:
+        return f"{status.retry_for} of {status.retry_of}"
     return status.audience or "single messages"
 
 
@@ -62,6 +64,8 @@ def as_table(status: "Status", hindered: str = "") -> Any:
     rows.add_row("template_id", status.template_id)
     size = f" ({status.expected:,} when created)" if status.audience else ""
     rows.add_row("audience", f"{to_whom(status)}{size}")
+    if status.family:
+        rows.add_row("family", ", ".join(status.family))
     rows.add_row("state", state_of(status))
     if hindered:
         rows.add_row("waits", hindered)

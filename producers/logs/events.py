@@ -75,6 +75,22 @@ class BroadcastCreated(Event):
 
 
 @dataclass
+class BroadcastRetried(Event):
+    """A broadcast is sent again to some of its recipients.
+
+    ``broadcast`` is the new one, ``retry_of`` the one whose recipients they were, ``root`` the
+    first of its family; ``retry_for`` says which: outcomes, and errcodes if they were named.
+    """
+
+    app: str
+    broadcast: str
+    retry_of: str
+    root: str
+    retry_for: str
+    recipients: int
+
+
+@dataclass
 class BroadcastMoved(Event):
     """A broadcast changed: start, pause, resume, cancel, abort, expire, finish, or its rate."""
 

@@ -157,7 +157,7 @@ class DemandTable:
             newest.setdefault(one.template_id, one)
             if keys.is_carrier(broadcast):
                 messages.add(one.template_id)
-            else:
+            elif not keys.is_beside(one.audience):  # a retry repeats, and makes no habit
                 counts[one.template_id, one.audience] += 1
         return Demand(
             running=tuple(running[:_RUNNING]),

@@ -87,6 +87,7 @@ class AsyncProducer:
     message = _awaited(Producer.message)
     message_status = _awaited(Producer.message_status)
     broadcast = _awaited(Producer.broadcast)
+    retry = _awaited(Producer.retry)
     status = _awaited(Producer.status)
 
     async def watch(self, broadcast: str, every: timedelta = EVERY) -> AsyncIterator[Status]:

@@ -5,7 +5,7 @@ import copy
 import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
@@ -24,6 +24,7 @@ from producers.planning.plan import Planner
 from producers.producer.place import Parts, Place
 from producers.recipients import Recipients
 from producers.recipients.pages import Recipient
+from producers.retries import Retried, Retries
 from producers.settings import Settings
 from producers.store import deadline
 from producers.users import Users
@@ -75,8 +76,8 @@ class Producer:
     again loses nothing, and doubles nothing either where it has a key: give `message` and
     `broadcast` one. What works batch by batch (`collect` and `collect_lines` of many,
     `import_audience`, `replace_audience`, `remove_from_audience`, `delete_audience`,
-    `forget_user`, `forecast`, `iterate_recipients`, each look of `watch`) has it for each batch,
-    the reading of your iterable left out. A name server that is silent is not ours to bound.
+    `forget_user`, `forecast`, `retry`, `iterate_recipients`, each look of `watch`) has it for each
+    batch, the reading of your iterable left out. A name server that is silent is not ours to bound.
 
     Args:
         settings: default: from the environment and ``.env``, read at the first call,
@@ -198,6 +199,28 @@ class Producer:
         checked = Spec.checked(**spec)
         with self._call() as here:
             return here.the(Broadcasts).create(checked, _key(key))
+
+    def retry(
+        self,
+        /,
+        broadcast: str,
+        outcomes: Sequence[str] | str,
+        errcodes: Sequence[int] = (),
+        *,
+        even_in_doubt: bool = False,
+        key: str | None = None,
+        **changes: Any,
+    ) -> Retried:
+        """Send a broadcast once more, to those who had one of these outcomes; see `Retries`."""
+        with self._call() as here:
+            return here.the(Retries).retry(
+                broadcast,
+                outcomes,
+                errcodes,
+                even_in_doubt=even_in_doubt,
+                key=_key(key),
+                **changes,
+            )
 
     status = _of(Broadcasts, Broadcasts.status)
 

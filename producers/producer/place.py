@@ -14,6 +14,7 @@ from producers.permits.collect import Collector
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.recipients import Recipients
+from producers.retries import Retries
 from producers.settings import Settings
 from producers.store.retry import repeat
 from producers.users import Users
@@ -27,6 +28,7 @@ _SERVICES: Final[tuple[type[Any], ...]] = (
     Planner,
     Rates,
     Recipients,
+    Retries,
     Users,
 )
 

@@ -71,6 +71,11 @@ def is_carrier(broadcast: str) -> bool:
     return broadcast.startswith("m")
 
 
+def is_beside(audience: str) -> bool:
+    """Say whether sets of openids under this name are no audience, but were built beside."""
+    return audience.startswith("~")
+
+
 def lane_prefix(lane: int) -> str:
     """Return what every key of a lane starts with, hash tag included."""
     return f"{PREFIX}:{{{lane}}}:"
@@ -263,7 +268,8 @@ def reply(lane: int, script: str, caller: str) -> str:
 def audience(lane: int, app: str, name: str, bucket: int) -> str:
     """set: the openids of an audience in one bucket.
 
-    A name that begins with ``~``: built beside, to replace one; this and the next two, 1 day.
+    A name that begins with ``~``: built beside, to replace one; this and the next two, 1 day. Or a
+    retry's recipients (`frozen`): its life and a day.
     """
     return f"{lane_prefix(lane)}audience:{app}:{name}:{bucket}"
 
@@ -342,6 +348,14 @@ def audiences(app: str) -> str:
 def audience_turn(app: str, name: str) -> str:
     """string: the call that puts an audience's new sets in place; a lease of a minute."""
     return f"{app_prefix(app)}turn:{name}"
+
+
+def frozen(app: str) -> str:
+    """zset: names of the sets with retries' recipients → until when they are kept (ms); until then.
+
+    So that forgetting a user finds them.
+    """
+    return f"{app_prefix(app)}frozen"
 
 
 def active(app: str) -> str:

@@ -144,7 +144,26 @@ class Forgetter:
         lane, bucket, item = keys.place_of(openid, self._settings)
         names = repeat("listing audiences", lambda: self._client.hkeys(keys.audiences(app)))
         uses, audiences = self._leave(app, openid, lane, bucket, ["all", *names])
-        # listed after that: no broadcast that comes later finds the user in its audience
+        found = [0, 0, 0, 0]
+        while True:
+            self._leave_retries(app, openid, lane, bucket)
+            counts = self._lose_names(app, item, lane)
+            found = [sum(pair) for pair in zip(found, counts, strict=True)]
+            # a retry that chose its recipients meanwhile may have found the name until now
+            if not self._leave_retries(app, openid, lane, bucket):
+                break
+        forgotten = Forgotten(uses, audiences, *found)
+        logs.emit(UserForgotten(app, lane, **forgotten.as_dict()))
+        return forgotten
+
+    def _leave_retries(self, app: str, openid: str, lane: int, bucket: int) -> int:
+        """Leave the recipients of retries; returns how many had the user."""
+        names = repeat("listing recipients", lambda: self._client.zrange(keys.frozen(app), 0, -1))
+        return self._leave(app, openid, lane, bucket, names)[1] if names else 0
+
+    def _lose_names(self, app: str, item: str, lane: int) -> list[int]:
+        """Take the name out of all broadcasts; returns the sums of what `_lose_name` counts."""
+        # listed after the audiences were left: none that comes later finds the user in its own
         broadcasts = repeat(
             "listing broadcasts", lambda: self._client.zrevrange(keys.history(app), 0, -1)
         )
@@ -155,9 +174,7 @@ class Forgetter:
             looked, *counts = self._lose_name(app, item, lane, broadcasts[:_BROADCASTS])
             broadcasts = broadcasts[looked:]
             found = [sum(pair) for pair in zip(found, counts, strict=True)]
-        forgotten = Forgotten(uses, audiences, *found)
-        logs.emit(UserForgotten(app, lane, **forgotten.as_dict()))
-        return forgotten
+        return found
 
     def _leave(
         self, app: str, openid: str, lane: int, bucket: int, names: list[str]

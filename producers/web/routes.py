@@ -13,6 +13,7 @@ from producers.web.handlers import (
     permits,
     planning,
     recipients,
+    retries,
     users,
 )
 from producers.web.routing.route import Route
@@ -24,6 +25,7 @@ TABLE: Final[tuple[Route, ...]] = (
     *broadcasts.ROUTES,
     *recipients.ROUTES,
     *lifecycle.ROUTES,
+    *retries.ROUTES,
     *messages.ROUTES,
     *users.ROUTES,
     *door.ROUTES,

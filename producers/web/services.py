@@ -18,6 +18,7 @@ from producers.permits.collect import Collector
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.recipients import Recipients
+from producers.retries import Retries
 from producers.settings import Settings
 from producers.store import deadline
 from producers.users import Users
@@ -96,6 +97,7 @@ class Services:
         self.batcher = Batcher(self.collector, self.quick)
         self.audiences = Audiences(self.client, settings)
         self.broadcasts = Broadcasts(self.client, settings)
+        self.retries = Retries(self.client, settings)
         self.messages = Messages(self.client, settings)
         self.recipients = Recipients(self.client, settings)
         self.users = Users(self.client, settings)

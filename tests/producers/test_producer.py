@@ -32,6 +32,9 @@ def test_a_backend_collects_broadcasts_and_cancels(settings) -> None:
         assert producer.resume(created.id) is State.RUNNING
         assert producer.cancel(created.id) is State.CANCELLED
         assert producer.status(created.id).outcomes == {"cancelled": 2}
+        made = producer.retry(created.id, "cancelled", key="again", page="pages/b")
+        assert (made.recipients, producer.status(made.id).retry_of) == (2, created.id)
+        assert producer.retry(created.id, ["cancelled"], key="again", page="pages/b").known
 
 
 async def test_an_async_backend_does_the_same(settings) -> None:
@@ -43,6 +46,7 @@ async def test_an_async_backend_does_the_same(settings) -> None:
         created = await producer.broadcast(**{**SPEC, "audience": "vip"})
         assert (await producer.status(created.id)).total == 2
         assert await producer.cancel(created.id) is State.CANCELLED
+        assert (await producer.retry(created.id, ["cancelled"])).recipients == 2
 
 
 def test_bad_input_stores_nothing(settings, client) -> None:

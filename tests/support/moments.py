@@ -37,6 +37,7 @@ from producers.callbacks.inbox import (
 from producers.planning.forecast import Forecaster
 from producers.recipients.doubts import RESOLVE, Doubts, ResolveArgs, ResolveKeys
 from producers.recipients.receipts import Receipts
+from producers.retries import Retries
 from producers.settings import Settings
 from producers.store import keys, scripts
 from producers.store.scripts import Script as Declared
@@ -210,8 +211,17 @@ async def live(shop: Shop, settings: Settings) -> None:
     shop.wrong()
     shop.broadcasts.cancel(timed)
     shop.keeper.run_once()
+    retry(shop, settings, users[1])
     Users(shop.client, settings).forget("shop", "o2")
     await live_on(shop, settings, counted)
+
+
+def retry(shop: Shop, settings: Settings, user: str) -> None:
+    """Retry a broadcast that was cancelled when one of its recipients had an outcome."""
+    ended = shop.broadcast(audience="vip")
+    shop.broadcasts.cancel(ended)
+    write(shop, keys.outcomes(0, ended, shop.bucket(user)), user, "failed 45009")
+    Retries(shop.client, settings).retry(ended, "failed,cancelled")
 
 
 def users_of(shop: Shop, lane: int, number: int) -> list[str]:

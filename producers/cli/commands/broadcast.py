@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from producers.cli.interrupts import Interrupted, Interrupts
-from producers.cli.options import App, AsJson, duration
+from producers.cli.options import App, AsJson, duration, read_data
 from producers.cli.session import Code, Session, fail, opened, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def broadcast(
             channel=channel,
             template_id=template_id,
             audience=audience,
-            data=_data(data, data_file),
+            data=read_data(data, data_file),
             page=page,
             emphasis_keyword=emphasis_keyword,
             miniprogram_state=state,
@@ -88,19 +88,6 @@ def broadcast(
             print_json({"id": created.id, "known": created.known})
         if wait:
             _wait(session, broadcasts, created.id, as_json=as_json)
-
-
-def _data(text: str | None, file: Path | None) -> str:
-    from producers.errors import InvalidInputError
-
-    if (text is None) == (file is None):
-        raise InvalidInputError(["data: give one of --data and --data-file"])
-    if file is None:
-        return text or ""
-    try:
-        return file.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError([f"cannot read {file}: {error}"]) from error
 
 
 def _wait(session: Session, broadcasts: "Broadcasts", broadcast_id: str, *, as_json: bool) -> None:

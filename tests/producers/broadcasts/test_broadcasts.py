@@ -134,6 +134,9 @@ def test_its_status_tells_what_it_is_doing(broadcasts: Broadcasts, client: Any) 
         "complete": False,
         "rate": 0.0,
         "eta_s": None,
+        "retry_of": "",
+        "retry_for": "",
+        "family": [],
     }
 
 

@@ -176,3 +176,24 @@ def test_who_waits_is_told_that_nobody_works(settings: Settings, client: Any) ->
             pytest.fail("it never said that no worker knows the app")
         Broadcasts(client, settings).cancel(broadcast)
         assert ended(process).code == 3
+
+
+def test_a_retry_prints_its_id_and_the_status_shows_the_family(settings: Settings) -> None:
+    broadcast = create(settings)
+    wrong = run(settings, "retry", broadcast, "--outcome", "cancelled")
+    assert (wrong.code, "it is running" in wrong.err) == (2, True)
+    run(settings, "cancel", broadcast)
+    ask = ("retry", broadcast, "--outcome", "failed,cancelled", "--key", "k", "--data", "b")
+    made = run(settings, *ask)
+    assert (made.code, made.err) == (0, "2 recipients\n")
+    again = run(settings, *ask, "--json").json
+    assert again == {"id": made.out.strip(), "known": True, "recipients": 2}
+    shown = " ".join(run(settings, "status", made.out.strip()).out.split())
+    assert f"audience cancelled,failed of {broadcast} (2 when created)" in shown
+    assert f"family {broadcast}, {made.out.strip()}" in shown
+    for option, says in (
+        (("--outcome", "in_doubt"), "--even-in-doubt"),
+        (("--outcome", "failed", "--errcode", "x"), "errcode 'x'"),
+    ):
+        ran = run(settings, "retry", broadcast, *option)
+        assert (ran.code, says in ran.err) == (2, True)

@@ -38,7 +38,15 @@ TYPES = ("string", "hash", "list", "set", "zset", "bitmap")
 OPENIDS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 
 
-NO_KEYS = ("bucket_of", "place_of", "lane_of", "is_carrier", "lane_prefix", "app_prefix")
+NO_KEYS = (
+    "bucket_of",
+    "place_of",
+    "lane_of",
+    "is_carrier",
+    "is_beside",
+    "lane_prefix",
+    "app_prefix",
+)
 
 
 def builders() -> dict[str, Callable[..., str]]:
@@ -46,9 +54,7 @@ def builders() -> dict[str, Callable[..., str]]:
     return {
         name: function
         for name, function in inspect.getmembers(keys, inspect.isfunction)
-        if function.__module__ == keys.__name__
-        and name
-        not in ("bucket_of", "place_of", "lane_of", "is_carrier", "lane_prefix", "app_prefix")
+        if function.__module__ == keys.__name__ and name not in NO_KEYS
     }
 
 

@@ -17,6 +17,7 @@ LANES = (1, 4)
 DERIVED = {
     "create": ("due",),
     "move": ("due",),
+    "join": ("due",),
     "forget": ("marks", "dead"),
 }
 """Script → what it finds by the name of one of its KEYS, as its header says."""

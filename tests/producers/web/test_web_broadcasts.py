@@ -250,3 +250,19 @@ def test_a_stopped_template_answers_409_until_somebody_resumes(shop: Caller, hou
     assert shop.post(f"{BROADCASTS}/{carrier}/resume").status == 200
     again = shop.post("/v1/apps/shop/messages", {**message, "openid": "oB"}, Idempotency_Key="k1")
     assert again.status == 201
+
+
+def test_one_is_retried_once_for_each_key(shop: Caller, made: str) -> None:
+    where = f"{BROADCASTS}/{made}"
+    body = {"outcomes": ["cancelled", "failed"], "data": {"keyword1": {"value": "c"}}, "rate": 5}
+    assert shop.post(f"{where}/retry", body).status == 409
+    shop.post(f"{where}/cancel", {})
+    got = shop.post(f"{where}/retry", body, Idempotency_Key="again")
+    assert (got.status, got.json["recipients"], got.json["known"]) == (201, 2, False)
+    assert got.headers["location"] == f"{BROADCASTS}/{got.json['id']}"
+    assert shop.post(f"{where}/retry", body, Idempotency_Key="again").json == got.json
+    status = shop.get(got.headers["location"]).json
+    assert (status["retry_of"], status["family"]) == (made, [made, got.json["id"]])
+    for wrong in ({"outcomes": []}, {"outcomes": ["delivered"]}, {"outcomes": ["in_doubt"]}):
+        assert shop.post(f"{where}/retry", wrong).status == 422
+    assert shop.post(f"{BROADCASTS}/nothing/retry", body).status == 404
