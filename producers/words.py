@@ -62,6 +62,19 @@ ENDED: Final = frozenset({State.FINISHED, State.CANCELLED, State.ABORTED})
 """States that no move leaves."""
 
 
+class EventType(StrEnum):
+    """What a webhook tells of."""
+
+    FINISHED = "broadcast.finished"
+    """Everybody has an outcome."""
+    ABORTED = "broadcast.aborted"
+    """WeChat refuses the message for everybody."""
+    PAUSED = "broadcast.paused"
+    """Nothing of it is sent until somebody resumes it; of single messages too."""
+    CANCELLED = "broadcast.cancelled"
+    """Somebody ended it."""
+
+
 class Outcome(StrEnum):
     """The final word on a recipient."""
 

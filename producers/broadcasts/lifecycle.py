@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+import orjson
 import redis
 
 from producers import logs
@@ -52,6 +53,7 @@ class MoveArgs(NamedTuple):
     ttl_ms: int
     rate: float
     known: str
+    outcomes: str = ""
 
 
 class AdoptKeys(NamedTuple):
@@ -237,6 +239,7 @@ class Lifecycle(Register):
             IllegalMoveError: its state does not allow the move; it says the state.
             StoreUnavailableError: Redis did not answer; the move may have been made.
         """
+        ended = self.status(broadcast) if move == "finish" else None
         moved, state, generation = self._move.repeated(
             f"moving the broadcast ({move})",
             MoveKeys(keys.home(self.home_lane(broadcast), broadcast)),
@@ -244,10 +247,11 @@ class Lifecycle(Register):
                 move=move,
                 reason=reason,
                 errcode=errcode or "",
-                total=self.status(broadcast).total if move == "finish" else "",
+                total=ended.total if ended else "",
                 ttl_ms=self.ttl_ms,
                 rate=rate,
                 known=known,
+                outcomes=orjson.dumps(ended.outcomes).decode() if ended else "",
             ),
         )
         if moved == -1:

@@ -4,38 +4,40 @@
 -- Guarantee: exactly the moves of the table below (a new rate leaves the state and its reason); the
 -- same token again returns the first answer.
 -- If the process dies just after it, the lanes are behind; the keeper, told in the same step, brings the
--- newer generation. What a lane says of a state that is past moves nothing.
+-- newer generation. What a lane says of a state that is past moves nothing. What webhooks tell of is
+-- stored in the same step (tell.lua), but for the ends of carriers, which are nobody's news.
 --
 -- KEYS  1 home  hash  the broadcast: state, generation, reason, errcode, drop, times (and `due`)
 -- ARGV  1 token, 2 now_ms or '', 3 move, 4 reason or '', 5 errcode or '', 6 total (finish) or '',
 --       7 ttl_ms from its end (an ending move), 8 rate, the new one, sends per second (rate),
---       9 known, the generation that the mover knew of, or '': a change of state since then forbids
---       the move
+--       9 known, the generation that the mover knew of, or '': a change of state since forbids the
+--       move, 10 outcomes (finish), JSON of their counts, or ''
 -- Returns  {1 moved, 0 illegal or -1 unknown broadcast, state now, generation now}
 --@include store/clock
 --@include store/check
 --@include lanes/need
+--@include webhooks/tell
 local now = clock(ARGV[2])
 local LEGAL = {
   start  = { from = { scheduled = true }, to = 'running' },
-  pause  = { from = { running = true }, to = 'paused' },
+  pause  = { from = { running = true }, to = 'paused', told = true },
   resume = { from = { paused = true }, to = 'running' },
   cancel = { from = { scheduled = true, running = true, paused = true }, to = 'cancelled',
-             drop = 'cancelled', ends = true },
+             drop = 'cancelled', ends = true, told = true },
   abort  = { from = { running = true, paused = true }, to = 'aborted', drop = 'cancelled',
-             ends = true },
+             ends = true, told = true },
   expire = { from = { scheduled = true, running = true, paused = true }, to = 'running',
              drop = 'late' },
   rate   = { from = { scheduled = true, running = true, paused = true } },
-  finish = { from = { running = true, paused = true }, to = 'finished', ends = true },
+  finish = { from = { running = true, paused = true }, to = 'finished', ends = true, told = true },
 }
 local has = redis.call('HMGET', KEYS[1], 'state', 'generation', 'move_token', 'drop',
-  'state_generation')
+  'state_generation', 'app')
 local state, generation = has[1], tonumber(has[2])
 if not state then return { -1, '', 0 } end
 if has[3] == ARGV[1] then return { 1, state, generation } end
 local rule = LEGAL[ARGV[3]] or refuse('move', ARGV[3])
-if not generation or #ARGV < 7 or not rule.to and not ARGV[8] then refuse('generation or arguments', has[2]) end
+if not generation or #ARGV < 10 or not rule.to and not ARGV[8] then refuse('generation or arguments', has[2]) end
 if rule.ends then whole('ttl_ms', ARGV[7], 1, 2 ^ 42) end
 local known = tonumber(ARGV[9] or '')
 local outdated = known and known < num(has[5])
@@ -60,4 +62,9 @@ if rule.ends then
 end
 local prefix, id = string.match(KEYS[1], '^(.*:)home:(.*)$')
 need(prefix, id .. ' home', now)
+if rule.told and not (rule.to == 'finished' and string.byte(id) == 109) then
+  tell(prefix, has[6], id, 'broadcast.' .. rule.to, cjson.encode({ state = rule.to,
+    generation = string.format('%d', generation + 1), reason = ARGV[4], errcode = ARGV[5],
+    total = ARGV[6], outcomes = ARGV[10] }), now)
+end
 return { 1, rule.to or state, generation + 1 }

@@ -9,7 +9,7 @@ from typing import Any, Final
 import redis
 
 from producers import store
-from producers.care import roster, shadows
+from producers.care import roster, shadows, webhooks
 from producers.care.apps import examine_apps
 from producers.care.check import Check, Health
 from producers.care.roster import Roster
@@ -93,6 +93,7 @@ def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
     yield from _unknown_apps(client, settings, here)
     for app in settings.apps:
         yield _paused(client, settings, app)
+    yield from webhooks.examine(client, settings)
 
 
 def _version(info: dict[str, Any]) -> Check:

@@ -28,6 +28,7 @@ from producers.cli.commands import (
     up,
     user,
     web,
+    webhooks,
 )
 
 _EPILOG = """
@@ -94,6 +95,7 @@ app.command(rich_help_panel=_BROADCASTS)(care.doubts)
 app.command(rich_help_panel=_BROADCASTS)(care.aside)
 app.command(rich_help_panel=_CARE)(care.audit)
 app.command(rich_help_panel=_CARE)(care.doctor)
+app.add_typer(webhooks.app, rich_help_panel=_CARE)
 app.add_typer(keys.app, rich_help_panel=_CARE)
 app.command(rich_help_panel=_CARE)(events.events)
 app.command(rich_help_panel=_CARE)(settings.settings)

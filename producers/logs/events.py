@@ -468,6 +468,58 @@ class PushFailed(Event):
 
 
 @dataclass
+class WebhookDelivered(Event):
+    """The app's own service took a webhook, at its so many-th time."""
+
+    app: str
+    broadcast: str
+    webhook: str
+    type: str
+    attempts: int
+    status: int
+    latency_ms: float
+
+
+@dataclass
+class WebhookFailed(Event):
+    """The app's own service did not take a webhook; it is posted again after ``wait_ms``."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    app: str
+    broadcast: str
+    webhook: str
+    type: str
+    attempts: int
+    status: int
+    error: str
+    wait_ms: int
+
+
+@dataclass
+class WebhookDead(Event):
+    """A webhook was given up, and is a dead letter: ``wxbroadcast webhooks replay``."""
+
+    LEVEL: ClassVar[Level] = "error"
+
+    app: str
+    broadcast: str
+    webhook: str
+    type: str
+    attempts: int
+    status: int
+    error: str
+
+
+@dataclass
+class WebhooksReplayed(Event):
+    """Somebody let dead letters be posted again."""
+
+    app: str
+    webhooks: int
+
+
+@dataclass
 class UserForgotten(Event):
     """A user was forgotten everywhere; the line does not say who."""
 

@@ -120,6 +120,8 @@ class AsyncProducer:
     set_app_rate = _awaited(Producer.set_app_rate)
     resume = _awaited(Producer.resume)
     cancel = _awaited(Producer.cancel)
+    webhooks = _awaited(Producer.webhooks)
+    replay_webhooks = _awaited(Producer.replay_webhooks)
 
     async def close(self) -> None:
         """As `Producer.close`."""

@@ -28,6 +28,7 @@ from producers.retries import Retried, Retries
 from producers.settings import Settings
 from producers.store import deadline
 from producers.users import Users
+from producers.webhooks import DeadLetters
 from producers.words import ENDED, State
 
 EVERY: Final = timedelta(seconds=0.5)
@@ -264,6 +265,8 @@ class Producer:
     set_app_rate = _of(Rates, Rates.set)
     resume = _of(Broadcasts, Broadcasts.resume)
     cancel = _of(Broadcasts, Broadcasts.cancel)
+    webhooks = _of(DeadLetters, DeadLetters.page)
+    replay_webhooks = _of(DeadLetters, DeadLetters.replay)
 
     def close(self) -> None:
         """Close the connections of this process; those of `within` are the same."""

@@ -18,11 +18,13 @@ from producers.retries import Retries
 from producers.settings import Settings
 from producers.store.retry import repeat
 from producers.users import Users
+from producers.webhooks import DeadLetters
 
 _SERVICES: Final[tuple[type[Any], ...]] = (
     Audiences,
     Broadcasts,
     Collector,
+    DeadLetters,
     Forecaster,
     Messages,
     Planner,

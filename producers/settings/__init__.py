@@ -8,7 +8,7 @@ unnoticed. No other module reads the environment.
 from producers.settings.app import AppSettings
 from producers.settings.reading import faults_of, import_log_processors, load
 from producers.settings.tree import Settings
-from producers.settings.values import Rate, Unit, kept_rate, ms, rate_faults
+from producers.settings.values import Rate, Unit, kept_rate, ms, rate_faults, signing_keys
 
 __all__ = [
     "AppSettings",
@@ -21,4 +21,5 @@ __all__ = [
     "load",
     "ms",
     "rate_faults",
+    "signing_keys",
 ]

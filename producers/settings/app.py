@@ -16,8 +16,8 @@ from pydantic import (
 )
 
 from producers.openid import TEMPLATE_ID
-from producers.settings.values import PerDay, PerMinute, Rate
-from producers.words import TokenSource
+from producers.settings.values import PerDay, PerMinute, Rate, signing_keys
+from producers.words import EventType, TokenSource
 
 
 class AppSettings(BaseModel):
@@ -68,6 +68,22 @@ class AppSettings(BaseModel):
     )
     callback_plain: bool = Field(
         False, description="take plain pushes too though callback_aes_key is set"
+    )
+    webhook_url: SecretStr | None = Field(
+        None, description="what becomes of broadcasts is POSTed to this https:// URL; unset: none"
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="signs them: whsec_ and 24 to 64 bytes in base64; two with a blank between "
+        "while it is changed",
+    )
+    webhook_events: tuple[EventType, ...] = Field(
+        (EventType.FINISHED, EventType.ABORTED, EventType.PAUSED, EventType.CANCELLED),
+        min_length=1,
+        description="what is told",
+    )
+    webhook_in_flight: int = Field(
+        4, ge=1, le=50, description="unanswered webhooks of the app, per lane"
     )
     permits_per_user: int = Field(
         100, ge=1, le=1000, description="stored uses per user; the newest are kept"
@@ -120,6 +136,32 @@ class AppSettings(BaseModel):
         if value and not re.fullmatch(r"[A-Za-z0-9+/]{43}", value.get_secret_value()):
             raise ValueError("must be the 43 characters of the console's EncodingAESKey")
         return value
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _webhook_url_is_one(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        try:
+            url = AnyHttpUrl(value.get_secret_value())
+        except ValueError:  # its text would hold the URL
+            url = None
+        if url is None or url.username or url.password or url.fragment:
+            raise ValueError("must be a URL, https://host/path, without a password or #fragment")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _webhook_secret_is_one(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            signing_keys(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _webhook_is_complete(self) -> Self:
+        if (self.webhook_url is None) != (self.webhook_secret is None):
+            raise ValueError("set both of webhook_url and webhook_secret, or none")
+        return self
 
     @model_validator(mode="after")
     def _callback_is_complete(self) -> Self:

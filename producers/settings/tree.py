@@ -1,6 +1,7 @@
 """The tree: everything that can be set in a deployment."""
 
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Final, Self
 
 import redis.connection
@@ -117,6 +118,20 @@ class Settings(BaseSettings):
     callback_inbox: int = Field(
         100_000, ge=1, le=1_000_000, description="pushes of one app that may wait to be acted on"
     )
+    webhook_timeout: PositiveDuration = Field(
+        timedelta(seconds=15), description="one webhook, its answer included; 1 to 60 s"
+    )
+    webhook_kept: int = Field(
+        10_000, ge=10, le=1_000_000, description="webhook events kept of an app, dead ones too"
+    )
+    webhook_bytes: Bytes = Field(
+        33_554_432, ge=65_536, description="what they may take of Redis, of an app"
+    )
+    webhook_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (),
+        description="private networks that webhooks may reach, http:// too: "
+        '["10.1.0.0/16"]; else none but public addresses',
+    )
     log_sample: float = Field(
         1.0,
         ge=0,
@@ -199,12 +214,30 @@ class Settings(BaseSettings):
             raise ValueError("must lie between 0.1 and 8 seconds (a worker's lease is 8 s)")
         return value
 
+    @field_validator("webhook_timeout")
+    @classmethod
+    def _webhook_timeout_is_short(cls, value: timedelta) -> timedelta:
+        if not timedelta(seconds=1) <= value <= timedelta(minutes=1):
+            raise ValueError("must lie between 1 and 60 seconds")
+        return value
+
     @field_validator("ticket_life")
     @classmethod
     def _ticket_life_is_short(cls, value: timedelta) -> timedelta:
         if not timedelta(minutes=1) <= value <= timedelta(days=1):
             raise ValueError("must lie between 60 seconds and 1 day (tickets cannot be revoked)")
         return value
+
+    @model_validator(mode="after")
+    def _webhooks_are_encrypted(self) -> Self:
+        for alias, app in self.apps.items():
+            url = app.webhook_url.get_secret_value().lower() if app.webhook_url else "https:"
+            if not url.startswith("https:") and not self.webhook_networks:
+                raise ValueError(
+                    f"webhook_url of {alias}: http:// is for networks of yours; use https://, or "
+                    "name them in WXB_WEBHOOK_NETWORKS"
+                )
+        return self
 
     @model_validator(mode="after")
     def _buckets_spread_evenly(self) -> Self:

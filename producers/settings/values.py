@@ -1,5 +1,7 @@
 """Values: durations, rates and counts, as settings write them."""
 
+import base64
+import binascii
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Final
@@ -69,3 +71,28 @@ Rate = Annotated[
 def ms(duration: timedelta) -> int:
     """Return a duration in whole milliseconds."""
     return round(duration.total_seconds() * 1000)
+
+
+SIGNING_PREFIX: Final = "whsec_"
+
+
+def signing_keys(secrets: str) -> list[bytes]:
+    """Return the keys that webhooks are signed with, of secrets with blanks between them.
+
+    Each is ``whsec_`` and 24 to 64 bytes in base64, as Standard Webhooks has it.
+
+    Raises:
+        ValueError: they are none; its text holds nothing of them.
+    """
+    keys = []
+    for secret in secrets.split():
+        try:
+            key = base64.b64decode(secret.removeprefix(SIGNING_PREFIX), validate=True)
+        except (ValueError, binascii.Error):
+            key = b""
+        if not secret.startswith(SIGNING_PREFIX) or not 24 <= len(key) <= 64:
+            raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
+        keys.append(key)
+    if not 1 <= len(keys) <= 3:
+        raise ValueError("give one secret; while it is changed, two or three with blanks between")
+    return keys

@@ -231,6 +231,57 @@ def flying(lane: int) -> str:
     return f"{lane_prefix(lane)}flying"
 
 
+def hooks(lane: int) -> str:
+    """hash: app → ``MOST BYTES TYPE …``: which webhook events are kept, and how much of them.
+
+    Owner: the workers, by their settings. As long as an app wants any.
+    """
+    return f"{lane_prefix(lane)}hooks"
+
+
+def hooks_due(lane: int) -> str:
+    """zset: app → from when on its webhook events are to be looked at (ms); 30 days.
+
+    Owner: the scripts of `webhooks`, as of all that follows here.
+    """
+    return f"{lane_prefix(lane)}hooks:due"
+
+
+def hook_due(lane: int, app: str) -> str:
+    """zset: broadcast → when its oldest event is to be posted (ms); 30 days after the last use."""
+    return f"{lane_prefix(lane)}hooks:due:{app}"
+
+
+def hook_queue(lane: int, app: str) -> str:
+    """zset: ``BROADCAST NUMBER`` of each event that waits, all of score 0; as `hook_due`."""
+    return f"{lane_prefix(lane)}hooks:queue:{app}"
+
+
+def hook_events(lane: int, app: str) -> str:
+    """hash: ``BROADCAST NUMBER`` → the event's text, waiting or dead; as `hook_due`."""
+    return f"{lane_prefix(lane)}hooks:events:{app}"
+
+
+def hook_tries(lane: int, app: str) -> str:
+    """hash: ``BROADCAST NUMBER`` → ``attempts why`` of events that failed; as `hook_due`."""
+    return f"{lane_prefix(lane)}hooks:tries:{app}"
+
+
+def hook_dead(lane: int, app: str) -> str:
+    """zset: ``BROADCAST NUMBER`` → when it was given up (ms): the dead letters; as `hook_due`."""
+    return f"{lane_prefix(lane)}hooks:dead:{app}"
+
+
+def hook_out(lane: int, app: str) -> str:
+    """zset: broadcast → end of the lease of who posts its event (ms); as `hook_due`."""
+    return f"{lane_prefix(lane)}hooks:out:{app}"
+
+
+def hook_kept(lane: int, app: str) -> str:
+    """hash: ``bytes`` kept, ``last`` number given, ``dropped`` events; as `hook_due`."""
+    return f"{lane_prefix(lane)}hooks:kept:{app}"
+
+
 def sending(lane: int, app: str) -> str:
     """zset: openid → end of its lease (ms): one message at a time per user. POST timeout + 1 s."""
     return f"{lane_prefix(lane)}sending:{app}"
@@ -463,6 +514,7 @@ LASTING: Final[dict[str | Callable[..., str], str]] = {
     due: "what the keeper must look at; empty when there is nothing",
     doing: "what the keeper was given to look at",
     flying: "what may be unanswered; empty when nothing is",
+    hooks: "what the apps' settings want of webhooks; an app that wants none is taken out",
     limiter: "while it holds a rate that was set live",
 }
 """The keys that have no TTL, as constants and functions of this module → why. No others.

@@ -15,6 +15,7 @@ from producers.web.handlers import (
     recipients,
     retries,
     users,
+    webhooks,
 )
 from producers.web.routing.route import Route
 
@@ -30,5 +31,6 @@ TABLE: Final[tuple[Route, ...]] = (
     *users.ROUTES,
     *door.ROUTES,
     *callbacks.ROUTES,
+    *webhooks.ROUTES,
     *health.ROUTES,
 )

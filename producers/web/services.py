@@ -27,6 +27,7 @@ from producers.web.traffic.guard import Guard
 from producers.web.traffic.idempotency import Idempotency
 from producers.web.traffic.places import Places
 from producers.web.traffic.readiness import Readiness
+from producers.webhooks import DeadLetters
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -103,6 +104,7 @@ class Services:
         self.users = Users(self.client, settings)
         self.forecaster = Forecaster(self.client, settings)
         self.planner = Planner(self.client, settings)
+        self.dead_letters = DeadLetters(self.client, settings)
         self.idempotency = Idempotency(self.client, self.quick)
         self.door = Door(self.client, settings)
         self.callbacks = Callbacks(self.client, settings)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from producers.cli import app
@@ -33,7 +34,14 @@ class Ran:
 def variables(settings: Settings) -> dict[str, str]:
     """Settings as the variables that give them."""
     apps = {
-        alias: {**one.model_dump(mode="json"), "secret": one.secret.get_secret_value()}
+        alias: {
+            **one.model_dump(mode="json"),
+            **{
+                name: value.get_secret_value()
+                for name, value in one
+                if isinstance(value, SecretStr)
+            },
+        }
         for alias, one in settings.apps.items()
     }
     return {
@@ -42,6 +50,7 @@ def variables(settings: Settings) -> dict[str, str]:
         "WXB_APPS": json.dumps(apps),
         "WXB_LANES": str(settings.lanes),
         "WXB_BUCKETS": str(settings.buckets),
+        "WXB_WEBHOOK_NETWORKS": json.dumps([str(one) for one in settings.webhook_networks]),
     }
 
 

@@ -43,6 +43,9 @@ from producers.store import keys, scripts
 from producers.store.scripts import Script as Declared
 from producers.users import Users
 from producers.web.traffic.idempotency import REPLACE, AnswerArgs, AnswerKeys
+from producers.webhooks import DeadLetters
+from producers.webhooks.outbox import Outbox
+from producers.webhooks.wishes import Wishes
 from workers.duties.peers import Peers
 from workers.duties.recover import LANDED, LandedArgs, LandedKeys
 from workers.lanes.copies import Copies
@@ -177,6 +180,7 @@ async def live(shop: Shop, settings: Settings) -> None:
         shop.audiences.import_rows("shop", "vip", everybody)
     shop.audiences.replace_rows("shop", "vip", everybody[:4])
     shop.audiences.remove_rows("shop", "vip", everybody[:1])
+    Wishes(shop.client, settings).tell()
     timed, counted = shop.broadcast(), shop.broadcast("subscribe")
     shop.broadcasts.pause(timed)
     shop.broadcasts.resume(timed)
@@ -281,6 +285,14 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
     for script, names, args, more, more_keys in runs:
         script.on(shop.client)(names, args, more, more_keys=more_keys)
     async_client = store.connect_async(settings)
+    outbox = Outbox(async_client, {"shop": 2}, 5000)
+    for lane in 2 * [*range(settings.lanes)]:
+        for letter in await outbox.take(lane, 5):
+            await outbox.failed(letter, "HTTP 500", 0)
+    for lane in range(settings.lanes):
+        for letter in await outbox.take(lane, 5):
+            await outbox.died(letter, "HTTP 410")
+    DeadLetters(shop.client, settings).replay("shop")
     with suppress(Exception):
         peers = Peers(async_client, "w1")
         await peers.beat()
@@ -295,7 +307,8 @@ def moments_of_a_life(url: str, lanes: int = 1) -> dict[str, Moment]:
     world = World(url)
     world.client.flushall()
     world.client.script_flush()  # a script that is known is called past what records it
-    apps = {"shop": {"appid": "wx0000000000000001", "secret": "shop-secret"}}
+    hooks = {"webhook_url": "https://shop.example/", "webhook_secret": f"whsec_{'a' * 32}"}
+    apps = {"shop": {"appid": "wx0000000000000001", "secret": "shop-secret", **hooks}}
     fields: dict[str, Any] = {"redis_url": url, "apps": apps, "buckets": 256, "lanes": lanes}
     settings = Settings(_env_file=None, **fields)
     recorder = Recorder(world)

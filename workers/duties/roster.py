@@ -1,7 +1,8 @@
 """The roster: which duties a worker has, and where each is done.
 
-On the loop: the beat, and keeping tokens. On threads: *watch* looks each second at what concerns
-this worker, *keeper* does the lanes' duties and looks at what is in flight, *wake* hears wake-ups.
+On the loop: the beat, keeping tokens, and webhooks. On threads: *watch* looks each second at what
+concerns this worker, *keeper* does the lanes' duties and looks at what is in flight, *wake* hears
+wake-ups.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from typing import Final
 
 from producers.broadcasts.rates import Rates
 from producers.settings import Settings
+from producers.webhooks.wishes import Wishes
 from workers.duties.beat import Beat
 from workers.duties.errands import Errands
 from workers.duties.flights import Flights
@@ -25,6 +27,8 @@ from workers.duties.ways import Ways
 from workers.lanes.keeper import Keeper
 from workers.sending.memory import Memory
 from workers.sending.send_path import SendPath
+from workers.webhooks.courier import Courier
+from workers.webhooks.wishes import TellWishes
 from workers.wechat.tokens import TokenKeeper
 
 _EVERY_S: Final = 1.0
@@ -87,7 +91,10 @@ class Roster:
             alias: KeptToken(one, loop, partial(memory.turns.lanes, alias), wake)
             for alias, one in tokens.items()
         }
+        self._courier: Courier | None = None
+        self._settings, self._loop_client = settings, ways.loop_client
         watching: list[Duty] = [
+            TellWishes(Wishes(client, settings)),
             Watch(client, settings, memory.turns, memory.stops, memory.gates, wake),
             HeldRates(Rates(client, settings), memory.turns, memory.gates, wake),
         ]
@@ -122,6 +129,9 @@ class Roster:
         self._runner.spawn(self._beat)
         for kept in self._kept.values():
             self._runner.spawn(kept)
+        if any(app.webhook_url for app in self._settings.apps.values()):
+            self._courier = Courier(self._loop_client, self._settings)
+            self._runner.spawn(self._courier)
 
     def begin_work(self, app: str) -> None:
         """There may be something to take of an app that had nothing; from any thread."""
@@ -134,6 +144,8 @@ class Roster:
     async def end_tasks(self) -> None:
         """End those of the loop, on it."""
         await self._runner.end_tasks()
+        if self._courier:
+            await self._courier.close()
 
     def join(self, left_s: Callable[[], float]) -> None:
         """Wait for the threads, for each as long as is left."""

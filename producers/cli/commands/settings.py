@@ -134,9 +134,9 @@ def _written(value: Any) -> Any:
         return value.total_seconds()
     if isinstance(value, Enum):
         return value.value
-    return (
-        value if value is None or isinstance(value, int | float | tuple) else str(value).rstrip("/")
-    )
+    if isinstance(value, tuple):
+        return tuple(_written(one) for one in value)
+    return value if value is None or isinstance(value, int | float) else str(value).rstrip("/")
 
 
 def _cells(name: str, row: Row) -> tuple[str, str, str, str]:
@@ -164,6 +164,8 @@ def _default(row: Row) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     if row.unit == "seconds":
         return next(
             _many(value / span, of) for of, span in _SPANS if not value % span or of == "second"

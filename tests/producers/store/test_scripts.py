@@ -165,7 +165,8 @@ def test_each_piece_is_put_in_once(path: Path) -> None:
 
 LUA = """
 and break do else elseif end false for function if in local nil not or repeat return then true until
-while KEYS ARGV redis cmsgpack string table math error ipairs pairs select tonumber tostring type
+while KEYS ARGV redis cjson cmsgpack string table math error ipairs pairs select tonumber tostring
+type
 unpack
 """
 """Words of Lua, and what Redis gives a script."""

@@ -16,7 +16,7 @@ from producers.store import keys
 LANES = (1, 4)
 DERIVED = {
     "create": ("due",),
-    "move": ("due",),
+    "move": ("due", "hooks"),
     "join": ("due",),
     "forget": ("marks", "dead"),
 }

@@ -41,7 +41,8 @@ BEYOND_A_SCHEMA = {
     "add_members",  # an Idempotency-Key that had another body
     "list_audiences",
     "list_broadcasts",
-    "list_recipients",  # a cursor that a page gave
+    "list_recipients",
+    "list_webhooks",  # a cursor that a page gave
 }
 """Operations that may refuse what the document allows, and why."""
 ROWS = {"collect_permits", "replace_audience", "add_members", "remove_members"}

@@ -1,0 +1,93 @@
+"""Events: what a webhook tells, as it lies in Redis and as it is posted.
+
+An event has one id however often it is posted, and one content: all of it is stored when it
+happens (see tell.lua), and nothing is looked up later.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+ID: Final = re.compile(r"evt_([0-9a-z]{1,64})_([0-9]{16})_([0-9]{1,4})")
+"""What an event's id looks like: broadcast, number and lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event.
+
+    Attributes:
+        app: whose it is.
+        lane: where it lies.
+        name: how it is called there, ``BROADCAST NUMBER``.
+        type: of `EventType`, or one of a later version.
+        at_ms: when it happened, by Redis's clock.
+        details: what else is told.
+    """
+
+    app: str
+    lane: int
+    name: str
+    type: str
+    at_ms: int
+    details: dict[str, Any]
+
+    @classmethod
+    def read(cls, app: str, lane: int, name: str, text: str) -> "Event":
+        """Return the event of a stored text; of one that somebody spoiled, without its details."""
+        head, _, details = text.partition("\n")
+        kind, _, at_ms = head.partition(" ")
+        return cls(app, lane, name, kind, int(at_ms) if at_ms.isdecimal() else 0, _read(details))
+
+    @property
+    def broadcast(self) -> str:
+        """The broadcast's id."""
+        return self.name.partition(" ")[0]
+
+    @property
+    def id(self) -> str:
+        """The event's id, the same however often it is posted."""
+        return id_of(self.lane, self.name)
+
+    def body(self) -> bytes:
+        """Return what is posted, as Standard Webhooks lays it out."""
+        at = datetime.fromtimestamp(self.at_ms / 1000, UTC)
+        return orjson.dumps(
+            {
+                "type": self.type,
+                "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "data": {"app": self.app, "broadcast": self.broadcast, **self.details},
+            }
+        )
+
+
+def id_of(lane: int, name: str) -> str:
+    """Return an event's id, of its lane and name; without a full stop, as signing wants it."""
+    broadcast, _, number = name.partition(" ")
+    return f"evt_{broadcast}_{number}_{lane}"
+
+
+def place_of(event: str) -> tuple[int, str] | None:
+    """Return the lane and the name of an event's id; None of what is none."""
+    found = ID.fullmatch(event)
+    return (int(found[3]), f"{found[1]} {found[2]}") if found else None
+
+
+def _read(details: str) -> dict[str, Any]:
+    try:
+        told = orjson.loads(details)
+        outcomes = told.get("outcomes") or None
+        read: dict[str, Any] = {
+            "state": told["state"],
+            "generation": int(told["generation"]),
+            "reason": told["reason"],
+            "errcode": int(told["errcode"] or 0),
+        }
+        if outcomes is not None:
+            read |= {"total": int(told["total"] or 0), "outcomes": orjson.loads(outcomes)}
+    except (orjson.JSONDecodeError, KeyError, ValueError, TypeError, AttributeError):
+        return {}
+    return read

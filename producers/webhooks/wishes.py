@@ -1,0 +1,70 @@
+"""Wishes: which webhook events the apps want, told to Redis by whoever has their settings.
+
+The scripts that change a broadcast look there, so that an event is kept whoever makes the change: a
+backend that knows the app by name alone, too. Workers tell it at their start and each minute; what
+happens before the first worker has told it leaves no event.
+"""
+
+from typing import Any
+
+from producers.settings import Settings
+from producers.store import Client, keys
+from producers.store.retry import repeat_all
+
+LEAST = 10
+"""Events that a lane keeps in any case."""
+
+
+class Wishes:
+    """Those of all apps in the settings; what other apps want is left alone."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+
+    def wanted(self, app: str) -> str:
+        """Return what `keys.hooks` is to say of an app; '' for nothing."""
+        settings = self._settings
+        of_app = settings.app(app)
+        if of_app.webhook_url is None:
+            return ""
+        most = max(LEAST, settings.webhook_kept // settings.lanes)
+        return " ".join(
+            [str(most), str(settings.webhook_bytes // settings.lanes), *of_app.webhook_events]
+        )
+
+    def tell(self) -> int:
+        """Bring Redis to what the settings say.
+
+        Returns:
+            How many fields differed; 0 when it was all there.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer; telling it again changes nothing more.
+        """
+        apps = list(self._settings.apps)
+        lanes = range(self._settings.lanes)
+
+        def ask(pipeline: Any) -> None:
+            for lane in lanes:
+                pipeline.hmget(keys.hooks(lane), apps)
+
+        wanted = {app: self.wanted(app) for app in apps}
+        told = repeat_all("reading what webhooks want", self._client, ask)
+        changes = [
+            (lane, app)
+            for lane, values in zip(lanes, told, strict=True)
+            for app, value in zip(apps, values, strict=True)
+            if (value or "") != wanted[app]
+        ]
+
+        def write(pipeline: Any) -> None:
+            for lane, app in changes:
+                if wanted[app]:
+                    pipeline.hset(keys.hooks(lane), app, wanted[app])
+                else:
+                    pipeline.hdel(keys.hooks(lane), app)
+
+        if changes:
+            repeat_all("telling what webhooks want", self._client, write)
+        return len(changes)

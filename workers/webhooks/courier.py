@@ -1,0 +1,156 @@
+"""The courier: takes webhook events that are due, posts them, and says what came of it.
+
+Each second it looks at the lanes, and at once at one whose event was just posted: what is due is
+found by level, and nothing else is needed. Every worker has one; leases in Redis (outbox_take.lua)
+keep an event from two of them, the order within a broadcast, and an app within its places, so that
+an endpoint that hangs fills its own app's places and no others.
+
+If the process dies with events in hand they are posted again after their leases, under their ids.
+"""
+
+import asyncio
+import contextlib
+import time
+from typing import Final
+
+import redis
+
+from producers import logs
+from producers.errors import StoreUnavailableError
+from producers.logs.events import (
+    DutyFailed,
+    StoreUnreachable,
+    WebhookDead,
+    WebhookDelivered,
+    WebhookFailed,
+)
+from producers.settings import Settings, ms
+from producers.store import Client
+from producers.store.retry import pause_s
+from producers.webhooks.outbox import Letter, Outbox
+from workers.webhooks.patience import delay_ms, is_over
+from workers.webhooks.post import Answer, Poster
+
+_EVERY_S: Final = 1.0
+_PAUSE_S: Final = 0.05
+"""Between two looks: with `_AT_ONCE` the bound of what webhooks take of a worker's time."""
+
+_AT_ONCE: Final = 16
+"""Events taken in one look, of all apps."""
+
+_CLOSE_S: Final = 1.0
+"""What is posted is not waited for longer at the end."""
+
+_GRACE_MS: Final = 10_000
+"""A lease is so much longer than a post may take: to say what came of it."""
+
+
+class Courier:
+    """One worker's; belongs to one event loop.
+
+    Args:
+        client: Redis, for the loop.
+        settings: whose webhooks go where.
+    """
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._poster = Poster(settings)
+        places = {app: settings.app(app).webhook_in_flight for app in self._poster.apps}
+        self._outbox = Outbox(client, places, ms(settings.webhook_timeout) + _GRACE_MS)
+        self._lanes = range(settings.lanes)
+        self._asked = asyncio.Event()
+        self._busy_lanes = set[int]()
+        self._tasks = set[asyncio.Task[None]]()
+        self._looked_at = self._all_at = float("-inf")
+
+    def due(self, now: float) -> bool:
+        """Say whether it is time for a look."""
+        return now >= self._all_at + _EVERY_S or (
+            bool(self._busy_lanes) and now >= self._looked_at + _PAUSE_S
+        )
+
+    async def rest(self) -> None:
+        """Sleep until it is, or until something was posted."""
+        self._asked.clear()
+        if self._busy_lanes:
+            await asyncio.sleep(_PAUSE_S)
+            return
+        left_s = self._all_at + _EVERY_S - time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._asked.wait(), max(0.0, left_s))
+
+    async def run(self) -> None:
+        """Take what is due, and let it be posted."""
+        now = self._looked_at = time.monotonic()
+        lanes = sorted(self._busy_lanes)
+        if now >= self._all_at + _EVERY_S:
+            lanes, self._all_at = [*self._lanes], now
+        self._busy_lanes.clear()
+        left = _AT_ONCE
+        for lane in lanes:
+            if left < 1:
+                self._busy_lanes.add(lane)
+                continue
+            try:
+                letters = await self._outbox.take(lane, left)
+            except Exception as error:  # noqa: BLE001  (the next look makes it good)
+                logs.emit(DutyFailed("webhooks", lane, type(error).__name__))
+                return
+            left -= len(letters)
+            for letter in letters:
+                task = asyncio.get_running_loop().create_task(self._deliver(letter))
+                self._tasks.add(task)
+                task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logs.emit(DutyFailed("webhooks", -1, type(error).__name__))
+
+    async def _deliver(self, letter: Letter) -> None:
+        event = letter.event
+        at_s = letter.taken_at_ms // 1000
+        answer = await self._poster.post(event.app, event.id, at_s, event.body())
+        await self._say(letter, answer)
+        self._busy_lanes.add(event.lane)
+        self._asked.set()
+
+    async def _say(self, letter: Letter, answer: Answer) -> None:
+        """Record what came of a post until Redis takes it, or the lease is over."""
+        attempts = letter.attempts + 1
+        age_ms = letter.taken_at_ms - letter.event.at_ms
+        wait_ms = delay_ms(attempts, answer.retry_after_s)
+        over = answer.final or is_over(attempts, age_ms)
+        for attempt in range(1, 10):
+            try:
+                if not answer.error:
+                    await self._outbox.delivered(letter)
+                elif over:
+                    await self._outbox.died(letter, answer.error)
+                else:
+                    await self._outbox.failed(letter, answer.error, wait_ms)
+            except (redis.RedisError, StoreUnavailableError) as error:
+                logs.emit(StoreUnreachable("webhooks", type(error).__name__, attempt))
+                await asyncio.sleep(pause_s(attempt))
+            else:
+                break
+        _log(letter, answer, attempts, over=over, wait_ms=wait_ms)
+
+    async def close(self) -> None:
+        """Post nothing more; what is out comes again, from another worker."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_S)
+        await self._poster.close()
+
+
+def _log(letter: Letter, answer: Answer, attempts: int, *, over: bool, wait_ms: int) -> None:
+    event = letter.event
+    what = (event.app, event.broadcast, event.id, event.type, attempts, answer.status)
+    if not answer.error:
+        logs.emit(WebhookDelivered(*what, latency_ms=answer.latency_ms))
+    elif over:
+        logs.emit(WebhookDead(*what, error=answer.error))
+    else:
+        logs.emit(WebhookFailed(*what, error=answer.error, wait_ms=wait_ms))
