@@ -11,25 +11,20 @@ from producers.cli.commands import (
     audience,
     broadcast,
     care,
-    chaos,
     collect,
-    demo,
     events,
     forecast,
     keys,
     lifecycle,
     message,
-    miniprogram,
     rate,
     recipients,
     retry,
-    sandbox,
     settings,
-    up,
     user,
-    web,
     webhooks,
 )
+from producers.cli.trying import chaos, demo, miniprogram, sandbox, up, web
 
 _EPILOG = """
 Exit codes: 0 fine; 1 the data is wrong (every item refused, a sum of the demo or
