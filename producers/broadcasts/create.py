@@ -1,4 +1,4 @@
-"""Broadcasts: one message to one audience, created once.
+"""Broadcasts: one message to one audience, created once, at once or for later.
 
 If the process dies in the middle of a create, the keeper finds what was stored and goes on, or the
 same call with the same key does.
@@ -7,8 +7,8 @@ same call with the same key does.
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -17,13 +17,15 @@ from producers.audiences import Audiences
 from producers.broadcasts.lifecycle import Lifecycle
 from producers.broadcasts.spec import MAX_LIFE, Spec
 from producers.broadcasts.split import Splitter
-from producers.errors import IdempotencyConflictError, InvalidInputError
+from producers.broadcasts.timing import MAX_AHEAD, Timing
+from producers.errors import IdempotencyConflictError, InvalidInputError, NotFoundError
 from producers.logs.events import BroadcastCreated
 from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.connection import now_ms
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
+from producers.times.zones import zone_of
 from producers.words import State
 
 _KEY_TTL: Final = timedelta(days=7)
@@ -79,7 +81,7 @@ class Broadcasts(Lifecycle):
         self._create = CREATE.on(client)
 
     def create(self, spec: Spec, key: str = "") -> Created:
-        """Store a broadcast and set it running.
+        """Store a broadcast, and set it running, or have it wait for its start.
 
         Args:
             spec: what is sent to whom (see `Spec.checked`).
@@ -89,15 +91,26 @@ class Broadcasts(Lifecycle):
         Raises:
             UnknownAppError: no such app.
             NotFoundError: no such audience.
-            InvalidInputError: the key is not one.
+            InvalidInputError: the key is not one; or the start or the end is past, is skipped or
+                shown twice by the zone's clocks, or too far away.
             IdempotencyConflictError: the key was used with other content.
             StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
         """
         check_key(key)
         size = self._audiences.count(spec.app, spec.audience)
+        timing = Timing.of(spec, self._settings.zone_of(spec.app))
+        if (spec.at or spec.until) and not self._is_made(spec, key):
+            at_ms = self._now_ms()
+            timing.check(at_ms, at_ms)
         broadcast = self._claim_id(spec.app, key, spec.digest())
-        created = self._store(broadcast, spec, size)
-        self._begin(broadcast, size)
+        fields: list[str | int] = []
+        if timing.ends_at_ms:
+            fields += ("ends_at_ms", timing.ends_at_ms)
+        if timing.starts_at_ms:
+            fields += ("state", State.SCHEDULED, "starts_at_ms", timing.starts_at_ms)
+        created = self._store(broadcast, spec, size, *fields)
+        if not timing.starts_at_ms:
+            self._begin(broadcast, size)
         return Created(broadcast, known=not created)
 
     def _begin(self, broadcast: str, size: int) -> None:
@@ -120,6 +133,65 @@ class Broadcasts(Lifecycle):
         """
         self.adopt(broadcast)
         self._begin(broadcast, size)
+
+    def reschedule(
+        self, broadcast: str, at: str | datetime, *, until: str | datetime = "", zone: str = ""
+    ) -> State:
+        """Have a scheduled broadcast start at another time.
+
+        Args:
+            broadcast: its id.
+            at: when it starts (see `Spec.checked`).
+            until: when it ends at the latest; '': as before.
+            zone: whose clocks show both; '': the zone that it was created with.
+
+        Raises:
+            InvalidInputError: as for `create`.
+            IllegalMoveError: it is not scheduled any more.
+            NotFoundError, StoreUnavailableError.
+        """
+        home = self._home(broadcast)
+        spec = Spec.from_json(home["spec"])
+        own = zone or spec.zone
+        app_zone = self._settings.zone_of(spec.app)
+        timing = Timing.read(at, until, zone_of(own) if own else app_zone)
+        if not timing.starts_at_ms:
+            raise InvalidInputError(["at: when is it to start?"])
+        ends_at_ms = timing.ends_at_ms or int(home.get("ends_at_ms", 0))
+        if home["state"] == State.SCHEDULED:
+            whole = replace(timing, ends_at_ms=ends_at_ms)
+            whole.check(self._now_ms(), int(home["created_at_ms"]))
+        return self.move(broadcast, "reschedule", timing.starts, timing=timing)
+
+    def start(self, broadcast: str) -> State:
+        """Set a scheduled broadcast running whose time has come; its audience is read now.
+
+        It is cancelled when its audience is not there any more.
+
+        Raises:
+            IllegalMoveError: it is not scheduled, or its time has not come.
+            NotFoundError, StoreUnavailableError.
+        """
+        spec = self.spec(broadcast)
+        try:
+            size = self._audiences.count(spec.app, spec.audience)
+        except NotFoundError as error:
+            return self.move(broadcast, "cancel", str(error))
+        state = self.move(broadcast, "start", size=size)
+        self._ask_for_split(broadcast)
+        return state
+
+    def _now_ms(self) -> int:
+        return repeat("asking the time", partial(now_ms, self._client))
+
+    def _is_made(self, spec: Spec, key: str) -> bool:
+        """Say whether a key made a broadcast before."""
+        if not key:
+            return False
+        held = repeat(
+            "looking up the key", lambda: self._client.get(keys.idempotency(spec.app, key))
+        )
+        return bool(held) and self._exists(held.partition(" ")[0])
 
     def open_carrier(self, carrier: str, spec: Spec, lane: int, *, delivers: bool) -> None:
         """Store what carries single messages (see `messages`), unless it is there.
@@ -153,15 +225,15 @@ class Broadcasts(Lifecycle):
             write: writes the fields at a home's key, once, and says whether they are new; default:
                 create.lua does. What it raises ends the call.
         """
-        at_ms = repeat("asking the time", partial(now_ms, self._client))
+        at_ms = self._now_ms()
         # listed before it is written: nothing may run that forgetting a user would not find
         for index in (keys.active(spec.app), keys.history(spec.app)):
             listed = partial(self._client.zadd, index, {broadcast: at_ms}, nx=True)
             repeat("listing the broadcast", listed)
 
         # as long as any outcome may live, so that forgetting a user finds it: the first outcome is
-        # written up to a whole life after this
-        listed_ms = self.ttl_ms + ms(MAX_LIFE)
+        # written up to a whole life after its start
+        listed_ms = self.ttl_ms + ms(MAX_LIFE + MAX_AHEAD)
 
         def trim(pipeline: Any) -> None:
             pipeline.zremrangebyscore(keys.history(spec.app), "-inf", at_ms - listed_ms)
@@ -194,7 +266,13 @@ class Broadcasts(Lifecycle):
         if created:
             logs.emit(
                 BroadcastCreated(
-                    spec.app, broadcast, spec.channel, spec.template_id, spec.audience, size
+                    spec.app,
+                    broadcast,
+                    spec.channel,
+                    spec.template_id,
+                    spec.audience,
+                    size,
+                    int(dict(zip(more[::2], more[1::2], strict=True)).get("starts_at_ms", 0)),
                 )
             )
         return bool(created)

@@ -18,6 +18,7 @@ from producers.broadcasts import carriers
 from producers.broadcasts.jobs import Jobs
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Register
+from producers.broadcasts.timing import Timing
 from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
 from producers.logs.events import BroadcastMoved
 from producers.settings import Settings, kept_rate, rate_faults
@@ -54,6 +55,9 @@ class MoveArgs(NamedTuple):
     rate: float
     known: str
     outcomes: str = ""
+    starts_at_ms: int | str = ""
+    ends_at_ms: int | str = ""
+    audience_size: int | str = ""
 
 
 class AdoptKeys(NamedTuple):
@@ -231,6 +235,9 @@ class Lifecycle(Register):
         errcode: int = 0,
         rate: float = 0,
         known: str = "",
+        *,
+        timing: Timing | None = None,
+        size: int | str = "",
     ) -> State:
         """Make one move of a broadcast (see move.lua) and bring it to every lane.
 
@@ -252,6 +259,9 @@ class Lifecycle(Register):
                 rate=rate,
                 known=known,
                 outcomes=orjson.dumps(ended.outcomes).decode() if ended else "",
+                starts_at_ms=timing.starts_at_ms if timing else "",
+                ends_at_ms=timing.ends_at_ms or "" if timing else "",
+                audience_size=size,
             ),
         )
         if moved == -1:
@@ -309,12 +319,14 @@ class Lifecycle(Register):
             "canary",
             settings.canary if lane == int(home["canary_lane"]) else 0,
         ]
+        # a copy lives as long as its home, which is as long as it waits for its start and ttl_ms
+        waits_ms = max(0, int(home.get("starts_at_ms", 0)) - int(home.get("created_at_ms", 0)))
         args = AdoptArgs(
             broadcast=broadcast,
             generation=home["generation"],
             state=home["state"],
             drop=home.get("drop", ""),
-            ttl_ms=self.ttl_ms,
+            ttl_ms=self.ttl_ms + waits_ms,
             wake=keys.WAKE,
             prefix=keys.lane_prefix(lane),
             rate=rate,

@@ -1,17 +1,18 @@
 #!lua flags=allow-oom
 -- move: one step of a broadcast's state at its home, with a new generation.
 --
--- Guarantee: exactly the moves of the table below (a new rate leaves the state and its reason); the
--- same token again returns the first answer.
+-- Guarantee: exactly the moves of the table below (a new rate, or another start, leaves the state and
+-- its reason), and none starts before its time; the same token again returns the first answer.
 -- If the process dies just after it, the lanes are behind; the keeper, told in the same step, brings the
 -- newer generation. What a lane says of a state that is past moves nothing. What webhooks tell of is
 -- stored in the same step (tell.lua), but for the ends of carriers, which are nobody's news.
 --
 -- KEYS  1 home  hash  the broadcast: state, generation, reason, errcode, drop, times (and `due`)
 -- ARGV  1 token, 2 now_ms or '', 3 move, 4 reason or '', 5 errcode or '', 6 total (finish) or '',
---       7 ttl_ms from its end (an ending move), 8 rate, the new one, sends per second (rate),
---       9 known, the generation that the mover knew of, or '': a change of state since forbids the
---       move, 10 outcomes (finish), JSON of their counts, or ''
+--       7 ttl_ms from its end (an ending move) or its start (reschedule), 8 rate, the new one, sends
+--       per second (rate), 9 known, the generation that the mover knew of, or '': a change of state
+--       since forbids the move, 10 outcomes (finish), JSON of their counts, or '', 11 starts_at_ms, the
+--       new one (reschedule), 12 ends_at_ms, the new one (reschedule) or '', 13 audience_size (start) or ''
 -- Returns  {1 moved, 0 illegal or -1 unknown broadcast, state now, generation now}
 --@include store/clock
 --@include store/check
@@ -28,20 +29,31 @@ local LEGAL = {
              ends = true, told = true },
   expire = { from = { scheduled = true, running = true, paused = true }, to = 'running',
              drop = 'late' },
+  reschedule = { from = { scheduled = true } },
   rate   = { from = { scheduled = true, running = true, paused = true } },
   finish = { from = { running = true, paused = true }, to = 'finished', ends = true, told = true },
 }
 local has = redis.call('HMGET', KEYS[1], 'state', 'generation', 'move_token', 'drop',
-  'state_generation', 'app')
+  'state_generation', 'app', 'starts_at_ms', 'ends_at_ms', 'expires_in_ms')
 local state, generation = has[1], tonumber(has[2])
 if not state then return { -1, '', 0 } end
 if has[3] == ARGV[1] then return { 1, state, generation } end
 local rule = LEGAL[ARGV[3]] or refuse('move', ARGV[3])
 if not generation or #ARGV < 10 or not rule.to and not ARGV[8] then refuse('generation or arguments', has[2]) end
 if rule.ends then whole('ttl_ms', ARGV[7], 1, 2 ^ 42) end
+local starts_at, ends_at, expires_at = num(has[7]), num(has[8]), nil
+if ARGV[3] == 'reschedule' then
+  whole('ttl_ms', ARGV[7], 1, 2 ^ 42)
+  starts_at = whole('starts_at_ms', ARGV[11], 0, 2 ^ 42)
+  if ARGV[12] ~= '' then ends_at = whole('ends_at_ms', ARGV[12], 0, 2 ^ 42) end
+  expires_at = starts_at + num(has[9])
+  if ends_at > 0 then expires_at = math.min(expires_at, ends_at) end
+end
+local size = text_of(ARGV[13]) ~= '' and whole('audience_size', ARGV[13], 0, 2 ^ 42)
 local known = tonumber(ARGV[9] or '')
 local outdated = known and known < num(has[5])
-if outdated or not rule.from[state] or (ARGV[3] == 'expire' and has[4] == 'late') then
+local early = ARGV[3] == 'start' and starts_at > now
+if outdated or early or not rule.from[state] or (ARGV[3] == 'expire' and has[4] == 'late') then
   return { 0, state, generation }
 end
 -- a paused one finishes only when nothing is left of it; the caller has just seen that
@@ -51,11 +63,18 @@ if rule.to then
   redis.call('HSET', KEYS[1], 'state', rule.to, 'reason', ARGV[4], 'errcode', ARGV[5],
     'state_generation', generation + 1)
 else
-  redis.call('HSET', KEYS[1], 'rate', ARGV[8])
+  if expires_at then
+    redis.call('HSET', KEYS[1], 'starts_at_ms', starts_at, 'ends_at_ms', ends_at,
+      'expires_at_ms', expires_at)
+    redis.call('PEXPIRE', KEYS[1], ARGV[7] + math.max(0, starts_at - now))
+  else
+    redis.call('HSET', KEYS[1], 'rate', ARGV[8])
+  end
   redis.call('HSETNX', KEYS[1], 'state_generation', generation)  -- the state is as old as that, or older
 end
 if rule.drop then redis.call('HSET', KEYS[1], 'drop', rule.drop) end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[6]) end
+if size then redis.call('HSET', KEYS[1], 'audience_size', size) end
 if rule.ends then
   redis.call('HSET', KEYS[1], 'ended_at_ms', now)
   redis.call('PEXPIRE', KEYS[1], ARGV[7])

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 import orjson
@@ -12,6 +12,8 @@ import orjson
 from producers import fields
 from producers.errors import InvalidInputError
 from producers.settings import kept_rate, ms, rate_faults
+from producers.times.moments import read_moment
+from producers.times.zones import zone_of
 from producers.words import Channel
 
 MAX_LIFE: Final = timedelta(days=7)
@@ -23,6 +25,9 @@ STATES: Final = ("developer", "trial", "formal")
 LANGS: Final = ("zh_CN", "en_US", "zh_HK", "zh_TW")
 """lang, subscribeMessage.send."""
 
+
+_LATER: Final = ("at", "until", "zone")
+"""Fields that an earlier version did not have: a key outlives an upgrade."""
 
 _PAYLOAD: Final = ("data", "page", "emphasis_keyword", "miniprogram_state", "lang")
 
@@ -44,6 +49,9 @@ class Spec:
         rate: sends per second of this broadcast, within the app's; 0 = the app's alone.
         expires_in_ms: after so long the rest is late.
         priority: served before the others, for messages that a user waits for.
+        at: when it starts, as written (ISO 8601); '': at once.
+        until: when it ends at the latest, as `at`; '': as expires_in_ms says alone.
+        zone: whose clocks show both; '': the app's.
     """
 
     app: str
@@ -58,6 +66,9 @@ class Spec:
     rate: float = 0
     expires_in_ms: int = ms(MAX_LIFE)
     priority: bool = False
+    at: str = ""
+    until: str = ""
+    zone: str = ""
 
     @classmethod
     def checked(
@@ -75,6 +86,9 @@ class Spec:
         rate: float = 0,
         expires_in: timedelta = MAX_LIFE,
         priority: bool = False,
+        at: str | datetime = "",
+        until: str | datetime = "",
+        zone: str = "",
     ) -> Self:
         """Build a spec from what a caller gave.
 
@@ -92,6 +106,9 @@ class Spec:
             lang: zh_CN, en_US, zh_HK or zh_TW.
             rate: sends per second.
             priority: served before the others.
+            at: when it starts: ``2026-12-01 21:00``, with an offset if it is not local to the zone.
+            until: when it ends at the latest, as `at`; whichever of it and expires_in comes first.
+            zone: an IANA time zone; the app's where none is given.
 
         Raises:
             InvalidInputError: with one sentence for every fault found.
@@ -108,6 +125,8 @@ class Spec:
             emphasis_keyword, wrong = _emphasis(known_channel, emphasis_keyword, flat)
             faults += wrong
         faults += _choices(miniprogram_state, lang, rate, expires_in)
+        times, wrong = _times(at, until, zone)
+        faults += wrong
         if faults:
             raise InvalidInputError(faults)
         return cls(
@@ -123,6 +142,7 @@ class Spec:
             rate=float(rate),
             expires_in_ms=ms(expires_in),
             priority=priority,
+            **times,
         )
 
     def to_json(self) -> str:
@@ -151,7 +171,12 @@ class Spec:
 
     def digest(self) -> str:
         """Return what tells this content from another under the same idempotency key."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:32]
+        content = asdict(self)
+        for name in _LATER:  # one that is not given: the same as before there was one
+            if not content[name]:
+                del content[name]
+        text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(text).hexdigest()[:32]
 
 
 def _data(channel: Channel, data: object) -> tuple[dict[str, str], list[str]]:
@@ -172,6 +197,27 @@ def _emphasis(channel: Channel, keyword: str, data: Mapping[str, str]) -> tuple[
         return fields.check_emphasis_keyword(keyword, data), []
     except InvalidInputError as error:
         return "", list(error.faults)
+
+
+def _times(
+    at: str | datetime, until: str | datetime, zone: str
+) -> tuple[dict[str, str], list[str]]:
+    """Return when it starts and ends, as it is stored, and the faults of that."""
+    faults: list[str] = []
+    times: dict[str, str] = {}
+    for what, given in (("at", at), ("until", until)):
+        try:
+            times[what] = read_moment(what, given).isoformat() if given else ""
+        except InvalidInputError as error:
+            faults += error.faults
+    if zone:
+        try:
+            times["zone"] = zone_of(zone).key
+        except InvalidInputError as error:
+            faults += error.faults
+        if not at and not until:
+            faults.append("zone: only with at or until")
+    return times, faults
 
 
 def _choices(state: str, lang: str, rate: float, expires_in: timedelta) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from producers.broadcasts.pace import Pace, Progress, measure
 from producers.broadcasts.spec import MAX_LIFE, Spec
+from producers.broadcasts.timing import waits_for
 from producers.errors import InvalidInputError, NotFoundError
 from producers.settings import Settings, ms
 from producers.store import Client, keys
@@ -44,6 +45,10 @@ class Status:
         created_at_ms, ended_at_ms: server epoch ms; 0 while not ended.
         complete: every recipient has its outcome, and nothing more will change.
         rate: answered sends per second, over the last seconds; 0 unless it runs.
+        starts_at_ms: when it starts, or started, if it was scheduled; else 0. Server epoch ms.
+        expires_at_ms: when the rest is late, server epoch ms.
+        waiting: what it waits for by itself, in words (its start, or the app's send window), or ''.
+        opens_at_ms: when that window opens, server epoch ms; 0 while it does not wait for one.
         eta_s: seconds until the last recipient has an outcome, at this pace; None when nobody
             knows (it does not run, nobody works, or it has just begun).
         retry_of: of a retry, the broadcast whose recipients it is for again, else ''.
@@ -76,6 +81,10 @@ class Status:
     retry_of: str = ""
     retry_for: str = ""
     family: list[str] = field(default_factory=list)
+    starts_at_ms: int = 0
+    expires_at_ms: int = 0
+    waiting: str = ""
+    opens_at_ms: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as JSON-ready fields."""
@@ -193,7 +202,13 @@ class Register:
         each = _PER_LANE * self._settings.lanes
         now_ms = ms_of(clock)
         return [
-            _status(broadcast, home, answers[place * each : (place + 1) * each], now_ms)
+            _status(
+                broadcast,
+                home,
+                answers[place * each : (place + 1) * each],
+                now_ms,
+                self._settings,
+            )
             for place, (broadcast, home) in enumerate(known)
         ]
 
@@ -284,7 +299,13 @@ def _progress(copy: dict[str, str], notes: list[str]) -> Progress:
     return Progress(notes, settled, settled - without_a_send)
 
 
-def _status(broadcast: str, home: dict[str, str], answers: list[Any], now_ms: int) -> Status:
+def _status(
+    broadcast: str,
+    home: dict[str, str],
+    answers: list[Any],
+    now_ms: int,
+    settings: Settings,
+) -> Status:
     """Return a status, made of its home and of five answers per lane."""
     spec = Spec.from_json(home["spec"])
     copies: list[dict[str, str]] = answers[0::_PER_LANE]
@@ -309,6 +330,11 @@ def _status(broadcast: str, home: dict[str, str], answers: list[Any], now_ms: in
         pace = measure(map(_progress, copies, notes), now_ms)
     # what is not split yet is not in `total`; the audience may have grown since it was counted
     goal = total if split else max(total, expected)
+    complete = split and total == settled
+    starts_at_ms = int(home.get("starts_at_ms", 0))
+    waiting, opens_at_ms = "", 0
+    if not complete:
+        waiting, opens_at_ms = waits_for(broadcast, state, spec, starts_at_ms, settings, now_ms)
     return Status(
         id=broadcast,
         app=spec.app,
@@ -333,12 +359,16 @@ def _status(broadcast: str, home: dict[str, str], answers: list[Any], now_ms: in
         errcode=int(home.get("errcode") or 0),
         created_at_ms=int(home["created_at_ms"]),
         ended_at_ms=int(home.get("ended_at_ms", 0)),
-        complete=split and total == settled,
+        complete=complete,
         rate=pace.sends,
         eta_s=pace.left_s(goal - settled) if state is State.RUNNING else None,
         retry_of=home.get("retry_of", ""),
         retry_for=home.get("retry_for", ""),
         family=_family(broadcast, home),
+        starts_at_ms=starts_at_ms,
+        expires_at_ms=int(home.get("expires_at_ms", 0)),
+        waiting=waiting,
+        opens_at_ms=opens_at_ms,
     )
 
 

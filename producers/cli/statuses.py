@@ -19,8 +19,8 @@ _PATIENCE_S: Final = 60.0
 
 
 def seconds_of(status: "Status") -> float:
-    """Return how long a broadcast took; 0 while it has not ended."""
-    return max(0, status.ended_at_ms - status.created_at_ms) / 1000
+    """Return how long a broadcast took from its start on; 0 while it has not ended."""
+    return max(0, status.ended_at_ms - max(status.created_at_ms, status.starts_at_ms)) / 1000
 
 
 def in_words(status: "Status") -> str:
@@ -42,7 +42,10 @@ def why(status: "Status") -> str:
 
 
 def hindered_by(session: Session, status: "Status") -> str:
-    """Return why a broadcast that runs does not move; '' when nothing keeps it, or it is over."""
+    """Return why a broadcast that runs does not move; '' when nothing keeps it, or it is over.
+
+    What it waits for by itself (`Status.waiting`) is not among it.
+    """
     from producers.care import roster
     from producers.words import State
 
@@ -67,8 +70,8 @@ def as_table(status: "Status", hindered: str = "") -> Any:
     if status.family:
         rows.add_row("family", ", ".join(status.family))
     rows.add_row("state", state_of(status))
-    if hindered:
-        rows.add_row("waits", hindered)
+    for waits in filter(None, (status.waiting, hindered)):
+        rows.add_row("waits", waits)
     if seconds_of(status):
         rows.add_row("took", f"{seconds_of(status):,.1f} s")
     rows.add_section()
@@ -116,9 +119,10 @@ class _Stillness:
         elif now - self._since > _STILL_S:
             self._since = now
             hindered = hindered_by(self._session, status)
-            if hindered and hindered != self._said:
-                self._bar.note(f"{hindered}; waiting for one")
-            self._said = hindered
+            said = f"{hindered}; waiting for one" if hindered else status.waiting
+            if said and said != self._said:
+                self._bar.note(said)
+            self._said = said
 
 
 def wait_for_end(
@@ -151,14 +155,16 @@ def wait_for_end(
                 continue
             seen_at = time.monotonic()
             if status.state is not state:
-                state = status.state
-                if state is State.PAUSED:
+                before, state = state, status.state
+                if state is State.SCHEDULED:
+                    bar.note(status.waiting)
+                elif state is State.PAUSED:
                     bar.note(
                         f"paused: {why(status) or 'asked for'}; waiting for "
                         f"`wxbroadcast resume {broadcast}` (or cancel)"
                     )
                 elif state is State.RUNNING:
-                    bar.note("resumed")
+                    bar.note("started" if before is State.SCHEDULED else "resumed")
             show(bar, status)
             if state in ENDED and status.complete:
                 return status

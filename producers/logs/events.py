@@ -64,7 +64,7 @@ class MessageSettled(Event):
 
 @dataclass
 class BroadcastCreated(Event):
-    """A broadcast was stored and is running."""
+    """A broadcast was stored, and is running, or waits for its start (epoch ms; 0: at once)."""
 
     app: str
     broadcast: str
@@ -72,6 +72,7 @@ class BroadcastCreated(Event):
     template_id: str
     audience: str
     audience_size: int
+    starts_at_ms: int
 
 
 @dataclass
@@ -92,7 +93,10 @@ class BroadcastRetried(Event):
 
 @dataclass
 class BroadcastMoved(Event):
-    """A broadcast changed: start, pause, resume, cancel, abort, expire, finish, or its rate."""
+    """A broadcast changed: start, pause, resume, cancel, abort, expire, finish, rate, reschedule.
+
+    The reason of a reschedule is the new start.
+    """
 
     app: str
     broadcast: str
@@ -110,6 +114,22 @@ class AppRateChanged(Event):
     app: str
     before: float
     after: float
+
+
+@dataclass
+class SendWindowOpened(Event):
+    """A worker sends an app's broadcasts from now on; the window closes then (epoch ms)."""
+
+    app: str
+    closes_at_ms: int
+
+
+@dataclass
+class SendWindowClosed(Event):
+    """A worker lets an app's broadcasts wait: its send window opens then (epoch ms)."""
+
+    app: str
+    opens_at_ms: int
 
 
 @dataclass

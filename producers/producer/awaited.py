@@ -122,6 +122,7 @@ class AsyncProducer:
     cancel = _awaited(Producer.cancel)
     webhooks = _awaited(Producer.webhooks)
     replay_webhooks = _awaited(Producer.replay_webhooks)
+    reschedule = _awaited(Producer.reschedule)
 
     async def close(self) -> None:
         """As `Producer.close`."""

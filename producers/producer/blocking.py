@@ -267,6 +267,7 @@ class Producer:
     cancel = _of(Broadcasts, Broadcasts.cancel)
     webhooks = _of(DeadLetters, DeadLetters.page)
     replay_webhooks = _of(DeadLetters, DeadLetters.replay)
+    reschedule = _of(Broadcasts, Broadcasts.reschedule)
 
     def close(self) -> None:
         """Close the connections of this process; those of `within` are the same."""

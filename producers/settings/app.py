@@ -3,7 +3,6 @@
 import re
 from datetime import datetime, timedelta
 from typing import Literal, Self
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     AnyHttpUrl,
@@ -16,7 +15,9 @@ from pydantic import (
 )
 
 from producers.openid import TEMPLATE_ID
-from producers.settings.values import PerDay, PerMinute, Rate, signing_keys
+from producers.settings.values import PerDay, PerMinute, Rate, checked_zone, signing_keys
+from producers.times.windows import Window
+from producers.times.zones import DEFAULT, zone_of
 from producers.words import EventType, TokenSource
 
 
@@ -41,7 +42,18 @@ class AppSettings(BaseModel):
         description="sends per day; 0 = unlimited. WeChat: 10,000,000, with WeChat Pay 30,000,000",
     )
     day_starts_at_hour: int = Field(0, ge=0, le=23, description="when the daily count starts anew")
-    day_zone: str = Field("Asia/Shanghai", description="the time zone of that hour")
+    day_zone: str = Field(DEFAULT, description="the time zone of that hour")
+    zone: str | None = Field(
+        None, description="its time zone, for times without an offset; default: WXB_ZONE"
+    )
+    send_window: str = Field(
+        "",
+        description="hours in which broadcasts are sent, such as 08:00-22:00, in its zone; outside "
+        "they wait; empty: at any time",
+    )
+    window_holds_messages: bool = Field(
+        False, description="single messages wait for the window, too; else they pass"
+    )
     token_source: TokenSource = Field(
         TokenSource.STABLE,
         description="stable_token, cgi-bin/token, or an outside service: url with token_url, redis "
@@ -94,15 +106,16 @@ class AppSettings(BaseModel):
         "it may have been delivered; else it is in_doubt (a form_id's always is: it counts once)",
     )
 
-    @field_validator("day_zone")
+    @field_validator("day_zone", "zone")
     @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(
-                f"unknown time zone {value!r}; set for instance Asia/Shanghai"
-            ) from error
+    def _known_zone(cls, value: str | None) -> str | None:
+        return None if value is None else checked_zone(value)
+
+    @field_validator("send_window")
+    @classmethod
+    def _window_is_one(cls, value: str) -> str:
+        if value:
+            Window.read(value, zone_of(DEFAULT))
         return value
 
     @field_validator("long_term_templates", "subscribe_templates")
@@ -179,5 +192,5 @@ class AppSettings(BaseModel):
 
     def day_offset_ms(self) -> int:
         """Return what to add to epoch ms so that the app's day starts at a multiple of 24 h."""
-        offset = datetime.now(ZoneInfo(self.day_zone)).utcoffset() or timedelta()
+        offset = datetime.now(zone_of(self.day_zone)).utcoffset() or timedelta()
         return round((offset - timedelta(hours=self.day_starts_at_hour)).total_seconds() * 1000)

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Final, Self
+from zoneinfo import ZoneInfo
 
 import redis.connection
 from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
@@ -10,7 +11,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from producers.errors import UnknownAppError
 from producers.settings.app import AppSettings
-from producers.settings.values import Bytes, Duration, PerDay, PerMinute, PositiveDuration
+from producers.settings.values import (
+    Bytes,
+    Duration,
+    PerDay,
+    PerMinute,
+    PositiveDuration,
+    checked_zone,
+)
+from producers.times.windows import Window
+from producers.times.zones import DEFAULT, zone_of
 
 WECHAT_URL: Final = "https://api.weixin.qq.com"
 PREFIX: Final = "WXB_"
@@ -34,6 +44,7 @@ class Settings(BaseSettings):
     apps: dict[Annotated[str, Field(pattern=_ALIAS)], AppSettings] = Field(
         min_length=1, description='JSON: {"shop": {"appid": "wx…", "secret": "…"}}'
     )
+    zone: str = Field(DEFAULT, description="time zone of times that are given without an offset")
     lanes: int = Field(1, ge=1, le=1024, description="units of locality; fixed at birth")
     buckets: int = Field(
         16384,
@@ -207,6 +218,11 @@ class Settings(BaseSettings):
             raise ValueError(f"the URL has an unknown parameter: {unknown}") from None
         return value
 
+    @field_validator("zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        return checked_zone(value)
+
     @field_validator("post_timeout")
     @classmethod
     def _post_timeout_fits_the_lease(cls, value: timedelta) -> timedelta:
@@ -258,6 +274,19 @@ class Settings(BaseSettings):
         if found is None:
             raise UnknownAppError(alias, list(self.apps))
         return found
+
+    def zone_of(self, alias: str) -> ZoneInfo:
+        """Return the time zone of an app.
+
+        Raises:
+            UnknownAppError: no app of that alias is set.
+        """
+        return zone_of(self.app(alias).zone or self.zone)
+
+    def window_of(self, alias: str) -> Window | None:
+        """Return the hours in which an app sends broadcasts; None: at any time; as `zone_of`."""
+        text = self.app(alias).send_window
+        return Window.read(text, self.zone_of(alias)) if text else None
 
     def wechat_base(self, alias: str) -> str:
         """Return the base URL of an app's WeChat, without a trailing slash."""

@@ -8,6 +8,9 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from producers.errors import InvalidInputError
+from producers.times.zones import zone_of
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -55,6 +58,19 @@ def _checked_rate(rate: float) -> float:
     if faults:
         raise ValueError(faults[0])
     return rate
+
+
+def checked_zone(name: str) -> str:
+    """Return the name of a time zone.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    try:
+        zone_of(name)
+    except InvalidInputError as error:
+        raise ValueError(str(error)) from None
+    return name
 
 
 Rate = Annotated[

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 import pytest
@@ -35,6 +35,24 @@ def test_a_backend_collects_broadcasts_and_cancels(settings) -> None:
         made = producer.retry(created.id, "cancelled", key="again", page="pages/b")
         assert (made.recipients, producer.status(made.id).retry_of) == (2, created.id)
         assert producer.retry(created.id, ["cancelled"], key="again", page="pages/b").known
+
+
+async def test_a_backend_schedules_and_moves_what_it_scheduled(settings) -> None:
+    today = datetime.now(UTC)
+    soon, later = ((today + timedelta(days=days)).isoformat() for days in (1, 2))
+    async with AsyncProducer(settings) as producer:
+        await producer.collect("shop", UPLOADS)
+        created = await producer.broadcast(**SPEC, at=soon, until=later)
+        assert (await producer.status(created.id)).state is State.SCHEDULED
+        with Producer(settings) as other:
+            assert other.reschedule(created.id, later, until=today + timedelta(days=3)) is (
+                State.SCHEDULED
+            )
+            assert other.status(created.id).starts_at_ms % 86_400_000 == pytest.approx(
+                today.timestamp() * 1000 % 86_400_000, abs=1
+            )
+        assert await producer.reschedule(created.id, today + timedelta(hours=1)) == "scheduled"
+        assert await producer.cancel(created.id) is State.CANCELLED
 
 
 async def test_an_async_backend_does_the_same(settings) -> None:

@@ -34,6 +34,7 @@ from workers.duties.recover import RECOVER, RecoverArgs, RecoverKeys
 from workers.lanes.keeper import KEEP, KeepArgs, KeepKeys
 from workers.lanes.stocks import TRIM, TrimKeys
 from workers.limits.gate import HORIZON_MS
+from workers.limits.hours import ALWAYS, Hours
 from workers.sending.posting import POSTING, PostingArgs, PostingKeys
 from workers.sending.settle import SETTLE, SettleArgs, SettleKeys
 from workers.sending.take import TAKE, TakeArgs, TakeKeys
@@ -289,8 +290,9 @@ class Lane:
         token: str | None = None,
         margin: int = MARGIN,
         lease: int = LEASE,
+        hours: Hours = ALWAYS,
     ) -> Taken:
-        return read_take(self._rows(token, worker, most, allowances, margin, lease))
+        return read_take(self._rows(token, worker, most, allowances, margin, lease, hours))
 
     def rows(self, worker: str = "w1", most: int = 100) -> list[str]:
         """Take, and return the rows as the script gave them."""
@@ -304,13 +306,14 @@ class Lane:
         allowances: dict[str, Any] | None,
         margin: int,
         lease: int,
+        hours: Hours = ALWAYS,
     ) -> list[str]:
         own: list[Value] = []
         for broadcast, allowance in (allowances or {}).items():
             of_now = (allowance, self.copy(broadcast).get("rate", 0), 0)
             own += [broadcast, *(allowance if isinstance(allowance, tuple) else of_now)]
         names = TakeKeys.of(self.number, self.app, worker)
-        args = TakeArgs(worker, self.prefix, self.app, most, lease, margin, TTL, HORIZON_MS)
+        args = TakeArgs(worker, self.prefix, self.app, most, lease, margin, TTL, HORIZON_MS, *hours)
         rows: list[str] = self.run(TAKE, names, args, own, token=token)
         return rows
 

@@ -28,6 +28,7 @@ from workers.limits.gate import Gate
 from workers.limits.limiter import Limiter
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
+from workers.sending.memory import calendar_of
 from workers.sending.pump import Pump
 from workers.sending.stops import Stops
 from workers.sending.take import Taker
@@ -315,7 +316,9 @@ async def pumping(
                     lambda *_: None,
                 )
                 await keeper.tick()
-                yield _bench(client, settings, keeper, worker, workers, in_flight)
+                yield _bench(
+                    client, settings, keeper, worker, workers, in_flight, peers.server_time
+                )
             finally:
                 await wechat.close()
 
@@ -327,10 +330,11 @@ def _bench(
     worker: str,
     workers: int,
     in_flight: int,
+    server_time: Callable[[], float],
 ) -> PumpBench:
     broadcasts = Broadcasts(client, settings)
     hands = Hands(in_flight)
-    gate = Gate(settings.apps["shop"].rate_per_second)
+    gate = Gate(settings.apps["shop"].rate_per_second, calendar=calendar_of("shop", settings))
     handed_back: list[Claim] = []
     low: list[tuple[str, int]] = []
     complete: list[str] = []
@@ -350,5 +354,6 @@ def _bench(
         turns,
         Stops(),
         lambda _: 1000,
+        server_time,
     )
     return PumpBench(pump, keeper, hands, gate, turns, handed_back, low, complete)

@@ -220,7 +220,12 @@ class Epochs:
 
     def _pause(self, broadcast: str) -> None:
         try:
-            if self._broadcasts.status(broadcast).state is State.RUNNING:
+            status = self._broadcasts.status(broadcast)
+            running = status.state is State.RUNNING
+            # it may have run in what is forgotten
+            if status.state is State.SCHEDULED and status.starts_at_ms <= now_ms(self._client):
+                running = self._broadcasts.start(broadcast) is State.RUNNING
+            if running:
                 self._broadcasts.pause(broadcast, RESTORED)
         except (IllegalMoveError, NotFoundError):
             return

@@ -112,7 +112,7 @@ class Roster:
         keeping: list[Duty] = [vitals, ways.epochs, keeper, self.flights]
         self._rounds = (
             watch,
-            Round("keeper", keeping, _EVERY_S, at_once=False),
+            Round("keeper", keeping, _EVERY_S, at_once=False, alarm_at=lambda: keeper.alarm_at),
             Round("wake", [self._wakes], 0.0),
         )
 

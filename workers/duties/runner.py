@@ -7,6 +7,7 @@ the runner is told, to end the process.
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -59,14 +60,22 @@ class Round:
         duties: in their order; when Redis fails one, the rest waits for the next time.
         every_s: the pause after each time; 0: the duties wait by themselves.
         at_once: the first time is without a pause.
+        alarm_at: says when a duty wants to be done before that (monotonic s).
     """
 
     def __init__(
-        self, name: str, duties: Sequence[Duty], every_s: float, *, at_once: bool = True
+        self,
+        name: str,
+        duties: Sequence[Duty],
+        every_s: float,
+        *,
+        at_once: bool = True,
+        alarm_at: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.name = name
         self._duties = duties
         self._every_s = every_s
+        self._alarm_at = alarm_at
         self._hurried = threading.Event()
         self._closing = False
         if at_once:
@@ -85,7 +94,7 @@ class Round:
         """Do the duties again and again, until it is closed."""
         pause_s = self._every_s
         while True:
-            self._hurried.wait(pause_s)
+            self._hurried.wait(min(pause_s, max(0.0, self._alarm_at() - time.monotonic())))
             self._hurried.clear()
             if self._closing:
                 return

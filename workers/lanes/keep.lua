@@ -41,6 +41,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', doing, '-inf', now, 'LIMIT',
   need(prefix, member, 0)  -- it was given, and not done in time
 end
 
+local AHEAD = 1500  -- a scheduled one is told of so long before its start (ms), so that it starts in time
 local FAR = 300000  -- no delay is so long (ms): what lies further ahead is from before the clock was set back
 
 -- Delayed messages whose time has come: the first due comes first. Returns when the next one is due.
@@ -94,12 +95,16 @@ end
 
 -- What it wants at its home: a look at all lanes, and its end in time.
 local function look_at_home(id)
-  local has = redis.pcall('HMGET', prefix .. 'home:' .. id, 'state', 'expires_at_ms', 'drop', 'ended_at_ms')
+  local has = redis.pcall('HMGET', prefix .. 'home:' .. id, 'state', 'expires_at_ms', 'drop', 'ended_at_ms',
+    'starts_at_ms')
   if has.err then return {} end
   if not has[1] then return { 'gone' } end
   local expires = num(has[2])
   if expires == 0 then expires = now + FAR end
   if has[4] or has[3] == 'late' or expires <= now then return { 'home' } end
+  local starts = has[1] == 'scheduled' and num(has[5]) or 0
+  if starts - AHEAD > now then return { 'home' }, math.min(starts - AHEAD, expires) end
+  if starts > now then return { 'home' }, math.min(starts, expires) end
   return { 'home' }, expires
 end
 

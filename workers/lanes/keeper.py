@@ -7,6 +7,7 @@ for at most a second, and the rest in the next pass. Jobs and wake-ups only make
 `net` below finds what nobody wrote.
 """
 
+import math
 import time
 from itertools import islice
 from typing import Final, NamedTuple
@@ -17,6 +18,7 @@ from producers.logs.events import DutyFailed
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.scripts import NoArgs, Script
+from producers.words import State
 from workers.lanes import standing
 from workers.lanes.net import Net
 from workers.lanes.standing import Standing
@@ -36,6 +38,9 @@ _PROMOTED: Final = 1000
 """Delayed messages promoted by one script run."""
 _AGAIN_MS: Final = 10_000
 """What was given to a keeper that did not do it is due again after so long."""
+_AFTER_S: Final = 0.002
+"""A start is looked for so long after its time: before it would be too early."""
+
 _READ: Final = 50
 """Broadcasts whose home and copies are read in one trip."""
 
@@ -101,6 +106,9 @@ class Keeper:
         self._quiet: dict[int, float] = {}
         self._todo: dict[str, dict[tuple[int, str], Want]] = {}
         self._now_ms = 0
+        self._looked_at = 0.0
+        self.alarm_at = math.inf
+        """When a broadcast starts (monotonic s), if that is before the next pass."""
 
     def hear(self, broadcast: str) -> None:
         """Somebody let a broadcast run; see `Net.hear`."""
@@ -130,6 +138,7 @@ class Keeper:
             redis.RedisError, StoreUnavailableError: Redis did not answer.
         """
         begun = time.monotonic()
+        self.alarm_at = math.inf
         more = self._look([])
         net = self._net.some(casts=0 in self._held)
         if net:
@@ -152,6 +161,7 @@ class Keeper:
         every = range(self._settings.lanes)
         started = time.monotonic()
         lanes = every if net else [n for n in every if self._quiet.get(n, 0.0) <= started]
+        self._looked_at = started
         pipeline = self._client.pipeline(transaction=False)
         for lane in lanes:
             args = KeepArgs(
@@ -219,4 +229,8 @@ class Keeper:
         if look.home["state"] is None:
             self._net.forget_orphan(broadcast, self._now_ms)
             return True
+        if look.home["state"] == State.SCHEDULED:
+            wait_ms = int(look.home["starts_at_ms"] or 0) - self._now_ms
+            if wait_ms > 0:
+                self.alarm_at = min(self.alarm_at, self._looked_at + wait_ms / 1000 + _AFTER_S)
         return self.wants.serve(broadcast, wants, look, self._now_ms)

@@ -7,7 +7,15 @@ from typing import Any, Final
 from producers.broadcasts import Broadcasts
 from producers.store import Client, keys
 
-_HOME: Final = ("state", "generation", "expires_at_ms", "drop", "canary_lane", "app")
+_HOME: Final = (
+    "state",
+    "generation",
+    "expires_at_ms",
+    "drop",
+    "canary_lane",
+    "app",
+    "starts_at_ms",
+)
 _SPLIT: Final = {"done", "mail"}
 """Of a lane's copy: all that it will have so far is queued."""
 

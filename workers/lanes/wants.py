@@ -1,4 +1,4 @@
-"""What lanes want of a whole broadcast: adopt, split, obey a verdict, expire, open, finish.
+"""What lanes want of a whole broadcast: adopt, split, obey a verdict, start, expire, open, finish.
 
 Each looks at what is and brings it forward; doing one twice changes nothing.
 """
@@ -12,7 +12,7 @@ from producers.broadcasts.split import Splitter
 from producers.errors import IllegalMoveError, NotFoundError
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.words import ENDED
+from producers.words import ENDED, State
 from workers.lanes.copies import Copies
 from workers.lanes.standing import MET, Standing, is_through
 
@@ -74,17 +74,21 @@ class Wants:
                 self.obey(broadcast, want.lane)
             if "split" in want.words:
                 self._splitter.fill(broadcast, want.lane)
-        if not look.is_behind and words & {"home", "complete", "open", "canary"}:
+        # one that waits for its start needs no lane for that
+        whole = not look.is_behind or look.home["state"] == State.SCHEDULED
+        if whole and words & {"home", "complete", "open", "canary"}:
             return self._keep_whole(broadcast, look, now_ms)
         return True  # the lanes that adopted something are due by that
 
     def _keep_whole(self, broadcast: str, look: Standing, now_ms: int) -> bool:
-        """Expire, open, hand the canary on, finish; returns whether that is done."""
+        """Expire, start, open, hand the canary on, finish; returns whether that is done."""
         home, app = look.home, str(look.home["app"])
         is_over = int(home["expires_at_ms"] or 0) <= now_ms
         if home["state"] not in ENDED and home["drop"] != "late" and is_over:
             self._expire(broadcast)
             return True  # its lanes are due by that
+        if home["state"] == State.SCHEDULED:
+            return int(home["starts_at_ms"] or 0) > now_ms or self._start(broadcast)
         if look.is_complete:
             if self._broadcasts.finish(broadcast):
                 self._client.zrem(keys.active(app), broadcast)
@@ -116,6 +120,14 @@ class Wants:
         for sibling in self._broadcasts.siblings(broadcast):
             with contextlib.suppress(IllegalMoveError, NotFoundError):
                 self._broadcasts.move(sibling, move, reason, int(errcode))
+
+    def _start(self, broadcast: str) -> bool:
+        """Let a scheduled broadcast run whose time has come; returns whether it does."""
+        try:
+            self._broadcasts.start(broadcast)
+        except (IllegalMoveError, NotFoundError):
+            return False  # somebody was faster, or the clock was set back: look again
+        return True
 
     def _expire(self, broadcast: str) -> None:
         try:

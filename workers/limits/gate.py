@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from workers.limits.breaker import Breaker
+from workers.limits.hours import Calendar
 from workers.limits.limiter import AHEAD_US, Grant
 
 HORIZON_MS: Final = 100
@@ -41,6 +42,7 @@ class Gate:
         unused: slots that passed unused since the last reserve.
         own_next: broadcast with a rate of its own → (rate, monotonic seconds of its next slot).
         breaker: whether this worker's POSTs come through.
+        calendar: when its broadcasts may be sent; None: always.
     """
 
     rate: float
@@ -51,6 +53,7 @@ class Gate:
     unused: int = 0
     own_next: dict[str, tuple[float, float]] = field(default_factory=dict)
     breaker: Breaker = field(default_factory=Breaker)
+    calendar: Calendar | None = None
 
     def most(self, now: float, workers: int) -> int:
         """Return how many claims may be taken now; 0 = none before `next_at`."""

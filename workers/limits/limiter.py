@@ -67,6 +67,7 @@ class Grant:
         level: how many limit errors of WeChat are in force, 0 = none.
         horizon: monotonic seconds of the app's next free slot.
         rate: sends per second in force; 0 = unlimited.
+        server_ahead: server epoch seconds at monotonic 0, as late as they may be.
     """
 
     slots: list[list[float]]
@@ -74,6 +75,7 @@ class Grant:
     level: int
     horizon: float
     rate: float
+    server_ahead: float = 0.0
 
 
 class Limiter:
@@ -83,6 +85,7 @@ class Limiter:
         self._client = client
         self._token = ""
         self._server_ahead: float | None = None
+        self._latest_ahead = 0.0
         self._script = RESERVE.on(client)
         self._worker = worker
 
@@ -114,6 +117,7 @@ class Limiter:
             limiters.append(keys.broadcast_limiter(alias, broadcast))
             rates += (max(1, round(rate * 1000)), wanted)
         again, self._token = token == self._token, token
+        asked_at = time.monotonic()
         answer = self._script(
             ReserveKeys(keys.limiter_reply(alias, self._worker), keys.limiter(alias)),
             ReserveArgs(
@@ -134,10 +138,12 @@ class Limiter:
             if self._server_ahead is None:
                 seconds, micros = self._client.time()
                 self._server_ahead = seconds + micros / 1e6 - time.monotonic()
+                self._latest_ahead = seconds + micros / 1e6 - given_at
             given_at = int(answer[0]) / 1e6 - self._server_ahead
         else:
             self._server_ahead = int(answer[0]) / 1e6 - given_at
-        return _grant(answer, 1 + len(own), given_at)
+            self._latest_ahead = int(answer[0]) / 1e6 - asked_at
+        return _grant(answer, 1 + len(own), given_at, self._latest_ahead)
 
 
 class Penalty:
@@ -159,7 +165,7 @@ class Penalty:
         return int(level)
 
 
-def _grant(answer: list[str | int], groups: int, now: float) -> Grant:
+def _grant(answer: list[str | int], groups: int, now: float, server_ahead: float) -> Grant:
     """Turn an answer in server microseconds into monotonic seconds; it was given at `now`."""
     now_us, wait_ms, level, horizon_us, rate = (int(value) for value in answer[:5])
     counts = [int(count) for count in answer[5 : 5 + groups]]
@@ -168,4 +174,5 @@ def _grant(answer: list[str | int], groups: int, now: float) -> Grant:
     for count in counts:
         slots.append(every[place : place + count])
         place += count
-    return Grant(slots, wait_ms / 1000, level, now + (horizon_us - now_us) / 1e6, rate / 1000)
+    horizon = now + (horizon_us - now_us) / 1e6
+    return Grant(slots, wait_ms / 1000, level, horizon, rate / 1000, server_ahead)

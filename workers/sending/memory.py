@@ -5,11 +5,27 @@ The send path and the duties share it. None of it is the truth, which lies in Re
 
 from collections.abc import Callable
 
+from producers import logs
+from producers.logs.events import SendWindowClosed, SendWindowOpened
 from producers.settings import Settings
 from workers.limits.gate import Gate
+from workers.limits.hours import Calendar
 from workers.sending.hands import Hands, room_for
 from workers.sending.stops import Stops
 from workers.sending.turns import Turns
+
+
+def calendar_of(alias: str, settings: Settings) -> Calendar | None:
+    """Return what tells when an app's broadcasts may be sent; None: always."""
+    window = settings.window_of(alias)
+    if window is None:
+        return None
+
+    def told(is_open: bool, until_ms: int) -> None:
+        opened, closed = SendWindowOpened, SendWindowClosed
+        logs.emit(opened(alias, until_ms) if is_open else closed(alias, until_ms))
+
+    return Calendar(window, told, holds=settings.app(alias).window_holds_messages)
 
 
 class Memory:
@@ -22,7 +38,10 @@ class Memory:
 
     def __init__(self, settings: Settings, on_work: Callable[[str], None]) -> None:
         self.hands = Hands(room_for(settings.in_flight), len(settings.apps))
-        self.gates = {alias: Gate(app.rate_per_second) for alias, app in settings.apps.items()}
+        self.gates = {
+            alias: Gate(app.rate_per_second, calendar=calendar_of(alias, settings))
+            for alias, app in settings.apps.items()
+        }
         self.stops = Stops()
         self.turns = Turns(on_work)
 

@@ -20,6 +20,7 @@ from producers.store import scripts
 from producers.store.primary import NotDoneError
 from producers.store.retry import LOST, passes, pause_s
 from workers.limits.gate import Gate
+from workers.limits.hours import ALWAYS, Hours
 from workers.limits.limiter import Grant, Limiter
 from workers.sending.claim import Claim
 from workers.sending.envelopes import Envelopes
@@ -61,6 +62,7 @@ class Pump:
         turns: where there may be something to take.
         stops: told of every claim that is made.
         posts: how many POSTs an app may begin.
+        server_time: epoch seconds by the Redis server's clock.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Pump:
         turns: Turns,
         stops: Stops,
         posts: Callable[[str], int],
+        server_time: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._taker = taker
@@ -94,6 +97,7 @@ class Pump:
         self._turns = turns
         self._stops = stops
         self._posts = posts
+        self._server_time = server_time
         self.unknown = False
         """Whether a take is under way whose claims are not known yet."""
         self.thread: threading.Thread | None = None
@@ -202,6 +206,11 @@ class Pump:
         elif left == REST:
             self._turns.rest(app, lane, self._gates[app].own_next_at(now))
 
+    def _hours(self, app: str) -> Hours:
+        """Return when an app's broadcasts may be sent: now, or next."""
+        calendar = self._gates[app].calendar
+        return calendar.at(self._server_time()) if calendar else ALWAYS
+
     def _swapped(self) -> Batch | None:
         """Reserve slots for permits that were claimed in place of dead ones."""
         by_app: dict[str, list[Claim]] = {}
@@ -225,7 +234,7 @@ class Pump:
         # a worker that stops still asks for an answer that was lost: it may have claimed
         while not self._hands.closing or lost:
             try:
-                return self._taker.take(app, lane, most, allowances, token)
+                return self._taker.take(app, lane, most, allowances, token, self._hours(app))
             except (*LOST, redis.ResponseError) as error:
                 if not passes(error):
                     raise
@@ -267,9 +276,27 @@ class Pump:
             for (claim, envelope), slot in zip(pairs, slots, strict=False):
                 batch.append((claim.at(slot, ends=grant.rate > 0 or claim.rate > 0), envelope))
             without += [claim for claim, _ in pairs[len(slots) :]]
+        gate = self._gates[app]
+        if gate.calendar:
+            batch, outside = self._within_hours(batch, self._hours(app), grant.server_ahead)
+            gate.unused += len(outside)
+            without += outside
         if without:
             self._hand_back(without)
         return batch
+
+    @staticmethod
+    def _within_hours(batch: Batch, hours: Hours, server_ahead: float) -> tuple[Batch, list[Claim]]:
+        """Part what may start in its slot from what would start outside the window."""
+        inside: Batch = []
+        outside: list[Claim] = []
+        for claim, envelope in batch:
+            if not hours.within(claim.broadcast, claim.slot_at, server_ahead):
+                outside.append(claim)
+                continue
+            ends = claim.slot_ends or hours.ends_soon(claim.slot_at, server_ahead)
+            inside.append((claim.at(claim.slot_at, ends=ends), envelope))
+        return inside, outside
 
     def _slots(self, app: str, plain: int, own: dict[str, tuple[float, int]]) -> Grant | None:
         """Reserve, asking again with the same token; None when Redis does not answer for long."""

@@ -109,6 +109,7 @@ class SendPath:
             memory.turns,
             memory.stops,
             self._sender.posts,
+            server_time,
         )
 
     @property

@@ -24,6 +24,7 @@ from producers.logs.events import DutyFailed, StoreUnreachable
 from producers.settings import Settings
 from producers.store import Client
 from workers.limits.gate import BATCH, Gate
+from workers.limits.hours import SLOT_LIFE_S
 from workers.limits.shares import share, worth
 from workers.sending.claim import Claim
 from workers.sending.consequences import Consequences
@@ -39,13 +40,6 @@ from workers.wechat.envelope import Envelope
 from workers.wechat.errcodes import PermitFate
 from workers.wechat.reply import Fate, Reply
 from workers.wechat.tokens import TokenKeeper
-
-SLOT_LIFE_S: Final = 0.01
-"""A slot unused so long after its time is void.
-
-Sends that start late crowd into the following second: rate × this many extra ones. At 10 ms that is
-the 1 % which I4 allows; at 100 ms a busy machine was seen to start 9 % too many.
-"""
 
 Begin = Callable[[Claim, Envelope], None]
 

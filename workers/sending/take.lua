@@ -4,7 +4,8 @@
 -- message, under a fence token that no other claim ever had; a user without a permit, or whose
 -- permits proved dead too often today, is recorded at once; a user who is being sent to waits without
 -- a permit (43108); before the first delivery at most `canary` permits are unjudged, template-refused or refused (I7); a single message whose
--- time is over is late, unless it was perhaps sent. The same token again returns the first answer.
+-- time is over is late, unless it was perhaps sent; nothing of a broadcast is claimed outside its app's
+-- send window. The same token again returns the first answer.
 -- If the worker dies just after it, recovery finds the claims under the worker's name in `flight`.
 --
 -- KEYS  1 reply    string  see reply.lua
@@ -18,8 +19,10 @@
 -- subs:APP:OPENID, dead:APP:DAY, pace:ID, busy, due, flying (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 max claims (1..1000),
 --       7 lease_ms of a user's turn, 8 margin_ms of permits, 9 ttl_ms of outcomes,
---       10 horizon_ms: an allowance is what may be claimed in so long, then for broadcasts with a
---       rate of their own: broadcast, allowance (how many may be claimed now), the rate for which
+--       10 horizon_ms: an allowance is what may be claimed in so long, 11 opens_ms and 12 closes_ms of
+--       the app's send window that is open or comes next: outside it broadcasts leave the ring until
+--       it opens, 13 holds: 1 when single messages wait for it too, then for broadcasts with a rate
+--       of their own: broadcast, allowance (how many may be claimed now), the rate for which
 --       that holds, and how long until one may be claimed (ms)
 -- Returns  rows of strings: "B id low closed rate" opens a broadcast's rows (low: 1 when its queue
 --       wants a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
@@ -57,7 +60,11 @@ local FAR = 60000
 local QUIET = 128  -- broadcasts visited for nothing: the next take goes on behind them
 local AHEAD = 2200  -- a broadcast with a slow rate is back in the ring so long before its slot
 local allowance, allowed_at, wait_ms = {}, {}, {}
-for i = 11, #ARGV, 4 do
+local opens, closes = whole('opens_ms', ARGV[11], 0, 2 ^ 53), whole('closes_ms', ARGV[12], 0, 2 ^ 53)
+local open_again  -- outside the window: when the keeper brings back what leaves the ring
+if now < opens then open_again = opens elseif now >= closes then open_again = now + 1000 end
+local holds = ARGV[13] == '1'
+for i = 14, #ARGV, 4 do
   wait_ms[ARGV[i]] = num(ARGV[i + 3])
   allowance[ARGV[i]], allowed_at[ARGV[i]] = num(ARGV[i + 1]), num(ARGV[i + 2])
 end
@@ -140,6 +147,10 @@ local function visit(id, quantum)
     'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop', 'refusals',
     'unsure', 'paced_ms')
   if has[1] ~= 'running' or has[2] ~= '' or has[12] ~= '' then return false end
+  if open_again and (holds or not is_carrier(id)) then
+    need(prefix, id, open_again)
+    return false
+  end
   local want, fresh, closed, places = may_claim(id, has, quantum)
   local queue = prefix .. 'queue:' .. id
   local keys = { delayed = prefix .. 'delayed:' .. id, flight = prefix .. 'flight:' .. id,

@@ -12,6 +12,7 @@ from producers.settings import Settings, kept_rate, ms
 from producers.store import Client, keys
 from producers.store.scripts import Script
 from workers.limits.gate import HORIZON_MS
+from workers.limits.hours import ALWAYS, FOREVER_MS, Hours
 from workers.sending.claim import Claim, parse_row
 
 MORE, SOON, REST, NOTHING = "more", "soon", "rest", ""
@@ -59,6 +60,9 @@ class TakeArgs(NamedTuple):
     margin_ms: int
     ttl_ms: int
     horizon_ms: int
+    opens_ms: int = 0
+    closes_ms: int = FOREVER_MS
+    holds: int = 0
 
 
 TAKE: Final = Script(__package__, "take", TakeKeys, TakeArgs, token=True, clock=True)
@@ -101,6 +105,7 @@ class Taker:
         most: int,
         allowances: dict[str, tuple[int, float, int]],
         token: str,
+        hours: Hours = ALWAYS,
     ) -> Taken:
         """Claim up to ``most`` messages.
 
@@ -111,6 +116,7 @@ class Taker:
             allowances: broadcast with a rate of its own → how many it may have now, the rate for
                 which that holds, and ms until it may have one.
             token: the same token again returns the first answer.
+            hours: when the app's broadcasts may be taken.
 
         Raises:
             redis.ConnectionError, redis.TimeoutError: the answer was lost; ask again with the
@@ -124,7 +130,7 @@ class Taker:
             own += (broadcast, allowance, repr(own_rate), wait_ms)
         rows = self._script(
             TakeKeys.of(lane, app, self._worker),
-            TakeArgs(self._worker, keys.lane_prefix(lane), app, most, *self._fixed),
+            TakeArgs(self._worker, keys.lane_prefix(lane), app, most, *self._fixed, *hours),
             own,
             token=token,
         )

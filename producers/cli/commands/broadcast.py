@@ -43,6 +43,15 @@ def broadcast(
     expires_in: Annotated[
         str, typer.Option(help="After so long the rest is late: 90s, 30m, 2h, 1d or ISO 8601.")
     ] = "7d",
+    at: Annotated[
+        str, typer.Option(help="When it starts: 2026-12-01 21:00, or with an offset; else at once.")
+    ] = "",
+    until: Annotated[
+        str, typer.Option(help="When the rest is late, if that comes before --expires-in.")
+    ] = "",
+    zone: Annotated[
+        str, typer.Option(help="Whose clocks show --at and --until; else the app's.")
+    ] = "",
     priority: Annotated[
         bool, typer.Option("--priority", help="Serve it before the others.")
     ] = False,
@@ -56,6 +65,7 @@ def broadcast(
 ) -> None:
     """Create a broadcast and print its id.
 
+    With --at it waits for its time (see `reschedule`), and `cancel` ends it before.
     With --wait the exit code is 0 when it finished and 3 when it was aborted or cancelled; Ctrl-C
     leaves it running. With --wait --json the last line has id, state, total, outcomes, errcodes,
     reason, errcode and seconds.
@@ -77,6 +87,9 @@ def broadcast(
             rate=rate,
             expires_in=duration(expires_in),
             priority=priority,
+            at=at,
+            until=until,
+            zone=zone,
         )
         broadcasts = Broadcasts(session.client, session.settings)
         created = broadcasts.create(spec, key)

@@ -1,4 +1,4 @@
-"""``wxbroadcast status, list, pause, resume, cancel``: broadcasts seen and moved."""
+"""``wxbroadcast status, list, pause, resume, cancel, reschedule``: broadcasts seen and moved."""
 
 from datetime import datetime
 from typing import Annotated
@@ -82,8 +82,24 @@ def cancel(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
         _move(session, "cancel", broadcast_id, as_json=as_json)
 
 
+def reschedule(
+    broadcast_id: BroadcastId,
+    at: Annotated[
+        str, typer.Option(help="When it starts now: 2026-12-01 21:00, or with an offset.")
+    ],
+    until: Annotated[str, typer.Option(help="When the rest is late; else as before.")] = "",
+    zone: Annotated[
+        str, typer.Option(help="Whose clocks show them; else the zone it was created with.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Have a scheduled broadcast start at another time."""
+    with opened(as_json=as_json) as session:
+        _move(session, "reschedule", broadcast_id, as_json=as_json, at=at, until=until, zone=zone)
+
+
 def _move(
-    session: Session, move: str, broadcast_id: str, *, as_json: bool, **options: bool
+    session: Session, move: str, broadcast_id: str, *, as_json: bool, **options: bool | str
 ) -> None:
     from producers.broadcasts import Broadcasts
 

@@ -19,6 +19,9 @@ from producers.web.traffic.idempotency import inner_key
 
 CHAPTER: Final = "Broadcasts"
 
+_AT: Final = "2026-12-01 21:00"
+_ZONE: Final = "Asia/Shanghai"
+
 Rate = Annotated[
     settings.Rate, Field(description="sends per second, within the app's; 0: the app's alone")
 ]
@@ -48,10 +51,17 @@ class NewBroadcast(Content):
         604_800, ge=1, le=604_800, description="after so long the rest is late"
     )
     priority: bool = Field(False, description="served before the others")
+    at: str = Field("", max_length=64, description="when it starts; empty: at once", examples=[_AT])
+    until: str = Field(
+        "", max_length=64, description="when the rest is late, if that comes before expires_in_s"
+    )
+    zone: str = Field(
+        "", max_length=64, description="whose clocks show both; empty: the app's", examples=[_ZONE]
+    )
 
 
 class Created(Model):
-    """A broadcast that runs."""
+    """A broadcast that runs, or waits for its start."""
 
     id: str
     known: bool = Field(description="whether the Idempotency-Key had made it before")
@@ -85,7 +95,7 @@ class BroadcastList(Model):
 
 
 async def create_broadcast(call: Call) -> Answer:
-    """Create a broadcast, and set it running."""
+    """Create a broadcast, and set it running, or have it wait for its start."""
     body: NewBroadcast = call.body
     spec = Spec.checked(
         **body.fields,
@@ -94,6 +104,9 @@ async def create_broadcast(call: Call) -> Answer:
         rate=body.rate,
         expires_in=timedelta(seconds=body.expires_in_s),
         priority=body.priority,
+        at=body.at,
+        until=body.until,
+        zone=body.zone,
     )
     made = await call.run(
         call.services.broadcasts.create, spec, inner_key(call.request.headers, call.scope)
@@ -150,7 +163,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         Scope.SEND,
         "Create a broadcast",
         CHAPTER,
-        {201: Reply("It runs", Created, headers={"Location": "where its status can be read"})},
+        {
+            201: Reply(
+                "It runs, or waits for its start",
+                Created,
+                headers={"Location": "where its status can be read"},
+            )
+        },
         body=json_body(NewBroadcast),
         creates=True,
         text="The whole spec is checked before anything is stored.",

@@ -1,4 +1,4 @@
-"""The moves of a broadcast: paused, resumed, cancelled."""
+"""The moves of a broadcast: paused, resumed, cancelled, rescheduled."""
 
 from typing import Final
 
@@ -25,6 +25,21 @@ class Resume(Model):
         False,
         description="needed when it was paused because Redis may be an old backup: whoever was "
         "sent to since then may be sent to again",
+    )
+
+
+class NewTime(Model):
+    """When a scheduled broadcast starts now."""
+
+    at: str = Field(
+        min_length=1,
+        max_length=64,
+        description="ISO 8601; without an offset as the zone's clocks show it",
+        examples=["2026-12-01 21:00"],
+    )
+    until: str = Field("", max_length=64, description="when the rest is late; empty: as before")
+    zone: str = Field(
+        "", max_length=64, description="whose clocks; empty: the zone it was created with"
     )
 
 
@@ -62,6 +77,20 @@ async def cancel_broadcast(call: Call) -> Answer:
     return Answer(value=await call.run(move))
 
 
+async def reschedule_broadcast(call: Call) -> Answer:
+    """Have a scheduled broadcast start at another time."""
+    body: NewTime = call.body
+
+    def move() -> Moved:
+        found = status_of(call)
+        state = call.services.broadcasts.reschedule(
+            found.id, body.at, until=body.until, zone=body.zone
+        )
+        return Moved(id=found.id, state=state)
+
+    return Answer(value=await call.run(move))
+
+
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "POST",
@@ -93,6 +122,17 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Cancel a broadcast",
         CHAPTER,
         ok("Cancelled", Moved),
+        problems=(409,),
+    ),
+    Route(
+        "POST",
+        "/v1/apps/{app}/broadcasts/{id}/reschedule",
+        reschedule_broadcast,
+        Scope.SEND,
+        "Reschedule a broadcast",
+        CHAPTER,
+        ok("It starts then", Moved),
+        body=json_body(NewTime),
         problems=(409,),
     ),
 )

@@ -70,6 +70,39 @@ def test_a_move_is_made_where_the_table_has_it_and_refused_elsewhere(
     assert (lane.client.pttl(lane.key("home", "b1")) <= TTL) is (name in ENDS)
 
 
+def test_none_starts_before_its_time(lane: Lane) -> None:
+    born(lane, "scheduled")
+    lane.client.hset(lane.key("home", "b1"), "starts_at_ms", lane.now_ms + 1)
+    assert move(lane, "start", audience_size=9) == [0, "scheduled", 3]
+    lane.now_ms += 1
+    assert move(lane, "start", audience_size=9) == [1, "running", 4]
+    assert home(lane)["audience_size"] == "9"
+
+
+def test_a_reschedule_moves_start_and_end_and_leaves_the_state(lane: Lane) -> None:
+    born(lane, "scheduled")
+    lane.client.hset(lane.key("home", "b1"), "expires_in_ms", 5000)
+    at_ms = lane.now_ms + 60_000
+    assert move(lane, "reschedule", starts_at_ms=at_ms) == [1, "scheduled", 4]
+    moved = home(lane)
+    assert (moved["starts_at_ms"], moved["expires_at_ms"]) == (str(at_ms), str(at_ms + 5000))
+    assert moved["state_generation"] == "3"
+    assert TTL < lane.client.pttl(lane.key("home", "b1")) <= TTL + 60_000
+    assert lane.due() == {"b1 home": 0}
+    move(lane, "reschedule", starts_at_ms=at_ms, ends_at_ms=at_ms + 2000)
+    assert home(lane)["expires_at_ms"] == str(at_ms + 2000)
+    move(lane, "reschedule", starts_at_ms=at_ms + 500)
+    assert home(lane)["expires_at_ms"] == str(at_ms + 2000)  # its end stays
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "finished", "cancelled", "aborted"])
+def test_what_has_started_is_not_rescheduled(lane: Lane, state: str) -> None:
+    born(lane, state)
+    before = home(lane)
+    assert move(lane, "reschedule", starts_at_ms=lane.now_ms + 1) == [0, state, 3]
+    assert home(lane) == before
+
+
 def test_an_unknown_broadcast_is_not_moved(lane: Lane) -> None:
     assert move(lane, "pause") == [-1, "", 0]
     assert home(lane) == {}

@@ -1,5 +1,6 @@
 """``wxbroadcast status, list, pause, resume, cancel``."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -36,6 +37,28 @@ def test_moves_print_the_new_state(settings: Settings) -> None:
     assert run(settings, "pause", broadcast).out == "paused\n"
     assert run(settings, "resume", broadcast, "--json").json["state"] == "running"
     assert run(settings, "cancel", broadcast).out == "cancelled\n"
+
+
+def test_a_scheduled_one_says_when_and_is_moved(settings: Settings) -> None:
+    run(settings, "audience", "import", "-a", "shop", "vips", "-", stdin="oA\noB\n")
+    day = (datetime.now(UTC) + timedelta(days=2)).date()
+    spec = (*ALL, "--audience", "vips", "--data", "a")
+    broadcast = run(
+        settings, *spec, "--at", f"{day} 21:00", "--zone", "Asia/Tokyo", "--expires-in", "2h"
+    ).out.strip()
+    shown = " ".join(run(settings, "status", broadcast).out.split())
+    assert f"waits waiting for its time, {day} 21:00 Asia/Tokyo" in shown
+    assert run(settings, "reschedule", broadcast, "--at", f"{day} 22:00").out == "scheduled\n"
+    found = run(settings, "status", broadcast, "--json").json
+    assert found["waiting"].endswith(f"{day} 22:00 Asia/Tokyo")
+    assert found["expires_at_ms"] - found["starts_at_ms"] == 7_200_000
+    refused = run(settings, *spec, "--at", "2020-12-01 21:00", "--json")
+    assert (refused.code, "is past" in refused.json["error"]) == (2, True)
+    refused = run(settings, *spec, "--at", f"{day} 21:00", "--zone", "Mars", "--json")
+    assert "unknown time zone 'Mars'; take for instance" in refused.json["error"]
+    assert run(settings, "cancel", broadcast).out == "cancelled\n"
+    refused = run(settings, "reschedule", broadcast, "--at", f"{day} 22:00", "--json")
+    assert refused.json["error"] == f"cannot reschedule broadcast {broadcast}: it is cancelled"
 
 
 def test_an_illegal_move_says_the_state(settings: Settings) -> None:

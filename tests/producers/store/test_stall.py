@@ -63,6 +63,7 @@ VERBS: dict[str, Callable[[Producer, str], Any]] = {
     "set_app_rate": lambda one, _: one.set_app_rate("shop", 100),
     "resume": lambda one, running: one.resume(running),
     "cancel": lambda one, running: one.cancel(running),
+    "reschedule": lambda one, running: one.reschedule(running, "2099-12-01 21:00"),
 }
 NO_CALLS = {"close", "within", "settings", "timeout_s"}
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ def test_one_is_created_and_can_be_watched(shop: Caller) -> None:
         ({"expires_in_s": 604_801}, 422, "body.expires_in_s"),
         ({"template_id": ""}, 422, "body.template_id"),
         ({"to": "everybody"}, 422, "body.to"),
+        ({"at": "2020-12-01 21:00"}, 422, ""),
+        ({"at": "2999-12-01 21:00"}, 422, ""),
+        ({"at": "2026-12-01 21:00", "zone": "Mars"}, 422, ""),
+        ({"until": "soon"}, 422, ""),
+        ({"at": 7}, 422, "body.at"),
         ({"audience": "nobody"}, 404, None),
         ({"audience": "../vip"}, 422, "body.audience"),
     ],
@@ -266,3 +272,21 @@ def test_one_is_retried_once_for_each_key(shop: Caller, made: str) -> None:
     for wrong in ({"outcomes": []}, {"outcomes": ["delivered"]}, {"outcomes": ["in_doubt"]}):
         assert shop.post(f"{where}/retry", wrong).status == 422
     assert shop.post(f"{BROADCASTS}/nothing/retry", body).status == 404
+
+
+def test_one_is_scheduled_and_moved_until_it_starts(shop: Caller) -> None:
+    invite(shop, "oA")
+    soon, later = ((datetime.now(UTC) + timedelta(days=days)).isoformat() for days in (1, 2))
+    got = shop.post(BROADCASTS, {**SPEC, "at": soon, "zone": "Asia/Shanghai"})
+    assert got.status == 201
+    where = got.headers["location"]
+    status = shop.get(where).json
+    assert status["state"] == "scheduled"
+    assert status["waiting"].startswith("waiting for its time, ")
+    moved = shop.post(f"{where}/reschedule", {"at": later})
+    assert (moved.status, moved.json["state"]) == (200, "scheduled")
+    assert shop.get(where).json["starts_at_ms"] - status["starts_at_ms"] == 86_400_000
+    assert shop.post(f"{where}/reschedule", {"at": "2020-12-01 21:00"}).status == 422
+    assert shop.post(f"{where}/reschedule", {}).status == 422
+    assert shop.post(f"{where}/cancel").json["state"] == "cancelled"
+    assert shop.post(f"{where}/reschedule", {"at": later}).status == 409

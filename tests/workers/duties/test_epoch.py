@@ -5,6 +5,7 @@ import itertools
 import socket
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -130,6 +131,23 @@ def test_a_newcomer_takes_the_time_from_redis(
     restored(client, minutes_ago=minutes_ago, resting=resting)
     epochs._mark({"run_id": "this run", "uptime_in_seconds": uptime_s}, begins=True)
     assert broadcasts.status(running).state == state
+
+
+def test_an_old_backup_does_not_send_again_what_was_scheduled_and_sent(
+    client: "redis.Redis", settings: Settings, broadcasts: Broadcasts, running: str
+) -> None:
+    given = {"app": "shop", "channel": "template", "template_id": "T", "audience": "all"}
+    at = datetime.now(UTC) + timedelta(hours=1)
+    waiting, sent = (broadcasts.create(Spec.checked(**given, data="a", at=at)).id for _ in range(2))
+    home = keys.home(broadcasts.home_lane(sent), sent)
+    client.hset(home, "starts_at_ms", server_ms(client) - MINUTE_MS)  # sent after the backup
+    epochs = Epochs(client, settings, broadcasts)
+    epochs.begin()
+    epochs.acknowledged(server_ms(client))
+    restored(client, minutes_ago=30, resting=1)
+    epochs.begin()
+    found = [broadcasts.status(one).state for one in (running, sent, waiting)]
+    assert found == ["paused", "paused", "scheduled"]
 
 
 def test_a_deployment_of_before_is_no_old_backup(

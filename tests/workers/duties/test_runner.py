@@ -1,6 +1,7 @@
 """Rounds of duties, and what happens when one of them raises or its thread ends."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +60,23 @@ def test_where_redis_is_away_the_rest_waits_for_the_next_time(
     assert not Round("duties", [first, second], 1.0).run_once()
     assert second.runs == 0
     assert len(lines) == 1
+
+
+async def test_an_alarm_is_kept_before_the_next_round(runner: Runner) -> None:
+    chore = Chore()
+    began = time.monotonic()
+    alarm_at = began + 0.05
+    runner.start(
+        Round(
+            "duties",
+            [chore],
+            60.0,
+            at_once=False,
+            alarm_at=lambda: math.inf if chore.runs else alarm_at,
+        )
+    )
+    await soon(lambda: chore.runs == 1, "it is done")
+    assert 0.05 <= time.monotonic() - began < 5
 
 
 def started(runner: Runner, *rounds: Round) -> None:
