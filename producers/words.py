@@ -73,6 +73,8 @@ class EventType(StrEnum):
     """Nothing of it is sent until somebody resumes it; of single messages too."""
     CANCELLED = "broadcast.cancelled"
     """Somebody ended it."""
+    SETTLED = "message.settled"
+    """A single message has its outcome."""
 
 
 class Outcome(StrEnum):

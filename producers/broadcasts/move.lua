@@ -82,8 +82,8 @@ end
 local prefix, id = string.match(KEYS[1], '^(.*:)home:(.*)$')
 need(prefix, id .. ' home', now)
 if rule.told and not (rule.to == 'finished' and string.byte(id) == 109) then
-  tell(prefix, has[6], id, 'broadcast.' .. rule.to, cjson.encode({ state = rule.to,
+  tell(teller_of(prefix, has[6], now), id, 'broadcast.' .. rule.to, cjson.encode({ state = rule.to,
     generation = string.format('%d', generation + 1), reason = ARGV[4], errcode = ARGV[5],
-    total = ARGV[6], outcomes = ARGV[10] }), now)
+    total = ARGV[6], outcomes = ARGV[10] }))
 end
 return { 1, rule.to or state, generation + 1 }

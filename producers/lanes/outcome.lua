@@ -11,6 +11,7 @@
 --@include store/check
 --@include permits/permit
 --@include lanes/flight
+--@include webhooks/tell
 
 -- The name that says nothing, of a recipient who was forgotten while this message was in somebody's
 -- hands (unname.lua); nothing for all others.
@@ -19,6 +20,16 @@ local function left_as(here, id, item)
     here.anybody_leaves = num(redis.pcall('HLEN', here.prefix .. 'leaving')) > 0
   end
   return here.anybody_leaves and redis.call('HGET', here.prefix .. 'leaving', id .. ' ' .. item) or nil
+end
+
+-- What became of a single message is told, if its app wants it. The messages of a user keep their
+-- order with each other, not with those of others: `x` and a digest say whose they are.
+local function tell_settled(here, id, item, openid, value)
+  here.teller = here.teller or teller_of(here.prefix, here.app, here.now)
+  if is_told(here.teller, 'message.settled') then
+    local of_user = id .. 'x' .. string.sub(redis.sha1hex(item), 1, 16)
+    tell(here.teller, of_user, 'message.settled', openid .. ' ' .. value)
+  end
 end
 
 -- Returns the name under which it was written.
@@ -38,7 +49,10 @@ local function write_outcome(here, id, item, value)
     here.kept[key] = true
     if redis.pcall('HLEN', key) == 1 then redis.call('PEXPIRE', key, here.ttl) end
   end
-  if is_carrier(id) then redis.pcall('HDEL', prefix .. 'mail:' .. id, item) end
+  if is_carrier(id) then
+    redis.pcall('HDEL', prefix .. 'mail:' .. id, item)
+    if not name then tell_settled(here, id, item, openid, value) end
+  end
   return name or openid
 end
 

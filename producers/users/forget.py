@@ -28,6 +28,7 @@ from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
 from producers.store.retry import repeat
 from producers.store.scripts import Script
+from producers.webhooks import forget as webhooks
 
 _BROADCASTS: Final = 300
 """Broadcasts per script run: about 2 ms of Redis."""
@@ -126,6 +127,7 @@ class Forgetter:
         self._register = Register(client, settings)
         self._forget = FORGET.on(client)
         self._unname = UNNAME.on(client)
+        self._webhooks = webhooks.Forgetter(client, settings)
 
     def forget(self, app: str, openid: str) -> Forgotten:
         """Forget a user everywhere; a user who is not known changes nothing.
@@ -152,6 +154,7 @@ class Forgetter:
             # a retry that chose its recipients meanwhile may have found the name until now
             if not self._leave_retries(app, openid, lane, bucket):
                 break
+        self._webhooks.forget(app, openid)
         forgotten = Forgotten(uses, audiences, *found)
         logs.emit(UserForgotten(app, lane, **forgotten.as_dict()))
         return forgotten

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import orjson
 
+from producers.words import EventType
+
 ID: Final = re.compile(r"evt_([0-9a-z]{1,64})_([0-9]{16})_([0-9]{1,4})")
 """What an event's id looks like: broadcast, number and lane."""
 
@@ -40,12 +42,14 @@ class Event:
         """Return the event of a stored text; of one that somebody spoiled, without its details."""
         head, _, details = text.partition("\n")
         kind, _, at_ms = head.partition(" ")
-        return cls(app, lane, name, kind, int(at_ms) if at_ms.isdecimal() else 0, _read(details))
+        read = _settled if kind == EventType.SETTLED else _moved
+        at = int(at_ms) if at_ms.isdecimal() else 0
+        return cls(app, lane, name, kind, at, read(name, details))
 
     @property
     def broadcast(self) -> str:
-        """The broadcast's id."""
-        return self.name.partition(" ")[0]
+        """The broadcast's id; a single message's carrier."""
+        return self.name.partition(" ")[0].partition("x")[0]
 
     @property
     def id(self) -> str:
@@ -76,7 +80,18 @@ def place_of(event: str) -> tuple[int, str] | None:
     return (int(found[3]), f"{found[1]} {found[2]}") if found else None
 
 
-def _read(details: str) -> dict[str, Any]:
+def _settled(name: str, details: str) -> dict[str, Any]:
+    """Return what is told of a single message, of ``openid outcome errcode …``."""
+    openid, outcome, errcode = (*details.split(), "", "", "")[:3]
+    return {
+        "message": f"{name.partition('x')[0]}.{openid}",
+        "openid": openid,
+        "outcome": outcome,
+        "errcode": int(errcode) if errcode.lstrip("-").isdecimal() else 0,
+    }
+
+
+def _moved(_: str, details: str) -> dict[str, Any]:
     try:
         told = orjson.loads(details)
         outcomes = told.get("outcomes") or None

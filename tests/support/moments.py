@@ -44,8 +44,10 @@ from producers.store.scripts import Script as Declared
 from producers.users import Users
 from producers.web.traffic.idempotency import REPLACE, AnswerArgs, AnswerKeys
 from producers.webhooks import DeadLetters
+from producers.webhooks.forget import Forgetter as WebhookForgetter
 from producers.webhooks.outbox import Outbox
 from producers.webhooks.wishes import Wishes
+from producers.words import EventType
 from workers.duties.peers import Peers
 from workers.duties.recover import LANDED, LandedArgs, LandedKeys
 from workers.lanes.copies import Copies
@@ -293,6 +295,7 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
         for letter in await outbox.take(lane, 5):
             await outbox.died(letter, "HTTP 410")
     DeadLetters(shop.client, settings).replay("shop")
+    WebhookForgetter(shop.client, settings).forget("shop", "o1")
     with suppress(Exception):
         peers = Peers(async_client, "w1")
         await peers.beat()
@@ -307,7 +310,11 @@ def moments_of_a_life(url: str, lanes: int = 1) -> dict[str, Moment]:
     world = World(url)
     world.client.flushall()
     world.client.script_flush()  # a script that is known is called past what records it
-    hooks = {"webhook_url": "https://shop.example/", "webhook_secret": f"whsec_{'a' * 32}"}
+    hooks = {
+        "webhook_url": "https://shop.example/",
+        "webhook_secret": f"whsec_{'a' * 32}",
+        "webhook_events": [*EventType],
+    }
     apps = {"shop": {"appid": "wx0000000000000001", "secret": "shop-secret", **hooks}}
     fields: dict[str, Any] = {"redis_url": url, "apps": apps, "buckets": 256, "lanes": lanes}
     settings = Settings(_env_file=None, **fields)
