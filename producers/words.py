@@ -84,6 +84,8 @@ class Outcome(StrEnum):
     """WeChat accepted the message."""
     NO_PERMIT = "no_permit"
     """The user had no usable permit when the message's turn came."""
+    SUPPRESSED = "suppressed"
+    """The user is on the app's suppression list, and was sent nothing."""
     REFUSED = "refused"
     """The user does not accept this message (43101 and its like)."""
     INVALID_USER = "invalid_user"

@@ -43,6 +43,7 @@ from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.connection import now_ms
 from producers.store.retry import repeat
+from producers.suppressions import Suppressions
 
 MAX_UPLOADS: Final = 20
 """Uploads of one call; the script sends one or two."""
@@ -75,6 +76,7 @@ class Door:
         self._client = client
         self._settings = settings
         self._collector = Collector(client, settings)
+        self._suppressions = Suppressions(client, settings)
         self._limits = Limits(client)
         self._tickets = Tickets(settings)
         self._codes: LoginCodes | None = None
@@ -248,6 +250,18 @@ class Door:
         for number, refusal in strange:
             report.refuse(number, refusal)
         return report
+
+    def opt(self, app: str, token: str, *, out: bool) -> None:
+        """Send the ticket's user nothing more, or messages again.
+
+        Raises:
+            UnknownAppError, TicketError, FloodError, StoreUnavailableError: as `enter`.
+        """
+        openid = self.enter(app, token)
+        if out:
+            self._suppressions.opt_out(app, openid)
+        else:
+            self._suppressions.opt_in(app, openid)
 
     def _count_permits(
         self, app: str, openid: str, upload: dict[str, object], permits: int

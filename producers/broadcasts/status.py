@@ -21,7 +21,7 @@ MOST: Final = 1000
 """Broadcasts on one page of a list."""
 
 _CURSOR: Final = re.compile(r"([0-9]{1,16})\.([0-9a-z]{1,64})")
-_NO_SEND: Final = (Outcome.NO_PERMIT, Outcome.CANCELLED, Outcome.LATE)
+_NO_SEND: Final = (Outcome.NO_PERMIT, Outcome.CANCELLED, Outcome.LATE, Outcome.SUPPRESSED)
 
 _PER_LANE: Final = 5
 """Answers per lane that a status is made of."""

@@ -21,6 +21,7 @@ from producers.cli.commands import (
     recipients,
     retry,
     settings,
+    suppression,
     user,
     webhooks,
 )
@@ -73,6 +74,7 @@ app.command(rich_help_panel=_SETUP)(chaos.chaos)
 app.command(rich_help_panel=_SETUP)(sandbox.sandbox)
 app.command(rich_help_panel=_WORK)(collect.collect)
 app.add_typer(audience.app, rich_help_panel=_WORK)
+app.add_typer(suppression.app, rich_help_panel=_WORK)
 app.add_typer(user.app, rich_help_panel=_WORK)
 app.command(rich_help_panel=_WORK)(user.plan)
 app.command(rich_help_panel=_WORK)(forecast.forecast)

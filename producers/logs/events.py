@@ -92,6 +92,25 @@ class BroadcastRetried(Event):
 
 
 @dataclass
+class SuppressionChanged(Event):
+    """Openids were put on an app's suppression list, or taken off it (of any reason)."""
+
+    app: str
+    reason: str
+    added: int
+    removed: int
+
+
+@dataclass
+class UserOpted(Event):
+    """A user wants nothing more (``out``), or wants messages again."""
+
+    app: str
+    openid: str
+    out: bool
+
+
+@dataclass
 class BroadcastMoved(Event):
     """A broadcast changed: start, pause, resume, cancel, abort, expire, finish, rate, reschedule.
 

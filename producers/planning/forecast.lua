@@ -1,17 +1,22 @@
--- forecast_users: whom one bucket of an audience lets us reach, and when their uses end.
+-- forecast_users: whom one bucket of an audience lets us reach, and when their uses end. Those who are
+-- suppressed are members, and nothing more.
 --
 -- KEYS  1 members  set  an audience in one bucket
 -- ARGV  1 prefix of the lane, 2 app, 3 channel, 4 template, then per horizon: a moment (ms),
 --       ascending, the first of them now
--- Found on the way: permits:APP:OPENID, subs:APP:OPENID
+-- Found on the way: permits:APP:OPENID, subs:APP:OPENID, the lists of listed.lua
 -- Returns  {members, per horizon: users who have a use that ends after that moment, uses to be had
 --       now, then hour, uses that end in it …}; of a subscription none has an hour
+--@include suppressions/listed
 local prefix, app, channel, template = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local members = redis.call('SMEMBERS', KEYS[1])
 local reached, hours, uses = {}, {}, 0
+local lists, bucket = lists_of(prefix, app), string.match(KEYS[1], '[^:]*$')
 for i = 5, #ARGV do reached[i - 4] = 0 end
 for _, openid in ipairs(members) do
-  if channel == 'subscribe' then
+  if #lists > 0 and is_listed(lists, bucket, openid) then
+    -- sent nothing, whatever is there
+  elseif channel == 'subscribe' then
     local count = tonumber(redis.call('HGET', prefix .. 'subs:' .. app .. ':' .. openid, template)
       or 0)
     if count ~= 0 then

@@ -1,6 +1,7 @@
 """The forecast: whom a broadcast would reach now and later, and how many uses will end unsent.
 
-Three ways to an answer, and the answer says which: ``stock`` (everybody, template channel: the
+Three ways to an answer, and the answer says which: ``stock`` (everybody, template channel, nobody
+suppressed: the
 stock counts users by the hour in which their last use ends, so it is exact but for that hour),
 ``scan`` (every member was looked at: exact) and ``sample`` (an audience beyond 50,000: whole
 buckets drawn by lot, each estimate with its standard error). The time is bounded in each of them.
@@ -26,6 +27,7 @@ from producers.store.buckets import filled_buckets
 from producers.store.connection import ms_of
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
+from producers.suppressions import Suppressions
 from producers.words import Channel
 
 SCANNED: Final = 50_000
@@ -122,6 +124,7 @@ class Forecaster:
         self._client = client
         self._settings = settings
         self._audiences = Audiences(client, settings)
+        self._suppressions = Suppressions(client, settings)
         self._users = FORECAST.on(client)
 
     def forecast(
@@ -154,7 +157,8 @@ class Forecaster:
         used_rate, rate_from = (rate, "given") if rate is not None else sends
         within = [ms(horizon) for horizon in HORIZONS]
         moments = [now_ms + ms(self._settings.permit_margin) + one for one in within]
-        if kind is Channel.TEMPLATE and audience == ALL:
+        suppressed = sum(self._suppressions.counts(app).values())
+        if kind is Channel.TEMPLATE and audience == ALL and not suppressed:
             made = self._from_stock(app, now_ms, moments)
         elif members <= SCANNED:
             made = scanned(self._look(app, kind, template_id, audience, moments, members=0))

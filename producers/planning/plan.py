@@ -28,6 +28,7 @@ from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.connection import ms_of
 from producers.store.retry import repeat_all
+from producers.suppressions.suppressions import Reason, ask_reasons, reasons_of
 
 MOST: Final = 5
 """Templates in one wx.requestSubscribeMessage (3 below library 2.8.2; WeChat docs)."""
@@ -121,6 +122,8 @@ class Planner:
             for template_id in wanted - {*own.long_term_templates} - demand.unknown
             if (ask := user.ask(template_id)) is not None
         ]
+        if user.suppressed:  # nothing would be sent
+            return Plan(app, openid, [], sorted(wanted | demand.unknown)[:_SKIPPED])
         asks.sort(
             key=lambda ask: (ask.withdrawn, user.is_spare(ask), -ask.shortage, ask.template_id)
         )
@@ -135,6 +138,7 @@ class Planner:
             pipeline.time()
             pipeline.hscan(keys.subscriptions(lane, app, openid), count=MOST_SUBSCRIPTIONS)
             pipeline.hgetall(keys.marks(lane, app, openid))
+            ask_reasons(pipeline, lane, app, bucket, openid)
             for name in audiences:
                 pipeline.sismember(keys.audience(lane, app, name, bucket), openid)
             for one in demand.running:
@@ -143,9 +147,11 @@ class Planner:
                 pipeline.hmget(keys.lane_broadcast(lane, one.broadcast), "cursor", "split", "drop")
 
         answers = repeat_all("reading the user", self._client, ask)
-        clock, (_, subs), marks = answers[:3]
+        clock, (_, subs), marks, *rest = answers
+        listed, answers = rest[: len(Reason)], [*answers[:3], *rest[len(Reason) :]]
         member = dict(zip(audiences, answers[3 : 3 + len(audiences)], strict=True))
         user = _User(subs, withdrawn_at_ms(marks), ms_of(clock), demand)
+        user.suppressed = bool(reasons_of(listed))
         rest = answers[3 + len(audiences) :]
         for one, settled, sent, (cursor, split, drop) in zip(
             demand.running, rest[0::3], rest[1::3], rest[2::3], strict=True
@@ -171,6 +177,7 @@ class _User:
         self._withdrawn = withdrawn
         self._now_ms = now_ms
         self._demand = demand
+        self.suppressed = False
         self.under_way: dict[str, int] = defaultdict(int)
         self.per_week: dict[str, float] = defaultdict(float)
 

@@ -27,6 +27,7 @@ from producers.recipients.pages import Recipient
 from producers.retries import Retried, Retries
 from producers.settings import Settings
 from producers.store import deadline
+from producers.suppressions import Reason, Suppressions
 from producers.users import Users
 from producers.webhooks import DeadLetters
 from producers.words import ENDED, State
@@ -169,6 +170,26 @@ class Producer:
         with self._call() as here:
             return here.the(Audiences).delete(app, name)
 
+    def suppress(
+        self, app: str, rows: Iterable[bytes | str], reason: str = Reason.IMPORTED
+    ) -> ImportReport:
+        """Send openids nothing more; see `Suppressions.import_rows`."""
+        with self._call() as here:
+            return here.the(Suppressions).import_rows(app, reason, rows)
+
+    def replace_suppressed(self, app: str, rows: Iterable[bytes | str]) -> ImportReport:
+        """Make openids the only imported ones; see `Suppressions.replace_rows`."""
+        with self._call() as here:
+            return here.the(Suppressions).replace_rows(app, Reason.IMPORTED, rows)
+
+    def unsuppress(self, app: str, rows: Iterable[bytes | str]) -> RemovalReport:
+        """Take openids off the suppression list; see `Suppressions.remove_rows`."""
+        with self._call() as here:
+            return here.the(Suppressions).remove_rows(app, rows)
+
+    suppressed = _of(Suppressions, Suppressions.counts)
+    opt_out = _of(Suppressions, Suppressions.opt_out)
+    opt_in = _of(Suppressions, Suppressions.opt_in)
     audiences = _of(Audiences, Audiences.page)
     user = _of(Users, Users.show)
     forget_user = _of(Users, Users.forget)

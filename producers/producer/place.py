@@ -17,6 +17,7 @@ from producers.recipients import Recipients
 from producers.retries import Retries
 from producers.settings import Settings
 from producers.store.retry import repeat
+from producers.suppressions import Suppressions
 from producers.users import Users
 from producers.webhooks import DeadLetters
 
@@ -31,6 +32,7 @@ _SERVICES: Final[tuple[type[Any], ...]] = (
     Rates,
     Recipients,
     Retries,
+    Suppressions,
     Users,
 )
 

@@ -269,7 +269,7 @@ class Retries(Broadcasts):
 
 
 def _changed(spec: Spec, changes: dict[str, Any]) -> Spec:
-    """Return a spec with some of its content changed."""
+    """Return a spec with some of its content changed, to be sent at once."""
     names = ("template_id", "data", "page", "rate", "expires_in")
     wrong = sorted(set(changes) - set(names))
     if wrong:
@@ -296,6 +296,9 @@ def _changed(spec: Spec, changes: dict[str, Any]) -> Spec:
         page=checked.page,
         rate=checked.rate,
         expires_in_ms=checked.expires_in_ms,
+        at="",
+        until="",
+        zone="",
     )
 
 

@@ -320,7 +320,8 @@ def audience(lane: int, app: str, name: str, bucket: int) -> str:
     """set: the openids of an audience in one bucket.
 
     A name that begins with ``~``: built beside, to replace one; this and the next two, 1 day. Or a
-    retry's recipients (`frozen`): its life and a day.
+    retry's recipients (`frozen`): its life and a day. One that begins with ``!``: those who are
+    sent nothing for a reason (`producers.suppressions`).
     """
     return f"{lane_prefix(lane)}audience:{app}:{name}:{bucket}"
 

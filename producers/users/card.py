@@ -6,7 +6,7 @@ as a send in flight, what is spent as its outcome.
 """
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from producers.audiences.names import standing
@@ -18,6 +18,7 @@ from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.connection import ms_of
 from producers.store.retry import repeat_all
+from producers.suppressions.suppressions import Reason, ask_reasons, reasons_of
 from producers.users.forget import Forgetter, Forgotten
 from producers.words import KIND_OF, PermitKind
 
@@ -95,6 +96,7 @@ class UserCard:
         balance: permits by expiry hour, then subscriptions by template.
         sends: what became of the newest broadcasts, the newest first. Recipients of a cancelled
             or late broadcast who were never sent to are not recorded one by one.
+        suppressed: why the user is sent nothing: imported, opted_out, invalid, forgotten.
     """
 
     app: str
@@ -106,6 +108,7 @@ class UserCard:
     sending: bool
     balance: list[Balance]
     sends: list[Send]
+    suppressed: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the card as JSON-ready fields."""
@@ -177,6 +180,7 @@ class _Look:
             pipeline.hscan(keys.subscriptions(lane, app, openid), count=MOST_SUBSCRIPTIONS)
             pipeline.hgetall(keys.marks(lane, app, openid))
             pipeline.zscore(keys.sending(lane, app), openid)
+            ask_reasons(pipeline, lane, app, bucket, openid)
             for name in names:
                 pipeline.sismember(keys.audience(lane, app, name, bucket), openid)
             for broadcast in broadcasts:
@@ -191,10 +195,10 @@ class _Look:
         answers = repeat_all("reading the user", self._client, ask)
         self._uses, (_, self._subs), marks, self._lease = answers[:4]
         self._withdrawn = withdrawn_at_ms(marks)
-        self._names = [
-            name for name, has in zip(names, answers[4 : 4 + len(names)], strict=True) if has
-        ]
-        rest = answers[4 + len(names) :]
+        self._suppressed = reasons_of(answers[4 : 4 + len(Reason)])
+        answers = answers[4 + len(Reason) :]
+        self._names = [name for name, has in zip(names, answers[: len(names)], strict=True) if has]
+        rest = answers[len(names) :]
         self._sends: list[Send] = []
         pending = []
         for place, broadcast in enumerate(broadcasts):
@@ -272,6 +276,7 @@ class _Look:
             sending=self._lease is not None and self._lease > self._now_ms,
             balance=balance,
             sends=self._sends,
+            suppressed=self._suppressed,
         )
 
 

@@ -11,6 +11,9 @@ repeated, and its outcome is written without the openid. What stays for a while,
 the openid in a worker's last take (10 minutes, or the next take), in log lines, in a receipt
 that WeChat sends later (one day), and, of a message in hands whose broadcast is cancelled before it
 is settled, among those that leave (8 days). A user who gives a permit afterwards is a new user.
+
+Who was suppressed by an operator, or opted out, stays so, as a digest of the openid: see
+`producers.suppressions`.
 """
 
 import itertools
@@ -28,6 +31,7 @@ from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
 from producers.store.retry import repeat
 from producers.store.scripts import Script
+from producers.suppressions import Suppressions
 from producers.webhooks import forget as webhooks
 
 _BROADCASTS: Final = 300
@@ -125,6 +129,7 @@ class Forgetter:
         self._client = client
         self._settings = settings
         self._register = Register(client, settings)
+        self._suppressions = Suppressions(client, settings)
         self._forget = FORGET.on(client)
         self._unname = UNNAME.on(client)
         self._webhooks = webhooks.Forgetter(client, settings)
@@ -145,6 +150,7 @@ class Forgetter:
         check_openid(openid)
         lane, bucket, item = keys.place_of(openid, self._settings)
         names = repeat("listing audiences", lambda: self._client.hkeys(keys.audiences(app)))
+        self._suppressions.forget(app, openid)
         uses, audiences = self._leave(app, openid, lane, bucket, ["all", *names])
         found = [0, 0, 0, 0]
         while True:

@@ -14,6 +14,7 @@ from producers.web.handlers import (
     planning,
     recipients,
     retries,
+    suppressions,
     users,
     webhooks,
 )
@@ -23,6 +24,7 @@ TABLE: Final[tuple[Route, ...]] = (
     *permits.ROUTES,
     *planning.ROUTES,
     *audiences.ROUTES,
+    *suppressions.ROUTES,
     *broadcasts.ROUTES,
     *recipients.ROUTES,
     *lifecycle.ROUTES,

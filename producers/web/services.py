@@ -21,6 +21,7 @@ from producers.recipients import Recipients
 from producers.retries import Retries
 from producers.settings import Settings
 from producers.store import deadline
+from producers.suppressions import Suppressions
 from producers.users import Users
 from producers.web.traffic.batcher import Batcher
 from producers.web.traffic.guard import Guard
@@ -97,6 +98,7 @@ class Services:
         self.readiness = Readiness(self.client, settings, self.quick)
         self.batcher = Batcher(self.collector, self.quick)
         self.audiences = Audiences(self.client, settings)
+        self.suppressions = Suppressions(self.client, settings)
         self.broadcasts = Broadcasts(self.client, settings)
         self.retries = Retries(self.client, settings)
         self.messages = Messages(self.client, settings)

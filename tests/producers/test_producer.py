@@ -90,6 +90,12 @@ def test_a_backend_looks_at_everything(settings) -> None:
         assert producer.user("shop", "o1").usable["form_id"] == 2
         assert producer.forecast("shop", "template").members == 2
         assert [one.template_id for one in producer.plan("shop", "o1").templates] == ["T" * 43]
+        assert producer.suppress("shop", [b"o7"]).added == 1
+        assert producer.replace_suppressed("shop", [b"o8"]).removed == 1
+        producer.opt_out("shop", "o6")
+        assert producer.suppressed("shop")["opted_out"] == 1
+        assert producer.opt_in("shop", "o6")
+        assert producer.unsuppress("shop", [b"o8"]).removed == 1
         assert producer.audiences("shop").audiences == [("all", 2), ("vip", 2)]
         assert producer.remove_from_audience("shop", "vip", [b"o9"]).removed == 1
         assert producer.forget_user("shop", "o1").uses == 2

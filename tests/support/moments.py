@@ -41,6 +41,7 @@ from producers.retries import Retries
 from producers.settings import Settings
 from producers.store import keys, scripts
 from producers.store.scripts import Script as Declared
+from producers.suppressions import Suppressions
 from producers.users import Users
 from producers.web.traffic.idempotency import REPLACE, AnswerArgs, AnswerKeys
 from producers.webhooks import DeadLetters
@@ -218,6 +219,10 @@ async def live(shop: Shop, settings: Settings) -> None:
     shop.broadcasts.cancel(timed)
     shop.keeper.run_once()
     retry(shop, settings, users[1])
+    suppressions = Suppressions(shop.client, settings)
+    suppressions.import_rows("shop", "imported", everybody[2:4])
+    suppressions.opt_out("shop", "o2")
+    suppressions.remove_rows("shop", everybody[3:4])
     Users(shop.client, settings).forget("shop", "o2")
     await live_on(shop, settings, counted)
 

@@ -11,7 +11,8 @@
 -- KEYS  1 reply string, 2 sending zset, 3 fence string, 4 stock hash, 5 ledger hash
 -- Found on the way, with the lane's hash tag: lane:ID, flight:ID, delayed:ID, queue:ID, tries:ID,
 -- suspects:ID, doubts:ID, receipts:APP:OPENID, outcomes:ID:BUCKET, msgids:ID:BUCKET,
--- permits:APP:OPENID, subs:APP:OPENID, marks:APP:OPENID, audience:APP:all:BUCKET (see keys.py).
+-- permits:APP:OPENID, subs:APP:OPENID, marks:APP:OPENID, audience:APP:all:BUCKET, the lists of
+-- listed.lua (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 lease_ms of a user's turn,
 --       7 margin_ms of permits, 8 ttl_ms of outcomes, 9 canary K, then one row per answer, each
 --       an argument or a line of one:
@@ -32,6 +33,7 @@
 --@include lanes/need
 --@include lanes/pace
 --@include lanes/outcome
+--@include suppressions/listed
 local again = first_answer(KEYS[1], ARGV[1])
 if again then return again end
 local now = clock(ARGV[2])
@@ -195,6 +197,11 @@ local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
     local key = prefix .. 'msgids:' .. one.id .. ':' .. bucket
     redis.pcall('HSET', key, openid, msgid)
     redis.call('PEXPIRE', key, DAY)
+  end
+  -- before the first delivery a wrong appid says so of everybody
+  if errcode == '40003' and outcome == 'invalid_user' and one.open and name == openid
+    and not is_forgotten(members_of(item), openid) then
+    list_invalid(prefix, app, bucket_and_openid(item), openid)
   end
   end_flight(one, item, openid, held)
   count(one, 'o:' .. outcome)

@@ -2,8 +2,9 @@
 --
 -- Guarantee: broadcasts get turns (priority ring first); a claimed permit belongs to exactly one
 -- message, under a fence token that no other claim ever had; a user without a permit, or whose
--- permits proved dead too often today, is recorded at once; a user who is being sent to waits without
--- a permit (43108); before the first delivery at most `canary` permits are unjudged, template-refused or refused (I7); a single message whose
+-- permits proved dead too often today, is recorded at once, and so is one on the app's suppression list;
+-- a user who is being sent to waits without a permit (43108); before the first delivery at most `canary`
+-- permits are unjudged, template-refused or refused (I7); a single message whose
 -- time is over is late, unless it was perhaps sent; nothing of a broadcast is claimed outside its app's
 -- send window. The same token again returns the first answer.
 -- If the worker dies just after it, recovery finds the claims under the worker's name in `flight`.
@@ -16,7 +17,7 @@
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
 -- flight:ID, tries:ID, mail:ID, outcomes:ID:BUCKET, permits:APP:OPENID,
--- subs:APP:OPENID, dead:APP:DAY, pace:ID, busy, due, flying (see keys.py).
+-- subs:APP:OPENID, dead:APP:DAY, pace:ID, busy, due, flying, the lists of listed.lua (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 max claims (1..1000),
 --       7 lease_ms of a user's turn, 8 margin_ms of permits, 9 ttl_ms of outcomes,
 --       10 horizon_ms: an allowance is what may be claimed in so long, 11 opens_ms and 12 closes_ms of
@@ -39,6 +40,7 @@
 --@include lanes/need
 --@include lanes/pace
 --@include lanes/outcome
+--@include suppressions/listed
 local again = first_answer(KEYS[1], ARGV[1])
 if again then return again end
 local now = clock(ARGV[2])
@@ -88,6 +90,12 @@ local function may_claim(id, has, want)
   return want, math.min(want, places), true, places
 end
 
+local lists  -- of those who are sent nothing
+local function is_suppressed(bucket, openid)
+  lists = lists or lists_of(prefix, app)
+  return #lists > 0 and is_listed(lists, bucket, openid)
+end
+
 -- One message: returns the row of its claim, or nothing.
 local function claim_for(item, id, channel, template, keys, tally)
   local bucket, openid = bucket_and_openid(item)
@@ -109,14 +117,20 @@ local function claim_for(item, id, channel, template, keys, tally)
   if waiting then
     local held = read_flight(waiting)
     if not held or held.worker ~= '-' then return end  -- in flight: it is not a waiting message
-    if keys.mail and not payload then  -- its content is gone, and it was perhaps sent
+    -- its content is gone, or its user wants nothing more, and it was perhaps sent
+    if keys.mail and not payload or is_suppressed(bucket, openid) then
       doubt(here, id, item, held)
+      tally.doubted = tally.doubted + 1
       return
     end
     member, expires, tried, resumed = held.member, held.expires, held.tries, '1'
   elseif keys.mail and tonumber(deadline or 0) <= now then
     write_outcome(here, id, item, 'late')
     tally.late = tally.late + 1
+    return
+  elseif is_suppressed(bucket, openid) then
+    write_outcome(here, id, item, 'suppressed')
+    tally.suppressed = tally.suppressed + 1
     return
   else
     if channel == 'subscribe' or not is_distrusted(books, prefix, app, openid) then
@@ -158,7 +172,7 @@ local function visit(id, quantum)
   keys.unsure = has[14] == '1'
   keys.tried = want > 0 and redis.call('EXISTS', keys.tries) == 1
   keys.mail = is_carrier(id) and prefix .. 'mail:' .. id or nil
-  local tally = { no_permit = 0, late = 0, delayed = 0, fresh = 0 }
+  local tally = { no_permit = 0, late = 0, suppressed = 0, doubted = 0, delayed = 0, fresh = 0 }
   local mine, passed = {}, {}
   local budget = 4 * math.max(want, 0) + 64  -- pops, so that a script stays short
   if fresh <= 0 and redis.call('EXISTS', keys.flight) == 0 then budget = 0 end
@@ -178,7 +192,7 @@ local function visit(id, quantum)
   end
   for i = #passed, 1, -1 do redis.call('LPUSH', queue, passed[i]) end
   if #passed > 0 then redis.call('PEXPIRE', queue, ttl) end
-  for _, outcome in ipairs({ 'no_permit', 'late' }) do
+  for _, outcome in ipairs({ 'no_permit', 'late', 'suppressed' }) do
     if tally[outcome] > 0 then
       note_pace(now, prefix, id, lane, has[15])
       has[15] = now
@@ -186,7 +200,9 @@ local function visit(id, quantum)
       bump(lane, 'done', tally[outcome])
     end
   end
-  if closed and tally.fresh > 0 then bump(lane, 'unjudged', tally.fresh) end
+  -- one in doubt had its place before the first delivery, and frees it
+  local placed = tally.fresh - math.min(tally.doubted, num(has[7]))
+  if closed and placed ~= 0 then bump(lane, 'unjudged', placed) end
   if tally.delayed > 0 then
     redis.call('PEXPIRE', keys.delayed, ttl)
     need(prefix, id, now + DELAY)
@@ -212,7 +228,8 @@ local function visit(id, quantum)
     end
   end
   if left == 0 then
-    if closed and tally.no_permit + tally.late > 0 then need(prefix, id, now) end  -- its canary
+    local passed_by = tally.no_permit + tally.late + tally.suppressed + tally.doubted
+    if closed and passed_by > 0 then need(prefix, id, now) end  -- its canary
     return false
   end
   if (wait_ms[id] or 0) > 3000 and allowance[id] <= 0 then

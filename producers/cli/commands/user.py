@@ -81,6 +81,8 @@ def plan(
 def _print_card(card: "UserCard") -> None:
     rows = table("user", card.openid)
     rows.add_row("audiences", ", ".join(card.audiences) or "none")
+    if card.suppressed:
+        rows.add_row("sent nothing", ", ".join(card.suppressed))
     rows.add_row("being sent to", "yes" if card.sending else "no")
     rows.add_row("held", f"{card.held:,}")
     for kind, uses in card.usable.items():

@@ -19,7 +19,7 @@ from producers.web.routing.route import Body, Route, ok
 
 CHAPTER: Final = "Audiences"
 
-_ROWS: Final = {
+ROWS: Final = {
     TEXT: "one openid a line",
     CSV: "a header that names a column openid, or the openid first",
     NDJSON: 'a line: "openid" or {"openid": "…"}',
@@ -109,14 +109,14 @@ async def show_audience(call: Call) -> Answer:
 async def replace_audience(call: Call) -> Answer:
     """Make openids an audience's only members; it is made if there is none."""
     audiences = call.services.audiences
-    return await _import(call, audiences.replace_rows, call.path["name"])
+    return await take_rows(call, audiences.replace_rows, call.path["name"])
 
 
 async def add_members(call: Call) -> Answer:
     """Add openids to an audience that there is."""
     audiences, name = call.services.audiences, call.path["name"]
     await call.run(audiences.count, call.app, name)
-    return await _import(call, audiences.import_rows, name)
+    return await take_rows(call, audiences.import_rows, name)
 
 
 async def remove_members(call: Call) -> Answer:
@@ -125,8 +125,8 @@ async def remove_members(call: Call) -> Answer:
     if call.streams:
         report = await on_stream(call, audiences.remove_rows, call.app, name, call.body)
     else:
-        report = await call.run(audiences.remove_rows, call.app, name, _rows(call.body))
-    return Answer(value=Removed.model_validate(_counted(call, report.as_dict())))
+        report = await call.run(audiences.remove_rows, call.app, name, rows_of(call.body))
+    return Answer(value=Removed.model_validate(counted(call, report.as_dict())))
 
 
 async def delete_audience(call: Call) -> Answer:
@@ -135,24 +135,25 @@ async def delete_audience(call: Call) -> Answer:
     return Answer(value=Deleted(members=members))
 
 
-async def _import(
+async def take_rows(
     call: Call, work: Callable[[str, str, Iterable[bytes]], ImportReport], name: str
 ) -> Answer:
+    """Do it with the openids of a call's body."""
     if call.streams:
         report = await on_stream(call, work, call.app, name, call.body)
     else:
-        report = await call.run(work, call.app, name, _rows(call.body))
-    return Answer(value=Imported.model_validate(_counted(call, report.as_dict())))
+        report = await call.run(work, call.app, name, rows_of(call.body))
+    return Answer(value=Imported.model_validate(counted(call, report.as_dict())))
 
 
-def _rows(members: Members) -> Iterable[bytes]:
+def rows_of(members: Members) -> Iterable[bytes]:
     """Return openids as the library's rows; what is none cannot be taken for JSON or CSV."""
     yield b"openid"
     for openid in members.openids:
         yield openid.encode() if OPENID.fullmatch(openid) else b'""'
 
 
-def _counted(call: Call, report: dict[str, Any]) -> dict[str, Any]:
+def counted(call: Call, report: dict[str, Any]) -> dict[str, Any]:
     """Return a report that numbers the elements of a JSON body, which had a header put before."""
     if not call.streams:
         for row in report["listed"]:
@@ -188,7 +189,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Replace an audience",
         CHAPTER,
         ok("What became of the rows", Imported),
-        body=Body(TypeAdapter(Members), _ROWS),
+        body=Body(TypeAdapter(Members), ROWS),
         text="The openids are its only members from then on; it is made if there is none. They are "
         "put in place when the last row is read: a call that breaks off before changes nothing, "
         "nor do rows of which not one holds an openid. To add to it, as this call itself "
@@ -213,7 +214,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Add members",
         CHAPTER,
         ok("What became of the rows", Imported),
-        body=Body(TypeAdapter(Members), _ROWS),
+        body=Body(TypeAdapter(Members), ROWS),
         creates=True,
     ),
     Route(
@@ -224,6 +225,6 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Remove members",
         CHAPTER,
         ok("What became of the rows", Removed),
-        body=Body(TypeAdapter(Members), _ROWS),
+        body=Body(TypeAdapter(Members), ROWS),
     ),
 )

@@ -24,6 +24,7 @@ class RecipientQuery(Model):
         Literal[
             "delivered",
             "no_permit",
+            "suppressed",
             "refused",
             "invalid_user",
             "bad_data",

@@ -24,6 +24,7 @@ class NewRetry(Model):
     outcomes: list[
         Literal[
             "no_permit",
+            "suppressed",
             "refused",
             "invalid_user",
             "bad_data",

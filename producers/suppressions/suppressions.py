@@ -1,0 +1,263 @@
+"""Suppressions: an app's list of those who are sent nothing, whatever audience has them.
+
+Each reason has a list of its own, kept as an audience is, a set per bucket, so that the claim of a
+message looks at it in its own lane (see listed.lua): ``imported`` by operators, ``opted_out`` by
+the user, ``invalid`` when WeChat said 40003 of the openid in a broadcast that delivers (before its
+first delivery a wrong appid says that of everybody, and nobody is believed). A message to somebody
+listed ends as ``suppressed`` and costs no permit; one that was perhaps sent before is in doubt.
+
+When a user is forgotten, what somebody wished has to hold on, or the next import of an audience
+would send to the user again: whoever was imported or opted out stays as a digest of the openid
+(SHA-1) under ``forgotten``; nobody can list openids from it. What WeChat said is not kept.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from producers import logs
+from producers.audiences import Audiences
+from producers.audiences.batches import batches
+from producers.audiences.names import Names
+from producers.audiences.reports import ImportReport, RemovalReport
+from producers.errors import InvalidInputError
+from producers.logs.events import SuppressionChanged, UserOpted
+from producers.openid import check_openid
+from producers.settings import Settings
+from producers.store import Client, deadline, keys
+from producers.store.retry import repeat_all
+from producers.store.scripts import Script
+
+
+class Reason(StrEnum):
+    """Why somebody is sent nothing."""
+
+    IMPORTED = "imported"
+    """An operator, or a backend, said so."""
+    OPTED_OUT = "opted_out"
+    """The user said so."""
+    INVALID = "invalid"
+    """WeChat said 40003: the openid is none of this app's."""
+    FORGOTTEN = "forgotten"
+    """One of the first two, of a user who was forgotten since."""
+
+    @property
+    def list(self) -> str:
+        """The name of its sets; no audience has it."""
+        return f"!{self}"
+
+
+_ALL: Final = " ".join(Reason)
+_OWN: Final = f"{Reason.OPTED_OUT} {Reason.INVALID} {Reason.FORGOTTEN}"
+"""What a user who opts in again takes back."""
+
+
+class LiftKeys(NamedTuple):
+    """KEYS of lift.lua."""
+
+    imported: str
+    opted_out: str
+    invalid: str
+    forgotten: str
+
+    @classmethod
+    def of(cls, lane: int, app: str) -> "LiftKeys":
+        """Return those of an app in a lane."""
+        return cls(*(keys.audience_size(lane, app, reason.list) for reason in Reason))
+
+
+class LiftArgs(NamedTuple):
+    """ARGV of lift.lua; the items follow."""
+
+    prefix: str
+    app: str
+    reasons: str
+    forget: int
+
+
+LIFT: Final = Script(__package__, "lift", LiftKeys, LiftArgs)
+
+
+class _NoNames(Names):
+    """Sets that are no audience's stand under no name."""
+
+    def begin(self, app: str, name: str) -> None:
+        """Nothing is named."""
+
+    def register(self, app: str, name: str) -> None:
+        """Nothing is named."""
+
+
+class _Lists(Audiences):
+    """The lists, filled as audiences are."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        super().__init__(client, settings)
+        self._names = _NoNames(client)
+
+
+class Suppressions:
+    """The suppression list of every app. Safe to share between threads."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._lists = _Lists(client, settings)
+        self._lift = LIFT.on(client)
+
+    def import_rows(
+        self,
+        app: str,
+        reason: str,
+        rows: Iterable[bytes | str],
+        on_progress: Callable[[ImportReport], None] | None = None,
+    ) -> ImportReport:
+        """Put the openids of a file on the list, in constant memory.
+
+        Args:
+            app: alias of the app.
+            reason: ``imported``, or ``opted_out``: of users who told you.
+            rows: as `Audiences.import_rows` takes them.
+            on_progress: called after each batch with the report so far.
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: the reason is none of the two.
+            StoreUnavailableError: Redis did not answer; the same rows again are harmless.
+        """
+        checked = _given(reason)
+        report = self._lists.import_rows(app, checked.list, rows, on_progress)
+        logs.emit(SuppressionChanged(app, checked, report.added, 0))
+        return report
+
+    def replace_rows(
+        self,
+        app: str,
+        reason: str,
+        rows: Iterable[bytes | str],
+        on_progress: Callable[[ImportReport], None] | None = None,
+    ) -> ImportReport:
+        """Make the openids of a file the only ones of a reason; as `import_rows`.
+
+        What users said themselves, and what WeChat said, stays.
+        """
+        checked = _given(reason)
+        report = self._lists.replace_rows(app, checked.list, rows, on_progress)
+        logs.emit(SuppressionChanged(app, checked, report.added, report.removed))
+        return report
+
+    def remove_rows(
+        self,
+        app: str,
+        rows: Iterable[bytes | str],
+        on_progress: Callable[[RemovalReport], None] | None = None,
+    ) -> RemovalReport:
+        """Take the openids of a file off the list, whatever the reason; as `import_rows`."""
+        self._settings.app(app)
+        report = RemovalReport()
+        for lane, members in deadline.paced(batches(rows, report, self._settings)):
+            items = [f"{bucket}:{one}" for bucket, some in members.items() for one in some]
+            removed = self._lifted(app, lane, _ALL, items)
+            report.removed += removed
+            report.unknown += len(items) - removed
+            if on_progress:
+                on_progress(report)
+        logs.emit(SuppressionChanged(app, "any", 0, report.removed))
+        return report
+
+    def counts(self, app: str) -> dict[str, int]:
+        """Return reason → how many are listed for it.
+
+        Raises:
+            UnknownAppError: no such app.
+            StoreUnavailableError: Redis did not answer.
+        """
+        self._settings.app(app)
+        lanes = range(self._settings.lanes)
+
+        def ask(pipeline: Any) -> None:
+            for lane in lanes:
+                for key in LiftKeys.of(lane, app):
+                    pipeline.get(key)
+
+        sizes = repeat_all("counting the suppressed", self._client, ask)
+        return {
+            reason.value: sum(int(size or 0) for size in sizes[place :: len(Reason)])
+            for place, reason in enumerate(Reason)
+        }
+
+    def opt_out(self, app: str, openid: str) -> None:
+        """Send a user nothing more, as the user wishes.
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: the openid is none.
+            StoreUnavailableError: Redis did not answer; the same call again is harmless.
+        """
+        check_openid(openid)
+        self._lists.import_rows(app, Reason.OPTED_OUT.list, [openid])
+        logs.emit(UserOpted(app, openid, out=True))
+
+    def opt_in(self, app: str, openid: str) -> bool:
+        """Take back what a user said, or WeChat of the user; what was imported stays.
+
+        Returns:
+            Whether there was anything to take back.
+
+        Raises:
+            As `opt_out`.
+        """
+        self._settings.app(app)
+        check_openid(openid)
+        lane, _, item = keys.place_of(openid, self._settings)
+        found = self._lifted(app, lane, _OWN, [item])
+        logs.emit(UserOpted(app, openid, out=False))
+        return bool(found)
+
+    def forget(self, app: str, openid: str) -> None:
+        """Leave no openid on the list; see the module.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer; forget again.
+        """
+        lane, _, item = keys.place_of(openid, self._settings)
+        openids = " ".join(one for one in Reason if one is not Reason.FORGOTTEN)
+        self._lifted(app, lane, openids, [item], forget=True)
+
+    def _lifted(
+        self, app: str, lane: int, reasons: str, items: list[str], *, forget: bool = False
+    ) -> int:
+        return int(
+            self._lift.repeated(
+                "changing the suppression list",
+                LiftKeys.of(lane, app),
+                LiftArgs(keys.lane_prefix(lane), app, reasons, int(forget)),
+                items,
+            )
+        )
+
+
+def ask_reasons(pipeline: Any, lane: int, app: str, bucket: int, openid: str) -> None:
+    """Ask in a pipeline why a user is listed; `reasons_of` reads the answers."""
+    for reason in Reason:
+        hidden = reason is Reason.FORGOTTEN
+        pipeline.sismember(
+            keys.audience(lane, app, reason.list, bucket), digest(openid) if hidden else openid
+        )
+
+
+def reasons_of(answers: Iterable[Any]) -> list[str]:
+    """Return why a user is listed, of the answers to `ask_reasons`."""
+    return [reason.value for reason, found in zip(Reason, answers, strict=True) if found]
+
+
+def digest(openid: str) -> str:
+    """Return what stays of a forgotten user's openid; listed.lua makes the same."""
+    return hashlib.sha1(openid.encode(), usedforsecurity=False).hexdigest()
+
+
+def _given(reason: str) -> Reason:
+    if reason not in {Reason.IMPORTED, Reason.OPTED_OUT}:
+        raise InvalidInputError([f"reason {reason!r}: take imported or opted_out"])
+    return Reason(reason)
