@@ -39,6 +39,7 @@ end
 local function end_resumed(id, lane, held)
   doubt(here, id, item, held)
   doubted = doubted + 1
+  redis.call('PEXPIRE', lane, ttl)
   need(prefix, id, now)
   if held.worker == 'aside' then
     bump(lane, 'aside', -1)

@@ -188,7 +188,8 @@ async def live(shop: Shop, settings: Settings) -> None:
     shop.broadcasts.pause(timed)
     shop.broadcasts.resume(timed)
     shop.keeper.run_once()
-    shop.post("o1")
+    for user in users:  # of each lane some are not being sent something else just then
+        shop.post(user)
     receipts, doubts = Receipts(shop.client, settings), Doubts(shop.client, settings)
     copies = Copies(shop.client)
     Limiter(shop.client, "w1").reserve("shop", settings.app("shop"), 3, {timed: (5.0, 1)}, 0, "t")
@@ -300,7 +301,8 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
         for letter in await outbox.take(lane, 5):
             await outbox.died(letter, "HTTP 410")
     DeadLetters(shop.client, settings).replay("shop")
-    WebhookForgetter(shop.client, settings).forget("shop", "o1")
+    for number in range(100):
+        WebhookForgetter(shop.client, settings).forget("shop", f"o{number}")
     with suppress(Exception):
         peers = Peers(async_client, "w1")
         await peers.beat()
