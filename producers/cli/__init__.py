@@ -20,6 +20,7 @@ from producers.cli.commands import (
     rate,
     recipients,
     retry,
+    series,
     settings,
     suppression,
     user,
@@ -86,6 +87,7 @@ app.command(rich_help_panel=_BROADCASTS)(lifecycle.pause)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.resume)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.cancel)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.reschedule)
+app.add_typer(series.app, rich_help_panel=_BROADCASTS)
 app.command(rich_help_panel=_BROADCASTS)(rate.rate)
 app.command(rich_help_panel=_BROADCASTS)(retry.retry)
 app.add_typer(message.app, name="message", rich_help_panel=_BROADCASTS)

@@ -127,6 +127,27 @@ class BroadcastMoved(Event):
 
 
 @dataclass
+class SeriesChanged(Event):
+    """A series was created, paused, resumed or deleted; its next tick (epoch ms; 0: none)."""
+
+    app: str
+    series: str
+    change: str
+    next_at_ms: int
+
+
+@dataclass
+class SeriesTicked(Event):
+    """A tick of a series made a broadcast, or none: then ``note`` says why."""
+
+    app: str
+    series: str
+    tick_at_ms: int
+    broadcast: str
+    note: str
+
+
+@dataclass
 class AppRateChanged(Event):
     """Somebody set how many sends per second an app may start (0 = unlimited)."""
 

@@ -129,6 +129,12 @@ class AsyncProducer:
     webhooks = _awaited(Producer.webhooks)
     replay_webhooks = _awaited(Producer.replay_webhooks)
     reschedule = _awaited(Producer.reschedule)
+    create_series = _awaited(Producer.create_series)
+    series = _awaited(Producer.series)
+    show_series = _awaited(Producer.show_series)
+    pause_series = _awaited(Producer.pause_series)
+    resume_series = _awaited(Producer.resume_series)
+    delete_series = _awaited(Producer.delete_series)
 
     async def close(self) -> None:
         """As `Producer.close`."""

@@ -25,6 +25,7 @@ from producers.producer.place import Parts, Place
 from producers.recipients import Recipients
 from producers.recipients.pages import Recipient
 from producers.retries import Retried, Retries
+from producers.series import Series
 from producers.settings import Settings
 from producers.store import deadline
 from producers.suppressions import Reason, Suppressions
@@ -289,6 +290,12 @@ class Producer:
     webhooks = _of(DeadLetters, DeadLetters.page)
     replay_webhooks = _of(DeadLetters, DeadLetters.replay)
     reschedule = _of(Broadcasts, Broadcasts.reschedule)
+    create_series = _of(Series, Series.create)
+    series = _of(Series, Series.list)
+    show_series = _of(Series, Series.show)
+    pause_series = _of(Series, Series.pause)
+    resume_series = _of(Series, Series.resume)
+    delete_series = _of(Series, Series.delete)
 
     def close(self) -> None:
         """Close the connections of this process; those of `within` are the same."""

@@ -15,6 +15,7 @@ from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.recipients import Recipients
 from producers.retries import Retries
+from producers.series import Series
 from producers.settings import Settings
 from producers.store.retry import repeat
 from producers.suppressions import Suppressions
@@ -33,6 +34,7 @@ _SERVICES: Final[tuple[type[Any], ...]] = (
     Recipients,
     Retries,
     Suppressions,
+    Series,
     Users,
 )
 

@@ -36,6 +36,9 @@ with nothing in its hands; ``epoch`` the run_id that the epoch began with, ``epo
 APPS: Final = "wxb:apps"
 """zset: app → when its newest broadcast was created (ms). As long as that may be looked at."""
 
+SERIES_DUE: Final = "{wxb:series}:due"
+"""zset: ``APP NAME`` of each series that is not paused → its next tick (ms). Owner: `series`."""
+
 API_KEYS: Final = "wxb:{keys}:all"
 """hash: id of an API key → JSON: digest, name, apps, scopes, rate, created. Revoking removes it."""
 
@@ -489,6 +492,16 @@ def key_limit(key: str) -> str:
     return f"{PREFIX}:{{keys}}:limit_ms:{key}"
 
 
+def series(app: str, name: str) -> str:
+    """hash: a series: spec, cron, zone, state, next_ms, what its last tick made. Until deleted."""
+    return f"{{wxb:series}}:of:{app}:{name}"
+
+
+def series_names(app: str) -> str:
+    """set: names of an app's series."""
+    return f"{{wxb:series}}:names:{app}"
+
+
 def key_limit_reply(caller: str) -> str:
     """string: token and packed answer of this caller's last lease of requests; 10 minutes."""
     return f"{PREFIX}:{{keys}}:reply:{caller}"
@@ -516,6 +529,9 @@ LASTING: Final[dict[str | Callable[..., str], str]] = {
     doing: "what the keeper was given to look at",
     flying: "what may be unanswered; empty when nothing is",
     hooks: "what the apps' settings want of webhooks; an app that wants none is taken out",
+    SERIES_DUE: "what is to be made at the next ticks; a paused or deleted series leaves it",
+    series: "a series goes on until it is deleted",
+    series_names: "the apps' series",
     limiter: "while it holds a rate that was set live",
 }
 """The keys that have no TTL, as constants and functions of this module → why. No others.

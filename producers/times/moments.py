@@ -62,7 +62,17 @@ def moment_ms(what: str, moment: datetime, zone: ZoneInfo) -> int:
                 [f"{what}: {in_words(moment)} {_trouble(earlier, later, zone)}"]
             )
         moment = earlier
+    return epoch_ms(moment)
+
+
+def epoch_ms(moment: datetime) -> int:
+    """Return a moment with an offset as epoch ms."""
     return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def aware(at_ms: int, zone: ZoneInfo) -> datetime:
+    """Return epoch ms as a moment of a zone, with its offset."""
+    return (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone)
 
 
 def _trouble(earlier: datetime, later: datetime, zone: ZoneInfo) -> str:

@@ -19,6 +19,7 @@ from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.recipients import Recipients
 from producers.retries import Retries
+from producers.series import Series
 from producers.settings import Settings
 from producers.store import deadline
 from producers.suppressions import Suppressions
@@ -101,6 +102,7 @@ class Services:
         self.suppressions = Suppressions(self.client, settings)
         self.broadcasts = Broadcasts(self.client, settings)
         self.retries = Retries(self.client, settings)
+        self.series = Series(self.client, settings)
         self.messages = Messages(self.client, settings)
         self.recipients = Recipients(self.client, settings)
         self.users = Users(self.client, settings)

@@ -55,6 +55,19 @@ async def test_a_backend_schedules_and_moves_what_it_scheduled(settings) -> None
         assert await producer.cancel(created.id) is State.CANCELLED
 
 
+async def test_a_backend_has_a_series(settings) -> None:
+    async with AsyncProducer(settings) as producer:
+        await producer.collect("shop", UPLOADS)
+        made = await producer.create_series("evening", "0 21 * * *", zone="UTC", **SPEC)
+        with Producer(settings) as other:
+            assert other.series("shop") == [made]
+        assert (await producer.pause_series("shop", "evening")).state == "paused"
+        assert (await producer.resume_series("shop", "evening")).state == "active"
+        assert (await producer.show_series("shop", "evening")).next_at_ms == made.next_at_ms
+        await producer.delete_series("shop", "evening")
+        assert await producer.series("shop") == []
+
+
 async def test_an_async_backend_does_the_same(settings) -> None:
     async with AsyncProducer(settings) as producer:
         assert (await producer.collect("shop", UPLOADS)).new == 3

@@ -38,6 +38,7 @@ from producers.planning.forecast import Forecaster
 from producers.recipients.doubts import RESOLVE, Doubts, ResolveArgs, ResolveKeys
 from producers.recipients.receipts import Receipts
 from producers.retries import Retries
+from producers.series import Series
 from producers.settings import Settings
 from producers.store import keys, scripts
 from producers.store.scripts import Script as Declared
@@ -217,6 +218,7 @@ async def live(shop: Shop, settings: Settings) -> None:
     Forecaster(shop.client, settings).forecast("shop", "template", audience="vip")
     Limits(shop.client).admit(0, (Limit(keys.upload_flood(0, "shop", "o1"), 5),))
     shop.wrong()
+    run_a_series(shop, settings)
     shop.broadcasts.cancel(timed)
     shop.keeper.run_once()
     retry(shop, settings, users[1])
@@ -234,6 +236,19 @@ def retry(shop: Shop, settings: Settings, user: str) -> None:
     shop.broadcasts.cancel(ended)
     write(shop, keys.outcomes(0, ended, shop.bucket(user)), user, "failed 45009")
     Retries(shop.client, settings).retry(ended, "failed,cancelled")
+
+
+def run_a_series(shop: Shop, settings: Settings) -> None:
+    """Let a series run once, and end."""
+    series = Series(shop.client, settings)
+    spec = {"app": "shop", "channel": "template", "template_id": TEMPLATE, "audience": "all"}
+    series.create("evening", "0 21 * * *", **spec, data={"keyword1": "a"})
+    shop.client.hset(keys.series("shop", "evening"), "next_ms", 1)
+    shop.client.zadd(keys.SERIES_DUE, {"shop evening": 1})
+    series.tick()
+    series.pause("shop", "evening")
+    series.resume("shop", "evening")
+    series.delete("shop", "evening")
 
 
 def users_of(shop: Shop, lane: int, number: int) -> list[str]:

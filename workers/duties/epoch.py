@@ -30,6 +30,7 @@ from producers.broadcasts import Broadcasts
 from producers.broadcasts.lifecycle import RESTORED
 from producers.errors import IllegalMoveError, NotFoundError, WxbroadcastError
 from producers.logs.events import ServerChanged
+from producers.series import Series
 from producers.settings import Settings
 from producers.store import Client, keys, lend
 from producers.store.connection import now_ms
@@ -70,6 +71,7 @@ class Epochs:
         self._settings = settings
         self._broadcasts = broadcasts
         self._copies = Copies(client)
+        self._series = Series(client, settings)
         self._server = ""
         self._acknowledged_ms = 0
         self._beginning = threading.Lock()
@@ -182,6 +184,8 @@ class Epochs:
                     marked += 1
                 if paused:  # also by who only met it, and alone may know how long the gap was
                     self._pause(broadcast)
+        if paused:
+            self._series.pause_overdue(RESTORED)
         if begins or paused:
             logs.emit(ServerChanged(info["run_id"][:12], forgotten_ms, marked, paused))
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 
 from producers.broadcasts.rates import Rates
+from producers.series import Series
 from producers.settings import Settings
 from producers.webhooks.wishes import Wishes
 from workers.duties.beat import Beat
@@ -20,6 +21,7 @@ from workers.duties.held_rates import HeldRates
 from workers.duties.kept_tokens import KeptToken
 from workers.duties.recover import Recoverer
 from workers.duties.runner import Duty, Round, Runner
+from workers.duties.ticks import Ticks
 from workers.duties.vitals import Vitals
 from workers.duties.wakes import Wakes
 from workers.duties.watch import Watch
@@ -109,7 +111,8 @@ class Roster:
             watch.hurry,
         )
         vitals = Vitals({"loop": self._loop_gone, "pump": path.pump_gone}, ended)
-        keeping: list[Duty] = [vitals, ways.epochs, keeper, self.flights]
+        ticks = Ticks(Series(client, settings))
+        keeping: list[Duty] = [vitals, ways.epochs, keeper, self.flights, ticks]
         self._rounds = (
             watch,
             Round("keeper", keeping, _EVERY_S, at_once=False, alarm_at=lambda: keeper.alarm_at),

@@ -1,7 +1,7 @@
 """``wxbroadcast broadcast``: create one, and perhaps wait for its end."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,6 +52,13 @@ def broadcast(
     zone: Annotated[
         str, typer.Option(help="Whose clocks show --at and --until; else the app's.")
     ] = "",
+    every: Annotated[
+        str,
+        typer.Option(help="Again and again: cron, such as 0 21 * * *; --key names the series."),
+    ] = "",
+    missed: Annotated[
+        str, typer.Option(help="--every: ticks that nobody made in time: skip, or run once.")
+    ] = "skip",
     priority: Annotated[
         bool, typer.Option("--priority", help="Serve it before the others.")
     ] = False,
@@ -65,6 +72,7 @@ def broadcast(
 ) -> None:
     """Create a broadcast and print its id.
 
+    With --every it is a series, whose name is printed (see `series`); its runs are broadcasts.
     With --at it waits for its time (see `reschedule`), and `cancel` ends it before.
     With --wait the exit code is 0 when it finished and 3 when it was aborted or cancelled; Ctrl-C
     leaves it running. With --wait --json the last line has id, state, total, outcomes, errcodes,
@@ -74,23 +82,26 @@ def broadcast(
         from producers.broadcasts import Broadcasts
         from producers.broadcasts.spec import Spec
 
-        spec = Spec.checked(
-            app=app,
-            channel=channel,
-            template_id=template_id,
-            audience=audience,
-            data=read_data(data, data_file),
-            page=page,
-            emphasis_keyword=emphasis_keyword,
-            miniprogram_state=state,
-            lang=lang,
-            rate=rate,
-            expires_in=duration(expires_in),
-            priority=priority,
-            at=at,
-            until=until,
-            zone=zone,
-        )
+        given: dict[str, Any] = {
+            "app": app,
+            "channel": channel,
+            "template_id": template_id,
+            "audience": audience,
+            "data": read_data(data, data_file),
+            "page": page,
+            "emphasis_keyword": emphasis_keyword,
+            "miniprogram_state": state,
+            "lang": lang,
+            "rate": rate,
+            "expires_in": duration(expires_in),
+            "priority": priority,
+            "at": at,
+            "until": until,
+        }
+        if every:
+            _repeat(session, key, every, zone, missed, given, as_json=as_json)
+            return
+        spec = Spec.checked(**given, zone=zone)
         broadcasts = Broadcasts(session.client, session.settings)
         created = broadcasts.create(spec, key)
         if created.known:
@@ -101,6 +112,30 @@ def broadcast(
             print_json({"id": created.id, "known": created.known})
         if wait:
             _wait(session, broadcasts, created.id, as_json=as_json)
+
+
+def _repeat(
+    session: Session,
+    name: str,
+    every: str,
+    zone: str,
+    missed: str,
+    given: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """Make a series."""
+    from producers.errors import InvalidInputError
+    from producers.series import Series
+
+    if not name:
+        raise InvalidInputError(["every: name the series with --key"])
+    series = Series(session.client, session.settings)
+    made = series.create(name, every, zone=zone, missed=missed, **given)
+    if as_json:
+        print_json(made.as_dict())
+    else:
+        typer.echo(made.name)
 
 
 def _wait(session: Session, broadcasts: "Broadcasts", broadcast_id: str, *, as_json: bool) -> None:

@@ -61,6 +61,26 @@ def test_a_scheduled_one_says_when_and_is_moved(settings: Settings) -> None:
     assert refused.json["error"] == f"cannot reschedule broadcast {broadcast}: it is cancelled"
 
 
+def test_a_series_is_made_seen_moved_and_deleted(settings: Settings) -> None:
+    run(settings, "audience", "import", "-a", "shop", "vips", "-", stdin="oA\noB\n")
+    spec = (*ALL, "--audience", "vips", "--data", "a", "--every", "0 21 * * *")
+    assert run(settings, *spec, "--json").json["error"] == "every: name the series with --key"
+    assert run(settings, *spec, "--key", "evening").out == "evening\n"
+    again = run(settings, *spec, "--key", "evening", "--json").json
+    assert (again["every"], again["state"], again["audience"]) == ("0 21 * * *", "active", "vips")
+    listed = run(settings, "series", "list", "-a", "shop")
+    assert "21:00" in listed.out
+    found = run(settings, "series", "list", "-a", "shop", "--json").json["series"]
+    assert found == [again]
+    paused = run(settings, "series", "pause", "evening", "-a", "shop")
+    assert "asked for" in paused.out
+    for verb, state in (("show", "paused"), ("resume", "active"), ("delete", "active")):
+        done = run(settings, "series", verb, "evening", "-a", "shop", "--json")
+        assert (done.code, done.json["state"]) == (0, state)
+    gone = run(settings, "series", "show", "evening", "-a", "shop", "--json")
+    assert (gone.code, "no series 'evening'" in gone.json["error"]) == (2, True)
+
+
 def test_an_illegal_move_says_the_state(settings: Settings) -> None:
     broadcast = create(settings)
     run(settings, "cancel", broadcast)

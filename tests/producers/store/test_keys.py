@@ -70,7 +70,10 @@ BUILDERS = builders()
 OF_LANES = [name for name, function in BUILDERS.items() if "lane" in parameters(function)]
 OF_API_KEYS = ["key_limit", "key_limit_reply"]
 OF_WORKERS = ["worker_apps", "closed_gates"]
-OF_APPS = [name for name in BUILDERS if name not in {*OF_LANES, *OF_API_KEYS, *OF_WORKERS}]
+OF_SERIES = ["series", "series_names"]
+OF_APPS = [
+    name for name in BUILDERS if name not in {*OF_LANES, *OF_API_KEYS, *OF_WORKERS, *OF_SERIES}
+]
 
 
 @given(OPENIDS, st.integers(1, 1_048_576))
@@ -117,6 +120,12 @@ def test_what_api_keys_keep_carries_their_tag(name: str) -> None:
     assert key_slot(key.encode()) == key_slot(keys.API_KEYS.encode()) == key_slot(b"keys")
 
 
+@pytest.mark.parametrize("name", OF_SERIES)
+def test_all_series_lie_where_one_look_finds_what_is_due(name: str) -> None:
+    key = build(BUILDERS[name])
+    assert key_slot(key.encode()) == key_slot(keys.SERIES_DUE.encode()) == key_slot(b"wxb:series")
+
+
 def test_no_two_functions_build_the_same_key() -> None:
     built = [build(function) for function in BUILDERS.values()]
     assert len(set(built)) == len(built)
@@ -142,7 +151,14 @@ def test_lanes_spread_over_the_slots_of_a_cluster(lanes: int) -> None:
     assert thirds == {0, 1, 2}
 
 
-CONSTANTS = (keys.DEPLOYMENT, keys.SERVER, keys.WORKERS, keys.SEEN, keys.API_KEYS)
+CONSTANTS = (
+    keys.DEPLOYMENT,
+    keys.SERVER,
+    keys.WORKERS,
+    keys.SEEN,
+    keys.API_KEYS,
+    keys.SERIES_DUE,
+)
 
 
 def test_what_may_stay_for_ever_are_keys_each_with_its_reason() -> None:

@@ -63,6 +63,12 @@ VERBS: dict[str, Callable[[Producer, str], Any]] = {
     "set_app_rate": lambda one, _: one.set_app_rate("shop", 100),
     "resume": lambda one, running: one.resume(running),
     "cancel": lambda one, running: one.cancel(running),
+    "create_series": lambda one, _: one.create_series("s", "0 21 * * *", **SPEC, audience="all"),
+    "series": lambda one, _: one.series("shop"),
+    "show_series": lambda one, _: one.show_series("shop", "s"),
+    "pause_series": lambda one, _: one.pause_series("shop", "s"),
+    "resume_series": lambda one, _: one.resume_series("shop", "s"),
+    "delete_series": lambda one, _: one.delete_series("shop", "s"),
     "reschedule": lambda one, running: one.reschedule(running, "2099-12-01 21:00"),
 }
 NO_CALLS = {"close", "within", "settings", "timeout_s"}

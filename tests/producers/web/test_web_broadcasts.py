@@ -290,3 +290,22 @@ def test_one_is_scheduled_and_moved_until_it_starts(shop: Caller) -> None:
     assert shop.post(f"{where}/reschedule", {}).status == 422
     assert shop.post(f"{where}/cancel").json["state"] == "cancelled"
     assert shop.post(f"{where}/reschedule", {"at": later}).status == 409
+
+
+def test_a_series_is_made_seen_moved_and_deleted(shop: Caller) -> None:
+    invite(shop, "oA")
+    where = "/v1/apps/shop/series"
+    body = {**SPEC, "name": "evening", "every": "0 21 * * *", "missed": "run"}
+    made = shop.post(where, body)
+    assert (made.status, made.headers["location"]) == (201, f"{where}/evening")
+    assert shop.post(where, body).json == made.json
+    assert shop.post(where, {**body, "every": "0 22 * * *"}).status == 422
+    for wrong in ({"every": "x"}, {"missed": "twice"}, {"name": "../x"}, {"zone": "Mars"}):
+        assert shop.post(where, {**body, **wrong}).status == 422
+    assert shop.post(where, {**body, "name": "b", "audience": "nobody"}).status == 404
+    assert shop.get(where).json == {"series": [made.json]}
+    assert shop.get(f"{where}/evening").json == made.json
+    assert shop.post(f"{where}/evening/pause").json["state"] == "paused"
+    assert shop.post(f"{where}/evening/resume").json["state"] == "active"
+    assert shop("DELETE", f"{where}/evening").status == 200
+    assert shop("DELETE", f"{where}/evening").status == 404
