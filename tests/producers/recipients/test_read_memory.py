@@ -15,7 +15,7 @@ from producers.store import keys
 from producers.store.buckets import next_recipient_buckets
 
 FEW, MANY = 5_000, 25_000
-SLACK = 400_000
+SLACK = 700_000
 """Bytes: a page here or there, and what the interpreter keeps of strings."""
 
 

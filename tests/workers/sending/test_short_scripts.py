@@ -130,6 +130,7 @@ def forgotten_with_long_queues(shop: Shop) -> None:
     assert forgotten.dropped == 40
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "scenario",
