@@ -31,6 +31,7 @@ fuzzed = settings(
 )
 BEYOND_A_SCHEMA = {
     "create_broadcast",
+    "create_series",
     "post_message",  # WeChat's field rules
     "log_in",  # a code that WeChat knows
     "verify_url",
@@ -38,14 +39,24 @@ BEYOND_A_SCHEMA = {
     "plan_permits",
     "forecast_permits",  # one parameter needs another
     "collect_permits",
-    "add_members",  # an Idempotency-Key that had another body
+    "add_members",
+    "add_suppressed",  # an Idempotency-Key that had another body
+    "retry_broadcast",  # in_doubt must be named twice
     "list_audiences",
     "list_broadcasts",
     "list_recipients",
     "list_webhooks",  # a cursor that a page gave
 }
 """Operations that may refuse what the document allows, and why."""
-ROWS = {"collect_permits", "replace_audience", "add_members", "remove_members"}
+ROWS = {
+    "collect_permits",
+    "replace_audience",
+    "add_members",
+    "remove_members",
+    "replace_suppressed",
+    "add_suppressed",
+    "remove_suppressed",
+}
 """Operations that take any text, and tell which of its rows are bad."""
 
 
