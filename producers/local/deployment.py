@@ -53,8 +53,11 @@ _EVERY_S: Final = 0.02
 _PAGE: Final = 1000
 _SHOWN: Final = 3000
 
-_KEPT: Final = (keys.DEPLOYMENT, keys.WORKERS, keys.SERVER)
-"""What units that run have a right to find again, beside the fence tokens."""
+_KEPT: Final = (keys.DEPLOYMENT, keys.WORKERS, keys.SERVER, keys.SEEN)
+"""What units that run have a right to find again, beside fence tokens and wishes for webhooks.
+
+Without `SEEN` a server that restarts within the next second passes for an old backup.
+"""
 
 _WAITING: Final = re.compile(":(queue|delayed):")
 """Keys of messages that nobody has taken yet."""
@@ -250,7 +253,8 @@ class Local:
 
     def _forget(self, which: re.Pattern[str]) -> None:
         """Delete keys, but for what units that run have a right to find again."""
-        kept = {*_KEPT, *(keys.fence(lane) for lane in range(self.settings.lanes))}
+        lanes = range(self.settings.lanes)
+        kept = {*_KEPT, *map(keys.fence, lanes), *map(keys.hooks, lanes)}
         for key in self._client.scan_iter(count=_PAGE):
             if key in kept or key.startswith(keys.DRAMATIQ_NAMESPACE):
                 continue

@@ -67,7 +67,8 @@ def test_a_valkey_that_is_killed_starts_again(local: Local) -> None:
     assert folder is not None
     os.kill(int((folder / "valkey.pid").read_text()), signal.SIGKILL)
     created = local.producer.broadcast(**SUBSCRIBE)
-    assert local.wait(created.id).outcomes == {"delivered": 1}
+    status = local.wait(created.id)
+    assert status.outcomes == {"delivered": 1}, (status.state, status.reason)
 
 
 def test_a_template_broadcast_arrives(local: Local) -> None:

@@ -44,7 +44,7 @@ def test_a_key_must_be_one_and_be_for_this_app_and_this_verb(house: House, route
 
 @pytest.mark.parametrize("route", OPEN, ids=name_of)
 def test_what_is_open_is_what_the_design_says(house: House, route: Route) -> None:
-    """Health and documents; the login; callbacks, if signed; the door, with a ticket."""
+    """Health and documents; the login; callbacks, if signed; the phone's own, with a ticket."""
     got = house.anybody(route.method, path_of(route))
     if route.access is Open.ALL:
         assert route.path in {"/healthz", "/readyz", "/openapi.json", "/docs"}
@@ -54,6 +54,7 @@ def test_what_is_open_is_what_the_design_says(house: House, route: Route) -> Non
         assert route.path in {
             "/v1/apps/{app}/login",
             "/v1/apps/{app}/collect",
+            "/v1/apps/{app}/opt-in",
             "/wechat/{app}",
         }
 
