@@ -29,7 +29,7 @@ class Figure:
         values: one per round.
         baseline: name of what it is compared with, or ''.
         beside: the baseline's values, round by round.
-        goal: as issue 4 has it, or ''.
+        goal: what was aimed at, or ''.
         reached: whether it is; None when there is no goal.
         note: what the reader must know.
     """

@@ -1,6 +1,6 @@
 """Signatures of webhooks, as Standard Webhooks has them.
 
-Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+Source: www.standardwebhooks.com, the specification
 (webhook-id, webhook-timestamp, webhook-signature; ``v1,`` and the base64 of HMAC-SHA256 over
 ``id.timestamp.body``; several with blanks between them while a secret is changed).
 
