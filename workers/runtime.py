@@ -22,10 +22,10 @@ from producers import logs
 from producers.broadcasts.split import Splitter
 from producers.logs.events import WorkerBroken, WorkerStarted, WorkerStopped, WorkerStopping
 from producers.settings import Settings
-from workers.duties.edges import Edges
-from workers.duties.errands import Errands
 from workers.duties.roster import Roster
 from workers.duties.ways import Ways
+from workers.lanes.edges import Edges
+from workers.lanes.errands import Errands
 from workers.lanes.keeper import Keeper
 from workers.sending.egress import Egress
 from workers.sending.memory import Memory

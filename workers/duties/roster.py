@@ -15,7 +15,6 @@ from producers.series import Series
 from producers.settings import Settings
 from producers.webhooks.wishes import Wishes
 from workers.duties.beat import Beat
-from workers.duties.errands import Errands
 from workers.duties.flights import Flights
 from workers.duties.held_rates import HeldRates
 from workers.duties.kept_tokens import KeptToken
@@ -26,6 +25,7 @@ from workers.duties.vitals import Vitals
 from workers.duties.wakes import Wakes
 from workers.duties.watch import Watch
 from workers.duties.ways import Ways
+from workers.lanes.errands import Errands
 from workers.lanes.keeper import Keeper
 from workers.sending.memory import Memory
 from workers.sending.send_path import SendPath

@@ -1,1 +1,1 @@
-"""Lanes: what is due in them, done each second by whichever worker holds one."""
+"""Lanes: what is due in them, done each second by who holds one, or when an edge tells of it."""

@@ -9,7 +9,7 @@ from producers import logs
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.split import Splitter
 from producers.logs.events import CanaryOpened
-from workers.duties.errands import Errands
+from workers.lanes.errands import Errands
 from workers.lanes.wants import Wants
 
 

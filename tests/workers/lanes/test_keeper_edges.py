@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from workers.duties.edges import Edges
-from workers.duties.errands import Errands
+from workers.lanes.edges import Edges
+from workers.lanes.errands import Errands
 
 
 @pytest.fixture
