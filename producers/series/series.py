@@ -43,7 +43,9 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LATE_MS: Final = 60_000
 _AGAIN_MS: Final = 10_000
 _AT_ONCE: Final = 10
-"""Ticks that one look takes on."""
+"""Series given out together."""
+_LOOKED_AT: Final = 1000
+"""Series that one look passes by at the most: those of apps that only another worker knows."""
 
 
 class _Keys(NamedTuple):
@@ -291,17 +293,23 @@ class Series:
     def tick(self) -> int:
         """Make what is due; returns how many ticks were done with.
 
+        Those of unknown apps take nobody's turn: a look passes by them.
+
         Raises:
             redis.RedisError, StoreUnavailableError: Redis did not answer; they come again.
         """
-        clock, *members = self._due(DueKeys(keys.SERIES_DUE), DueArgs(_AT_ONCE, _AGAIN_MS))
         done = 0
-        for member in members:
-            app, _, name = member.partition(" ")
-            try:
-                done += self._tick(self.show(app, name), int(clock))
-            except (UnknownAppError, NotFoundError):
-                continue  # of an app that another worker knows, or deleted meanwhile
+        for _ in range(_LOOKED_AT // _AT_ONCE):
+            clock, *members = self._due(DueKeys(keys.SERIES_DUE), DueArgs(_AT_ONCE, _AGAIN_MS))
+            known = [one for one in members if one.partition(" ")[0] in self._settings.apps]
+            for member in known:
+                app, _, name = member.partition(" ")
+                try:
+                    done += self._tick(self.show(app, name), int(clock))
+                except (UnknownAppError, NotFoundError):
+                    continue  # its app left the settings, or it was deleted meanwhile
+            if known or len(members) < _AT_ONCE:
+                break
         return done
 
     def _tick(self, one: SeriesStatus, clock_ms: int) -> int:

@@ -207,6 +207,13 @@ def test_an_unknown_app_of_another_worker_waits_for_it(
     assert shop.client.zscore(keys.SERIES_DUE, "cafe morning") > shop.now_ms()
 
 
+def test_those_of_an_app_that_is_gone_take_nobodys_turn(shop: Shop, series: Series) -> None:
+    shop.client.zadd(keys.SERIES_DUE, {f"gone s{n}": n for n in range(500)})
+    series.create("evening", "0 21 * * *", **SPEC)
+    comes(shop)
+    assert series.tick() == 1
+
+
 def test_after_an_old_backup_what_may_have_run_waits_for_an_operator(
     shop: Shop, series: Series
 ) -> None:
