@@ -75,3 +75,24 @@ def test_what_happens_is_told_while_another_apps_service_hangs(
     written = b"".join(log.read_bytes() for log in stage.logs)
     assert SECRET.encode() not in written
     assert good.url.encode() not in written
+
+
+@pytest.mark.timeout(90)
+def test_an_event_in_the_hand_of_a_killed_worker_is_told_by_another(stages: Stages) -> None:
+    """Stored first, leased then: kill -9 between the two posts costs a lease, and no event."""
+    with End(answer=lambda number: 204 if number else asyncio.sleep(60, 200)).open() as end:
+        stage = stages(
+            app=of_app(end.url, webhook_events=EVENTS),
+            webhook_networks=[HERE],
+            webhook_timeout=1,
+        )
+        unit = stage.unit()
+        until(lambda: stage.client.hlen(keys.hooks(0)) == 1, "the unit told what is wanted")
+        stage.broadcasts.pause(broadcast := stage.create())
+        until(lambda: len(end.came) == 1, "the event is in hand")
+        unit.kill()
+        stage.unit()
+        until(lambda: len(end.came) == 2, "another worker told it")
+        (first, body), (again, same) = end.came
+        assert (again, same) == (first, body)
+        assert body["data"]["broadcast"] == broadcast
