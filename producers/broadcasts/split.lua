@@ -7,27 +7,24 @@
 --
 -- KEYS  1 lane    hash  the lane's copy of the broadcast
 --       2 queue   list  bucket:openid
---       (found by KEYS 1: recipients:ID, bitmap, the buckets that had members; the rings of its app)
---       then the audience's buckets, sets, in ascending order from the cursor on
+--       (found by KEYS 1: recipients:ID, bitmap, the buckets that had members; the rings of its app;
+--       the audience's sets, see bucket.lua)
 -- ARGV  1 broadcast, 2 cursor that is expected (next bucket), 3 last: 1 when these are the last
---       buckets, 4 prefix of the lane, then the bucket number of each set
+--       buckets, 4 prefix of the lane, then the audience's buckets, ascending from the cursor on
 -- Returns  {status, cursor, pushed or counted, queue length}; status 1 did a step, 0 the cursor
 --       is elsewhere, -1 not running, 2 all split, 3 the window is full
 --@include store/check
+--@include audiences/bucket
 --@include lanes/ring
 --@include lanes/need
 local lane, queue = KEYS[1], KEYS[2]
 local recipients = string.gsub(lane, ':lane:', ':recipients:', 1)
 local id, expected, last, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local has = redis.call('HMGET', lane, 'state', 'drop', 'cursor', 'split', 'window', 'verdict',
-  'app', 'priority')
+  'app', 'priority', 'audience')
 local cursor, drop = has[3], has[2]
 local queued = redis.call('LLEN', queue)
 typed('string', recipients)
-for key = 3, #KEYS do
-  whole('bucket', ARGV[key + 2], 0, 2 ^ 20)
-  typed('set', KEYS[key])
-end
 local carries = has[4] == 'mail' and (not drop or drop == '')  -- filled by post.lua
 if has[4] == 'done' or carries then return { 2, cursor, 0, queued } end
 if cursor ~= expected then return { 0, cursor, 0, queued } end
@@ -36,16 +33,18 @@ if not counting and (has[1] ~= 'running' or has[6] and has[6] ~= '') then
   return { -1, cursor, 0, queued }
 end
 rings_are_sound(prefix, has[7])
+local whose = { prefix = prefix, app = has[7], audience = has[9] }
+for arg = 5, #ARGV do bucket_is_sound(whose, ARGV[arg]) end
 local room = whole('window', has[5], 0, 2 ^ 42) - queued
 if not counting and room <= 0 then return { 3, cursor, 0, queued } end
 
-local moved, reached = 0, 0
-for key = 3, #KEYS do
-  local bucket = ARGV[key + 2]
+local moved, reached = 0, 4
+for arg = 5, #ARGV do
+  local bucket = ARGV[arg]
   if counting then
-    moved = moved + redis.call('SCARD', KEYS[key])
+    moved = moved + size_of(whose, bucket)
   else
-    local openids = redis.call('SMEMBERS', KEYS[key])
+    local openids = members_of(whose, bucket)
     local members = #openids
     for i = 1, members do openids[i] = bucket .. ':' .. openids[i] end
     for from = 1, members, 5000 do
@@ -55,15 +54,13 @@ for key = 3, #KEYS do
     moved = moved + members
   end
   cursor = bucket + 1
-  reached = key
+  reached = arg
   if not counting and moved >= room then break end
 end
 bump(lane, 'total', moved)
-if reached == #KEYS or #KEYS == 2 then
-  if last == '1' then
-    redis.call('HSET', lane, 'split', 'done')
-    need(prefix, id, 0)
-  end
+if reached == #ARGV and last == '1' then
+  redis.call('HSET', lane, 'split', 'done')
+  need(prefix, id, 0)
 end
 redis.call('HSET', lane, 'cursor', cursor)
 if counting then

@@ -26,7 +26,7 @@ class SplitKeys(NamedTuple):
 
 
 class SplitArgs(NamedTuple):
-    """ARGV of split.lua."""
+    """ARGV of split.lua; the buckets follow."""
 
     broadcast: str
     cursor: str
@@ -73,7 +73,6 @@ class Splitter:
                 SplitKeys(lane_key, keys.queue(lane, broadcast)),
                 SplitArgs(broadcast, cursor, "" if rest else "1", keys.lane_prefix(lane)),
                 offered,
-                more_keys=[keys.audience(lane, app, audience, bucket) for bucket in offered],
             )
             if status != 1:
                 return moved

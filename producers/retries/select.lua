@@ -14,11 +14,16 @@
 -- Found on the way: outcomes:ID:BUCKET, audience:APP:NAME:BUCKET
 -- Returns  how many are new
 --@include store/check
+--@include audiences/bucket
 local prefix, app, id, ttl_ms, doubts, rest = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[7] == '1', ARGV[8]
 audience_is_sound(KEYS)
 whole('ttl_ms', ttl_ms, 1, 2 ^ 42)
 if #ARGV - 9 ~= #KEYS - 2 or #KEYS < 3 then refuse('arguments', #ARGV) end
-for arg = 10, #ARGV do whole('bucket', ARGV[arg], 0, 2 ^ 20) end
+local whose = { prefix = prefix, app = app, audience = rest }
+for arg = 10, #ARGV do
+  whole('bucket', ARGV[arg], 0, 2 ^ 20)
+  if rest ~= '' then bucket_is_sound(whose, ARGV[arg]) end
+end
 local CHUNK = 5000
 
 local function words(text)
@@ -58,8 +63,8 @@ local function chosen(bucket)
     end
   end
   if rest ~= '' and (any_code or codes['0']) then
-    local members = redis.pcall('SMEMBERS', prefix .. 'audience:' .. app .. ':' .. rest .. ':' .. bucket)
-    for _, openid in ipairs(passing(members.err and {} or members, id, bucket, function(value) return not value end)) do
+    local members = members_of(whose, bucket)
+    for _, openid in ipairs(passing(members, id, bucket, function(value) return not value end)) do
       openids[#openids + 1] = openid
     end
   end

@@ -252,17 +252,13 @@ class Lane:
         buckets: range | list[int] = range(BUCKETS),
         last: bool = True,
     ) -> list[Any]:
-        n, app = self.number, self.app
-        copy = self.copy(broadcast)
-        at = copy.get("cursor", "0") if cursor is None else cursor
-        audience = copy.get("audience", "all")
+        n, at = self.number, self.copy(broadcast).get("cursor", "0") if cursor is None else cursor
         offered = [bucket for bucket in buckets if bucket >= int(at)]
         return self.run(
             SPLIT,
             SplitKeys(keys.lane_broadcast(n, broadcast), keys.queue(n, broadcast)),
             SplitArgs(broadcast, str(at), "1" if last else "", self.prefix),
             offered,
-            more_keys=[keys.audience(n, app, audience, bucket) for bucket in offered],
         )
 
     def start(self, broadcast: str, *openids: str, **copy: Any) -> None:
