@@ -21,17 +21,21 @@ class Seen:
 
     Attributes:
         members: of each bucket.
+        suppressed: of each bucket, members who are sent nothing.
         users: of each bucket, users reachable at each horizon.
         uses: of each bucket, uses to be had now.
         hours: of each bucket, epoch hour → uses.
         of: buckets that there are.
+        horizons: how many are looked at.
     """
 
     members: list[int] = field(default_factory=list)
+    suppressed: list[int] = field(default_factory=list)
     users: list[list[int]] = field(default_factory=list)
     uses: list[int] = field(default_factory=list)
     hours: list[dict[int, int]] = field(default_factory=list)
     of: int = 0
+    horizons: int = len(HORIZONS)
 
 
 @dataclass
@@ -43,7 +47,8 @@ class Made:
         users, low, high: at each horizon.
         uses: to be had now.
         hours: epoch hour → uses.
-        errors: standard errors of `users`.
+        suppressed: members who are sent nothing.
+        errors: standard errors of `users`; 0 unless sampled.
         sampled: members looked at.
         seen: the sample, for the error of what ends; None unless sampled.
         audience: members of the audience.
@@ -55,10 +60,14 @@ class Made:
     high: list[float]
     uses: float
     hours: dict[int, float]
-    errors: list[float] = field(default_factory=lambda: [0.0] * len(HORIZONS))
+    suppressed: float = 0.0
+    errors: list[float] = field(default_factory=list)
     sampled: int = 0
     seen: Seen | None = None
     audience: int = 0
+
+    def __post_init__(self) -> None:
+        self.errors = self.errors or [0.0] * len(self.users)
 
     def ending_error(self, until_ms: int) -> float:
         """Return the standard error of the uses that end until a moment."""
@@ -71,12 +80,14 @@ class Made:
 
 def scanned(seen: Seen) -> Made:
     """Add up what was seen of every member."""
-    users = [float(sum(row[n] for row in seen.users)) for n in range(len(HORIZONS))]
+    users = [float(sum(column)) for column in zip(*seen.users, strict=True)]
+    users = users or [0.0] * seen.horizons
     hours: Counter[int] = Counter()
     for one in seen.hours:
         hours.update(one)
     by_hour = {hour: float(uses) for hour, uses in hours.items()}
-    return Made("scan", users, users, users, float(sum(seen.uses)), by_hour)
+    suppressed = float(sum(seen.suppressed))
+    return Made("scan", users, users, users, float(sum(seen.uses)), by_hour, suppressed)
 
 
 def estimated(seen: Seen, members: int) -> Made:
@@ -87,9 +98,8 @@ def estimated(seen: Seen, members: int) -> Made:
         return made  # every bucket was drawn
     scale = members / looked_at
     made.method, made.sampled, made.seen, made.audience = "sample", looked_at, seen, members
-    made.errors = [
-        _error([row[n] for row in seen.users], seen, members) for n in range(len(HORIZONS))
-    ]
+    made.errors = [_error(column, seen, members) for column in zip(*seen.users, strict=True)]
+    made.suppressed *= scale
     made.users = [users * scale for users in made.users]
     made.low = [
         users - _CERTAIN * error for users, error in zip(made.users, made.errors, strict=True)

@@ -5,17 +5,18 @@
 -- ARGV  1 prefix of the lane, 2 app, 3 channel, 4 template, then per horizon: a moment (ms),
 --       ascending, the first of them now
 -- Found on the way: permits:APP:OPENID, subs:APP:OPENID, the lists of listed.lua
--- Returns  {members, per horizon: users who have a use that ends after that moment, uses to be had
---       now, then hour, uses that end in it …}; of a subscription none has an hour
+-- Returns  {members, suppressed ones of them, per horizon: users who have a use that ends after that
+--       moment, uses to be had now, then hour, uses that end in it …}; of a subscription none has an
+--       hour
 --@include suppressions/listed
 local prefix, app, channel, template = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local members = redis.call('SMEMBERS', KEYS[1])
-local reached, hours, uses = {}, {}, 0
+local reached, hours, uses, suppressed = {}, {}, 0, 0
 local lists, bucket = lists_of(prefix, app), string.match(KEYS[1], '[^:]*$')
 for i = 5, #ARGV do reached[i - 4] = 0 end
 for _, openid in ipairs(members) do
   if #lists > 0 and is_listed(lists, bucket, openid) then
-    -- sent nothing, whatever is there
+    suppressed = suppressed + 1  -- sent nothing, whatever is there
   elseif channel == 'subscribe' then
     local count = tonumber(redis.call('HGET', prefix .. 'subs:' .. app .. ':' .. openid, template)
       or 0)
@@ -37,7 +38,7 @@ for _, openid in ipairs(members) do
     end
   end
 end
-local reply = { #members }
+local reply = { #members, suppressed }
 for i = 1, #reached do reply[#reply + 1] = reached[i] end
 reply[#reply + 1] = uses
 for hour, n in pairs(hours) do

@@ -72,6 +72,7 @@ class Forecast:
         app, channel, template_id, audience: what was asked.
         at_ms: when, server epoch ms.
         members: members of the audience.
+        suppressed: members who are sent nothing, whatever they have.
         uses: uses that its members have now (long-term subscriptions not counted).
         method: ``stock``, ``scan`` or ``sample``.
         sampled: members that a sample looked at; 0 otherwise.
@@ -87,6 +88,7 @@ class Forecast:
     audience: str
     at_ms: int
     members: int
+    suppressed: int
     uses: int
     method: str
     sampled: int
@@ -152,20 +154,11 @@ class Forecaster:
             StoreUnavailableError: Redis did not answer.
         """
         kind = self._checked(channel, template_id, rate)
-        members = self._audiences.count(app, audience)
         now_ms, sends = self._clock_and_sends(app)
         used_rate, rate_from = (rate, "given") if rate is not None else sends
         within = [ms(horizon) for horizon in HORIZONS]
-        moments = [now_ms + ms(self._settings.permit_margin) + one for one in within]
-        suppressed = sum(self._suppressions.counts(app).values())
-        if kind is Channel.TEMPLATE and audience == ALL and not suppressed:
-            made = self._from_stock(app, now_ms, moments)
-        elif members <= SCANNED:
-            made = scanned(self._look(app, kind, template_id, audience, moments, members=0))
-        else:
-            made = estimated(
-                self._look(app, kind, template_id, audience, moments, members=members), members
-            )
+        at_ms = [now_ms + one for one in within]
+        members, made = self.reach(app, kind, template_id, audience, now_ms, at_ms)
         ending = unsent(made.hours, now_ms, used_rate, within)
         return Forecast(
             app=app,
@@ -174,6 +167,7 @@ class Forecaster:
             audience=audience,
             at_ms=now_ms,
             members=members,
+            suppressed=round(made.suppressed),
             uses=round(made.uses),
             method=made.method,
             sampled=made.sampled,
@@ -192,6 +186,37 @@ class Forecaster:
                 for n in range(len(within))
             ],
         )
+
+    def reach(
+        self,
+        app: str,
+        channel: Channel,
+        template_id: str,
+        audience: str,
+        now_ms: int,
+        at_ms: Sequence[int],
+    ) -> tuple[int, Made]:
+        """Return an audience's members, and how many of them have a use to spend at some moments.
+
+        Args:
+            app: alias of the app.
+            channel: template or subscribe.
+            template_id: the template.
+            audience: its name.
+            now_ms: the server's clock.
+            at_ms: the moments, ascending, epoch ms.
+
+        Raises:
+            As `forecast`.
+        """
+        members = self._audiences.count(app, audience)
+        moments = [one + ms(self._settings.permit_margin) for one in at_ms]
+        suppressed = sum(self._suppressions.counts(app).values())
+        if channel is Channel.TEMPLATE and audience == ALL and not suppressed:
+            return members, self._from_stock(app, now_ms, moments)
+        sample = members if members > SCANNED else 0
+        seen = self._look(app, channel, template_id, audience, moments, members=sample)
+        return members, estimated(seen, members) if sample else scanned(seen)
 
     @staticmethod
     def _checked(channel: str, template_id: str, rate: float | None) -> Channel:
@@ -274,7 +299,7 @@ class Forecaster:
             for lane in range(self._settings.lanes)
             for bucket in filled_buckets(self._client, lane, app, audience, 0)
         ]
-        seen = Seen(of=len(found))
+        seen = Seen(of=len(found), horizons=len(moments))
         if members:
             wanted = max(_FEWEST, math.ceil(_SAMPLED * len(found) / members))
             if wanted < len(found):
@@ -284,9 +309,10 @@ class Forecaster:
             for row in self._rows(app, channel, template_id, audience, moments, some):
                 horizons = len(moments)
                 seen.members.append(row[0])
-                seen.users.append(row[1 : horizons + 1])
-                seen.uses.append(row[horizons + 1])
-                rest = row[horizons + 2 :]
+                seen.suppressed.append(row[1])
+                seen.users.append(row[2 : horizons + 2])
+                seen.uses.append(row[horizons + 2])
+                rest = row[horizons + 3 :]
                 seen.hours.append(dict(zip(rest[0::2], rest[1::2], strict=True)))
         return seen
 

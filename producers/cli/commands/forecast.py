@@ -47,7 +47,8 @@ def forecast(
                 f"{one.expiring:,}",
             )
         print_table(rows)
+        silent = f", {found.suppressed:,} of them suppressed," if found.suppressed else ""
         say(
-            f"{found.members:,} members with {found.uses:,} uses; "
+            f"{found.members:,} members{silent} with {found.uses:,} uses; "
             f"{_METHODS[found.method]}; at {found.rate:,.1f} sends/s ({found.rate_from})"
         )

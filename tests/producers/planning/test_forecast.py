@@ -14,6 +14,7 @@ from producers.planning import forecast as module
 from producers.planning.estimate import HORIZONS
 from producers.planning.forecast import Forecast, Forecaster
 from producers.store import keys
+from producers.suppressions import Suppressions
 
 both_layouts = pytest.mark.parametrize("lanes", [1, 4])
 
@@ -101,6 +102,25 @@ def test_every_member_of_an_audience_is_looked_at(shop: Shop, forecaster: Foreca
     assert [one.users_high for one in found.horizons] == exact
     usable = sum(end > found.at_ms + MARGIN for openid in some for end in ends(shop, openid))
     assert found.uses == usable
+
+
+@both_layouts
+def test_the_suppressed_are_counted_and_reached_by_nothing(
+    shop: Shop, forecaster: Forecaster
+) -> None:
+    crowd(shop)
+    suppressions = Suppressions(shop.client, shop.settings)
+    suppressions.import_rows("shop", "imported", [one.encode() for one in PEOPLE[:40]])
+    suppressions.opt_out("shop", PEOPLE[0])  # named twice, counted once
+    shop.audiences.import_rows("shop", "vip", [one.encode() for one in PEOPLE[30:90]])
+    found = forecaster.forecast("shop", "template", audience="vip")
+    assert (found.members, found.suppressed) == (60, 10)
+    assert users(found) == reachable(shop, PEOPLE[40:90], found.at_ms)
+    everybody = forecaster.forecast("shop", "template")
+    assert (everybody.method, users(everybody)) == (
+        "scan",
+        reachable(shop, PEOPLE[40:], everybody.at_ms),
+    )
 
 
 @both_layouts
