@@ -47,7 +47,11 @@ class SandboxConfig(BaseModel):
         known_openids_only: 40003 for openids that no permit, code or ``openids`` brought in.
         openids: openid to the appid that it belongs to; others' tokens get 40003.
         invalid_openids: 40003 for these.
-        templates: none (default) means that every template_id is good; per API.
+        templates: none (default) means that every template_id is good; per API, and per app where
+            they name one.
+        categories: id to name, of every app (default two).
+        addresses: WeChat's own, as getcallbackip and get_api_domain_ip list them (default this
+            machine's).
         pages: pages of the released version, without query; None (default) means every page.
         blacklist: words that give 45168 in a subscribe message.
         strict_json: 47002 for ``\uXXXX`` escapes (default True).
@@ -76,6 +80,8 @@ class SandboxConfig(BaseModel):
     openids: dict[str, str] = {}
     invalid_openids: frozenset[str] = frozenset()
     templates: tuple[Template, ...] = ()
+    categories: dict[int, str] = {616: "公交", 307: "服装/鞋/箱包"}
+    addresses: tuple[str, ...] = ("127.0.0.1",)
     pages: frozenset[str] | None = None
     blacklist: tuple[str, ...] = ()
     strict_json: bool = True

@@ -11,17 +11,21 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from producers.sandbox.call import Call
-from producers.sandbox.calls import login, quota_calls, subscribe_send, template_send, token_calls
+from producers.sandbox.calls import (
+    lists,
+    login,
+    quota_calls,
+    subscribe_send,
+    template_send,
+    token_calls,
+)
 from producers.sandbox.faults import FaultAction, FaultRule
 from producers.sandbox.http1 import Request
 from producers.sandbox.memory.refusals import Refusal
 from producers.sandbox.pushes.events import Event, make_receipt
 from producers.sandbox.replies import RefusalError, refusal_body
 from producers.sandbox.state import State
-from producers.words import Channel
 
 _JSON: Final = b"application/json; encoding=utf-8"
 _TEXT: Final = b"text/plain"  # what /sns answers, JSON or not
@@ -74,12 +78,6 @@ class Endpoint:
     content_type: bytes = _JSON
 
 
-def _templates(state: State, _call: Call) -> bytes:
-    templates = state.templates[Channel.SUBSCRIBE].values()
-    data = [template.describe() for template in templates]
-    return orjson.dumps({"errcode": 0, "errmsg": "ok", "data": data})
-
-
 def _gone(_state: State, _call: Call) -> bytes:
     # withdrawn 2023-09-20
     raise RefusalError(45109)
@@ -97,7 +95,11 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = MappingProxyType(
         subscribe_send.PATH: Endpoint("POST", subscribe_send.send, is_send=True),
         "/cgi-bin/message/wxopen/template/uniform_send": Endpoint("POST", _gone),
         login.PATH: Endpoint("GET", login.exchange, needs_token=False, content_type=_TEXT),
-        "/wxaapi/newtmpl/gettemplate": Endpoint("GET", _templates),
+        lists.SUBSCRIBE_PATH: Endpoint("GET", lists.subscribe_templates),
+        lists.CATEGORY_PATH: Endpoint("GET", lists.categories),
+        lists.TEMPLATE_PATH: Endpoint("POST", lists.form_templates),
+        lists.CALLBACK_IP_PATH: Endpoint("GET", lists.addresses),
+        lists.API_IP_PATH: Endpoint("GET", lists.addresses),
         "/cgi-bin/openapi/quota/get": Endpoint(
             "POST", lambda state, call: quota_calls.get_quota(state, call, _is_path)
         ),

@@ -88,12 +88,29 @@ class State:
             self.requests: Counter[str] = Counter()
             self.errcodes: dict[str, Counter[int]] = {}
 
+    def template(self, channel: Channel, appid: str, template_id: str) -> Template | None:
+        """Return an app's template; None when it has no such one."""
+        named = self._templates[channel]
+        return named.get((appid, template_id)) or named.get(("", template_id))
+
+    def templates_of(self, channel: Channel, appid: str) -> list[Template]:
+        """Return an app's templates."""
+        named = self._templates[channel]
+        return [one for one in named.values() if one.appid in {"", appid}]
+
+    def lists(self, channel: Channel, appid: str) -> bool:
+        """Say whether an app's templates are configured; where none are, every one is good."""
+        return (channel, "") in self._listing or (channel, appid) in self._listing
+
     def _use(self, config: SandboxConfig) -> None:
         self.config = config
         self.any_permit = config.permits is Taking.ANY
-        self.templates: dict[Channel, dict[str, Template]] = {channel: {} for channel in Channel}
+        self._templates: dict[Channel, dict[tuple[str, str], Template]]
+        self._templates = {channel: {} for channel in Channel}
         for template in config.templates:
-            self.templates[template.channel][template.template_id] = template
+            name = template.appid, template.template_id
+            self._templates[template.channel][name] = template
+        self._listing = {(one.channel, one.appid) for one in config.templates}
         if hasattr(self, "apps"):
             self._own()
 

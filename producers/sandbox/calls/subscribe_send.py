@@ -38,7 +38,9 @@ def send(state: State, call: Call) -> bytes:
     if busy in state.sending:
         raise RefusalError(43108)
     call.busy = busy
-    template_id, template = find_template(state, Channel.SUBSCRIBE, document.get("template_id"))
+    template_id, template = find_template(
+        state, Channel.SUBSCRIBE, call.appid, document.get("template_id")
+    )
     check_page(config.pages, document.get("page"))
     counted = not state.any_permit and (template is None or template.type != LONG_TERM)
     if not state.any_permit and state.permits.subscriptions_of(openid, template_id) <= 0:
@@ -54,20 +56,17 @@ def send(state: State, call: Call) -> bytes:
 
 
 def find_template(
-    state: State, channel: Channel, template_id: object
+    state: State, channel: Channel, appid: str, template_id: object
 ) -> tuple[str, Template | None]:
-    """Find a template by its id; None when none are configured, so that every one is good.
+    """Find an app's template; None when none are configured for it, so that every one is good.
 
     Raises:
         RefusalError: 40037.
     """
     if not isinstance(template_id, str) or not template_id:
         raise RefusalError(40037)
-    templates = state.templates[channel]
-    if not templates:
-        return template_id, None
-    template = templates.get(template_id)
-    if template is None:
+    template = state.template(channel, appid, template_id)
+    if template is None and state.lists(channel, appid):
         raise RefusalError(40037)
     return template_id, template
 

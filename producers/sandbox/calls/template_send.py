@@ -39,7 +39,7 @@ def send(state: State, call: Call) -> bytes:
         invalid=config.invalid_openids,
         known_only=config.known_openids_only,
     )
-    template_id, _ = find_template(state, Channel.TEMPLATE, document.get("template_id"))
+    template_id, _ = find_template(state, Channel.TEMPLATE, call.appid, document.get("template_id"))
     page = document.get("page")
     check_page(config.pages, page)
     form_id = document.get("form_id")

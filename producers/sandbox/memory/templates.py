@@ -1,7 +1,8 @@
 """The templates of an app.
 
 Sources: https://developers.weixin.qq.com/miniprogram/dev/server/API/mp-message-management/
-subscribe-message/ (gettemplate: priTmplId, title, content, example, type, keywordEnumValueList).
+subscribe-message/ (gettemplate: priTmplId, title, content, example, type, keywordEnumValueList);
+the 2018 page of templateMessage.getTemplateList (template_id, title, content, example).
 """
 
 import re
@@ -29,6 +30,7 @@ class Template(BaseModel):
         example: its lines filled in.
         type: 2 one-off (default), 3 long-term: one accept, many messages.
         enums: key to the values that it may have.
+        appid: of which app it is; '' (default): of every one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +42,7 @@ class Template(BaseModel):
     example: str = ""
     type: Literal[2, 3] = 2
     enums: dict[str, tuple[str, ...]] = {}
+    appid: str = ""
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -72,3 +75,12 @@ class Template(BaseModel):
                 for key, values in self.enums.items()
             ]
         return described
+
+    def describe_form(self) -> dict[str, str]:
+        """Show it as wxopen/template/list does."""
+        return {
+            "template_id": self.template_id,
+            "title": self.title,
+            "content": self.content,
+            "example": self.example,
+        }

@@ -1,4 +1,4 @@
-"""Login codes, quotas, the log of refusals, the list of templates."""
+"""Login codes, quotas, the log of refusals."""
 
 import json
 from typing import Any
@@ -92,13 +92,3 @@ async def test_a_refusal_can_be_asked_about_by_its_rid(wechat: WeChat) -> None:
     assert (await wechat.call("/cgi-bin/openapi/rid/get", {"rid": "x"}))["errcode"] == 76002
     await wechat.log_in("wxother")
     assert (await wechat.call("/cgi-bin/openapi/rid/get", {"rid": rid}))["errcode"] == 76003
-
-
-async def test_the_templates_are_listed(open_wechat: Opener, cases: dict[str, Any]) -> None:
-    template = {"template_id": "T", "title": "会议", "enums": {"enum_string2": ["开"]}}
-    wechat = await open_wechat(templates=[template])
-    path = "/wxaapi/newtmpl/gettemplate"
-    answer = await wechat.get(path, access_token=wechat.token)
-    real = json.loads(cases["res-gettemplate"]["body"])
-    assert list(answer) == list(real)
-    assert set(answer["data"][0]) == set(real["data"][0]) | {"keywordEnumValueList"}
