@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- adopt: a lane takes over a newer generation of a broadcast: its state, its rate, its end.
+-- adopt: a lane takes over a newer generation of a broadcast: its state, its rate, its weight, its end.
 --
 -- Guarantee: an older or equal generation changes nothing, so it can be repeated at will. A lane has
 -- a copy once it has a generation; what else may lie under its key stays, and becomes one.
@@ -7,17 +7,19 @@
 -- counted too when nothing is in flight; else sweep.lua tells apart what was perhaps sent.
 --
 -- KEYS  1 lane hash, 2 queue list, 3 delayed zset, 4 flight hash, 5 tries hash, 6 ring list,
---       7 first (priority ring) list, 8 stock hash, 9 ledger hash (and `busy`, `due`)
+--       7 first (priority ring) list, 8 stock hash, 9 ledger hash (and `busy`, `due`,
+--       `shares:APP`)
 -- ARGV  1 now_ms or '', 2 broadcast, 3 generation, 4 state, 5 drop: an outcome or '', 6 ttl_ms,
 --       7 wake, the channel, 8 prefix of the lane, 9 rate (per second), 10 window, 11 errcode (why it
---       is paused or ended; 0), 12 state_generation, of the last change of state, then field, value …
---       for a lane that has no copy
+--       is paused or ended; 0), 12 state_generation, of the last change of state, 13 weight (1..100), then field,
+--       value … for a lane that has no copy
 -- Returns  {1 adopted or 0 known already, messages counted as dropped, 1 when sweep.lua is to be run}
 --@include store/clock
 --@include store/check
 --@include permits/permit
 --@include lanes/ring
 --@include lanes/need
+--@include lanes/shares
 local now = clock(ARGV[1])
 local lane, queue, delayed, flight, tries, ring, first =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -25,19 +27,21 @@ local books = open_books(now, 0, KEYS[8], KEYS[9])
 local id, generation, state, drop, ttl, prefix =
   ARGV[2], whole('generation', ARGV[3], 0, 2 ^ 53), ARGV[4], ARGV[5], ARGV[6], ARGV[8]
 whole('ttl_ms', ttl, 1, 2 ^ 42)
-if #ARGV < 12 or #ARGV % 2 == 1 then refuse('arguments', #ARGV) end
+if #ARGV < 13 or #ARGV % 2 == 0 then refuse('arguments', #ARGV) end
 local moved = whole('generation of the state', ARGV[12], 0, 2 ^ 53)
+local weight = whole('weight', ARGV[13], 1, MOST_WEIGHT)
 local mine_is = redis.call('HGET', lane, 'generation')
 typed('list', queue)
 typed('zset', delayed)
 typed('hash', flight)
 local app_is = redis.call('HGET', lane, 'app')
-for i = 13, #ARGV, 2 do app_is = app_is or ARGV[i] == 'app' and ARGV[i + 1] end
+for i = 14, #ARGV, 2 do app_is = app_is or ARGV[i] == 'app' and ARGV[i + 1] end
 rings_are_sound(prefix, app_is)
+typed('hash', prefix .. 'shares:' .. app_is)
 local function sweeping() return redis.call('HEXISTS', lane, 'sweeping') end
 if (tonumber(mine_is or -1) or -1) >= generation then return { 0, 0, sweeping() } end
 if not mine_is then
-  for i = 13, #ARGV, 2 do redis.call('HSETNX', lane, ARGV[i], ARGV[i + 1]) end
+  for i = 14, #ARGV, 2 do redis.call('HSETNX', lane, ARGV[i], ARGV[i + 1]) end
 end
 if (tonumber(mine_is or -1) or -1) < moved then  -- not merely a new rate
   redis.call('HSET', lane, 'state', state, 'drop', drop, 'verdict', '', 'template_errors', 0,
@@ -49,6 +53,8 @@ redis.call('PEXPIRE', lane, ttl)
 local has = redis.call('HMGET', lane, 'app', 'priority')
 local app, priority = has[1], has[2]
 redis.call('LREM', priority == '1' and first or ring, 0, id)
+local has_turns = state == 'running' and drop == '' and priority ~= '1'
+set_share(prefix, app, id, has_turns and weight or 1, ttl)
 local dropped = 0
 if drop ~= '' then
   local waited = redis.call('LLEN', queue) + redis.call('ZCARD', delayed)

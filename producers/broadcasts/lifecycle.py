@@ -16,8 +16,8 @@ import redis
 from producers import logs
 from producers.broadcasts import carriers
 from producers.broadcasts.jobs import Jobs
-from producers.broadcasts.spec import Spec
-from producers.broadcasts.status import Register
+from producers.broadcasts.spec import Spec, weight_faults
+from producers.broadcasts.status import Register, weight_of
 from producers.broadcasts.timing import Timing
 from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
 from producers.logs.events import BroadcastMoved
@@ -28,7 +28,7 @@ from producers.store.retry import repeat
 from producers.store.scripts import Script
 from producers.words import ENDED, State
 
-_VERBS: Final = {"rate": "change the rate of"}
+_VERBS: Final = {"rate": "change the rate of", "weight": "change the weight of"}
 """How a move that is no verb is said."""
 
 _UNLIMITED_WINDOW: Final = 10_000
@@ -58,6 +58,7 @@ class MoveArgs(NamedTuple):
     starts_at_ms: int | str = ""
     ends_at_ms: int | str = ""
     audience_size: int | str = ""
+    weight: int | str = ""
 
 
 class AdoptKeys(NamedTuple):
@@ -103,6 +104,7 @@ class AdoptArgs(NamedTuple):
     window: int
     errcode: int | str
     state_generation: int | str
+    weight: int | str = 1
 
 
 class SweepKeys(NamedTuple):
@@ -227,6 +229,29 @@ class Lifecycle(Register):
             raise InvalidInputError(faults)
         return self.move(broadcast, "rate", f"{rate:g} per second", rate=rate)
 
+    def weight(self, broadcast: str) -> int:
+        """Return a broadcast's weight; raises as `rate`."""
+        home = self._home(broadcast)
+        return weight_of(home, Spec.from_json(home["spec"]))
+
+    def set_weight(self, broadcast: str, weight: int) -> State:
+        """Change a broadcast's share of what its app sends, among the app's other broadcasts.
+
+        Args:
+            broadcast: its id.
+            weight: 1 to 100.
+
+        Raises:
+            InvalidInputError: it is no weight, or a priority broadcast, or a carrier.
+            NotFoundError, IllegalMoveError (it has ended), StoreUnavailableError.
+        """
+        faults = weight_faults(weight)
+        if not faults and self.spec(broadcast).priority:
+            faults = ["weight: a priority broadcast goes before all others, and has none"]
+        if faults:
+            raise InvalidInputError(faults)
+        return self.move(broadcast, "weight", f"weight {weight}", weight=weight)
+
     def move(
         self,
         broadcast: str,
@@ -238,6 +263,7 @@ class Lifecycle(Register):
         *,
         timing: Timing | None = None,
         size: int | str = "",
+        weight: int | str = "",
     ) -> State:
         """Make one move of a broadcast (see move.lua) and bring it to every lane.
 
@@ -262,6 +288,7 @@ class Lifecycle(Register):
                 starts_at_ms=timing.starts_at_ms if timing else "",
                 ends_at_ms=timing.ends_at_ms or "" if timing else "",
                 audience_size=size,
+                weight=weight,
             ),
         )
         if moved == -1:
@@ -333,6 +360,7 @@ class Lifecycle(Register):
             window=self._window(app, rate),
             errcode=home.get("errcode") or 0,
             state_generation=home.get("state_generation", home["generation"]),
+            weight=weight_of(home, spec),
         )
         adopted = self._adopt.repeated(
             "adopting a move", AdoptKeys.of(lane, app, broadcast), args, first_copy

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- move: one step of a broadcast's state at its home, with a new generation.
 --
--- Guarantee: exactly the moves of the table below (a new rate, or another start, leaves the state and
--- its reason), and none starts before its time; the same token again returns the first answer.
+-- Guarantee: exactly the moves of the table below (a new rate, weight or start leaves the state and its
+-- reason), and none starts before its time; the same token again returns the first answer.
 -- If the process dies just after it, the lanes are behind; the keeper, told in the same step, brings the
 -- newer generation. What a lane says of a state that is past moves nothing. What webhooks tell of is
 -- stored in the same step (tell.lua), but for the ends of carriers, which are nobody's news.
@@ -12,7 +12,8 @@
 --       7 ttl_ms from its end (an ending move) or its start (reschedule), 8 rate, the new one, sends
 --       per second (rate), 9 known, the generation that the mover knew of, or '': a change of state
 --       since forbids the move, 10 outcomes (finish), JSON of their counts, or '', 11 starts_at_ms, the
---       new one (reschedule), 12 ends_at_ms, the new one (reschedule) or '', 13 audience_size (start) or ''
+--       new one (reschedule), 12 ends_at_ms, the new one (reschedule) or '', 13 audience_size (start) or '',
+--       14 weight, the new one (weight) or ''
 -- Returns  {1 moved, 0 illegal or -1 unknown broadcast, state now, generation now}
 --@include store/clock
 --@include store/check
@@ -31,6 +32,7 @@ local LEGAL = {
              drop = 'late' },
   reschedule = { from = { scheduled = true } },
   rate   = { from = { scheduled = true, running = true, paused = true } },
+  weight = { from = { scheduled = true, running = true, paused = true } },
   finish = { from = { running = true, paused = true }, to = 'finished', ends = true, told = true },
 }
 local has = redis.call('HMGET', KEYS[1], 'state', 'generation', 'move_token', 'drop',
@@ -49,6 +51,7 @@ if ARGV[3] == 'reschedule' then
   expires_at = starts_at + num(has[9])
   if ends_at > 0 then expires_at = math.min(expires_at, ends_at) end
 end
+local weight = ARGV[3] == 'weight' and whole('weight', ARGV[14], 1, 100)
 local size = text_of(ARGV[13]) ~= '' and whole('audience_size', ARGV[13], 0, 2 ^ 42)
 local known = tonumber(ARGV[9] or '')
 local outdated = known and known < num(has[5])
@@ -67,6 +70,8 @@ else
     redis.call('HSET', KEYS[1], 'starts_at_ms', starts_at, 'ends_at_ms', ends_at,
       'expires_at_ms', expires_at)
     redis.call('PEXPIRE', KEYS[1], ARGV[7] + math.max(0, starts_at - now))
+  elseif weight then
+    redis.call('HSET', KEYS[1], 'weight', weight)
   else
     redis.call('HSET', KEYS[1], 'rate', ARGV[8])
   end

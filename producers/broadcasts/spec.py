@@ -26,8 +26,12 @@ LANGS: Final = ("zh_CN", "en_US", "zh_HK", "zh_TW")
 """lang, subscribeMessage.send."""
 
 
-_LATER: Final = ("at", "until", "zone")
-"""Fields that an earlier version did not have: a key outlives an upgrade."""
+MOST_WEIGHT: Final = 100
+"""Weights are 1 to this: as many messages of a broadcast, while the lightest has one."""
+
+_LATER: Final[dict[str, Any]] = {"at": "", "until": "", "zone": "", "weight": 1}
+"""Fields that an earlier version did not have, as they are when not given: a key outlives an
+upgrade."""
 
 _PAYLOAD: Final = ("data", "page", "emphasis_keyword", "miniprogram_state", "lang")
 
@@ -52,6 +56,7 @@ class Spec:
         at: when it starts, as written (ISO 8601); '': at once.
         until: when it ends at the latest, as `at`; '': as expires_in_ms says alone.
         zone: whose clocks show both; '': the app's.
+        weight: how many sends it gets while another one of weight 1 gets one; 1-100.
     """
 
     app: str
@@ -69,6 +74,7 @@ class Spec:
     at: str = ""
     until: str = ""
     zone: str = ""
+    weight: int = 1
 
     @classmethod
     def checked(
@@ -89,6 +95,7 @@ class Spec:
         at: str | datetime = "",
         until: str | datetime = "",
         zone: str = "",
+        weight: int = 1,
     ) -> Self:
         """Build a spec from what a caller gave.
 
@@ -109,6 +116,7 @@ class Spec:
             at: when it starts: ``2026-12-01 21:00``, with an offset if it is not local to the zone.
             until: when it ends at the latest, as `at`; whichever of it and expires_in comes first.
             zone: an IANA time zone; the app's where none is given.
+            weight: 1 to 100; a priority broadcast has none.
 
         Raises:
             InvalidInputError: with one sentence for every fault found.
@@ -125,6 +133,9 @@ class Spec:
             emphasis_keyword, wrong = _emphasis(known_channel, emphasis_keyword, flat)
             faults += wrong
         faults += _choices(miniprogram_state, lang, rate, expires_in)
+        faults += weight_faults(weight)
+        if priority and weight != 1:
+            faults.append("weight: a priority broadcast goes before all others; leave one out")
         times, wrong = _times(at, until, zone)
         faults += wrong
         if faults:
@@ -142,6 +153,7 @@ class Spec:
             rate=float(rate),
             expires_in_ms=ms(expires_in),
             priority=priority,
+            weight=weight,
             **times,
         )
 
@@ -172,11 +184,18 @@ class Spec:
     def digest(self) -> str:
         """Return what tells this content from another under the same idempotency key."""
         content = asdict(self)
-        for name in _LATER:  # one that is not given: the same as before there was one
-            if not content[name]:
+        for name, default in _LATER.items():  # not given: the same as before there was one
+            if content[name] == default:
                 del content[name]
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(text).hexdigest()[:32]
+
+
+def weight_faults(weight: int) -> list[str]:
+    """Return what is wrong with a weight."""
+    if isinstance(weight, int) and not isinstance(weight, bool) and 1 <= weight <= MOST_WEIGHT:
+        return []
+    return [f"weight {weight!r}: a whole number, 1 to {MOST_WEIGHT}"]
 
 
 def _data(channel: Channel, data: object) -> tuple[dict[str, str], list[str]]:

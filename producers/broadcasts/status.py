@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from producers.broadcasts.pace import Pace, Progress, measure
-from producers.broadcasts.spec import MAX_LIFE, Spec
+from producers.broadcasts.spec import MAX_LIFE, Spec, weight_faults
 from producers.broadcasts.timing import waits_for
 from producers.errors import InvalidInputError, NotFoundError
 from producers.settings import Settings, ms
@@ -54,6 +54,7 @@ class Status:
         retry_of: of a retry, the broadcast whose recipients it is for again, else ''.
         retry_for: of a retry, which of them: outcomes, and errcodes if they were named.
         family: the first broadcast and its retries, in their order; none: it was never retried.
+        weight: how many sends it gets while another one of weight 1 gets one.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Status:
     expires_at_ms: int = 0
     waiting: str = ""
     opens_at_ms: int = 0
+    weight: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as JSON-ready fields."""
@@ -369,7 +371,17 @@ def _status(
         expires_at_ms=int(home.get("expires_at_ms", 0)),
         waiting=waiting,
         opens_at_ms=opens_at_ms,
+        weight=weight_of(home, spec),
     )
+
+
+def weight_of(home: dict[str, str], spec: Spec) -> int:
+    """Return the weight that a broadcast has now: as created, or as it was changed since."""
+    try:
+        weight = int(home.get("weight", spec.weight))
+    except (TypeError, ValueError):  # somebody wrote into it
+        return 1
+    return 1 if weight_faults(weight) else weight
 
 
 def _family(broadcast: str, home: dict[str, str]) -> list[str]:

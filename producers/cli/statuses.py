@@ -70,6 +70,8 @@ def as_table(status: "Status", hindered: str = "") -> Any:
     if status.family:
         rows.add_row("family", ", ".join(status.family))
     rows.add_row("state", state_of(status))
+    if status.weight != 1:
+        rows.add_row("weight", f"{status.weight}")
     for waits in filter(None, (status.waiting, hindered)):
         rows.add_row("waits", waits)
     if seconds_of(status):

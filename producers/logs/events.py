@@ -112,9 +112,9 @@ class UserOpted(Event):
 
 @dataclass
 class BroadcastMoved(Event):
-    """A broadcast changed: start, pause, resume, cancel, abort, expire, finish, rate, reschedule.
+    """A broadcast changed: start, pause, resume, cancel, abort, expire, finish, or as follows.
 
-    The reason of a reschedule is the new start.
+    rate, weight, reschedule: the reason is the new one.
     """
 
     app: str

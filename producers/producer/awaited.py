@@ -123,6 +123,7 @@ class AsyncProducer:
 
     pause = _awaited(Producer.pause)
     set_rate = _awaited(Producer.set_rate)
+    set_weight = _awaited(Producer.set_weight)
     set_app_rate = _awaited(Producer.set_app_rate)
     resume = _awaited(Producer.resume)
     cancel = _awaited(Producer.cancel)

@@ -284,6 +284,7 @@ class Producer:
             return here.the(Broadcasts).pause(broadcast)
 
     set_rate = _of(Broadcasts, Broadcasts.set_rate)
+    set_weight = _of(Broadcasts, Broadcasts.set_weight)
     set_app_rate = _of(Rates, Rates.set)
     resume = _of(Broadcasts, Broadcasts.resume)
     cancel = _of(Broadcasts, Broadcasts.cancel)

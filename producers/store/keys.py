@@ -214,6 +214,14 @@ def priority_ring(lane: int, app: str) -> str:
     return f"{lane_prefix(lane)}first:{app}"
 
 
+def shares(lane: int, app: str) -> str:
+    """hash: broadcast → weight, of those in the ring that do not weigh 1; see shares.lua.
+
+    As the outcomes of the last one; nothing where all weigh the same.
+    """
+    return f"{lane_prefix(lane)}shares:{app}"
+
+
 def busy(lane: int) -> str:
     """set: aliases of the apps with something in a ring of this lane. Owner: ring.lua, take.lua."""
     return f"{lane_prefix(lane)}busy"

@@ -225,6 +225,7 @@ class Lane:
             window=first.pop("window", 100),
             errcode=first.pop("errcode", 0),
             state_generation=first.pop("state_generation", generation),
+            weight=first.pop("weight", 1),
         )
         fields: list[Value] = []
         for pair in first.items():

@@ -185,7 +185,7 @@ async def live(shop: Shop, settings: Settings) -> None:
     shop.audiences.replace_rows("shop", "vip", everybody[:4])
     shop.audiences.remove_rows("shop", "vip", everybody[:1])
     Wishes(shop.client, settings).tell()
-    timed, counted = shop.broadcast(), shop.broadcast("subscribe")
+    timed, counted = shop.broadcast(weight=3), shop.broadcast("subscribe")
     shop.broadcasts.pause(timed)
     shop.broadcasts.resume(timed)
     shop.keeper.run_once()

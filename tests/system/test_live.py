@@ -153,3 +153,33 @@ def test_workers_follow_a_broadcasts_rate(stage: Stage) -> None:
     until(lambda: stage.status(broadcast).settled >= 1)
     stage.broadcasts.set_rate(broadcast, 0)
     assert stage.wait(broadcast).outcomes == {"delivered": 300}
+
+
+def test_two_broadcasts_share_a_rate_by_their_weights(stage: Stage, rates) -> None:
+    stage.form_ids(1200)
+    rates.set("shop", 300)
+    for name, first in (("even", 0), ("odd", 600)):
+        openids = [f"o{number}" for number in range(first, first + 600)]
+        stage.audiences.import_rows("shop", name, openids)
+    heavy = stage.broadcasts.create(spec(audience="even", weight=3)).id
+    light = stage.broadcasts.create(spec(audience="odd")).id
+    stage.unit()
+    stage.unit()
+
+    def settled() -> tuple[int, int]:
+        return stage.status(heavy).settled, stage.status(light).settled
+
+    until(lambda: sum(settled()) >= 100)  # both are past their canary
+    before = settled()
+    until(lambda: sum(settled()) >= 600)
+    after = settled()
+    more = after[0] - before[0], after[1] - before[1]
+    assert more[0] / sum(more) == pytest.approx(0.75, abs=0.04)
+    stage.broadcasts.set_weight(light, 3)
+    before = after
+    until(lambda: sum(settled()) >= 750)
+    after = settled()
+    more = after[0] - before[0], after[1] - before[1]
+    assert more[0] / sum(more) == pytest.approx(0.5, abs=0.15)  # a window of the old one is queued
+    for broadcast in (heavy, light):
+        assert stage.wait(broadcast).outcomes == {"delivered": 600}

@@ -1,6 +1,6 @@
 -- take: fetch a batch of messages of one lane and app, and claim their permits, in one step.
 --
--- Guarantee: broadcasts get turns (priority ring first); a claimed permit belongs to exactly one
+-- Guarantee: broadcasts get turns (priority ring first, the others by their weight); a claimed permit belongs to exactly one
 -- message, under a fence token that no other claim ever had; a user without a permit, or whose
 -- permits proved dead too often today, is recorded at once, and so is one on the app's suppression list;
 -- a user who is being sent to waits without a permit (43108); before the first delivery at most `canary`
@@ -17,7 +17,8 @@
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
 -- flight:ID, tries:ID, mail:ID, outcomes:ID:BUCKET, permits:APP:OPENID,
--- subs:APP:OPENID, dead:APP:DAY, pace:ID, busy, due, flying, the lists of listed.lua (see keys.py).
+-- subs:APP:OPENID, dead:APP:DAY, pace:ID, shares:APP, busy, due, flying, the lists of listed.lua
+-- (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 max claims (1..1000),
 --       7 lease_ms of a user's turn, 8 margin_ms of permits, 9 ttl_ms of outcomes,
 --       10 horizon_ms: an allowance is what may be claimed in so long, 11 opens_ms and 12 closes_ms of
@@ -40,6 +41,7 @@
 --@include lanes/need
 --@include lanes/pace
 --@include lanes/outcome
+--@include lanes/shares
 --@include suppressions/listed
 local again = first_answer(KEYS[1], ARGV[1])
 if again then return again end
@@ -244,6 +246,7 @@ local standing, more = 0, false
 for _, turns in ipairs({ first, ring }) do
   local length = lengths[turns]
   local quantum, turn, quiet = math.ceil((max - claimed) / length), 0, 0
+  local shares = turns == ring and length > 1 and claimed < max and shares_of(prefix, app, length)
   while length > 0 and quiet < length do
     if claimed >= max or looked >= 4 * max + 256 or quiet_visits >= QUIET then
       more = true
@@ -251,7 +254,9 @@ for _, turns in ipairs({ first, ring }) do
     end
     local id = redis.call('LPOP', turns)
     local claimed_before, looked_before = claimed, looked
+    if shares then quantum = turn_of(shares, id, max - claimed) end
     local stays = visit(id, math.min(quantum, max - claimed))
+    if shares then end_turn(shares, id, claimed - claimed_before) end
     quiet = looked == looked_before and quiet + 1 or 0
     quiet_visits = quiet_visits + (quiet > 0 and 1 or 0)
     if stays and claimed >= max and claimed - claimed_before < quantum then
@@ -267,6 +272,7 @@ for _, turns in ipairs({ first, ring }) do
     end
   end
   standing = standing + length
+  if shares then keep_round(shares) end
 end
 write_sums(books)
 if claimed > 0 then redis.call('PEXPIRE', sending, lease + 60000) end

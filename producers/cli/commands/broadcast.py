@@ -62,6 +62,10 @@ def broadcast(
     priority: Annotated[
         bool, typer.Option("--priority", help="Serve it before the others.")
     ] = False,
+    weight: Annotated[
+        int,
+        typer.Option(help="Its share of what the app sends, 1 to 100; see `weight`."),
+    ] = 1,
     key: Annotated[
         str, typer.Option(help="Idempotency key: the same key again is the same broadcast.")
     ] = "",
@@ -95,6 +99,7 @@ def broadcast(
             "rate": rate,
             "expires_in": duration(expires_in),
             "priority": priority,
+            "weight": weight,
             "at": at,
             "until": until,
         }

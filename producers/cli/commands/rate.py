@@ -1,4 +1,4 @@
-"""``wxbroadcast rate``: how fast an app, or one broadcast, is sent; changed while it is."""
+"""``wxbroadcast rate`` and ``weight``: how fast, and by which share; changed while it is sent."""
 
 from typing import Annotated
 
@@ -50,6 +50,32 @@ def rate(
             print_json(answer)
         else:
             typer.echo(f"{found:g}")
+
+
+def weight(
+    broadcast_id: Annotated[str, typer.Argument(metavar="ID", help="The broadcast.")],
+    to: Annotated[
+        int | None,
+        typer.Argument(metavar="[WEIGHT]", help="1 to 100. Without it: show.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or change a broadcast's weight: its share of what its app sends.
+
+    While several broadcasts of an app run, one of weight 3 gets three sends when one of weight 1
+    gets one. What one does not use goes to the others. Workers follow within a second.
+    """
+    with opened(as_json=as_json) as session:
+        from producers.broadcasts import Broadcasts
+
+        broadcasts = Broadcasts(session.client, session.settings)
+        if to is not None:
+            broadcasts.set_weight(broadcast_id, to)
+        found = broadcasts.weight(broadcast_id)
+        if as_json:
+            print_json({"broadcast": broadcast_id, "weight": found})
+        else:
+            typer.echo(f"{found}")
 
 
 def _number(text: str) -> float:

@@ -1,13 +1,14 @@
 """Broadcasts: created, listed, shown, changed."""
 
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from producers import settings
 from producers.access.api_keys import Scope
-from producers.broadcasts.spec import Spec
+from producers.broadcasts.spec import MOST_WEIGHT, Spec
 from producers.broadcasts.status import MOST, Status
 from producers.errors import NotFoundError
 from producers.web.call import Call
@@ -24,6 +25,16 @@ _ZONE: Final = "Asia/Shanghai"
 
 Rate = Annotated[
     settings.Rate, Field(description="sends per second, within the app's; 0: the app's alone")
+]
+
+Weight = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MOST_WEIGHT,
+        description="its share of what the app sends: so many sends while a broadcast of weight 1 "
+        "gets one; a priority broadcast has none",
+    ),
 ]
 
 
@@ -51,6 +62,7 @@ class NewBroadcast(Content):
         604_800, ge=1, le=604_800, description="after so long the rest is late"
     )
     priority: bool = Field(False, description="served before the others")
+    weight: Weight = 1
     at: str = Field("", max_length=64, description="when it starts; empty: at once", examples=[_AT])
     until: str = Field(
         "", max_length=64, description="when the rest is late, if that comes before expires_in_s"
@@ -67,10 +79,25 @@ class Created(Model):
     known: bool = Field(description="whether the Idempotency-Key had made it before")
 
 
-class Change(Model):
-    """What to change of a broadcast while it runs."""
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
 
-    rate: Rate
+
+class Change(Model):
+    """What to change of a broadcast while it runs: one of these, or both."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+    rate: Rate | SkipJsonSchema[None] = Field(
+        None, description="sends per second", json_schema_extra=_without_default
+    )
+    weight: Weight | SkipJsonSchema[None] = Field(None, json_schema_extra=_without_default)
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        given = [getattr(self, name) for name in self.model_fields_set]
+        if not given or None in given:
+            raise ValueError("give a rate, a weight, or both")
+        return self
 
 
 class Moved(Model):
@@ -104,6 +131,7 @@ async def create_broadcast(call: Call) -> Answer:
         rate=body.rate,
         expires_in=timedelta(seconds=body.expires_in_s),
         priority=body.priority,
+        weight=body.weight,
         at=body.at,
         until=body.until,
         zone=body.zone,
@@ -130,12 +158,17 @@ async def show_broadcast(call: Call) -> Answer:
 
 
 async def change_broadcast(call: Call) -> Answer:
-    """Change how fast a broadcast is sent."""
+    """Change how fast a broadcast is sent, or its share."""
     body: Change = call.body
 
     def move() -> Moved:
         found = status_of(call)
-        return Moved(id=found.id, state=call.services.broadcasts.set_rate(found.id, body.rate))
+        state = found.state
+        if body.weight is not None:  # first: it may be refused
+            state = call.services.broadcasts.set_weight(found.id, body.weight)
+        if body.rate is not None:
+            state = call.services.broadcasts.set_rate(found.id, body.rate)
+        return Moved(id=found.id, state=state)
 
     return Answer(value=await call.run(move))
 
@@ -198,7 +231,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "/v1/apps/{app}/broadcasts/{id}",
         change_broadcast,
         Scope.SEND,
-        "Change a broadcast's rate",
+        "Change a broadcast's rate or weight",
         CHAPTER,
         ok("Workers follow within a second", Moved),
         body=json_body(Change),

@@ -9,7 +9,7 @@ from pydantic import Field
 from producers.access.api_keys import Scope
 from producers.series import SeriesStatus
 from producers.web.call import Call
-from producers.web.handlers.broadcasts import CHAPTER, Rate
+from producers.web.handlers.broadcasts import CHAPTER, Rate, Weight
 from producers.web.http.answer import Answer
 from producers.web.models import Content, Model
 from producers.web.routing.route import Reply, Route, json_body, ok
@@ -32,6 +32,7 @@ class NewSeries(Content):
         604_800, ge=1, le=604_800, description="of each run: after so long the rest is late"
     )
     priority: bool = Field(False, description="served before the others")
+    weight: Weight = 1
 
 
 class SeriesList(Model):
@@ -56,6 +57,7 @@ async def create_series(call: Call) -> Answer:
             rate=body.rate,
             expires_in=timedelta(seconds=body.expires_in_s),
             priority=body.priority,
+            weight=body.weight,
         )
 
     made = await call.run(make)

@@ -141,6 +141,7 @@ def test_its_status_tells_what_it_is_doing(broadcasts: Broadcasts, client: Any) 
         "starts_at_ms": 0,
         "waiting": "",
         "opens_at_ms": 0,
+        "weight": 1,
     }
 
 

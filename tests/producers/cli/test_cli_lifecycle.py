@@ -39,6 +39,22 @@ def test_moves_print_the_new_state(settings: Settings) -> None:
     assert run(settings, "cancel", broadcast).out == "cancelled\n"
 
 
+def test_a_weight_is_given_shown_and_changed(settings: Settings) -> None:
+    run(settings, "audience", "import", "-a", "shop", "vips", "-", stdin="oA\noB\n")
+    spec = (*ALL, "--audience", "vips", "--data", "a")
+    broadcast = run(settings, *spec, "--weight", 3).out.strip()
+    assert run(settings, "weight", broadcast).out == "3\n"
+    assert run(settings, "weight", broadcast, 5, "--json").json == {
+        "broadcast": broadcast,
+        "weight": 5,
+    }
+    assert "weight 5" in " ".join(run(settings, "status", broadcast).out.split())
+    refused = run(settings, "weight", broadcast, 101, "--json")
+    assert (refused.code, refused.json["faults"]) == (2, ["weight 101: a whole number, 1 to 100"])
+    refused = run(settings, *spec, "--weight", 3, "--priority", "--json")
+    assert (refused.code, "goes before all others" in refused.json["error"]) == (2, True)
+
+
 def test_a_scheduled_one_says_when_and_is_moved(settings: Settings) -> None:
     run(settings, "audience", "import", "-a", "shop", "vips", "-", stdin="oA\noB\n")
     day = (datetime.now(UTC) + timedelta(days=2)).date()

@@ -218,8 +218,12 @@ def test_its_rate_is_changed_while_it_runs(shop: Caller, made: str) -> None:
     path = f"{BROADCASTS}/{made}"
     got = shop("PATCH", path, {"rate": 12.5})
     assert (got.status, got.json) == (200, {"id": made, "state": "running"})
-    for wrong in ({}, {"rate": -1}, {"rate": "9"}, {"rate": 1, "page": "x"}):
+    for wrong in ({}, {"rate": -1}, {"rate": "9"}, {"rate": 1, "page": "x"}, {"rate": None}):
         assert shop("PATCH", path, wrong).kind == "invalid"
+    assert shop("PATCH", path, {"weight": 3, "rate": 2}).status == 200
+    assert shop.get(path).json["weight"] == 3
+    for weight in (0, 101, 1.5, None):
+        assert shop("PATCH", path, {"weight": weight, "rate": 9}).kind == "invalid"
     shop.post(f"{path}/cancel")
     got = shop("PATCH", path, {"rate": 1})
     assert (got.status, got.kind) == (409, "conflict")
