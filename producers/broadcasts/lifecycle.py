@@ -8,6 +8,7 @@ So a process that dies in between delays a move by a second and loses nothing.
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import orjson
@@ -20,7 +21,7 @@ from producers.broadcasts.spec import Spec, weight_faults
 from producers.broadcasts.status import Register, weight_of
 from producers.broadcasts.timing import Timing
 from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
-from producers.logs.events import BroadcastMoved
+from producers.logs.events import BroadcastCounted, BroadcastMoved
 from producers.settings import Settings, kept_rate, rate_faults
 from producers.store import Client, keys
 from producers.store.paging import sums
@@ -402,6 +403,12 @@ class Lifecycle(Register):
                 self.move(broadcast, "finish")
             except IllegalMoveError:  # somebody was faster
                 return self.status(broadcast).state in ENDED
+            status = replace(status, state=State.FINISHED)
+        logs.emit(
+            BroadcastCounted(
+                status.app, broadcast, status.state, status.total, status.outcomes, status.errcodes
+            )
+        )
         return True
 
     def _ask_for_split(self, broadcast: str) -> None:

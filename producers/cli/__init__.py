@@ -19,6 +19,7 @@ from producers.cli.commands import (
     message,
     rate,
     recipients,
+    report,
     retry,
     series,
     settings,
@@ -98,6 +99,7 @@ app.command(rich_help_panel=_CARE)(care.audit)
 app.command(rich_help_panel=_CARE)(care.doctor)
 app.add_typer(webhooks.app, rich_help_panel=_CARE)
 app.add_typer(keys.app, rich_help_panel=_CARE)
+app.command(rich_help_panel=_CARE)(report.report)
 app.command(rich_help_panel=_CARE)(events.events)
 app.command(rich_help_panel=_CARE)(settings.settings)
 

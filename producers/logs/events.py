@@ -40,7 +40,7 @@ def _snake(name: str) -> str:
 
 @dataclass
 class MessageSettled(Event):
-    """One answer to one send, recorded. Sampled by ``WXB_LOG_SAMPLE``.
+    """One answer to one send, recorded. ``sample`` of them are written (``WXB_LOG_SAMPLE``).
 
     ``action``: settled, swapped (a dead permit, the next one claimed), delayed, kept (the same
     permit again), stale (another worker has it). ``outcome`` is empty unless settled.
@@ -60,6 +60,23 @@ class MessageSettled(Event):
     permit_kind: str
     resumed: bool
     latency_ms: float
+    sample: float
+
+
+@dataclass
+class BroadcastCounted(Event):
+    """A broadcast's last word: it has ended, and every recipient has an outcome.
+
+    Redis's own counts: recipients by ``outcome`` and answers by ``errcode``. Written once or more.
+    What a receipt or an operator changes later is not in it.
+    """
+
+    app: str
+    broadcast: str
+    state: str
+    total: int
+    outcomes: dict[str, int]
+    errcodes: dict[str, int]
 
 
 @dataclass

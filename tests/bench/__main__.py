@@ -21,7 +21,7 @@ from .figures import Report, WrongSumError, show
 from .ground import CORES, laid
 from .scale import Scale
 
-NAMES: Final = ("send", "split", "limiter", "latency", "memory", "collect", "web", "idle")
+NAMES: Final = ("send", "split", "limiter", "latency", "memory", "collect", "web", "idle", "report")
 
 
 def main() -> int:

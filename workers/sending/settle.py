@@ -241,5 +241,6 @@ class Settler:
                 permit_kind=KIND_OF[claim.kind],
                 resumed=claim.resumed,
                 latency_ms=reply.latency_ms,
+                sample=self._sample,
             )
         )

@@ -15,12 +15,19 @@ from producers.logs import events
 from producers.logs.events import Event
 
 CATALOGUE = list(events.catalogue())
-SAMPLES: dict[type, Any] = {str: "x", int: 7, bool: True, float: 1.5}
+SAMPLES: dict[type, Any] = {
+    str: "x",
+    int: 7,
+    bool: True,
+    float: 1.5,
+    dict[str, int]: {"x": 7},
+}
 JSON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
     "number": (int, float),
     "boolean": (bool,),
+    "object": (dict,),
 }
 
 

@@ -342,7 +342,7 @@ def settled(n):
     return MessageSettled(
         "shop", "b1a2128554c4a519c061f9", 0, f"oABCDEFGHIJKLMNOPQRSTUVWX{n:04d}", 1, "settled",
         "refused", 43101, "user refuse to accept the msg", "5f3c3a2e-1a2b3c4d-5e6f7a8b", "",
-        "subscription", False, 50.123)
+        "subscription", False, 50.123, 1.0)
 
 def rss_kb():
     with open("/proc/self/statm") as file:
