@@ -92,6 +92,7 @@ class AsyncProducer:
     plan = _awaited(Producer.plan)
     message = _awaited(Producer.message)
     message_status = _awaited(Producer.message_status)
+    dry_run = _awaited(Producer.dry_run)
     broadcast = _awaited(Producer.broadcast)
     retry = _awaited(Producer.retry)
     status = _awaited(Producer.status)

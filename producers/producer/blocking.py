@@ -24,6 +24,7 @@ from producers.planning.plan import Planner
 from producers.producer.place import Parts, Place
 from producers.recipients import Recipients
 from producers.recipients.pages import Recipient
+from producers.rehearsals import DryRuns
 from producers.retries import Retried, Retries
 from producers.series import Series
 from producers.settings import Settings
@@ -222,6 +223,8 @@ class Producer:
         checked = Spec.checked(**spec)
         with self._call() as here:
             return here.the(Broadcasts).create(checked, _key(key))
+
+    dry_run = _of(DryRuns, DryRuns.look)
 
     def retry(
         self,

@@ -14,6 +14,7 @@ from producers.permits.collect import Collector
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.recipients import Recipients
+from producers.rehearsals import DryRuns
 from producers.retries import Retries
 from producers.series import Series
 from producers.settings import Settings
@@ -27,6 +28,7 @@ _SERVICES: Final[tuple[type[Any], ...]] = (
     Broadcasts,
     Collector,
     DeadLetters,
+    DryRuns,
     Forecaster,
     Messages,
     Planner,

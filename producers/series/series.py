@@ -179,9 +179,8 @@ class Series:
             NotFoundError: no such audience.
             UnknownAppError, StoreUnavailableError.
         """
-        checked = self._checked(name, missed, spec)
-        own = zone_of(zone) if zone else self._settings.zone_of(checked.app)
-        cron = Cron.read(every, own)
+        checked, cron = self.check(name, every, zone=zone, missed=missed, **spec)
+        own = cron.zone
         self._audiences.count(checked.app, checked.audience)
         text = f"{cron.text} {own.key} {missed} {checked.digest()}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -212,20 +211,36 @@ class Series:
             logs.emit(SeriesChanged(app, name, "create", next_ms))
         return self.show(app, name)
 
-    def _checked(self, name: str, missed: str, given: dict[str, Any]) -> Spec:
-        faults = []
+    def check(
+        self, /, name: str, every: str, *, zone: str = "", missed: str = "skip", **spec: Any
+    ) -> tuple[Spec, Cron]:
+        """Return what a series would send, and when, by the arguments of `create`.
+
+        It asks Redis nothing.
+
+        Raises:
+            InvalidInputError: with each fault.
+            UnknownAppError: no such app.
+        """
+        faults: list[str] = []
+        cron = None
+        app_zone = self._settings.zone_of(spec["app"])
+        try:
+            cron = Cron.read(every, zone_of(zone) if zone else app_zone)
+        except InvalidInputError as error:
+            faults += error.faults
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             faults.append("name: 1-64 of A-Z a-z 0-9 _ . -, a letter or digit first")
         if missed not in get_args(Missed):
             faults.append(f"missed {missed!r}: skip or run")
-        faults += [f"{one}: not of a series" for one in ("at", "until") if given.get(one)]
+        faults += [f"{one}: not of a series" for one in ("at", "until") if spec.get(one)]
         try:
-            spec = Spec.checked(**given)
+            checked = Spec.checked(**spec)
         except InvalidInputError as error:
             raise InvalidInputError([*faults, *error.faults]) from None
-        if faults:
+        if faults or cron is None:
             raise InvalidInputError(faults)
-        return spec
+        return checked, cron
 
     def show(self, app: str, name: str) -> SeriesStatus:
         """Return what a series is doing.

@@ -96,6 +96,11 @@ def local(at_ms: int, zone: ZoneInfo) -> datetime:
     return shown(_EPOCH + timedelta(milliseconds=at_ms), zone)
 
 
+def to_the_second(at_ms: int, zone: ZoneInfo) -> str:
+    """Return epoch ms as people read them: ``2026-12-01 21:00:00 Asia/Shanghai``."""
+    return f"{local(at_ms, zone):%Y-%m-%d %H:%M:%S} {zone.key}"
+
+
 def in_words(moment: datetime) -> str:
     """Return ``2026-12-01 21:00``; with seconds where there are any."""
     text = moment.replace(microsecond=0).isoformat(" ")

@@ -76,6 +76,11 @@ class Window:
         return first, second
 
     @property
+    def text(self) -> str:
+        """It, as it is written: ``08:00-22:00``."""
+        return f"{self.opens_at}-{self.closes // 60:02}:{self.closes % 60:02}"
+
+    @property
     def opens_at(self) -> str:
         """When it opens, as its clocks show it: ``08:00``."""
         return f"{self.opens // 60:02}:{self.opens % 60:02}"

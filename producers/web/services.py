@@ -18,6 +18,7 @@ from producers.permits.collect import Collector
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.recipients import Recipients
+from producers.rehearsals import DryRuns
 from producers.retries import Retries
 from producers.series import Series
 from producers.settings import Settings
@@ -108,6 +109,7 @@ class Services:
         self.users = Users(self.client, settings)
         self.forecaster = Forecaster(self.client, settings)
         self.planner = Planner(self.client, settings)
+        self.dry_runs = DryRuns(self.client, settings)
         self.dead_letters = DeadLetters(self.client, settings)
         self.idempotency = Idempotency(self.client, self.quick)
         self.door = Door(self.client, settings)

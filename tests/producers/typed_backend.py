@@ -12,6 +12,7 @@ from producers.permits.report import Report
 from producers.planning.forecast import Forecast
 from producers.planning.plan import Plan
 from producers.recipients.pages import Page, Recipient
+from producers.rehearsals import DryRun
 from producers.users import UserCard
 from producers.users.forget import Forgotten
 from producers.words import State
@@ -28,6 +29,7 @@ def blocking(producer: Producer) -> None:
     assert_type(producer.plan("shop", "oA", most=2), Plan)
     assert_type(producer.message(key="k", app="shop"), Posted)
     assert_type(producer.message_status("m"), MessageStatus)
+    assert_type(producer.dry_run(app="shop"), DryRun)
     assert_type(producer.broadcast(app="shop"), Created)
     assert_type(producer.within(0.5).status("b"), Status)
     assert_type(producer.watch("b"), Iterator[Status])

@@ -7,6 +7,7 @@ import typer
 
 from producers.cli.interrupts import Interrupted, Interrupts
 from producers.cli.options import App, AsJson, duration, read_data
+from producers.cli.rehearsing import run_dry
 from producers.cli.session import Code, Session, fail, opened, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ def broadcast(
     key: Annotated[
         str, typer.Option(help="Idempotency key: the same key again is the same broadcast.")
     ] = "",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it would do; nothing is stored, nothing sent."),
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Show the progress, and end with the broadcast.")
     ] = False,
@@ -76,6 +81,7 @@ def broadcast(
 ) -> None:
     """Create a broadcast and print its id.
 
+    With --dry-run nothing is created: it says whom it would reach, by when, and every fault.
     With --every it is a series, whose name is printed (see `series`); its runs are broadcasts.
     With --at it waits for its time (see `reschedule`), and `cancel` ends it before.
     With --wait the exit code is 0 when it finished and 3 when it was aborted or cancelled; Ctrl-C
@@ -103,6 +109,9 @@ def broadcast(
             "at": at,
             "until": until,
         }
+        if dry_run:
+            tried = {"key": key, "every": every, "missed": missed, "zone": zone}
+            raise typer.Exit(run_dry(session, {**given, **tried}, as_json=as_json))
         if every:
             _repeat(session, key, every, zone, missed, given, as_json=as_json)
             return

@@ -71,6 +71,21 @@ class NewBroadcast(Content):
         "", max_length=64, description="whose clocks show both; empty: the app's", examples=[_ZONE]
     )
 
+    def given(self, app: str) -> dict[str, Any]:
+        """Return all of it, as `Spec.checked` takes it."""
+        return {
+            **self.fields,
+            "app": app,
+            "audience": self.audience,
+            "rate": self.rate,
+            "expires_in": timedelta(seconds=self.expires_in_s),
+            "priority": self.priority,
+            "weight": self.weight,
+            "at": self.at,
+            "until": self.until,
+            "zone": self.zone,
+        }
+
 
 class Created(Model):
     """A broadcast that runs, or waits for its start."""
@@ -124,18 +139,7 @@ class BroadcastList(Model):
 async def create_broadcast(call: Call) -> Answer:
     """Create a broadcast, and set it running, or have it wait for its start."""
     body: NewBroadcast = call.body
-    spec = Spec.checked(
-        **body.fields,
-        app=call.app,
-        audience=body.audience,
-        rate=body.rate,
-        expires_in=timedelta(seconds=body.expires_in_s),
-        priority=body.priority,
-        weight=body.weight,
-        at=body.at,
-        until=body.until,
-        zone=body.zone,
-    )
+    spec = Spec.checked(**body.given(call.app))
     made = await call.run(
         call.services.broadcasts.create, spec, inner_key(call.request.headers, call.scope)
     )

@@ -58,6 +58,7 @@ VERBS: dict[str, Callable[[Producer, str], Any]] = {
     "plan": lambda one, _: one.plan("shop", "oA"),
     "message": lambda one, _: one.message(**SPEC, openid="oA"),
     "message_status": lambda one, _: one.message_status("m00000aaaaaaaaaaaaaaa.oA"),
+    "dry_run": lambda one, _: one.dry_run(**SPEC, audience="all"),
     "broadcast": lambda one, _: one.broadcast(**SPEC, audience="all"),
     "status": lambda one, running: one.status(running),
     "watch": lambda one, running: next(one.watch(running)),

@@ -1,0 +1,147 @@
+"""Traffic: what an app has under way, and what its limits leave it."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from producers.broadcasts.spec import Spec
+from producers.rehearsals.course import NEVER_MS, Road, Runner
+from producers.settings import Settings, kept_rate
+from producers.store import Client, keys
+from producers.store.connection import ms_of
+from producers.store.retry import repeat_all
+from producers.words import Outcome, State
+
+MOST: Final = 200
+"""Newest broadcasts under way that are looked at; where there are more, they stand for the rest."""
+
+_DAY_MS: Final = 86_400_000
+_HOME: Final = (
+    *("state", "spec", "rate", "weight"),
+    *("audience_size", "starts_at_ms", "expires_at_ms"),
+)
+_NO_SEND: Final = (Outcome.NO_PERMIT, Outcome.SUPPRESSED)
+_TELLS: Final = 100
+"""Recipients settled from which on a broadcast tells which share of the rest costs a send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What an app's broadcasts share at one moment, and who is under way.
+
+    Attributes:
+        now_ms: the moment, server epoch ms.
+        road: what they share.
+        rate: the app's sends per second, as set while running or by the settings; 0: unlimited.
+        others: those under way or scheduled, single messages left out.
+        running: how many of them run now.
+        waiting: recipients of these that have no outcome yet.
+        slowed: WeChat's limit errors are in force.
+    """
+
+    now_ms: int
+    road: Road
+    rate: float
+    others: list[Runner]
+    running: int
+    waiting: int
+    slowed: bool
+
+
+def look(client: Client, settings: Settings, alias: str) -> Traffic:
+    """Return what an app has under way now, in three trips.
+
+    Raises:
+        UnknownAppError: no such app.
+        StoreUnavailableError: Redis did not answer.
+    """
+    app = settings.app(alias)
+
+    def ask(pipeline: Any) -> None:
+        pipeline.time()
+        pipeline.hmget(keys.limiter(alias), "rate", "level", "day", "day_count")
+        pipeline.zrevrange(keys.active(alias), 0, -1)
+
+    clock, (milli, level, day, count), active = repeat_all("reading the limits", client, ask)
+    now_ms = ms_of(clock)
+    rate = app.rate_per_second if milli is None else int(milli) / 1000
+    at_most = [one for one in (rate, app.rate_per_minute / 60) if one]
+    offset_ms = app.day_offset_ms()
+    today = (now_ms + offset_ms) // _DAY_MS
+    sent = int(count or 0) if day is not None and int(day) == today else 0
+    road = Road(
+        rate=min(at_most, default=math.inf),
+        window=settings.window_of(alias),
+        day_left=max(0, app.daily_limit - sent) if app.daily_limit else math.inf,
+        per_day=app.daily_limit or math.inf,
+        day_ends_at_ms=(today + 1) * _DAY_MS - offset_ms,
+    )
+    broadcasts = [one for one in active if not keys.is_carrier(one)]
+    scale = max(1.0, len(broadcasts) / MOST)
+    found = _read(client, settings, broadcasts[:MOST])
+    running = [(one, waiting) for one, waiting, runs in found if runs]
+    return Traffic(
+        now_ms=now_ms,
+        road=road,
+        rate=rate,
+        others=[_times(one, scale) for one, _, _ in found],
+        running=round(len(running) * scale),
+        waiting=round(sum(waiting for _, waiting in running) * scale),
+        slowed=int(level or 0) > 0,
+    )
+
+
+def _read(
+    client: Client, settings: Settings, broadcasts: list[str]
+) -> list[tuple[Runner, int, bool]]:
+    """Return of each that has anything to send: what, its recipients yet to come, if it runs."""
+    lanes = settings.lanes
+
+    def ask(pipeline: Any) -> None:
+        for one in broadcasts:
+            home = keys.home(keys.lane_of(one, lanes), one)
+            pipeline.hmget(home, _HOME)
+            for lane in range(lanes):
+                pipeline.hmget(
+                    keys.lane_broadcast(lane, one),
+                    "total",
+                    "done",
+                    "split",
+                    *(f"o:{word}" for word in _NO_SEND),
+                )
+
+    answers = repeat_all("reading broadcasts", client, ask) if broadcasts else []
+    found = []
+    for place in range(0, len(answers), lanes + 1):
+        home, copies = answers[place], answers[place + 1 : place + 1 + lanes]
+        runner, waiting = _runner(home, copies)
+        if home[0] in {State.RUNNING, State.SCHEDULED} and waiting > 0:
+            found.append((runner, waiting, home[0] == State.RUNNING))
+    return found
+
+
+def _times(one: Runner, scale: float) -> Runner:
+    """Return what stands for so many of a kind."""
+    return replace(one, sends=one.sends * scale, rate=one.rate * scale, weight=one.weight * scale)
+
+
+def _runner(home: list[str | None], copies: list[list[str | None]]) -> tuple[Runner, int]:
+    _, text, rate, weight, size, starts_at_ms, expires_at_ms = home
+    if text is None:
+        return Runner(0), 0
+    spec = Spec.from_json(text)
+    total, done = (sum(int(copy[n] or 0) for copy in copies) for n in (0, 1))
+    is_split = all(copy[2] == "done" for copy in copies)
+    waiting = (total if is_split else max(total, int(size or 0))) - done
+    silent = sum(int(count or 0) for copy in copies for count in copy[3:])
+    share = (done - silent) / done if done >= _TELLS else 1.0
+    own = kept_rate(float(rate)) if rate is not None else spec.rate
+    runner = Runner(
+        sends=waiting * share,
+        rate=own or math.inf,
+        starts_at_ms=int(starts_at_ms or 0),
+        expires_at_ms=int(expires_at_ms or 0) or NEVER_MS,
+        priority=spec.priority,
+        weight=int(weight or spec.weight),
+    )
+    return runner, waiting
