@@ -13,23 +13,21 @@ On a terminal the same lines are words for people: time, level, process, event, 
 
 import atexit
 import contextlib
-import json
 import logging
 import os
-import re
 import time
 import traceback
 from collections.abc import Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import orjson
 import structlog
 
 from producers.logs import events
 from producers.logs.events import Event, LinesDropped, LogProcessorFailed
 from producers.logs.processors import Processor, Processors
 from producers.logs.redaction import redacted
+from producers.logs.spoken import dumps, spoken
 from producers.logs.writer import LogWriter
 
 Fields = MutableMapping[str, Any]
@@ -119,7 +117,7 @@ def configure(
     close()
     _state.clear()
     complete = _completer(process)
-    render = _words if os.isatty(descriptor) else _dumps
+    render = _words if os.isatty(descriptor) else dumps
     own = tuple(processors)
 
     def head(_logger: Any, method: str, line: Fields) -> Fields:
@@ -199,27 +197,9 @@ def silence() -> None:
     logging.basicConfig(handlers=[logging.NullHandler()], force=True)
 
 
-def _dumps(line: Fields | list[Any]) -> bytes:
-    try:
-        return orjson.dumps(line, default=str)
-    except (TypeError, ValueError):  # a lone surrogate, or an integer beyond 64 bits
-        return json.dumps(line, default=str).encode()
-
-
-_PLAIN: Final = re.compile(r"[^\s\"=]+")
-"""A value that is a word."""
-
-
 def _words(line: Fields) -> bytes:
     """Return a line for people."""
-    heads = ("time", "level", "process", "event")
-    said = " ".join(
-        f"{name}={value if _PLAIN.fullmatch(str(value)) else _dumps([value])[1:-1].decode()}"
-        for name, value in line.items()
-        if name not in (*heads, "schema") and str(value)
-    )
-    at = str(line["time"])[11:23]
-    return f"{at} {line['level']:7} {line['process']} {line['event']} {said}".rstrip().encode()
+    return spoken(line).encode()
 
 
 _FREE_TEXT: Final = ("errmsg", "error", "trace", "message", "exception")
@@ -257,7 +237,7 @@ def emit(event: Event) -> None:
         level = logging.getLevelNamesMapping()[event.LEVEL.upper()]
         if _foreign.isEnabledFor(level):
             line = {**_fields(event), "schema": events.SCHEMA}
-            _foreign.log(level, "%s", _dumps(line).decode("utf-8", "replace"))
+            _foreign.log(level, "%s", dumps(line).decode("utf-8", "replace"))
 
 
 def _emit_to_host(event: Event) -> None:
