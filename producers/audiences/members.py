@@ -6,17 +6,21 @@ middle, what was answered stays; import the file again for the rest. So does rem
 
 A running broadcast reads its audience as it goes: whoever is removed before his bucket was split is
 no recipient, whoever was split stays one. A broadcast whose audience is deleted ends with those who
-were split until then.
+were split until then; so does one whose expression names it (`expressions`), were it only to leave
+its members out.
 """
 
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Literal, NamedTuple
+from datetime import timedelta
+from typing import Final, Literal, NamedTuple
 
 from producers import logs
 from producers.audiences.batches import AudienceKeys, arguments, batches, sets
-from producers.audiences.names import ALL, NAME, Names
+from producers.audiences.counting import Counter, Size
+from producers.audiences.expressions import NAME, Expression
+from producers.audiences.names import ALL, Names
 from producers.audiences.reports import AudiencePage, ImportReport, RemovalReport
 from producers.audiences.switch import BESIDE_LIFE, Switch
 from producers.errors import InvalidInputError, StoreUnavailableError
@@ -24,13 +28,14 @@ from producers.logs.events import AudienceDeleted
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
 from producers.store.buckets import filled_buckets
-from producers.store.retry import repeat_all
 from producers.store.scripts import NoArgs, Script
 
 _BUCKETS: Final = 100
 """Buckets per script run of a deletion: some thousand members."""
 _PASSES: Final = 3
 """An import that runs on while its audience is deleted is followed so often."""
+_DROPPED_KEPT: Final = timedelta(days=8)
+"""How long a deleted audience is known as one: a broadcast lives 7 days."""
 MOST: Final = 1000
 """Audiences on one page of a list."""
 
@@ -43,7 +48,23 @@ class AddArgs(NamedTuple):
 
 ADD: Final = Script(__package__, "add", AudienceKeys, AddArgs)
 REMOVE: Final = Script(__package__, "remove", AudienceKeys, NoArgs)
-DROP: Final = Script(__package__, "drop", AudienceKeys, NoArgs)
+
+
+class DropKeys(NamedTuple):
+    """KEYS of drop.lua; the sets follow."""
+
+    size: str
+    buckets: str
+    dropped: str
+
+
+class DropArgs(NamedTuple):
+    """ARGV of drop.lua; the buckets follow."""
+
+    ttl_ms: int
+
+
+DROP: Final = Script(__package__, "drop", DropKeys, DropArgs)
 
 
 class Audiences:
@@ -55,7 +76,8 @@ class Audiences:
         self._add = ADD.on(client)
         self._remove = REMOVE.on(client)
         self._drop = DROP.on(client)
-        self._names = Names(client)
+        self._names = Names(client, settings.lanes)
+        self._counter = Counter(client, settings)
         self._switch = Switch(client, settings)
 
     def import_rows(
@@ -214,10 +236,10 @@ class Audiences:
                     deleted += members
                     if on_progress:
                         on_progress(deleted)
-            if not self._sizes(app, [name])[name]:
+            if not self._counter.sizes(app, [name])[name]:
                 break
         self._names.drop(app, name)
-        if self._sizes(app, [name])[name]:  # an import came after the last look
+        if self._counter.sizes(app, [name])[name]:  # an import came after the last look
             self._names.register(app, name)
         logs.emit(AudienceDeleted(app, name, deleted))
         return deleted
@@ -248,8 +270,10 @@ class Audiences:
             yield int(
                 self._drop.repeated(
                     "deleting the audience",
-                    AudienceKeys.of(lane, app, name),
-                    NoArgs(),
+                    DropKeys(
+                        *AudienceKeys.of(lane, app, name), keys.audience_dropped(lane, app, name)
+                    ),
+                    DropArgs(ms(_DROPPED_KEPT)),
                     some,
                     more_keys=sets(lane, app, name, some),
                 )
@@ -286,33 +310,53 @@ class Audiences:
         else:
             names = [name for name in names if name > cursor]
         shown = names[:limit]
-        sizes = self._sizes(app, shown)
+        sizes = self._counter.sizes(app, shown)
         return AudiencePage(
             [(name, sizes[name]) for name in shown], shown[-1] if len(names) > limit else ""
         )
 
-    def count(self, app: str, name: str) -> int:
-        """Return how many members an audience has.
+    def find(self, app: str, audience: str) -> Expression:
+        """Return an audience, or an expression of audiences, each of which there is.
+
+        Args:
+            app: alias of the app.
+            audience: a name, or ``vip & active - churned`` (see `expressions`).
 
         Raises:
             UnknownAppError: no such app.
+            InvalidInputError: it is no expression.
             NotFoundError: no such audience.
+            StoreUnavailableError: Redis did not answer.
         """
         self._settings.app(app)
-        self._names.find(app, name)
-        return self._sizes(app, [name])[name]
+        beside = keys.is_beside(audience)
+        found = Expression.stored(audience) if beside else Expression.read(audience)
+        for name in found.names:
+            self._names.find(app, name)
+        return found
 
-    def _sizes(self, app: str, names: list[str]) -> dict[str, int]:
-        """Return name → members."""
-        lanes = self._settings.lanes
+    def count(self, app: str, name: str, on_progress: Callable[[int], None] | None = None) -> int:
+        """Return how many members an audience, or an expression of audiences, has.
 
-        def fill(pipeline: Any) -> None:
-            for name in names:
-                for lane in range(lanes):
-                    pipeline.get(keys.audience_size(lane, app, name))
+        An audience's size is kept; an expression is counted in small steps, about a second for a
+        million members.
 
-        sizes = repeat_all("counting the audience", self._client, fill) if names else []
-        return {
-            name: sum(int(size or 0) for size in sizes[place * lanes : (place + 1) * lanes])
-            for place, name in enumerate(names)
-        }
+        Args:
+            app: alias of the app.
+            name: of an audience, or an expression, as for `find`.
+            on_progress: called with the members of an expression counted so far.
+
+        Raises:
+            As `find`.
+        """
+        return self._counter.count(app, self.find(app, name), on_progress)
+
+    def measure(self, app: str, audience: str) -> Size:
+        """Return how many members an audience or an expression has, at a bounded cost.
+
+        Beyond some ten thousand members an expression is estimated from buckets drawn by lot.
+
+        Raises:
+            As `find`.
+        """
+        return self._counter.measure(app, self.find(app, audience))

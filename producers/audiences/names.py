@@ -1,10 +1,10 @@
 """Names: which audiences an app has, since when, and which of them are being deleted."""
 
-import re
 import time
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from producers.audiences.expressions import NAME
 from producers.errors import InvalidInputError, NotFoundError
 from producers.store import Client, keys
 from producers.store.retry import repeat, repeat_all
@@ -13,7 +13,6 @@ from producers.store.scripts import Script
 ALL: Final = "all"
 """The audience that collecting keeps."""
 
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DELETING: Final = "-"
 """What the time of an audience begins with while it is being deleted."""
 
@@ -45,8 +44,9 @@ class Names:
     Every call may raise `StoreUnavailableError`: Redis did not answer.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, lanes: int) -> None:
         self._client = client
+        self._lanes = range(lanes)
         self._mark = MARK.on(client)
 
     def standing(self, app: str) -> list[str]:
@@ -72,6 +72,8 @@ class Names:
         Raises:
             InvalidInputError: it is.
         """
+        if self._since(app, name) is None:
+            self._begin_anew(app, name)
         now = str(time.time_ns() // 10**6)
 
         def fill(pipeline: Any) -> None:
@@ -114,6 +116,15 @@ class Names:
         """Forget a name: its audience is deleted."""
         repeat("deleting the audience", lambda: self._client.hdel(keys.audiences(app), name))
 
+    def _begin_anew(self, app: str, name: str) -> None:
+        """Take away what marks an earlier audience of the name as deleted (see drop.lua)."""
+
+        def fill(pipeline: Any) -> None:
+            for lane in self._lanes:
+                pipeline.unlink(keys.audience_dropped(lane, app, name))
+
+        repeat_all("naming the audience", self._client, fill)
+
     def _since(self, app: str, name: str) -> str | None:
         found: str | None = repeat(
             "looking up the audience", lambda: self._client.hget(keys.audiences(app), name)
@@ -122,7 +133,8 @@ class Names:
 
 
 def _not_found(app: str, name: str) -> NotFoundError:
+    minus = "; the difference of two is written with blanks: a - b" if "-" in name else ""
     return NotFoundError(
         f"no audience {name!r} of app {app!r}; `wxbroadcast audience list` shows them, "
-        "`wxbroadcast audience import` makes one"
+        f"`wxbroadcast audience import` makes one{minus}"
     )

@@ -97,7 +97,7 @@ class Broadcasts(Lifecycle):
             StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
         """
         check_key(key)
-        size = self._audiences.count(spec.app, spec.audience)
+        size = self._audiences.measure(spec.app, spec.audience).members
         timing = Timing.of(spec, self._settings.zone_of(spec.app))
         if (spec.at or spec.until) and not self._is_made(spec, key):
             at_ms = self._now_ms()
@@ -174,7 +174,7 @@ class Broadcasts(Lifecycle):
         """
         spec = self.spec(broadcast)
         try:
-            size = self._audiences.count(spec.app, spec.audience)
+            size = self._audiences.measure(spec.app, spec.audience).members
         except NotFoundError as error:
             return self.move(broadcast, "cancel", str(error))
         state = self.move(broadcast, "start", size=size)

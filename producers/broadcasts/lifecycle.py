@@ -15,6 +15,7 @@ import orjson
 import redis
 
 from producers import logs
+from producers.audiences.expressions import Expression
 from producers.broadcasts import carriers
 from producers.broadcasts.jobs import Jobs
 from producers.broadcasts.spec import Spec, weight_faults
@@ -327,7 +328,7 @@ class Lifecycle(Register):
             "template",
             spec.template_id,
             "audience",
-            spec.audience,
+            Expression.stored(spec.audience).postfix,
             "priority",
             int(spec.priority),
             "cursor",

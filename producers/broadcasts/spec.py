@@ -10,8 +10,10 @@ from typing import Any, Final, Self
 import orjson
 
 from producers import fields
+from producers.audiences.expressions import Expression
 from producers.errors import InvalidInputError
 from producers.settings import kept_rate, ms, rate_faults
+from producers.store import keys
 from producers.times.moments import read_moment
 from producers.times.zones import zone_of
 from producers.words import Channel
@@ -45,7 +47,7 @@ class Spec:
         channel: which WeChat API.
         template_id: the template, 1-128 visible ASCII characters.
         data: key → value, flat (``{"thing1": "…"}``); made of WeChat's own form by `checked`.
-        audience: name of the audience.
+        audience: name of the audience, or an expression of several (`audiences.expressions`).
         page: page of the mini-program that a tap opens, or ''.
         emphasis_keyword: template channel: ``keyword1.DATA``, or ''.
         miniprogram_state: subscribe channel: developer, trial or formal.
@@ -106,7 +108,7 @@ class Spec:
             app: as the attribute, and so are those that follow.
             channel: template or subscribe.
             template_id: the template.
-            audience: name of the audience.
+            audience: name of the audience, or an expression of several: ``vip & active - churned``.
             page: page that a tap opens.
             emphasis_keyword: ``keyword1.DATA`` or ``keyword1``.
             miniprogram_state: developer, trial or formal.
@@ -127,6 +129,8 @@ class Spec:
             raise InvalidInputError([f"channel {channel!r}: take template or subscribe"]) from None
         flat, faults = _data(known_channel, data)
         faults += fields.check_template_id(template_id)
+        audience, wrong = _audience(audience)
+        faults += wrong
         if page:
             faults += fields.check_page(page)
         if emphasis_keyword:
@@ -204,6 +208,16 @@ def _data(channel: Channel, data: object) -> tuple[dict[str, str], list[str]]:
         return fields.parse_data(channel, data), []
     except InvalidInputError as error:
         return {}, list(error.faults)
+
+
+def _audience(text: str) -> tuple[str, list[str]]:
+    """Return the audience as it is stored, and its faults; a carrier has none."""
+    if not text or keys.is_beside(text):
+        return text, []
+    try:
+        return Expression.read(text).text, []
+    except InvalidInputError as error:
+        return text, list(error.faults)
 
 
 def _emphasis(channel: Channel, keyword: str, data: Mapping[str, str]) -> tuple[str, list[str]]:

@@ -3,7 +3,8 @@
 -- Guarantee: each bucket is read whole and once, and the cursor moves in the same step, so no
 -- recipient comes twice and none is left out, whatever changes meanwhile. A lost reply is
 -- harmless: the cursor has moved, and the next call with the old one is told so. A broadcast that
--- was cancelled or is late only counts what is left.
+-- was cancelled or is late only counts what is left. However large the window and however many buckets
+-- an expression finds nobody in, no further one is begun after LOOKED_AT members.
 --
 -- KEYS  1 lane    hash  the lane's copy of the broadcast
 --       2 queue   list  bucket:openid
@@ -34,10 +35,12 @@ if not counting and (has[1] ~= 'running' or has[6] and has[6] ~= '') then
 end
 rings_are_sound(prefix, has[7])
 local whose = { prefix = prefix, app = has[7], audience = has[9] }
+tree_of(whose)
 for arg = 5, #ARGV do bucket_is_sound(whose, ARGV[arg]) end
 local room = whole('window', has[5], 0, 2 ^ 42) - queued
 if not counting and room <= 0 then return { 3, cursor, 0, queued } end
 
+local LOOKED_AT = 2000  -- members read and looked up, after which no further bucket is begun
 local moved, reached = 0, 4
 for arg = 5, #ARGV do
   local bucket = ARGV[arg]
@@ -55,7 +58,7 @@ for arg = 5, #ARGV do
   end
   cursor = bucket + 1
   reached = arg
-  if not counting and moved >= room then break end
+  if not counting and moved >= room or whose.looked >= LOOKED_AT then break end
 end
 bump(lane, 'total', moved)
 if reached == #ARGV and last == '1' then

@@ -8,14 +8,15 @@ goes on from there.
 
 from typing import Final, NamedTuple
 
+from producers.audiences.expressions import names_of
+from producers.audiences.filled import filled_buckets
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.buckets import filled_buckets
 from producers.store.retry import repeat
 from producers.store.scripts import Script
 
 _BUCKETS: Final = 256
-"""Buckets offered to one script run."""
+"""Buckets offered to one script run, by the names that each is looked up under."""
 
 
 class SplitKeys(NamedTuple):
@@ -65,9 +66,10 @@ class Splitter:
         app, audience, cursor, split = has
         if app is None or split == "done":
             return 0
+        most = max(1, _BUCKETS // len(names_of(audience)))
         buckets = filled_buckets(self._client, lane, app, audience, int(cursor))
         while True:
-            offered, rest = buckets[:_BUCKETS], buckets[_BUCKETS:]
+            offered, rest = buckets[:most], buckets[most:]
             status, cursor, pushed, _ = self._script.repeated(
                 "splitting",
                 SplitKeys(lane_key, keys.queue(lane, broadcast)),

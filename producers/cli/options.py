@@ -13,6 +13,8 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line on stdout.")
 ]
 App = Annotated[str, typer.Option("--app", "-a", help="Alias of the app, a key of WXB_APPS.")]
+WHOM: Final = 'To whom: an audience, `all`, or several: "vip & active - churned", "(a | b) - c".'
+"""Help of --audience."""
 File = Annotated[str, typer.Argument(metavar="FILE", help="Path of the file, or - for stdin.")]
 BroadcastId = Annotated[
     str, typer.Argument(metavar="ID", help="Id of the broadcast, as `broadcast` printed it.")

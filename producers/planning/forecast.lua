@@ -1,19 +1,22 @@
 -- forecast_users: whom one bucket of an audience lets us reach, and when their uses end. Those who are
 -- suppressed are members, and nothing more.
 --
--- KEYS  1 members  set  an audience in one bucket
--- ARGV  1 prefix of the lane, 2 app, 3 channel, 4 template, then per horizon: a moment (ms),
---       ascending, the first of them now
--- Found on the way: permits:APP:OPENID, subs:APP:OPENID, the lists of listed.lua
+-- KEYS  1 stock  hash  of the app in the lane: it says where to run
+-- ARGV  1 prefix of the lane, 2 app, 3 channel, 4 template, 5 audience: as bucket.lua reads it,
+--       6 bucket, then per horizon: a moment (ms), ascending, the first of them now
+-- Found on the way: the audience's sets, permits:APP:OPENID, subs:APP:OPENID, the lists of listed.lua
 -- Returns  {members, suppressed ones of them, per horizon: users who have a use that ends after that
 --       moment, uses to be had now, then hour, uses that end in it …}; of a subscription none has an
 --       hour
+--@include audiences/bucket
 --@include suppressions/listed
 local prefix, app, channel, template = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local members = redis.call('SMEMBERS', KEYS[1])
+local bucket, whose = ARGV[6], { prefix = prefix, app = app, audience = ARGV[5] }
+bucket_is_sound(whose, bucket)
+local members = members_of(whose, bucket)
 local reached, hours, uses, suppressed = {}, {}, 0, 0
-local lists, bucket = lists_of(prefix, app), string.match(KEYS[1], '[^:]*$')
-for i = 5, #ARGV do reached[i - 4] = 0 end
+local lists = lists_of(prefix, app)
+for i = 7, #ARGV do reached[i - 6] = 0 end
 for _, openid in ipairs(members) do
   if #lists > 0 and is_listed(lists, bucket, openid) then
     suppressed = suppressed + 1  -- sent nothing, whatever is there
@@ -26,7 +29,7 @@ for _, openid in ipairs(members) do
     end
   else
     local found = redis.call('ZRANGEBYSCORE', prefix .. 'permits:' .. app .. ':' .. openid,
-      '(' .. ARGV[5], '+inf', 'WITHSCORES')
+      '(' .. ARGV[7], '+inf', 'WITHSCORES')
     uses = uses + #found / 2
     for i = 2, #found, 2 do
       local hour = string.format('%d', math.floor(tonumber(found[i]) / 3600000))
@@ -34,7 +37,7 @@ for _, openid in ipairs(members) do
     end
     local last = tonumber(found[#found] or 0)
     for i = 1, #reached do
-      if last > tonumber(ARGV[i + 4]) then reached[i] = reached[i] + 1 end
+      if last > tonumber(ARGV[i + 6]) then reached[i] = reached[i] + 1 end
     end
   end
 end

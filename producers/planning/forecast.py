@@ -17,13 +17,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
 from producers.audiences import ALL, Audiences
+from producers.audiences.expressions import Expression
+from producers.audiences.filled import filled_buckets
 from producers.errors import InvalidInputError
 from producers.fields import check_template_id
 from producers.planning.estimate import HORIZONS, Made, Seen, estimated, scanned
 from producers.planning.expiry import HOUR_MS, last_end_ms, unsent
 from producers.settings import Settings, ms, rate_faults
 from producers.store import Client, deadline, keys
-from producers.store.buckets import filled_buckets
 from producers.store.connection import ms_of
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
@@ -104,7 +105,7 @@ class Forecast:
 class UsersKeys(NamedTuple):
     """KEYS of forecast.lua."""
 
-    members: str
+    stock: str
 
 
 class UsersArgs(NamedTuple):
@@ -114,6 +115,8 @@ class UsersArgs(NamedTuple):
     app: str
     channel: str
     template: str
+    audience: str
+    bucket: int
 
 
 FORECAST: Final = Script(__package__, "forecast", UsersKeys, UsersArgs)
@@ -144,7 +147,7 @@ class Forecaster:
             channel: template or subscribe.
             template_id: the template; without meaning for the template channel's permits, which
                 fit every template.
-            audience: its name.
+            audience: its name, or an expression (`audiences.expressions`).
             rate: sends per second to reckon with; None: the app's own of today or the last day.
 
         Raises:
@@ -202,20 +205,20 @@ class Forecaster:
             app: alias of the app.
             channel: template or subscribe.
             template_id: the template.
-            audience: its name.
+            audience: its name, or an expression (`audiences.expressions`).
             now_ms: the server's clock.
             at_ms: the moments, ascending, epoch ms.
 
         Raises:
             As `forecast`.
         """
-        members = self._audiences.count(app, audience)
+        members, _, reads = self._audiences.measure(app, audience)
         moments = [one + ms(self._settings.permit_margin) for one in at_ms]
         suppressed = sum(self._suppressions.counts(app).values())
         if channel is Channel.TEMPLATE and audience == ALL and not suppressed:
             return members, self._from_stock(app, now_ms, moments)
-        sample = members if members > SCANNED else 0
-        seen = self._look(app, channel, template_id, audience, moments, members=sample)
+        sample, whose = reads if reads > SCANNED else 0, Expression.read(audience).postfix
+        seen = self._look(app, channel, template_id, whose, moments, members=sample)
         return members, estimated(seen, members) if sample else scanned(seen)
 
     @staticmethod
@@ -293,11 +296,11 @@ class Forecaster:
         *,
         members: int,
     ) -> Seen:
-        """Look at the buckets of an audience; with `members`, at a sample of so many."""
+        """Look at the buckets of an audience; with `members` (read and looked up), at a sample."""
         found = [
             (lane, bucket)
             for lane in range(self._settings.lanes)
-            for bucket in filled_buckets(self._client, lane, app, audience, 0)
+            for bucket in filled_buckets(self._client, lane, app, audience)
         ]
         seen = Seen(of=len(found), horizons=len(moments))
         if members:
@@ -329,8 +332,10 @@ class Forecaster:
             pipeline = self._client.pipeline(transaction=False)
             for lane, bucket in buckets:
                 self._users(
-                    UsersKeys(keys.audience(lane, app, audience, bucket)),
-                    UsersArgs(keys.lane_prefix(lane), app, channel.value, template_id),
+                    UsersKeys(keys.stock(lane, app)),
+                    UsersArgs(
+                        keys.lane_prefix(lane), app, channel.value, template_id, audience, bucket
+                    ),
                     moments,
                     into=pipeline,
                 )

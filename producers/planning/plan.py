@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from producers.audiences import ALL
+from producers.audiences.expressions import Expression
 from producers.errors import InvalidInputError
 from producers.openid import check_openid
 from producers.permits.demand import HABIT_WEEKS, Demand, DemandTable
@@ -132,7 +133,11 @@ class Planner:
     def _read(self, app: str, openid: str, demand: Demand) -> "_User":
         lane, bucket, item = keys.place_of(openid, self._settings)
         wanted = [one.audience for one in demand.running]
-        audiences = list(dict.fromkeys(wanted + [audience for _, audience in demand.habit]))
+        whose = {
+            text: Expression.stored(text)
+            for text in wanted + [audience for _, audience in demand.habit]
+        }
+        audiences = list(dict.fromkeys(name for one in whose.values() for name in one.names))
 
         def ask(pipeline: Any) -> None:
             pipeline.time()
@@ -158,11 +163,11 @@ class Planner:
         ):
             yet_to_split = split != "done" and int(cursor or 0) <= bucket
             # an accept makes a stranger a member of `all`, in time or too late for this one
-            comes = member[one.audience] or (one.audience == ALL and yet_to_split)
-            if comes and not settled and not sent and not drop:
+            comes = {**member, ALL: member.get(ALL) or yet_to_split}
+            if whose[one.audience].holds(comes) and not settled and not sent and not drop:
                 user.under_way[one.template_id] += 1
         for (template_id, audience), per_week in demand.habit.items():
-            if member[audience] or audience == ALL:
+            if whose[audience].holds({**member, ALL: True}):
                 user.per_week[template_id] += per_week
         return user
 

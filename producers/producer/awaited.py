@@ -77,6 +77,7 @@ class AsyncProducer:
     import_audience = _awaited(Producer.import_audience, stream=True)
     replace_audience = _awaited(Producer.replace_audience, stream=True)
     count_audience = _awaited(Producer.count_audience)
+    measure_audience = _awaited(Producer.measure_audience)
     remove_from_audience = _awaited(Producer.remove_from_audience, stream=True)
     delete_audience = _awaited(Producer.delete_audience)
     suppress = _awaited(Producer.suppress, stream=True)

@@ -159,6 +159,7 @@ class Producer:
             return here.the(Audiences).replace_rows(app, name, rows)
 
     count_audience = _of(Audiences, Audiences.count)
+    measure_audience = _of(Audiences, Audiences.measure)
 
     def remove_from_audience(
         self, app: str, name: str, rows: Iterable[bytes | str]

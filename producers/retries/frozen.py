@@ -10,11 +10,12 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from producers.audiences.batches import AudienceKeys, sets
+from producers.audiences.filled import filled_buckets
 from producers.audiences.switch import Switch
 from producers.retries.choice import Choice
 from producers.settings import Settings
 from producers.store import Client, deadline, keys
-from producers.store.buckets import filled_buckets, recipient_buckets
+from producers.store.buckets import recipient_buckets
 from producers.store.connection import now_ms
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
@@ -87,7 +88,8 @@ class Frozen:
             name: as `name` gave it.
             broadcast: whose recipients.
             choice: which of them.
-            rest: an audience, whose members without an outcome belong to them too; '': none.
+            rest: an audience, as Redis reads it (`Expression.postfix`), whose members without an
+                outcome belong to them too; '': none.
             others: the other broadcasts of the family.
             members: how many recipients there are, about.
             ttl_ms: how long they are kept.
@@ -98,7 +100,7 @@ class Frozen:
         for lane in range(self._settings.lanes):
             found = set(recipient_buckets(self._client, lane, broadcast))
             if rest:
-                found.update(filled_buckets(self._client, lane, app, rest, 0))
+                found.update(filled_buckets(self._client, lane, app, rest))
             buckets = sorted(found)
             args = SelectArgs(
                 prefix=keys.lane_prefix(lane),

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from producers import logs
+from producers.audiences.expressions import Expression
 from producers.broadcasts.create import Broadcasts, check_key
 from producers.broadcasts.spec import Spec
 from producers.errors import (
@@ -212,7 +213,7 @@ class Retries(Broadcasts):
             spec.audience,
             broadcast,
             choice,
-            rest=rest,
+            rest=Expression.stored(rest).postfix,
             others=[one for one in family.members if one != broadcast],
             members=members,
             ttl_ms=_kept_ms(spec),
@@ -224,9 +225,9 @@ class Retries(Broadcasts):
         return size
 
     def _still_there(self, app: str, broadcast: str, audience: str) -> int:
-        """Return how many an audience has, whose members without an outcome are asked for."""
+        """Return how many are looked at of an audience whose members without an outcome count."""
         if not keys.is_beside(audience):
-            return self._audiences.count(app, audience)
+            return self._audiences.measure(app, audience).reads
         size = self._frozen.size(app, audience)
         if not size:
             raise NotFoundError(f"whom broadcast {broadcast} was for is not kept any more")

@@ -9,7 +9,7 @@
 -- KEYS  1 size string, 2 buckets bitmap, then per bucket: members set; all of the retry's recipients
 -- ARGV  1 prefix of the lane, 2 app, 3 broadcast, 4 ttl_ms of the KEYS, 5 outcomes, words by blanks,
 --       6 errcodes by blanks; '': any, 7 doubts: 1 when those in doubt may be among them, 8 rest: an
---       audience, whose members without an outcome belong to them too; '': none, 9 family: ids of its
+--       audience as bucket.lua reads it, whose members without an outcome belong to them too; '': none, 9 family: ids of its
 --       other broadcasts, by blanks, then the bucket number of each set
 -- Found on the way: outcomes:ID:BUCKET, audience:APP:NAME:BUCKET
 -- Returns  how many are new

@@ -181,7 +181,7 @@ class Series:
         """
         checked, cron = self.check(name, every, zone=zone, missed=missed, **spec)
         own = cron.zone
-        self._audiences.count(checked.app, checked.audience)
+        self._audiences.find(checked.app, checked.audience)
         text = f"{cron.text} {own.key} {missed} {checked.digest()}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
         app = checked.app

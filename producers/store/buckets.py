@@ -3,11 +3,12 @@
 Each lies as a bitmap of the lane's buckets; whoever walks an audience visits those alone.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from producers.store import Client, keys
-from producers.store.retry import repeat
+from producers.store.retry import repeat, repeat_all
 
 _BITMAP_BYTES: Final = 2048
 """Bytes of a bitmap that a page reads at a time: the default deployment's whole."""
@@ -20,13 +21,32 @@ def filled_buckets(client: Client, lane: int, app: str, audience: str, cursor: i
         client: Redis.
         lane: the lane.
         app: alias of the app.
-        audience: its name.
+        audience: its name; of an expression see `audiences.filled`.
         cursor: the first bucket that matters.
 
     Raises:
         StoreUnavailableError: Redis did not answer.
     """
     return _set_bits(client, keys.audience_buckets(lane, app, audience), cursor)
+
+
+def read_bitmaps(client: Client, names: Sequence[str]) -> list[bytes]:
+    """Return bitmaps of buckets, in one trip; b'' for one that there is none of.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer.
+    """
+
+    def read(name: str, asked: Any = client) -> Any:
+        return asked.execute_command("GET", name, NEVER_DECODE=True)  # bytes, not text
+
+    def read_all(pipeline: Any) -> None:
+        for name in names:
+            read(name, pipeline)
+
+    if len(names) == 1:
+        return [repeat("reading buckets", partial(read, names[0])) or b""]
+    return [bitmap or b"" for bitmap in repeat_all("reading buckets", client, read_all)]
 
 
 def recipient_buckets(client: Client, lane: int, broadcast: str) -> list[int]:
@@ -63,14 +83,15 @@ def next_recipient_buckets(client: Client, lane: int, broadcast: str, cursor: in
     return found
 
 
+def positions(bitmap: bytes, cursor: int) -> list[int]:
+    """Return the positions of a whole bitmap's bits that are set, from one on."""
+    first = cursor // 8
+    return _positions(bitmap[first:], first, cursor)
+
+
 def _set_bits(client: Client, key: str, cursor: int) -> list[int]:
     """Return the positions of a bitmap's bits that are set, from one on."""
-    bitmap = repeat(
-        "reading buckets",
-        lambda: client.execute_command("GET", key, NEVER_DECODE=True),  # bytes, not text
-    )
-    first = cursor // 8
-    return _positions(bitmap[first:], first, cursor) if bitmap else []
+    return positions(read_bitmaps(client, [key])[0], cursor)
 
 
 def _positions(bitmap: bytes, first: int, cursor: int) -> list[int]:

@@ -342,6 +342,14 @@ def audience_buckets(lane: int, app: str, name: str) -> str:
     return f"{lane_prefix(lane)}buckets:{app}:{name}"
 
 
+def audience_dropped(lane: int, app: str, name: str) -> str:
+    """string: 1, of an audience that was deleted in this lane; 8 days, or until it is made anew.
+
+    A broadcast lives 7 days; see `audiences.bucket`.
+    """
+    return f"{lane_prefix(lane)}dropped:{app}:{name}"
+
+
 def audience_size(lane: int, app: str, name: str) -> str:
     """string: members of the audience in this lane."""
     return f"{lane_prefix(lane)}size:{app}:{name}"

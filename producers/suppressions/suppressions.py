@@ -94,7 +94,7 @@ class _Lists(Audiences):
 
     def __init__(self, client: Client, settings: Settings) -> None:
         super().__init__(client, settings)
-        self._names = _NoNames(client)
+        self._names = _NoNames(client, settings.lanes)
 
 
 class Suppressions:

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
+from producers.audiences.expressions import Expression
 from producers.audiences.names import standing
 from producers.broadcasts.outcomes import Recorded
 from producers.broadcasts.spec import Spec
@@ -232,20 +233,26 @@ class _Look:
         """Find the user in what is queued, or yet to be split."""
         lane, bucket = self._lane, self._bucket
 
+        whose = [Expression.stored(spec.audience) for _, spec in pending]
+        names = list(dict.fromkeys(name for one in whose for name in one.names))
+
         def ask(pipeline: Any) -> None:
-            for send, spec in pending:
+            for name in names:
+                pipeline.sismember(keys.audience(lane, self._app, name, bucket), self._openid)
+            for send, _ in pending:
                 pipeline.lpos(keys.queue(lane, send.broadcast), self._item, maxlen=_QUEUE)
                 pipeline.hmget(keys.lane_broadcast(lane, send.broadcast), "cursor", "split", "drop")
-                pipeline.sismember(
-                    keys.audience(lane, self._app, spec.audience, bucket), self._openid
-                )
 
         answers = repeat_all("reading the queues", self._client, ask) if pending else []
+        member = dict(zip(names, answers, strict=False))
+        answers = answers[len(names) :]
         for place, (send, _) in enumerate(pending):
-            queued, (cursor, split, drop), member = answers[3 * place : 3 * place + 3]
+            queued, (cursor, split, drop) = answers[2 * place : 2 * place + 2]
             if queued is not None:
                 self._sends.append(_with_state(send, "queued"))
-            elif member and split != "done" and not drop and int(cursor or 0) <= bucket:
+            elif split != "done" and not drop and int(cursor or 0) <= bucket:
+                if not whose[place].holds(member):
+                    continue
                 self._sends.append(_with_state(send, "to_be_split"))
 
     def card(self) -> UserCard:

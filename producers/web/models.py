@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from producers.audiences.expressions import MOST_TEXT
 from producers.openid import OPENID
 
 
@@ -45,6 +46,18 @@ Channel = Annotated[
 ]
 
 Openid = Annotated[str, Field(pattern=f"^{OPENID.pattern}$", description="the user")]
+
+
+Whom = Annotated[
+    str,
+    Field(
+        max_length=MOST_TEXT,
+        pattern=r"^[A-Za-z0-9_.&|() -]+$",
+        description="an audience, or several: `&` both, `|` one or the other, `-` not in, "
+        "parentheses where `|` stands beside another; a blank before `-`",
+        examples=["all", "vip", "vip & active - churned"],
+    ),
+]
 
 
 class Value(Model):

@@ -184,6 +184,7 @@ async def live(shop: Shop, settings: Settings) -> None:
         shop.audiences.import_rows("shop", "vip", everybody)
     shop.audiences.replace_rows("shop", "vip", everybody[:4])
     shop.audiences.remove_rows("shop", "vip", everybody[:1])
+    shop.audiences.count("shop", "all & vip")
     Wishes(shop.client, settings).tell()
     timed, counted = shop.broadcast(weight=3), shop.broadcast("subscribe")
     shop.broadcasts.pause(timed)

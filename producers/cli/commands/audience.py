@@ -102,12 +102,24 @@ def list_(
 
 
 @app.command("count")
-def count(name: Name, app: App, as_json: AsJson = False) -> None:
-    """Print how many members an audience has."""
+def count(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help='An audience, or "vip & active - churned".')
+    ],
+    app: App,
+    as_json: AsJson = False,
+) -> None:
+    """Print how many members an audience, or an expression of audiences, has.
+
+    `a & b`: who is in both; `a | b`: who is in one or the other; `a - b`: who is in a and not in b.
+    An expression is counted one by one, about a second for a million.
+    """
     with opened(as_json=as_json) as session:
         from producers.audiences import Audiences
+        from producers.cli.progress import Progress
 
-        members = Audiences(session.client, session.settings).count(app, name)
+        with Progress("counting", None, "members") as bar:
+            members = Audiences(session.client, session.settings).count(app, name, bar.update)
         if as_json:
             print_json({"audience": name, "members": members})
         else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from producers.cli.interrupts import Interrupted, Interrupts
-from producers.cli.options import App, AsJson, duration, read_data
+from producers.cli.options import WHOM, App, AsJson, duration, read_data
 from producers.cli.rehearsing import run_dry
 from producers.cli.session import Code, Session, fail, opened, print_json, print_table, say
 
@@ -25,7 +25,7 @@ def broadcast(
         str, typer.Option(metavar="template|subscribe", help="Which WeChat API sends it.")
     ],
     template_id: Annotated[str, typer.Option(help="The template.")],
-    audience: Annotated[str, typer.Option(help="To whom; `all`: who ever gave a permit.")],
+    audience: Annotated[str, typer.Option(help=WHOM)],
     data: Annotated[str | None, typer.Option(help=_DATA_HELP)] = None,
     data_file: Annotated[
         Path | None, typer.Option(help="A file with the data instead.", metavar="FILE")

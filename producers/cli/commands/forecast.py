@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from producers.cli.options import App, AsJson
+from producers.cli.options import WHOM, App, AsJson
 from producers.cli.session import opened, print_json, print_table, say, table
 
 _WHEN = {0: "now", 3600: "in 1 hour", 86_400: "in 1 day", 604_800: "in 7 days"}
@@ -21,7 +21,7 @@ def forecast(
         str, typer.Option(metavar="template|subscribe", help="Which WeChat API would send it.")
     ],
     template_id: Annotated[str, typer.Option(help="subscribe: the template.")] = "",
-    audience: Annotated[str, typer.Option(help="To whom.")] = "all",
+    audience: Annotated[str, typer.Option(help=WHOM)] = "all",
     rate: Annotated[
         float | None, typer.Option(help="Sends per second; default: the app's own, lately.")
     ] = None,

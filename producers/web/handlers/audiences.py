@@ -14,7 +14,7 @@ from producers.web.handlers.streams import on_stream
 from producers.web.http.answer import Answer
 from producers.web.http.cursor import seal, unseal
 from producers.web.http.media import CSV, NDJSON, TEXT
-from producers.web.models import Cursor, Model, Number
+from producers.web.models import Cursor, Model, Number, Whom
 from producers.web.routing.route import Body, Route, ok
 
 CHAPTER: Final = "Audiences"
@@ -67,6 +67,20 @@ class Audience(Model):
     members: int
 
 
+class Measured(Model):
+    """How many an audience or an expression has."""
+
+    of: str
+    members: int
+    exact: bool = Field(description="counted; else estimated, from some of the buckets")
+
+
+class MeasureQuery(Model):
+    """Of whom."""
+
+    of: Whom
+
+
 class AudienceList(Model):
     """One page of audiences, `all` first, then by name."""
 
@@ -104,6 +118,13 @@ async def show_audience(call: Call) -> Answer:
     name = call.path["name"]
     members = await call.run(call.services.audiences.count, call.app, name)
     return Answer(value=Audience(name=name, members=members))
+
+
+async def measure_audience(call: Call) -> Answer:
+    """Tell how many an audience or an expression has."""
+    query: MeasureQuery = call.query
+    found = await call.run(call.services.audiences.measure, call.app, query.of)
+    return Answer(value=Measured(of=query.of, members=found.members, exact=found.exact))
 
 
 async def replace_audience(call: Call) -> Answer:
@@ -180,6 +201,19 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Show an audience",
         CHAPTER,
         ok("Its size", Audience),
+    ),
+    Route(
+        "GET",
+        "/v1/apps/{app}/audience-size",
+        measure_audience,
+        Scope.READ,
+        "Count an expression",
+        CHAPTER,
+        ok("How many they are", Measured),
+        query=MeasureQuery,
+        problems=(422,),
+        text="`vip & active - churned`: of whom a broadcast would be for. Beyond some ten thousand "
+        "they are estimated.",
     ),
     Route(
         "PUT",

@@ -14,7 +14,7 @@ from producers.errors import NotFoundError
 from producers.web.call import Call
 from producers.web.http.answer import Answer
 from producers.web.http.cursor import seal, unseal
-from producers.web.models import Content, Cursor, Model, Number
+from producers.web.models import Content, Cursor, Model, Number, Whom
 from producers.web.routing.route import Reply, Route, json_body, ok
 from producers.web.traffic.idempotency import inner_key
 
@@ -54,9 +54,7 @@ class NewBroadcast(Content):
             ]
         }
     )
-    audience: str = Field(
-        max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", examples=["all", "vip"]
-    )
+    audience: Whom
     rate: Rate = 0
     expires_in_s: int = Field(
         604_800, ge=1, le=604_800, description="after so long the rest is late"

@@ -11,7 +11,7 @@ from producers.web.call import Call
 from producers.web.handlers.permits import CHAPTER
 from producers.web.http.answer import Answer
 from producers.web.http.problem import invalid
-from producers.web.models import Channel, Decimal, Model, Number, Openid
+from producers.web.models import Channel, Decimal, Model, Number, Openid, Whom
 from producers.web.routing.route import Route, ok
 
 
@@ -20,9 +20,7 @@ class ForecastQuery(Model):
 
     channel: Channel
     template_id: str = Field("", max_length=128, description="subscribe: the template")
-    audience: str = Field(
-        "all", max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="to whom"
-    )
+    audience: Whom = "all"
     rate: Annotated[float | None, Decimal] = Field(
         None, ge=0, le=1_000_000, description="sends per second to reckon with; default: as lately"
     )

@@ -11,7 +11,7 @@ from producers.series import SeriesStatus
 from producers.web.call import Call
 from producers.web.handlers.broadcasts import CHAPTER, Rate, Weight
 from producers.web.http.answer import Answer
-from producers.web.models import Content, Model
+from producers.web.models import Content, Model, Whom
 from producers.web.routing.route import Reply, Route, json_body, ok
 
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -26,7 +26,7 @@ class NewSeries(Content):
     missed: Literal["skip", "run"] = Field(
         "skip", description="ticks that nobody made in time: skip, or run once for all of them"
     )
-    audience: str = Field(max_length=64, pattern=_NAME, examples=["all", "vip"])
+    audience: Whom
     rate: Rate = 0
     expires_in_s: int = Field(
         604_800, ge=1, le=604_800, description="of each run: after so long the rest is late"

@@ -60,6 +60,14 @@ def test_a_count_is_one_number(settings: Settings) -> None:
     assert run(settings, "audience", "count", "--app", "shop", "vips").out == "2\n"
 
 
+def test_an_expression_is_counted_one_by_one(settings: Settings) -> None:
+    for name, rows in (("vips", "oA\noB\n"), ("gone", "oB\noC\n")):
+        run(settings, "audience", "import", "--app", "shop", name, "-", stdin=rows)
+    assert run(settings, "audience", "count", "--app", "shop", "vips - gone").out == "1\n"
+    ran = run(settings, "audience", "count", "--app", "shop", "vips gone", "--json")
+    assert (ran.code, "at 6: put & | or - before 'gone'" in ran.json["error"]) == (2, True)
+
+
 def test_an_unknown_audience_is_named_together_with_the_way_out(settings: Settings) -> None:
     ran = run(settings, "audience", "count", "--app", "shop", "nobody", "--json")
     assert ran.code == 2

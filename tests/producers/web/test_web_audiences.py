@@ -77,6 +77,26 @@ def test_members_come_and_go(shop: Caller) -> None:
     assert shop.get(VIP).json["members"] == 2
 
 
+def test_an_expression_is_counted_and_sent_to(shop: Caller) -> None:
+    shop("PUT", VIP, b"oA\noB\noC", "text/plain")
+    shop("PUT", "/v1/apps/shop/audiences/gone", b"oC\noD", "text/plain")
+    got = shop.get(f"/v1/apps/shop/audience-size?of={quote('vip - gone')}")
+    assert got.json == {"of": "vip - gone", "members": 2, "exact": True}
+    got = shop.get(f"/v1/apps/shop/audience-size?of={quote('vip & gone | vip')}")
+    assert (got.status, got.kind) == (422, "invalid")
+    assert "two ways" in got.json["faults"][0]["detail"]
+    assert shop.get(f"/v1/apps/shop/audience-size?of={quote('vip & no')}").status == 404
+    asked = f"/v1/apps/shop/permits/forecast?channel=template&audience={quote('vip | gone')}"
+    assert shop.get(asked).json["members"] == 4
+    spec = {"channel": "template", "template_id": "T", "data": "a", "audience": "vip&gone"}
+    made = shop.post("/v1/apps/shop/broadcasts", spec)
+    assert made.status == 201
+    status = shop.get(f"/v1/apps/shop/broadcasts/{made.json['id']}").json
+    assert (status["audience"], status["expected"]) == ("vip & gone", 1)
+    series = {**spec, "name": "evening", "every": "0 21 * * *"}
+    assert shop.post("/v1/apps/shop/series", series).json["audience"] == "vip & gone"
+
+
 def test_only_an_import_makes_an_audience(shop: Caller) -> None:
     for path in (f"{VIP}/members", f"{VIP}/members/remove"):
         got = shop.post(path, {"openids": ["oA"]})

@@ -38,6 +38,7 @@ BEYOND_A_SCHEMA = {
     "receive_push",  # a signature
     "plan_permits",
     "forecast_permits",  # one parameter needs another
+    "measure_audience",  # what an expression looks like
     "collect_permits",
     "add_members",
     "add_suppressed",  # an Idempotency-Key that had another body
