@@ -184,7 +184,7 @@ class DryRuns:
         if spec is not None and key and not every:
             self._compare(made, spec, key)
         try:
-            made.recipients = self._audiences.count(app, made.audience)
+            made.recipients = self._audiences.measure(app, made.audience).members
         except NotFoundError as error:
             made.faults.append(str(error))
             sketch = None
