@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import TypeAdapter
 
+from producers.logs.meanings import meaning_of
+
 SCHEMA: Final = 1
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -765,5 +767,8 @@ def json_schema() -> dict[str, Any]:
             *(field.name for field in fields(model)),
         ]
         schema["additionalProperties"] = False
+        for name, field in schema["properties"].items():
+            text, unit = meaning_of(model.name(), name)
+            field["description"] = f"{text} ({unit})" if unit else text
         lines.append(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "oneOf": lines}

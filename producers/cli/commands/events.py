@@ -14,10 +14,11 @@ def events(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the catalogue of log events as a Markdown table."""
+    """Print the catalogue of log events, and what their fields say, as Markdown tables."""
     import orjson
 
     from producers.logs import events as catalogue
+    from producers.logs.meanings import HEAD, MEANINGS
 
     if schema:
         indent = orjson.OPT_INDENT_2 if not as_json else 0
@@ -27,11 +28,15 @@ def events(
             {"schema": catalogue.SCHEMA, "events": [_describe(e) for e in catalogue.catalogue()]}
         )
     else:
+        typer.echo(f"Catalogue {catalogue.SCHEMA}: fields are only added.\n")
         typer.echo("| event | level | when | fields |\n|---|---|---|---|")
         for model in catalogue.catalogue():
             row = _describe(model)
             fields = ", ".join(f"`{name}` {kind}" for name, kind in row["fields"].items())
             typer.echo(f"| `{row['event']}` | {row['level']} | {row['when']} | {fields} |")
+        typer.echo("\n| field | says | unit |\n|---|---|---|")
+        for name, (text, unit) in {**HEAD, **dict(sorted(MEANINGS.items()))}.items():
+            typer.echo(f"| `{name}` | {text} | {unit} |")
 
 
 def _describe(model: Any) -> dict[str, Any]:
@@ -43,6 +48,6 @@ def _describe(model: Any) -> dict[str, Any]:
         "level": model.LEVEL,
         "when": when,
         "fields": {
-            field.name: getattr(field.type, "__name__", field.type) for field in fields(model)
+            field.name: str(getattr(field.type, "__name__", field.type)) for field in fields(model)
         },
     }

@@ -210,6 +210,15 @@ async def _continue(call: Call) -> None:
     call.request.writer.output_size = 0  # the answer has not begun
 
 
+def _whole(value: Any) -> Any:
+    """Return a document with 3.0 as 3: to JSON Schema that is an integer."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, dict):
+        return {name: _whole(one) for name, one in value.items()}
+    return [_whole(one) for one in value] if isinstance(value, list) else value
+
+
 def _parsed(data: bytes, wants: Body) -> Any:
     """Return what a JSON body holds, as the model makes it."""
     if not data and not wants.required:
@@ -221,7 +230,10 @@ def _parsed(data: bytes, wants: Body) -> Any:
     if wants.model is None:
         return document
     try:
-        return wants.model.validate_python(document, strict=True)
+        try:
+            return wants.model.validate_python(document, strict=True)
+        except ValidationError:
+            return wants.model.validate_python(_whole(document), strict=True)
     except ValidationError as error:
         raise of_validation(error, "body") from None
     except RecursionError:

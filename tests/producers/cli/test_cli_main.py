@@ -88,9 +88,11 @@ def test_a_deployment_of_other_lanes_is_refused(settings: Settings) -> None:
 
 def test_the_catalogue_of_events_is_a_markdown_table() -> None:
     result = CliRunner().invoke(app, ["events"])
-    rows = result.stdout.splitlines()
+    _, catalogued, meant = result.stdout.split("\n\n")
+    rows = catalogued.splitlines()
     assert rows[1] == "|---|---|---|---|"
     assert [row.split("`")[1] for row in rows[2:]] == [model.name() for model in catalogue()]
+    assert "| `latency_ms` | from the request to its answer | ms |" in meant
 
 
 def test_the_schema_of_events_is_json() -> None:

@@ -11,10 +11,12 @@ import pytest
 from log_lines import recorded
 
 from producers import logs
-from producers.logs import events
+from producers.logs import events, meanings
 from producers.logs.events import Event
 
 CATALOGUE = list(events.catalogue())
+RELEASED = json.loads(Path(__file__).with_name("released.json").read_bytes())
+"""The catalogue of the last release, as `wxbroadcast events --json` printed it: field → type."""
 SAMPLES: dict[type, Any] = {
     str: "x",
     int: 7,
@@ -80,6 +82,35 @@ def test_every_event_says_what_it_is_and_has_typed_fields(model: type[Event]) ->
     for field in dataclasses.fields(model):
         assert hints[field.name] in SAMPLES
         assert field.default is dataclasses.MISSING  # a line always carries all of its fields
+
+
+def test_every_field_says_what_it_means_and_every_meaning_is_some_fields() -> None:
+    """What a name says is written once; only what differs stands beside its event."""
+    used = set()
+    for model in CATALOGUE:
+        for field in dataclasses.fields(model):
+            own = f"{model.name()}.{field.name}"
+            used |= {own} if own in meanings.MEANINGS else {field.name}
+            text, _ = meanings.meaning_of(model.name(), field.name)
+            assert text
+    assert set(meanings.MEANINGS) == used
+    assert set(meanings.HEAD) == {"event", "schema", "time", "level", "process", "dropped_lines"}
+
+
+def test_what_was_released_is_still_there() -> None:
+    """Dashboards of the last release go on: events and fields are only added, types are kept."""
+    now = {model.name(): _types(model) for model in CATALOGUE}
+    assert RELEASED["schema"] == events.SCHEMA
+    for event, fields in RELEASED["events"].items():
+        assert fields.items() <= now[event].items(), event
+
+
+def _types(model: type[Event]) -> dict[str, str]:
+    hints = get_type_hints(model)
+    return {
+        field.name: getattr(hints[field.name], "__name__", "")
+        for field in dataclasses.fields(model)
+    }
 
 
 def test_no_field_is_called_as_what_every_line_has() -> None:

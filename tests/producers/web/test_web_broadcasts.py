@@ -60,6 +60,7 @@ def test_one_is_created_and_can_be_watched(shop: Caller) -> None:
         ({"rate": "fast"}, 422, "body.rate"),
         ({"rate": True}, 422, "body.rate"),
         ({"expires_in_s": 604_801}, 422, "body.expires_in_s"),
+        ({"expires_in_s": 60.5}, 422, "body.expires_in_s"),
         ({"template_id": ""}, 422, "body.template_id"),
         ({"to": "everybody"}, 422, "body.to"),
         ({"at": "2020-12-01 21:00"}, 422, ""),
@@ -81,6 +82,13 @@ def test_a_wrong_spec_is_told_and_makes_nothing(
     if where is not None:
         assert any(fault["where"].startswith(where) for fault in got.json["faults"])
     assert shop.get(BROADCASTS).json["broadcasts"] == []
+
+
+def test_a_whole_number_may_be_written_with_a_point(shop: Caller) -> None:
+    """To JSON Schema 60.0 is an integer, and some clients write it so."""
+    invite(shop, "oA")
+    got = shop.post(BROADCASTS, {**SPEC, "expires_in_s": 60.0})
+    assert got.status == 201
 
 
 def test_they_are_listed_the_newest_first(shop: Caller, house: House) -> None:
