@@ -14,6 +14,7 @@ from producers.care.apps import examine_apps
 from producers.care.check import Check, Health
 from producers.care.roster import Roster
 from producers.errors import LayoutMismatchError, StoreUnavailableError
+from producers.quotas import AppLimits, Quotas
 from producers.settings import Settings
 from producers.store import Client, keys, trouble
 from producers.words import State
@@ -93,6 +94,8 @@ def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
     yield from _unknown_apps(client, settings, here)
     for app in settings.apps:
         yield _paused(client, settings, app)
+    for limits in Quotas(client, settings).all([*settings.apps]).values():
+        yield from _slowed(limits)
     yield from webhooks.examine(client, settings)
 
 
@@ -206,6 +209,19 @@ def _paused(client: Client, settings: Settings, app: str) -> Check:
         f"paused: {', '.join(found[:_NAMED])}{more}",
         "once you know why: `wxbroadcast resume ID`, or cancel ID",
     )
+
+
+def _slowed(limits: AppLimits) -> Iterator[Check]:
+    """Name the limit that WeChat's errors made."""
+    if limits.limit or limits.held_until_ms:
+        rate = f"{limits.rate:g}" if limits.rate else "unlimited"
+        yield Check(
+            f"app {limits.app}: rate",
+            Health.WARN,
+            f"{limits.limit or limits.rate:,.3g} per second of {rate}"
+            f"{', held back' if limits.held_until_ms else ''}: WeChat answers with limit errors",
+            "it climbs back by itself; if it comes again, set rate_per_second lower",
+        )
 
 
 def _because(reason: str | None, errcode: str | None) -> str:

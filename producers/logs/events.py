@@ -359,6 +359,30 @@ class LimitHit(Event):
 
 
 @dataclass
+class RateLowered(Event):
+    """WeChat takes less than the app may send: all its workers send slower, and more by and by.
+
+    Sends per second, before (0: without a limit) and after.
+    """
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    app: str
+    errcode: int
+    rid: str
+    before: float
+    after: float
+
+
+@dataclass
+class RateRestored(Event):
+    """An app that was slowed by WeChat's limit errors sends at its rate again (0 = unlimited)."""
+
+    app: str
+    rate: float
+
+
+@dataclass
 class GateClosed(Event):
     """A worker takes nothing more for an app: its own POSTs do not come through.
 

@@ -127,6 +127,7 @@ class AsyncProducer:
     set_rate = _awaited(Producer.set_rate)
     set_weight = _awaited(Producer.set_weight)
     set_app_rate = _awaited(Producer.set_app_rate)
+    limits = _awaited(Producer.limits)
     resume = _awaited(Producer.resume)
     cancel = _awaited(Producer.cancel)
     webhooks = _awaited(Producer.webhooks)

@@ -22,6 +22,7 @@ from producers.permits.report import Report
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.producer.place import Parts, Place
+from producers.quotas import Quotas
 from producers.recipients import Recipients
 from producers.recipients.pages import Recipient
 from producers.rehearsals import DryRuns
@@ -290,6 +291,7 @@ class Producer:
     set_rate = _of(Broadcasts, Broadcasts.set_rate)
     set_weight = _of(Broadcasts, Broadcasts.set_weight)
     set_app_rate = _of(Rates, Rates.set)
+    limits = _of(Quotas, Quotas.limits)
     resume = _of(Broadcasts, Broadcasts.resume)
     cancel = _of(Broadcasts, Broadcasts.cancel)
     webhooks = _of(DeadLetters, DeadLetters.page)

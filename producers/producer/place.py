@@ -13,6 +13,7 @@ from producers.errors import SettingsError
 from producers.permits.collect import Collector
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
+from producers.quotas import Quotas
 from producers.recipients import Recipients
 from producers.rehearsals import DryRuns
 from producers.retries import Retries
@@ -32,6 +33,7 @@ _SERVICES: Final[tuple[type[Any], ...]] = (
     Forecaster,
     Messages,
     Planner,
+    Quotas,
     Rates,
     Recipients,
     Retries,

@@ -445,7 +445,7 @@ def idempotency(app: str, key: str) -> str:
 
 
 def limiter(app: str) -> str:
-    """hash: next_us, blocked_until_ms, level, day and minute counts; rate when set live.
+    """hash: next_us, blocked_until_ms, level, limit, sent, counts of day and minute, a live rate.
 
     2 days after last use; for good while it holds a rate.
     """

@@ -17,6 +17,7 @@ from producers.callbacks import Callbacks
 from producers.permits.collect import Collector
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
+from producers.quotas import Quotas
 from producers.recipients import Recipients
 from producers.rehearsals import DryRuns
 from producers.retries import Retries
@@ -109,6 +110,7 @@ class Services:
         self.users = Users(self.client, settings)
         self.forecaster = Forecaster(self.client, settings)
         self.planner = Planner(self.client, settings)
+        self.quotas = Quotas(self.client, settings)
         self.dry_runs = DryRuns(self.client, settings)
         self.dead_letters = DeadLetters(self.client, settings)
         self.idempotency = Idempotency(self.client, self.quick)

@@ -11,6 +11,7 @@ from producers.broadcasts.status import Status, StatusPage
 from producers.permits.report import Report
 from producers.planning.forecast import Forecast
 from producers.planning.plan import Plan
+from producers.quotas import AppLimits
 from producers.recipients.pages import Page, Recipient
 from producers.rehearsals import DryRun
 from producers.users import UserCard
@@ -38,6 +39,7 @@ def blocking(producer: Producer) -> None:
     assert_type(producer.iterate_recipients("b"), Iterator[Recipient])
     assert_type(producer.set_rate("b", 5), State)
     assert_type(producer.set_app_rate("shop", None), float)
+    assert_type(producer.limits("shop"), AppLimits)
     assert_type(producer.resume("b", after_restore=True), State)
 
 

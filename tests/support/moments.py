@@ -294,7 +294,13 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
         (LANDED, LandedKeys(keys.flying(0), keys.flight(0, "gone")), LandedArgs("gone"), [], []),
         (POSTING, PostingKeys(), PostingArgs("w1"), ["7:oX 5", "8:oY 6 9:oZ 7"], flights),
         (RELEASE, ReleaseKeys(keys.token_lock("shop")), ReleaseArgs("w1"), [], []),
-        (PENALIZE, PenalizeKeys(keys.limiter("shop")), PenalizeArgs(10, 100), [], []),
+        (
+            PENALIZE,
+            PenalizeKeys(keys.limiter("shop")),
+            PenalizeArgs(10, 100, 1000, 1, 5, 1000),
+            [],
+            [],
+        ),
     ]
     for item in ("7:oX", "8:oY"):
         write(shop, keys.doubts(0, counted), item, f"1 2 s:{TEMPLATE}")
@@ -322,7 +328,7 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
     with suppress(Exception):
         peers = Peers(async_client, "w1")
         await peers.beat()
-        await Penalty(async_client).hit("shop", 10, 100)
+        await Penalty(async_client).hit("shop", settings.app("shop"), 10, 100, 1000)
         await peers.leave()
     await async_client.aclose()
     await async_client.connection_pool.disconnect()

@@ -34,7 +34,8 @@ class Gate:
     """One app's limits, as last seen.
 
     Attributes:
-        rate: sends per second; 0 = unlimited.
+        rate: sends per second as it is set; 0 = unlimited.
+        limit: sends per second in force below it, since WeChat's limit errors; 0 = none.
         level: WeChat's limit errors in force; above 0 one send at a time probes.
         tight: the last grant fell short by more than a second.
         not_before: monotonic seconds before which nothing is taken.
@@ -46,6 +47,7 @@ class Gate:
     """
 
     rate: float
+    limit: float = 0.0
     level: int = 0
     tight: bool = False
     not_before: float = 0.0
@@ -61,15 +63,16 @@ class Gate:
             return 0
         if self.level or self.tight or self.breaker.trouble:
             return 1
-        if not self.rate:
+        pace = self.limit or self.rate
+        if not pace:
             return BATCH
-        return max(1, math.ceil(min(BATCH, self.rate * _BATCH_S / workers)))
+        return max(1, math.ceil(min(BATCH, pace * _BATCH_S / workers)))
 
     @property
     def next_at(self) -> float:
         """Monotonic seconds at which it is worth asking again."""
         not_before = max(self.not_before, self.breaker.next_at)
-        if not self.rate:
+        if not (self.limit or self.rate):
             return not_before
         return max(not_before, self.horizon - HORIZON_MS / 1000)
 
@@ -107,7 +110,7 @@ class Gate:
     def learn(self, grant: Grant, own: dict[str, tuple[float, int]], now: float) -> None:
         """Take in what a reserve answered."""
         self.level = grant.level
-        self.rate = _sane(grant.rate)
+        self.rate, self.limit = _sane(grant.rate), _sane(grant.limit)
         self.horizon = grant.horizon
         for (broadcast, (rate, wanted)), slots in zip(own.items(), grant.slots[1:], strict=True):
             if slots:

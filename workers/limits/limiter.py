@@ -20,6 +20,10 @@ AHEAD_US = 400_000
 """A slot lies at most so far ahead; its sender holds a permit meanwhile."""
 
 
+_HEAD: Final = 7
+"""Values of an answer before the counts."""
+
+
 class ReserveKeys(NamedTuple):
     """KEYS of reserve.lua; the limiters of broadcasts with a rate of their own follow."""
 
@@ -50,6 +54,10 @@ class PenalizeArgs(NamedTuple):
 
     base_ms: int
     most_ms: int
+    span_ms: int = 0
+    minute: int = 0
+    took_ms: int = 0
+    rate: int = 0
 
 
 RESERVE: Final = Script(__package__, "reserve", ReserveKeys, ReserveArgs, token=True, clock=True)
@@ -66,7 +74,9 @@ class Grant:
         wait_s: until more may be granted; 0 when all was granted.
         level: how many limit errors of WeChat are in force, 0 = none.
         horizon: monotonic seconds of the app's next free slot.
-        rate: sends per second in force; 0 = unlimited.
+        rate: sends per second as it is set; 0 = unlimited.
+        limit: sends per second in force below that, since WeChat's limit errors; 0 = none.
+        restored: it has just climbed back to the rate; told to one worker.
         server_ahead: server epoch seconds at monotonic 0, as late as they may be.
     """
 
@@ -76,6 +86,8 @@ class Grant:
     horizon: float
     rate: float
     server_ahead: float = 0.0
+    limit: float = 0.0
+    restored: bool = False
 
 
 class Limiter:
@@ -146,33 +158,87 @@ class Limiter:
         return _grant(answer, 1 + len(own), given_at, self._latest_ahead)
 
 
+class Blow(NamedTuple):
+    """What a limit error did.
+
+    Attributes:
+        until_ms: until when everyone is held back, server epoch ms; 0 = not at all.
+        level: errors in a row that are in force.
+        before, after: sends per second that the app may start, before and after, if that was
+            lowered, else both 0; before 0, after more: there was no limit at all.
+    """
+
+    until_ms: int
+    level: int
+    before: float
+    after: float
+
+
 class Penalty:
     """Holds everyone back after a limit error of WeChat, and lets them go again."""
 
     def __init__(self, client: Client) -> None:
         self._penalize = PENALIZE.on(client)
 
-    async def hit(self, alias: str, base_ms: int, most_ms: int) -> tuple[int, int]:
-        """Record a limit error; returns (blocked until, server epoch ms; level)."""
-        until, level = await self._penalize(
-            PenalizeKeys(keys.limiter(alias)), PenalizeArgs(base_ms, most_ms)
+    async def hit(
+        self,
+        alias: str,
+        app: AppSettings,
+        base_ms: int,
+        most_ms: int,
+        span_ms: int = 0,
+        *,
+        minute: bool = False,
+        took_ms: float = 0,
+    ) -> Blow:
+        """Record a limit error.
+
+        Args:
+            alias: the app's alias.
+            app: its settings.
+            base_ms: how long everyone is held back by the first of several in a row.
+            most_ms: the longest wait.
+            span_ms: the app's limit is lowered, and climbs back in spans of so long (climb.lua);
+                0: the error says nothing of the pace.
+            minute: what is used up is a minute.
+            took_ms: from the send's start to its answer.
+        """
+        until_ms, level, before, after = await self._penalize(
+            PenalizeKeys(keys.limiter(alias)),
+            PenalizeArgs(
+                base_ms,
+                most_ms,
+                span_ms,
+                int(minute),
+                max(0, round(took_ms)),
+                round(app.rate_per_second * 1000),
+            ),
         )
-        return int(until), int(level)
+        return Blow(int(until_ms), int(level), int(before) / 1000, int(after) / 1000)
 
     async def lift(self, alias: str) -> int:
         """Record that WeChat accepts again; returns the level that is left."""
-        _, level = await self._penalize(PenalizeKeys(keys.limiter(alias)), PenalizeArgs(0, 0))
-        return int(level)
+        answer = await self._penalize(PenalizeKeys(keys.limiter(alias)), PenalizeArgs(0, 0))
+        return int(answer[1])
 
 
 def _grant(answer: list[str | int], groups: int, now: float, server_ahead: float) -> Grant:
     """Turn an answer in server microseconds into monotonic seconds; it was given at `now`."""
-    now_us, wait_ms, level, horizon_us, rate = (int(value) for value in answer[:5])
-    counts = [int(count) for count in answer[5 : 5 + groups]]
+    now_us, wait_ms, level, horizon_us, rate, limit, restored = map(int, answer[:_HEAD])
+    counts = [int(count) for count in answer[_HEAD : _HEAD + groups]]
     every = [now + (int(slot) - now_us) / 1e6 for slot in str(answer[-1]).split()]
     slots, place = [], 0
     for count in counts:
         slots.append(every[place : place + count])
         place += count
     horizon = now + (horizon_us - now_us) / 1e6
-    return Grant(slots, wait_ms / 1000, level, horizon, rate / 1000, server_ahead)
+    return Grant(
+        slots,
+        wait_ms / 1000,
+        level,
+        horizon,
+        rate / 1000,
+        server_ahead,
+        limit / 1000,
+        restored == 1,
+    )

@@ -6,24 +6,29 @@
 -- minute and day counts hold together with them. Less than was asked for is granted when the next
 -- slots lie too far ahead, when the minute or the day is used up, or while WeChat's limit error holds everyone back. Being limited costs no retry: the
 -- answer says when to come again. A rate that was set while running goes before the settings' one,
--- and a changed rate holds from the next slot on: none of the old spacing is waited for.
+-- and a changed rate holds from the next slot on: none of the old spacing is waited for. Below it holds
+-- the limit that WeChat's errors made, while there is one (climb.lua).
 --
 -- All arithmetic is in whole microseconds since the epoch (below 2^53, so exact in a double).
 --
 -- KEYS  1 reply string, 2 limiter hash: next_us, blocked_at_ms and blocked_until_ms (a clock
 --       that was set back to before it frees everybody), level, day, day_count, rate (set
---       while running), ahead (slots beyond next_us that are given already) and w:0 … w:63,
---       "second count" of each of the last seconds; then a limiter hash (next_us) per broadcast
+--       while running), limit (see climb.lua), sent (slots given so far), marks ("second sent" of the
+--       last minute, each ten seconds), ahead (slots beyond next_us that are given already) and
+--       w:0 … w:63, "second count" of each of the last seconds; then a limiter hash (next_us) per broadcast
 --       with a rate of its own
 -- ARGV  1 token, 2 now_us or '', 3 rate per 1000 s (0 unlimited), 4 per_minute (0), 5 per_day (0),
 --       6 day_offset_ms (to add to the epoch so that a day starts at a multiple of 24 h),
 --       7 unused: slots returned, 8 ahead_us: how far ahead a slot may lie, 9 plain: sends wanted
 --       without a rate of their own,
 --       then per further key: rate per 1000 s, sends wanted
--- Returns  {now_us, wait_ms (0 all granted), level, horizon_us (app), rate (per 1000 s, in force),
+-- Returns  {now_us, wait_ms (0 all granted), level, horizon_us (app), rate (per 1000 s, as it is set),
+--       limit (per 1000 s; 0: the rate alone holds), restored (1 when it has just climbed back to the rate),
 --       granted0, granted1 …, one string: the slots of the plain sends, then per further key its
 --       slots, apart by blanks}; slots and horizon in us since the epoch
 --@include store/reply
+--@include store/check
+--@include lanes/climb
 local again = first_answer(KEYS[1], ARGV[1])
 if again then return again end
 local now
@@ -34,12 +39,19 @@ end
 local limiter = KEYS[2]
 local rate, per_minute, per_day = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local has = redis.call('HMGET', limiter, 'next_us', 'blocked_until_ms', 'level', 'day', 'day_count',
-  'rate', 'ahead', 'blocked_at_ms')
+  'rate', 'ahead', 'blocked_at_ms', 'limit', 'sent', 'marks')
 rate = tonumber(has[6] or rate)
 local level = tonumber(has[3] or 0)
 local function us(value) return string.format('%.0f', value) end
 
-local in_force = rate
+local set_rate, restored = rate, 0
+local limit = has[9] and climbed(has[9], math.floor(now / 1000))
+local FREE = 20000000  -- per 1000 s: an app without a rate that has climbed so far has no limit any more
+if has[9] and (not limit or limit >= (rate > 0 and rate or FREE)) then
+  redis.call('HDEL', limiter, 'limit')
+  limit, restored = nil, 1
+end
+if limit then rate = limit end
 -- while WeChat's limit errors last, one probe at a time, at most ten a second
 local probing = level > 0
 if probing and (rate == 0 or rate > 10000) then rate = 10000 end
@@ -156,8 +168,20 @@ while granted < may do
 end
 
 for i, at in ipairs(ahead) do ahead[i] = us(at) end
+local sent = num(has[10])
 redis.call('HSET', limiter, 'next_us', us(next_us), 'day', day, 'day_count', day_count + granted,
-  'ahead', table.concat(ahead, ' '))
+  'ahead', table.concat(ahead, ' '), 'sent', us(sent + granted))
+-- how much was given when, for whoever must know what a minute held (penalize.lua)
+local marked = tonumber(string.match(has[11] or '', '(%d+) %d+$'))
+if not marked or math.abs(second - marked) >= 10 then
+  local marks = { us(second) .. ' ' .. us(sent) }
+  for at, count in string.gmatch(has[11] or '', '(%d+) (%d+)') do
+    if tonumber(at) < second and second - tonumber(at) <= 70 then
+      table.insert(marks, #marks, at .. ' ' .. count)
+    end
+  end
+  redis.call('HSET', limiter, 'marks', table.concat(marks, ' '))
+end
 if has[6] then redis.call('PERSIST', limiter) else redis.call('PEXPIRE', limiter, 2 * DAY) end
 if per_minute > 0 and granted > 0 then
   redis.call('HSET', limiter, 'w:' .. us(second % 64),
@@ -168,7 +192,7 @@ if redis.call('HLEN', limiter) > 80 then
   local some = redis.call('HSCAN', limiter, 0, 'MATCH', 'm:*', 'COUNT', 200)[2]
   for i = 1, #some, 2 do redis.call('HDEL', limiter, some[i]) end
 end
-local reply = { us(now), wait_ms, level, us(next_us), in_force }
+local reply = { us(now), wait_ms, level, us(next_us), set_rate, limit or 0, restored }
 for _, one in ipairs(groups) do
   reply[#reply + 1] = #one.slots
   if one.key and (#one.slots > 0 or one.moved) then

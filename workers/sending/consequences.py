@@ -9,23 +9,25 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from producers import logs
-from producers.logs.events import LimitHit, LimitLifted, UnknownErrcode
+from producers.logs.events import LimitHit, LimitLifted, RateLowered, UnknownErrcode
+from producers.settings import Settings
 from workers.limits.gate import Gate
 from workers.limits.limiter import Penalty
 from workers.sending.claim import Claim
 from workers.sending.verdict import Verdict
-from workers.wechat.errcodes import BACK_OFF_MS, Disposition, rule
+from workers.wechat.errcodes import BACK_OFFS, BackOff, Disposition, rule
 from workers.wechat.reply import Fate, Reply
 from workers.wechat.tokens import TokenKeeper
 
-_HELD_BACK_MS: Final = (1000, 30_000)
-"""First and longest pause of everyone after a limit error that `BACK_OFF_MS` does not name."""
+_BACK_OFF: Final = BackOff(1000, 30_000, 10_000)
+"""After a limit error that `BACK_OFFS` does not name."""
 
 
 class Consequences:
     """Lets all know what answers say; belongs to one event loop.
 
     Args:
+        settings: what each app may send.
         tokens: app → its token keeper.
         penalty: holds everyone back.
         gates: app → what this worker knows of its limits.
@@ -34,11 +36,13 @@ class Consequences:
 
     def __init__(
         self,
+        settings: Settings,
         tokens: Mapping[str, TokenKeeper],
         penalty: Penalty,
         gates: Mapping[str, Gate],
         server_time: Callable[[], float],
     ) -> None:
+        self._settings = settings
         self._tokens = tokens
         self._penalty = penalty
         self._gates = gates
@@ -66,15 +70,28 @@ class Consequences:
             )
 
     async def _hold_back(self, app: str, reply: Reply, gate: Gate) -> None:
-        base_ms, most_ms = BACK_OFF_MS.get(reply.errcode, _HELD_BACK_MS)
+        back_off = BACK_OFFS.get(reply.errcode, _BACK_OFF)
         level_before = gate.level
         gate.level = max(1, gate.level)  # here and now; the others learn it at their next reserve
-        until_ms, level = await self._penalty.hit(app, base_ms, most_ms)
-        wait_ms = max(0, until_ms - round(self._server_time() * 1000))
-        gate.level = level
-        gate.not_before = max(gate.not_before, time.monotonic() + wait_ms / 1000)
-        if level != level_before:
-            logs.emit(LimitHit(app, reply.errcode, reply.rid, level, wait_ms))
+        blow = await self._penalty.hit(
+            app,
+            self._settings.app(app),
+            back_off.first_ms,
+            back_off.most_ms,
+            back_off.span_ms,
+            minute=back_off.minute,
+            took_ms=reply.latency_ms,
+        )
+        gate.level = blow.level
+        wait_ms = 0
+        if blow.level:
+            wait_ms = max(0, blow.until_ms - round(self._server_time() * 1000))
+            gate.not_before = max(gate.not_before, time.monotonic() + wait_ms / 1000)
+        if blow.level != level_before:
+            logs.emit(LimitHit(app, reply.errcode, reply.rid, blow.level, wait_ms))
+        if blow.after:
+            gate.limit = blow.after
+            logs.emit(RateLowered(app, reply.errcode, reply.rid, blow.before, blow.after))
 
     async def _let_go(self, app: str, gate: Gate) -> None:
         gate.level = await self._penalty.lift(app)

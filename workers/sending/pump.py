@@ -14,7 +14,7 @@ import redis
 
 from producers import logs
 from producers.broadcasts.status import Register
-from producers.logs.events import AppFailed, StoreUnreachable
+from producers.logs.events import AppFailed, RateRestored, StoreUnreachable
 from producers.settings import Settings
 from producers.store import scripts
 from producers.store.primary import NotDoneError
@@ -270,11 +270,14 @@ class Pump:
             self._hand_back([claim for claim, _ in ready])
             return []
         self._gates[app].learn(grant, rates, time.monotonic())
+        if grant.restored:
+            logs.emit(RateRestored(app, grant.rate))
+        ends = grant.rate > 0 or grant.limit > 0
         batch: Batch = []
         without: list[Claim] = []
         for pairs, slots in zip([plain, *own.values()], grant.slots, strict=True):
             for (claim, envelope), slot in zip(pairs, slots, strict=False):
-                batch.append((claim.at(slot, ends=grant.rate > 0 or claim.rate > 0), envelope))
+                batch.append((claim.at(slot, ends=ends or claim.rate > 0), envelope))
             without += [claim for claim, _ in pairs[len(slots) :]]
         gate = self._gates[app]
         if gate.calendar:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class Disposition(StrEnum):
@@ -39,7 +39,7 @@ class Disposition(StrEnum):
     REFRESH_TOKEN = "refresh_token"  # noqa: S105  (a word, not a secret)
     """The access_token is stale: hand back, refresh it once for all, send again."""
     BACK_OFF = "back_off"
-    """A limit of the whole app: hand back, slow everyone by ``BACK_OFF_MS``."""
+    """A limit of the whole app: hand back, slow everyone by ``BACK_OFFS``."""
     DELAY = "delay"
     """This user is being sent to: hand back, try again shortly."""
     REFUSED = "refused"
@@ -422,21 +422,38 @@ def _table() -> Mapping[int, Rule]:
 RULES: Final = _table()
 """Errcode → rule, for every errcode that is known."""
 
-BACK_OFF_MS: Final[Mapping[int, tuple[int, int]]] = MappingProxyType(
+
+class BackOff(NamedTuple):
+    """What a limit error wants of everyone; see `limits.limiter.Penalty`.
+
+    Attributes:
+        first_ms, most_ms: the first wait and the longest; it doubles while the errors last.
+        span_ms: in spans of so long the app's lowered limit climbs back; 0: it is not lowered.
+        minute: what is used up is a minute.
+    """
+
+    first_ms: int
+    most_ms: int
+    span_ms: int
+    minute: bool = False
+
+
+BACK_OFFS: Final[Mapping[int, BackOff]] = MappingProxyType(
     {
         # A second's limit is over in a second; five bound the loss when many workers share it.
-        44990: (1_000, 5_000),
+        44990: BackOff(1_000, 5_000, 10_000),
         # "Retry next minute": at most that long, and often the minute is nearly over.
-        45011: (5_000, 60_000),
+        45011: BackOff(5_000, 60_000, 60_000, minute=True),
         # Short first, since an operator may clear the quota; else until the reset, asked rarely.
-        45009: (5_000, 600_000),
+        # A day that is used up says nothing of the pace.
+        45009: BackOff(5_000, 600_000, 0),
         # "Blocked temporarily" lasts minutes, and asking often may prolong it.
-        45102: (30_000, 600_000),
+        45102: BackOff(30_000, 600_000, 60_000),
         # As 45102, by a supervisor's hand.
-        45501: (30_000, 600_000),
+        45501: BackOff(30_000, 600_000, 60_000),
     }
 )
-"""Errcode → (first wait, longest wait) in ms; the wait doubles while the errors last."""
+"""Errcode → how everyone holds back."""
 
 
 def rule(errcode: int) -> Rule:

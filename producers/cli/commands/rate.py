@@ -1,11 +1,11 @@
-"""``wxbroadcast rate`` and ``weight``: how fast, and by which share; changed while it is sent."""
+"""``wxbroadcast rate``, ``weight`` and ``limits``: how fast, by which share, and how much."""
 
 from typing import Annotated
 
 import typer
 
-from producers.cli.options import AsJson
-from producers.cli.session import opened, print_json
+from producers.cli.options import App, AsJson
+from producers.cli.session import opened, print_json, print_table, say, table
 
 
 def rate(
@@ -30,6 +30,7 @@ def rate(
         from producers.broadcasts import Broadcasts
         from producers.broadcasts.rates import Rates
         from producers.errors import InvalidInputError
+        from producers.quotas import Quotas
 
         if bool(app) == bool(broadcast_id):
             raise InvalidInputError(["rate: give one of --app and --broadcast"])
@@ -39,7 +40,10 @@ def rate(
                 found = rates.get(app)
             else:
                 found = rates.set(app, None if per_second == "settings" else _number(per_second))
-            answer = {"app": app, "rate": found}
+            below = Quotas(session.client, session.settings).limits(app).limit
+            answer = {"app": app, "rate": found, "limit": below}
+            if below and not as_json:
+                say(f"WeChat takes less: {below:g} now, and more by and by; see `limits`")
         else:
             broadcasts = Broadcasts(session.client, session.settings)
             if per_second:
@@ -76,6 +80,30 @@ def weight(
             print_json({"broadcast": broadcast_id, "weight": found})
         else:
             typer.echo(f"{found}")
+
+
+def limits(app: App, as_json: AsJson = False) -> None:
+    """Show how much an app may send now: its rate, what WeChat's errors left of it, the day."""
+    with opened(as_json=as_json) as session:
+        from producers.quotas import Quotas
+        from producers.times.moments import in_words, local
+        from producers.times.zones import zone_of
+
+        found = Quotas(session.client, session.settings).limits(app)
+        if as_json:
+            print_json(found.as_dict())
+            return
+        zone = zone_of(session.settings.app(app).day_zone)
+        rows = table("app", app)
+        rows.add_row("rate", f"{found.rate:g} per second" if found.rate else "unlimited")
+        if found.limit:
+            rows.add_row("now", f"{found.limit:g} per second: WeChat takes less; it climbs back")
+        if found.held_until_ms:
+            rows.add_row("held until", in_words(local(found.held_until_ms, zone)))
+        most = f" of {found.daily_limit:,}" if found.daily_limit else ""
+        rows.add_row("sent today", f"{found.sent_today:,}{most}")
+        rows.add_row("next day", f"{in_words(local(found.resets_at_ms, zone))} {zone.key}")
+        print_table(rows)
 
 
 def _number(text: str) -> float:

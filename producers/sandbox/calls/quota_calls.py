@@ -33,6 +33,8 @@ def get_quota(state: State, call: Call, is_path: Callable[[str], bool]) -> bytes
     }
     if quota is not None and quota.per_minute is not None:
         answer["rate_limit"] = {"call_count": quota.per_minute, "refresh_second": 60}
+    elif quota is not None and quota.per_second is not None:
+        answer["rate_limit"] = {"call_count": quota.per_second, "refresh_second": 1}
     return orjson.dumps(answer)
 
 

@@ -1,7 +1,7 @@
 """How often an app may call an API, and how often it did.
 
-Per day and per minute; the day turns at midnight in Shanghai and the minute with the clock (neither
-is documented). A call that is refused for its quota is not counted.
+Per day, per minute and per second; the day turns at midnight in Shanghai, the minute and the second
+with the clock (none of it is documented). A call that is refused for its quota is not counted.
 
 Sources: https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/subscribe-message.html
 (10,000,000 a day, 30,000,000 with WeChat Pay), the 2018 page of templateMessage.send (1,000,000 a
@@ -25,6 +25,7 @@ class Quota(BaseModel):
 
     daily: int | None = Field(default=None, ge=0)
     per_minute: int | None = Field(default=None, ge=0)
+    per_second: int | None = Field(default=None, ge=0)
 
 
 DEFAULT_QUOTAS: Final[Mapping[str, Quota]] = {
@@ -45,13 +46,15 @@ def month_of(at_s: float) -> int:
 
 
 class _Usage:
-    __slots__ = ("day", "minute", "this_minute", "today")
+    __slots__ = ("day", "minute", "second", "this_minute", "this_second", "today")
 
     def __init__(self) -> None:
         self.day = 0
         self.today = 0
         self.minute = 0
         self.this_minute = 0
+        self.second = 0
+        self.this_second = 0
 
 
 class Usages:
@@ -65,7 +68,7 @@ class Usages:
         """Count one call.
 
         Raises:
-            RefusalError: 45009 the day's quota is used up, 45011 the minute's.
+            RefusalError: 45009 the day's quota is used up, 45011 the minute's, 44990 the second's.
         """
         usage = self._usages.get((appid, path))
         if usage is None:
@@ -81,6 +84,12 @@ class Usages:
                 raise RefusalError(45009)
             if quota.per_minute is not None and usage.this_minute >= quota.per_minute:
                 raise RefusalError(45011)
+            if quota.per_second is not None:
+                if usage.second != int(now_s):
+                    usage.second, usage.this_second = int(now_s), 0
+                if usage.this_second >= quota.per_second:
+                    raise RefusalError(44990)
+                usage.this_second += 1
         usage.today += 1
         usage.this_minute += 1
 

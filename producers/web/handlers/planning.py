@@ -7,6 +7,7 @@ from pydantic import Field
 from producers.access.api_keys import Scope
 from producers.planning.forecast import Forecast
 from producers.planning.plan import Plan
+from producers.quotas import AppLimits
 from producers.web.call import Call
 from producers.web.handlers.permits import CHAPTER
 from producers.web.http.answer import Answer
@@ -47,6 +48,11 @@ async def forecast_permits(call: Call) -> Answer:
     return Answer(value=forecast)
 
 
+async def show_limits(call: Call) -> Answer:
+    """Show how much the app may send now."""
+    return Answer(value=await call.run(call.services.quotas.limits, call.app))
+
+
 async def plan_permits(call: Call) -> Answer:
     """Plan which templates to ask a user for now."""
     query: PlanQuery = call.query
@@ -63,6 +69,15 @@ async def plan_permits(call: Call) -> Answer:
 
 
 ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        "GET",
+        "/v1/apps/{app}/limits",
+        show_limits,
+        Scope.READ,
+        "Show the app's limits",
+        CHAPTER,
+        ok("The rate, what WeChat's limit errors left of it, the day", AppLimits),
+    ),
     Route(
         "GET",
         "/v1/apps/{app}/permits/forecast",

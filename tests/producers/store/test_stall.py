@@ -68,6 +68,7 @@ VERBS: dict[str, Callable[[Producer, str], Any]] = {
     "pause": lambda one, running: one.pause(running),
     "set_rate": lambda one, running: one.set_rate(running, 10),
     "set_weight": lambda one, running: one.set_weight(running, 3),
+    "limits": lambda one, _: one.limits("shop"),
     "set_app_rate": lambda one, _: one.set_app_rate("shop", 100),
     "resume": lambda one, running: one.resume(running),
     "retry": lambda one, running: one.retry(running, "no_permit"),

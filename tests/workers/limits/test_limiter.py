@@ -185,7 +185,7 @@ async def test_a_limit_error_holds_everyone_back_and_then_one_probes(
     first, second = worker("w1", rate_per_second=100), worker("w2", rate_per_second=100)
     async with connected_async(make_settings()) as loop_client:
         penalty = Penalty(loop_client)
-        until_ms, level = await penalty.hit("shop", 60_000, 600_000)
+        until_ms, level, *_ = await penalty.hit("shop", first.app, 60_000, 600_000)
         assert level == 1
         assert until_ms / 1000 - time.time() == pytest.approx(60, abs=3)
         for one in (first, second):
@@ -193,7 +193,7 @@ async def test_a_limit_error_holds_everyone_back_and_then_one_probes(
             assert (grant.slots, grant.level) == ([[]], 1)
             assert grant.wait_s == pytest.approx(60, abs=3)
         assert await penalty.lift("shop") == 1  # not while it lasts: an answer to an older send
-        assert await penalty.hit("shop", 60_000, 600_000) == (until_ms, 1)
+        assert await penalty.hit("shop", first.app, 60_000, 600_000) == (until_ms, 1, 0, 0)
         await loop_client.hset(keys.limiter("shop"), "blocked_until_ms", 1)
         grant = first.reserve(5)
         assert (len(grant.slots[0]), grant.level) == (1, 1)

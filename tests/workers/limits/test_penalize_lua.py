@@ -10,7 +10,7 @@ BASE, MOST = 1000, 30_000
 
 def penalize(lane: Lane, base: int = BASE) -> tuple[int, int]:
     args = PenalizeArgs(base, MOST if base else 0)
-    until_ms, level = lane.run(PENALIZE, PenalizeKeys(keys.limiter("shop")), args)
+    until_ms, level, *_ = lane.run(PENALIZE, PenalizeKeys(keys.limiter("shop")), args)
     return (int(until_ms) - lane.now_ms if int(until_ms) else 0), level
 
 

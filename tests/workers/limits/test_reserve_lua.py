@@ -89,14 +89,14 @@ class Shared:
             token=token,
             now=self.now_us,
         )
-        counts = [int(count) for count in answer[5 : 6 + len(own)]]
+        counts = [int(count) for count in answer[7 : 8 + len(own)]]
         slots = [int(slot) for slot in answer[-1].split()]
         assert len(slots) == sum(counts)
         groups, at = [], 0
         for count in counts:
             groups.append(slots[at : at + count])
             at += count
-        now_us, wait_ms, level, horizon_us, rate = map(int, answer[:5])
+        now_us, wait_ms, level, horizon_us, rate, *_ = map(int, answer[:7])
         return Grant(now_us, wait_ms, level, horizon_us, rate / 1000, groups)
 
 

@@ -62,7 +62,7 @@ class Desk:
             wechat,
             tokens,
             Egress(wechat, gates, "w1", lambda: None),
-            Consequences(tokens, Penalty(loop_client), gates, time.time),
+            Consequences(settings, tokens, Penalty(loop_client), gates, time.time),
             gates,
             self.settler,
             self.stops,

@@ -8,7 +8,7 @@ import samples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.wechat.errcodes import BACK_OFF_MS, RULES, Disposition, PermitFate, Rule, rule
+from workers.wechat.errcodes import BACK_OFFS, RULES, Disposition, PermitFate, Rule, rule
 
 EXPECTED = [
     (0, Disposition.DELIVERED, PermitFate.SPENT),
@@ -226,21 +226,21 @@ def test_a_disposition_has_its_fates(disposition: Disposition, fates: set[Permit
 
 def test_every_limit_has_its_waits_and_nothing_else_has() -> None:
     limits = {row.errcode for row in RULES.values() if row.disposition is Disposition.BACK_OFF}
-    assert set(BACK_OFF_MS) == limits
+    assert set(BACK_OFFS) == limits
 
 
 @pytest.mark.parametrize(
-    ("errcode", "waits_ms"),
+    ("errcode", "back_off"),
     [
-        (44990, (1_000, 5_000)),
-        (45009, (5_000, 600_000)),
-        (45011, (5_000, 60_000)),
-        (45102, (30_000, 600_000)),
-        (45501, (30_000, 600_000)),
+        (44990, (1_000, 5_000, 10_000, False)),
+        (45009, (5_000, 600_000, 0, False)),
+        (45011, (5_000, 60_000, 60_000, True)),
+        (45102, (30_000, 600_000, 60_000, False)),
+        (45501, (30_000, 600_000, 60_000, False)),
     ],
 )
-def test_a_limit_backs_off_by(errcode: int, waits_ms: tuple[int, int]) -> None:
-    assert BACK_OFF_MS[errcode] == waits_ms
+def test_a_limit_backs_off_by(errcode: int, back_off: tuple[int, int, int, bool]) -> None:
+    assert BACK_OFFS[errcode] == back_off
 
 
 def _documented() -> Iterator[int]:

@@ -1,0 +1,5 @@
+"""Quotas: how much an app may send, by its settings and by WeChat's own word."""
+
+from producers.quotas.limits import AppLimits, Quotas
+
+__all__ = ["AppLimits", "Quotas"]
