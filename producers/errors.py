@@ -71,7 +71,9 @@ class UnknownAppError(InvalidInputError):
     """No app of that alias stands in the settings."""
 
     def __init__(self, app: str, known: Sequence[str]) -> None:
-        names = ", ".join(sorted(known)) or "none"
+        names = ", ".join(sorted(known)[:20]) or "none"
+        if len(known) > 20:
+            names += f" and {len(known) - 20:,} more"
         super().__init__([f"no app {app!r} in WXB_APPS (it has: {names})"])
         self.app = app
 

@@ -27,6 +27,7 @@ from workers.duties.ways import Ways
 from workers.lanes.edges import Edges
 from workers.lanes.errands import Errands
 from workers.lanes.keeper import Keeper
+from workers.limits.gate import Gate
 from workers.sending.egress import Egress
 from workers.sending.memory import Memory
 from workers.sending.pump import Batch
@@ -80,7 +81,21 @@ class Runtime:
         self.memory = memory = Memory(settings, self._begin_work)
         self.hands = memory.hands
         egress = Egress(ways.wechat, memory.gates, self.worker, self.hands.wake)
-        tokens = self._token_keepers(egress)
+
+        def hire(alias: str, gate: Gate) -> TokenKeeper:
+            """Return a token keeper for an app."""
+            return TokenKeeper(
+                ways.loop_client,
+                ways.wechat,
+                alias,
+                settings,
+                self.worker,
+                ways.peers.server_time,
+                gate.breaker.connects,
+                egress.heard,
+            )
+
+        tokens = {alias: hire(alias, gate) for alias, gate in memory.gates.items()}
         self._splitter = Splitter(ways.client, settings)
         keeper = Keeper(ways.client, settings, ways.broadcasts, self.worker)
         self._errands = Errands()
@@ -116,6 +131,7 @@ class Runtime:
             memory,
             self._path,
             tokens,
+            hire,
             keeper,
             self._errands,
             self._ended,
@@ -125,21 +141,6 @@ class Runtime:
         logs.emit(
             WorkerStarted(self.worker, settings.lanes, len(settings.apps), settings.in_flight)
         )
-
-    def _token_keepers(self, egress: Egress) -> dict[str, TokenKeeper]:
-        return {
-            alias: TokenKeeper(
-                self.ways.loop_client,
-                self.ways.wechat,
-                alias,
-                self.settings,
-                self.worker,
-                self.ways.peers.server_time,
-                gate.breaker.connects,
-                egress.heard,
-            )
-            for alias, gate in self.memory.gates.items()
-        }
 
     def _begin_work(self, app: str) -> None:
         self.roster.begin_work(app)  # which there is before anything can be taken

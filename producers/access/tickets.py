@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from producers.errors import ExpiredTicketError, ForeignTicketError, ForgedTicketError
-from producers.settings import Settings
+from producers.settings import AppSettings, Settings
 
 _VERSION: Final = "v1"
 _TICKET: Final = re.compile(
@@ -69,15 +69,8 @@ class Tickets:
     """Signs and reads tickets; pure, without a clock of its own."""
 
     def __init__(self, settings: Settings) -> None:
-        self._keys = {
-            alias: HKDF(
-                algorithm=SHA256(),
-                length=32,
-                salt=None,
-                info=b"\0".join((b"wxbroadcast ticket v1", alias.encode(), app.appid.encode())),
-            ).derive(app.secret.get_secret_value().encode())
-            for alias, app in settings.apps.items()
-        }
+        self._apps = settings.apps
+        self._keys: dict[str, tuple[AppSettings, bytes]] = {}
 
     def sign(self, app: str, openid: str, expires_s: int) -> str:
         """Return the ticket of a user.
@@ -102,7 +95,7 @@ class Tickets:
             ForeignTicketError: it is a genuine one of another app.
         """
         found = _TICKET.fullmatch(token)
-        if found is None or found["app"] not in self._keys:
+        if found is None or found["app"] not in self._apps:
             raise ForgedTicketError
         # of the text, so that another spelling of the same bytes is another ticket
         if not hmac.compare_digest(self._mac(found["app"], found["signed"]), found["mac"]):
@@ -112,5 +105,17 @@ class Tickets:
         return Holder(found["openid"], int(found["expires_s"]))
 
     def _mac(self, app: str, signed: str) -> str:
-        digest = hmac.digest(self._keys[app], signed.encode(), "sha256")
+        digest = hmac.digest(self._key(app), signed.encode(), "sha256")
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+    def _key(self, alias: str) -> bytes:
+        """Return the key of an app, derived anew when its settings have changed."""
+        app = self._apps.get(alias)
+        if app is None:
+            raise ForgedTicketError  # it went a moment ago
+        known = self._keys.get(alias)
+        if known is None or known[0] is not app:
+            info = b"\0".join((b"wxbroadcast ticket v1", alias.encode(), app.appid.encode()))
+            derive = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive
+            known = self._keys[alias] = (app, derive(app.secret.get_secret_value().encode()))
+        return known[1]

@@ -383,7 +383,8 @@ class Lifecycle(Register):
     def _window(self, app: str, own_rate: float) -> int:
         """Return how many messages a lane queues ahead: about one second of sending."""
         seconds = self._settings.window.total_seconds()
-        rates = [rate for rate in (own_rate, self._settings.app(app).rate_per_second) if rate]
+        known = self._settings.apps.get(app)  # None: it went, and its broadcasts stand still
+        rates = [rate for rate in (own_rate, known.rate_per_second if known else 0) if rate]
         rate = min(rates, default=_UNLIMITED_WINDOW)
         return max(100, round(rate * seconds / self._settings.lanes))
 

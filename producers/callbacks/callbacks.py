@@ -21,7 +21,12 @@ from producers import logs
 from producers.callbacks import envelope, pushes
 from producers.callbacks.effects import Effects
 from producers.callbacks.inbox import Inbox, Kept, is_away
-from producers.errors import ForgedError, InvalidInputError, StoreUnavailableError
+from producers.errors import (
+    ForgedError,
+    InvalidInputError,
+    StoreUnavailableError,
+    UnknownAppError,
+)
 from producers.logs.events import DutyFailed, PushDropped, PushFailed, PushRefused
 from producers.logs.line_quota import LineQuota
 from producers.settings import Settings
@@ -46,6 +51,7 @@ class Callbacks:
         self._effects = Effects(client, settings)
         self._arrived = threading.Event()
         self._lines = LineQuota()
+        self._pushed: tuple[object, list[str]] = (None, [])
 
     def verify(self, app: str, query: Mapping[str, str]) -> str:
         """Return the answer to the console's URL check (GET), as ``text/plain``.
@@ -138,13 +144,14 @@ class Callbacks:
 
     def run(self, stop: threading.Event) -> None:
         """Act on the pushes of all apps that take them, until told to stop; for a thread."""
-        apps = [alias for alias, app in self._settings.apps.items() if app.callback_token]
         while not stop.is_set():
             self._arrived.clear()
             count, pause_s = 0, _IDLE_S
-            for app in apps:
+            for app in self._taking_pushes():
                 try:
                     count += self.work(app)
+                except UnknownAppError:
+                    continue  # it went a moment ago; what waits is acted on when it returns
                 except StoreUnavailableError:
                     pause_s = _SICK_S
                 except Exception as error:  # noqa: BLE001 - the loop outlives what it runs
@@ -154,6 +161,12 @@ class Callbacks:
                 stop.wait(pause_s)
             elif not count:
                 self._arrived.wait(pause_s)
+
+    def _taking_pushes(self) -> list[str]:
+        now = self._settings.apps.now
+        if self._pushed[0] is not now:
+            self._pushed = (now, [alias for alias, app in now.items() if app.callback_token])
+        return self._pushed[1]
 
     def _act(self, app: str, kept: Kept) -> None:
         """Act on one push; a fault of its own costs only itself."""

@@ -91,6 +91,7 @@ def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
     yield _layout(client, settings)
     here = roster.look(client)
     yield from _workers(here, settings)
+    yield from _same_apps(here, settings)
     yield from _unknown_apps(client, settings, here)
     for app in settings.apps:
         yield _paused(client, settings, app)
@@ -175,6 +176,25 @@ def _workers(here: Roster, settings: Settings) -> Iterator[Check]:
         )
 
 
+def _same_apps(here: Roster, settings: Settings) -> Iterator[Check]:
+    """Name the processes whose apps are other ones than those of the settings read here."""
+    if settings.apps_file is None:
+        return
+    mine = settings.apps.digest
+    others = sorted(name for name, digest in here.digests.items() if digest != mine)
+    if not others:
+        found = f"apps: {len(settings.apps):,}, the same in all processes: {len(here.digests):,}"
+        yield Check("apps file", Health.OK, found)
+        return
+    more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
+    yield Check(
+        "apps file",
+        Health.WARN,
+        f"others than here: {', '.join(others[:_NAMED])}{more}",
+        "a change takes 5 s; after that, see their log for apps_refused, and their WXB_APPS_FILE",
+    )
+
+
 def _unknown_apps(client: Client, settings: Settings, here: Roster) -> Iterator[Check]:
     """Name the apps that have broadcasts in Redis, and are in nobody's settings."""
     known = {*settings.apps, *(here.apps or ())}
@@ -182,9 +202,7 @@ def _unknown_apps(client: Client, settings: Settings, here: Roster) -> Iterator[
         waiting = client.zcard(keys.active(app)) if app not in known else 0
         if waiting:
             found = f"unknown here and to the workers; {waiting:,} broadcasts wait"
-            yield Check(
-                f"app {app}", Health.BAD, found, "set it in WXB_APPS, or what waits is late"
-            )
+            yield Check(f"app {app}", Health.BAD, found, "set it again, or what waits is late")
 
 
 def _paused(client: Client, settings: Settings, app: str) -> Check:

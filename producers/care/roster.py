@@ -3,15 +3,19 @@
 It answers why a broadcast that runs does not move. A look costs two trips to Redis.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from producers.store import Client, keys
-from producers.store.connection import ms_of
+from producers.store.connection import ms_of, now_ms
 from producers.store.retry import repeat_all
 
 _ALIVE_MS: Final = 5000
 """A worker beats each second; one that was silent for so long is not counted on."""
+
+TELL_EVERY_S: Final = 20.0
+_WEB_ALIVE_MS: Final = 60_000
 
 SEE: Final = "see appid, secret and IP whitelist"
 
@@ -46,11 +50,13 @@ class Roster:
         workers: how many are alive.
         apps: the apps that they know; None when one of them has not said.
         closed: the gates that they closed by themselves.
+        digests: process, a worker or one of the service → the digest of its apps, where it said so.
     """
 
     workers: int
     apps: frozenset[str] | None
     closed: tuple[Closed, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def knows(self, app: str) -> bool:
         """Say whether some worker may send for an app."""
@@ -61,7 +67,9 @@ class Roster:
         if not self.workers:
             return "no worker alive: start `wxbroadcast up`, or the worker line of the Procfile"
         if not self.knows(app):
-            known = ", ".join(sorted(self.apps or ()))
+            names = sorted(self.apps or ())
+            more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+            known = f"{', '.join(names[:20])}{more}"
             return f"no worker knows app {app} (they know {known}): see their WXB_APPS"
         closed = [one for one in self.closed if one.app == app]
         if len(closed) >= self.workers and all(one.without for one in closed):
@@ -83,26 +91,57 @@ def look(client: Client) -> Roster:
         pipeline.zrange(keys.WORKERS, 0, -1, withscores=True)
 
     clock, beats = repeat_all("looking for workers", client, ask)
-    now_ms = ms_of(clock)
-    alive = [worker for worker, beat_ms in beats if now_ms - beat_ms < _ALIVE_MS]
+    clock_ms = ms_of(clock)
+    alive = [worker for worker, beat_ms in beats if clock_ms - beat_ms < _ALIVE_MS]
 
     def ask_each(pipeline: Any) -> None:
         for worker in alive:
             pipeline.get(keys.worker_apps(worker))
         for worker in alive:
             pipeline.hgetall(keys.closed_gates(worker))
+        pipeline.zrangebyscore(keys.WEBS, clock_ms - _WEB_ALIVE_MS, "+inf")
 
-    answers = repeat_all("asking workers for their apps", client, ask_each) if alive else []
+    *answers, webs = repeat_all("asking workers for their apps", client, ask_each)
     said = answers[: len(alive)]
-    apps = {app for text in said if text is not None for app in text.split()}
+    words = [text.split() if text is not None else [] for text in said]
+    apps = {word for some in words for word in some if not word.startswith("#")}
+    digests = {
+        worker: some[-1].removeprefix("#")
+        for worker, some in zip(alive, words, strict=True)
+        if some and some[-1].startswith("#")
+    }
+    digests |= dict(one.split(" ") for one in webs)
     closed = [
-        _closed(worker, app, text, now_ms)
+        _closed(worker, app, text, clock_ms)
         for worker, gates in zip(alive, answers[len(alive) :], strict=True)
         for app, text in sorted(gates.items())
     ]
-    return Roster(len(alive), None if None in said else frozenset(apps), tuple(closed))
+    known = None if None in said else frozenset(apps)
+    return Roster(len(alive), known, tuple(closed), digests)
 
 
-def _closed(worker: str, app: str, text: str, now_ms: int) -> Closed:
+def tell_web(client: Client, process: str, digest: str, before: str = "") -> None:
+    """Say which apps a process of the service has; repeat it each `TELL_EVERY_S`.
+
+    Args:
+        client: Redis.
+        process: its name, without blanks.
+        digest: of its apps.
+        before: what it said last; '' for nothing.
+
+    Raises:
+        redis.RedisError, StoreUnavailableError: Redis did not answer; say it again.
+    """
+    at_ms = now_ms(client)
+    pipeline = client.pipeline(transaction=True)
+    pipeline.zremrangebyscore(keys.WEBS, "-inf", at_ms - _WEB_ALIVE_MS)
+    if before and before != digest:
+        pipeline.zrem(keys.WEBS, f"{process} {before}")
+    pipeline.zadd(keys.WEBS, {f"{process} {digest}": at_ms})
+    pipeline.pexpire(keys.WEBS, _WEB_ALIVE_MS)
+    pipeline.execute()
+
+
+def _closed(worker: str, app: str, text: str, clock_ms: int) -> Closed:
     since_ms, _, reason = text.partition(" ")
-    return Closed(worker, app, max(0, now_ms - int(since_ms)) // 1000, reason)
+    return Closed(worker, app, max(0, clock_ms - int(since_ms)) // 1000, reason)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from producers.cli.commands import (
+    apps,
     audience,
     broadcast,
     care,
@@ -105,6 +106,7 @@ app.command(rich_help_panel=_CARE)(logs.logs)
 app.command(rich_help_panel=_CARE)(report.report)
 app.command(rich_help_panel=_CARE)(events.events)
 app.command(rich_help_panel=_CARE)(settings.settings)
+app.add_typer(apps.app, rich_help_panel=_CARE)
 
 
 @app.callback()

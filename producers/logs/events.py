@@ -304,6 +304,38 @@ class WorkerBuried(Event):
 
 
 @dataclass
+class AppsChanged(Event):
+    """A process has taken up what the apps' file says now.
+
+    ``added``, ``changed`` and ``removed`` name up to 20 apps each; ``digest`` is equal where two
+    processes have the same apps, and says nothing of what is set.
+    """
+
+    file: str
+    apps: int
+    added: str
+    changed: str
+    removed: str
+    digest: str
+
+
+@dataclass
+class AppsRefused(Event):
+    """The apps' file has faults, or is gone: this process keeps the apps that it has.
+
+    ``faults`` says up to 20 of so ``many``, where each is and what it wants, and never a value.
+    Logged once for each content of the file.
+    """
+
+    LEVEL: ClassVar[Level] = "error"
+
+    file: str
+    many: int
+    faults: str
+    digest: str
+
+
+@dataclass
 class BootFailed(Event):
     """A worker process could not start; it ends."""
 

@@ -18,7 +18,7 @@ from producers.recipients import Recipients
 from producers.rehearsals import DryRuns
 from producers.retries import Retries
 from producers.series import Series
-from producers.settings import Settings
+from producers.settings import AppsFile, Settings
 from producers.store.retry import repeat
 from producers.suppressions import Suppressions
 from producers.users import Users
@@ -43,6 +43,9 @@ _SERVICES: Final[tuple[type[Any], ...]] = (
 )
 
 S = TypeVar("S")
+
+_LOOK_EVERY_S: Final = 2.0
+"""How often calls look whether the apps' file has changed."""
 
 _confined_to: str | None = None
 
@@ -105,6 +108,7 @@ class Place:
     def __init__(self, settings: Settings | None) -> None:
         self._settings = settings
         self._parts: Parts | None = None
+        self._file: AppsFile | None = None
 
     @property
     def settings(self) -> Settings:
@@ -119,6 +123,9 @@ class Place:
         admit(self.settings)
         if self._parts is None or self._parts.pid != os.getpid():
             self._parts = Parts(self.settings)
+            self._file = self.settings.follow_apps()
+        if self._file is not None:
+            self._file.look_now_and_then(_LOOK_EVERY_S)
         return self._parts
 
     def close(self) -> None:

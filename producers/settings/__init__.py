@@ -6,12 +6,16 @@ unnoticed. No other module reads the environment.
 """
 
 from producers.settings.app import AppSettings
+from producers.settings.apps import Apps
+from producers.settings.apps_file import AppsFile
 from producers.settings.reading import faults_of, import_log_processors, load
 from producers.settings.tree import Settings
 from producers.settings.values import Rate, Unit, kept_rate, ms, rate_faults, signing_keys
 
 __all__ = [
     "AppSettings",
+    "Apps",
+    "AppsFile",
     "Rate",
     "Settings",
     "Unit",

@@ -1,9 +1,7 @@
 """Reading the settings, and saying of each fault which variable it is and what it wants."""
 
-import difflib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -12,8 +10,8 @@ from pydantic_settings import SettingsError as SourceError
 
 from producers.errors import SettingsError
 from producers.logs.processors import Processor, imported
-from producers.settings.app import AppSettings
-from producers.settings.tree import PREFIX, Settings
+from producers.settings import faults as told
+from producers.settings.tree import APPS_FILE, PREFIX, Settings
 
 
 def load(env_file: str | Path = ".env") -> Settings:
@@ -30,7 +28,7 @@ def load(env_file: str | Path = ".env") -> Settings:
     names = {name.upper() for name in (*os.environ, *from_file) if name.upper().startswith(PREFIX)}
     known = tuple(f"{PREFIX}{field.upper()}" for field in Settings.model_fields)
     faults = [
-        f"{name}: {_unknown(name, known)}"
+        f"{name}: {told.unknown(name, known)}"
         for name in sorted(names)
         if name not in known and not name.startswith(f"{PREFIX}APPS__")
     ]
@@ -68,7 +66,11 @@ def import_log_processors(settings: Settings) -> list[Processor]:
 
 def faults_of(error: ValidationError) -> list[str]:
     """Return one sentence for each fault of settings: the variable, and what it wants."""
-    return [_fault(item["loc"], item["msg"]) for item in error.errors()]
+    return [
+        sentence
+        for item in error.errors(include_input=False, include_url=False)
+        for sentence in _fault(item["loc"], item["msg"], item["type"])
+    ]
 
 
 def _is_broken_json(value: str | None) -> bool:
@@ -80,20 +82,12 @@ def _is_broken_json(value: str | None) -> bool:
     return False
 
 
-def _unknown(name: str, known: Iterable[str]) -> str:
-    """Say what was perhaps meant by a name that is not known, and which are."""
-    close = difflib.get_close_matches(name, known, 1)
-    meant = f"did you mean {close[0]}? " if close else ""
-    return f"unknown; {meant}known are {', '.join(known)}"
-
-
-def _fault(loc: tuple[int | str, ...], message: str) -> str:
+def _fault(loc: tuple[int | str, ...], message: str, kind: str) -> list[str]:
     """Name the variable of a validation fault, and say what it wants; never its value."""
+    if kind == APPS_FILE:
+        return [f"{PREFIX}APPS_FILE: {line}" for line in message.splitlines()]
     variable = PREFIX + "__".join(str(part).upper() for part in loc if part != "[key]")
-    field = Settings.model_fields.get(str(loc[0])) if loc else None
     if len(loc) > 2 and loc[0] == "apps":
-        if str(loc[2]) not in AppSettings.model_fields:
-            return f"{variable}: {_unknown(str(loc[2]), AppSettings.model_fields)}"
-        field = AppSettings.model_fields.get(str(loc[2]))
-    wants = f" (set: {field.description})" if field and field.description else ""
-    return f"{variable or PREFIX}: {message.removeprefix('Value error, ')}{wants}"
+        return [f"{variable}: {told.of_app(loc[2:], message)}"]
+    field = Settings.model_fields.get(str(loc[0])) if loc else None
+    return [f"{variable}: {told.wanted(message, field)}"]

@@ -2,15 +2,27 @@
 
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Final, Self
+from pathlib import Path
+from typing import Final, Self
 from zoneinfo import ZoneInfo
 
 import redis.connection
-from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AnyHttpUrl,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from producers.errors import UnknownAppError
+from producers.errors import InvalidInputError, UnknownAppError
+from producers.settings import apps_file
 from producers.settings.app import AppSettings
+from producers.settings.apps import Apps, AppsField
+from producers.settings.apps_file import AppsFile
 from producers.settings.values import (
     Bytes,
     Duration,
@@ -24,7 +36,8 @@ from producers.times.zones import DEFAULT, zone_of
 
 WECHAT_URL: Final = "https://api.weixin.qq.com"
 PREFIX: Final = "WXB_"
-_ALIAS: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+APPS_FILE: Final = "apps_file"
+"""The kind of a fault that lies in the apps' file."""
 
 
 class Settings(BaseSettings):
@@ -41,8 +54,14 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr = Field(description="redis://host:6379/0, or rediss:// for TLS")
     wechat_url: AnyHttpUrl = Field(AnyHttpUrl(WECHAT_URL), description="WeChat's base URL")
-    apps: dict[Annotated[str, Field(pattern=_ALIAS)], AppSettings] = Field(
-        min_length=1, description='JSON: {"shop": {"appid": "wx…", "secret": "…"}}'
+    apps_file: Path | None = Field(
+        None,
+        description="TOML or JSON file with the apps, in place of WXB_APPS; followed while it runs",
+    )
+    apps: AppsField = Field(
+        default_factory=Apps,
+        validate_default=True,
+        description='JSON: {"shop": {"appid": "wx…", "secret": "…"}}; or set WXB_APPS_FILE',
     )
     zone: str = Field(DEFAULT, description="time zone of times that are given without an offset")
     lanes: int = Field(1, ge=1, le=1024, description="units of locality; fixed at birth")
@@ -218,6 +237,20 @@ class Settings(BaseSettings):
             raise ValueError(f"the URL has an unknown parameter: {unknown}") from None
         return value
 
+    @field_validator("apps_file", mode="before")
+    @classmethod
+    def _no_file_is_none(cls, value: object) -> object:
+        return value or None
+
+    @field_validator("apps")
+    @classmethod
+    def _apps_are_there(cls, value: Apps, info: ValidationInfo) -> Apps:
+        if info.data.get("apps_file") is None and not value:
+            raise ValueError("there must be an app")
+        if info.data.get("apps_file") is not None and value:
+            raise ValueError("WXB_APPS_FILE is set too: all apps stand in one place, choose it")
+        return value
+
     @field_validator("zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
@@ -245,14 +278,16 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _webhooks_are_encrypted(self) -> Self:
-        for alias, app in self.apps.items():
-            url = app.webhook_url.get_secret_value().lower() if app.webhook_url else "https:"
-            if not url.startswith("https:") and not self.webhook_networks:
-                raise ValueError(
-                    f"webhook_url of {alias}: http:// is for networks of yours; use https://, or "
-                    "name them in WXB_WEBHOOK_NETWORKS"
-                )
+    def _apps_are_whole(self) -> Self:
+        private = bool(self.webhook_networks)
+        if self.apps_file is not None:
+            try:
+                self.apps.put(apps_file.read(self.apps_file, private=private))
+            except InvalidInputError as error:
+                said = "\n".join(f"{self.apps_file}: {fault}" for fault in error.faults)
+                raise PydanticCustomError(APPS_FILE, "{said}", {"said": said}) from None
+        for fault in apps_file.webhook_faults(self.apps, private=private):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
@@ -263,6 +298,12 @@ class Settings(BaseSettings):
                 "set WXB_BUCKETS or WXB_LANES"
             )
         return self
+
+    def follow_apps(self) -> AppsFile | None:
+        """Return what keeps the apps as their file says, for whoever looks; None without one."""
+        if self.apps_file is None:
+            return None
+        return AppsFile(self.apps_file, self.apps, private=bool(self.webhook_networks))
 
     def app(self, alias: str) -> AppSettings:
         """Return the settings of an app.

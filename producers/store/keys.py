@@ -356,8 +356,18 @@ def audience_size(lane: int, app: str, name: str) -> str:
 
 
 def worker_apps(worker: str) -> str:
-    """string: the apps in a worker's settings, by blanks; 1 minute. Owner: the worker's beat."""
+    """string: the apps in a worker's settings, by blanks; 1 minute. Owner: the worker's beat.
+
+    The last word is ``#`` and their digest: an earlier version takes it for one more app.
+    """
     return f"{{wxb:workers}}:apps:{worker}"
+
+
+WEBS: Final = "{wxb:workers}:webs"
+"""zset: ``process digest`` of each web process that follows an apps' file → when it last said so.
+
+Server epoch ms; the digest is that of its apps. 1 minute. Owner: the roster.
+"""
 
 
 LACKING: Final = "no token: "

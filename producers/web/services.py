@@ -27,9 +27,10 @@ from producers.store import deadline
 from producers.suppressions import Suppressions
 from producers.users import Users
 from producers.web.traffic.batcher import Batcher
+from producers.web.traffic.following import Following
 from producers.web.traffic.guard import Guard
 from producers.web.traffic.idempotency import Idempotency
-from producers.web.traffic.places import Places
+from producers.web.traffic.places import MOST_APPS, Places
 from producers.web.traffic.readiness import Readiness
 from producers.webhooks import DeadLetters
 
@@ -86,7 +87,8 @@ class Services:
     def __init__(self, settings: Settings, documents: Documents) -> None:
         self.settings = settings
         self.documents = documents
-        self.streams = Places(len(settings.apps))
+        self._file = settings.follow_apps()
+        self.streams = Places(MOST_APPS if self._file else len(settings.apps))
         self.client = store.connect(
             settings, 2 * (_THREADS + _QUICK + self.streams.most), role="web"
         )
@@ -122,8 +124,13 @@ class Services:
     async def open(self) -> None:
         """Open what belongs to this event loop, and begin to act on WeChat's pushes."""
         await self.door.open()
-        if not any(app.callback_token for app in self.settings.apps.values()):
-            return
+        if self._file is not None:
+            following = Following(self._file, self.client, self.settings.apps)
+            threading.Thread(
+                target=following.run, args=(self._ended,), name="apps", daemon=True
+            ).start()
+        elif not any(app.callback_token for app in self.settings.apps.values()):
+            return  # and there never will be
         self._acting = threading.Thread(
             target=self.callbacks.run, args=(self._ended,), name="callbacks", daemon=True
         )

@@ -65,11 +65,14 @@ class Outbox:
         client: Redis, for the loop.
         places: app → how many of its events may be out at once, in each lane.
         lease_ms: longer than posting one takes.
+
+    Attributes:
+        places: as given, in pairs; others may be put in their place.
     """
 
     def __init__(self, client: Client, places: dict[str, int], lease_ms: int) -> None:
         self._take, self._done = TAKE.on(client), DONE.on(client)
-        self._places = [*places.items()]
+        self.places = [*places.items()]
         self._lease_ms = lease_ms
         self._turn = 0
 
@@ -79,9 +82,11 @@ class Outbox:
         Raises:
             redis.RedisError: Redis did not answer; what was given out comes again.
         """
+        if not self.places:
+            return []
         self._turn += 1
-        turn = self._turn % len(self._places)
-        more = [value for one in (*self._places[turn:], *self._places[:turn]) for value in one]
+        turn = self._turn % len(self.places)
+        more = [value for one in (*self.places[turn:], *self.places[:turn]) for value in one]
         args = TakeArgs(keys.lane_prefix(lane), self._lease_ms, most)
         now_ms, *rows = await self._take(DueKeys(keys.hooks_due(lane)), args, more)
         return [

@@ -7,7 +7,7 @@ happens before the first worker has told it leaves no event.
 
 from typing import Any
 
-from producers.settings import Settings
+from producers.settings import AppSettings, Settings
 from producers.store import Client, keys
 from producers.store.retry import repeat_all
 
@@ -24,8 +24,10 @@ class Wishes:
 
     def wanted(self, app: str) -> str:
         """Return what `keys.hooks` is to say of an app; '' for nothing."""
+        return self._wanted(self._settings.app(app))
+
+    def _wanted(self, of_app: AppSettings) -> str:
         settings = self._settings
-        of_app = settings.app(app)
         if of_app.webhook_url is None:
             return ""
         most = max(LEAST, settings.webhook_kept // settings.lanes)
@@ -42,14 +44,15 @@ class Wishes:
         Raises:
             StoreUnavailableError: Redis did not answer; telling it again changes nothing more.
         """
-        apps = list(self._settings.apps)
+        settings = self._settings.apps.now
+        apps = list(settings)
         lanes = range(self._settings.lanes)
 
         def ask(pipeline: Any) -> None:
             for lane in lanes:
                 pipeline.hmget(keys.hooks(lane), apps)
 
-        wanted = {app: self.wanted(app) for app in apps}
+        wanted = {app: self._wanted(one) for app, one in settings.items()}
         told = repeat_all("reading what webhooks want", self._client, ask)
         changes = [
             (lane, app)

@@ -1,14 +1,18 @@
 """The Python door: the same verbs, sync and async."""
 
 import inspect
+import json
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from producers import AsyncProducer, Producer
-from producers.errors import InvalidInputError, NotFoundError, SettingsError
+from producers.errors import InvalidInputError, NotFoundError, SettingsError, UnknownAppError
+from producers.producer import place
 from producers.settings import Settings
 from producers.words import State
 
@@ -226,3 +230,26 @@ def test_rows_of_an_audience_are_bytes_or_text_and_nothing_else(settings: Settin
         report = producer.import_audience("shop", "vip", ["oA", b"oB", 7, None, "o C"])  # type: ignore[list-item]
         assert (report.added, report.bad) == (2, 3)
         assert [row for row, _ in report.listed] == [3, 4, 5]
+
+
+def test_one_that_lives_long_follows_the_apps_file(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at its calls, now and then: there is no thread of ours in a backend."""
+    monkeypatch.setattr(place, "_LOOK_EVERY_S", 0.0)
+    file = tmp_path / "apps.json"
+    shop = {"appid": "wx1", "secret": "shop-secret"}
+    file.write_text(json.dumps({"shop": shop}))
+    followed = Settings(_env_file=None, redis_url=settings.redis_url, buckets=256, apps_file=file)
+    threads = threading.active_count()
+    with Producer(followed) as producer, producer.within(2) as same:
+        assert producer.collect("shop", UPLOADS).new == 3
+        with pytest.raises(UnknownAppError):
+            same.collect("cafe", UPLOADS)
+        file.write_text(json.dumps({"cafe": {"appid": "wx2", "secret": "cafe-secret"}}))
+        with pytest.raises(UnknownAppError):
+            producer.collect("cafe", UPLOADS)  # seen once, it may be half of it
+        assert same.collect("cafe", UPLOADS).new == 3
+        with pytest.raises(UnknownAppError, match="no app 'shop'"):
+            producer.collect("shop", UPLOADS)
+    assert threading.active_count() == threads

@@ -75,9 +75,9 @@ class Beat:
     def _troubles(self) -> dict[str, tuple[float, str]]:
         """Return app → since when (monotonic seconds) and why this worker sends nothing of it."""
         found: dict[str, tuple[float, str]] = {}
-        for app, gate in self._gates.items():
+        for app, gate in list(self._gates.items()):
             if gate.breaker.trouble:
                 found[app] = (gate.breaker.since, gate.breaker.trouble)
-            elif missing := self._tokens[app].trouble:
-                found[app] = missing
+            elif (keeper := self._tokens.get(app)) and keeper.trouble:
+                found[app] = keeper.trouble
         return found

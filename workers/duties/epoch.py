@@ -177,7 +177,8 @@ class Epochs:
             for lane in range(self._settings.lanes):
                 # tokens may be forgotten that were given out: none may be given out again
                 self._client.incrby(keys.fence(lane), _FENCES)
-        for app in self._settings.apps:
+        # those of apps that left the settings stand still, and may go on one day
+        for app in {*self._settings.apps, *self._client.zrange(keys.APPS, 0, -1)}:
             for broadcast in self._client.zrange(keys.active(app), 0, -1):
                 if begins:
                     self._be_unsure(broadcast)

@@ -43,8 +43,9 @@ class HeldRates:
             redis.RedisError, StoreUnavailableError: Redis did not answer; run it again.
         """
         for app, rate in self._rates.all(self._held_back(time.monotonic())).items():
-            self._gates[app].set_rate(rate)
+            self._gates[app].set_rate(rate)  # apps go on this very thread
         self._wake()
 
     def _held_back(self, now: float) -> list[str]:
-        return [app for app in self._turns.apps(now) if self._gates[app].next_at > now]
+        found = ((app, self._gates.get(app)) for app in self._turns.apps(now))
+        return [app for app, gate in found if gate is not None and gate.next_at > now]

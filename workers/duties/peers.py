@@ -6,10 +6,11 @@ pause of Redis everybody's beats stood still, its own too, so nobody is buried a
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from producers.settings import Apps
 from producers.store import Client, keys
 from producers.store.scripts import Script
 
@@ -55,9 +56,10 @@ class _Peer:
 class Peers:
     """This worker's beat, and its view of the others; belongs to one event loop."""
 
-    def __init__(self, client: Client, worker: str, apps: Sequence[str] = ()) -> None:
+    def __init__(self, client: Client, worker: str, apps: Apps | None = None) -> None:
         self._client = client
-        self._apps = " ".join(apps)
+        self._apps = Apps() if apps is None else apps
+        self._said: object = None
         self._apps_at = float("-inf")
         self._beat = BEAT.on(client)
         self._leave = LEAVE.on(client)
@@ -94,9 +96,11 @@ class Peers:
         for name, beat_ms in self._dead.items():
             dead += (name, f"{beat_ms:.0f}")
         answer = await self._beat(_KEYS, BeatArgs(self._worker), dead)
-        if now - self._apps_at >= _APPS_EVERY_S:
-            await self._client.set(keys.worker_apps(self._worker), self._apps, px=_APPS_TTL_MS)
-            self._apps_at = now
+        apps = self._apps.now
+        if now - self._apps_at >= _APPS_EVERY_S or apps is not self._said:
+            said = " ".join((*apps, f"#{self._apps.digest}"))
+            await self._client.set(keys.worker_apps(self._worker), said, px=_APPS_TTL_MS)
+            self._apps_at, self._said = now, apps
         gap = now - self._last
         if gap > _GAP_S:
             # nobody could beat meanwhile: a peer's silence counts only while this one's beats came

@@ -1,32 +1,35 @@
 """The roster: which duties a worker has, and where each is done.
 
 On the loop: the beat, keeping tokens, and webhooks. On threads: *watch* looks each second at what
-concerns this worker, *keeper* does the lanes' duties and looks at what is in flight, *wake* hears
-wake-ups.
+concerns this worker, its apps among it, *keeper* does the lanes' duties and looks at what is in
+flight, *wake* hears wake-ups.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from producers.broadcasts.rates import Rates
 from producers.series import Series
 from producers.settings import Settings
+from producers.store import keys
 from producers.webhooks.wishes import Wishes
 from workers.duties.beat import Beat
 from workers.duties.flights import Flights
 from workers.duties.held_rates import HeldRates
-from workers.duties.kept_tokens import KeptToken
 from workers.duties.recover import Recoverer
 from workers.duties.runner import Duty, Round, Runner
 from workers.duties.ticks import Ticks
+from workers.duties.uptake import Uptake
 from workers.duties.vitals import Vitals
 from workers.duties.wakes import Wakes
 from workers.duties.watch import Watch
 from workers.duties.ways import Ways
 from workers.lanes.errands import Errands
 from workers.lanes.keeper import Keeper
+from workers.lanes.net import HEARD
+from workers.limits.gate import Gate
 from workers.sending.memory import Memory
 from workers.sending.send_path import SendPath
 from workers.webhooks.courier import Courier
@@ -47,7 +50,8 @@ class Roster:
         ways: to Redis.
         memory: shared with the send path.
         path: given back what it has forgotten.
-        tokens: app → its token keeper.
+        tokens: app → its token keeper; those of apps that come are put there.
+        hire: makes one, of an app and its gate.
         keeper: the lanes' duties.
         errands: where a dead peer is recovered.
         ended: called with a part of the worker that ended, and why.
@@ -61,13 +65,15 @@ class Roster:
         ways: Ways,
         memory: Memory,
         path: SendPath,
-        tokens: Mapping[str, TokenKeeper],
+        tokens: dict[str, TokenKeeper],
+        hire: Callable[[str, Gate], TokenKeeper],
         keeper: Keeper,
         errands: Errands,
         ended: Callable[[str, str], None],
     ) -> None:
         self._loop = loop
         self._runner = Runner(ended)
+        self._client, self._keeper = ways.client, keeper
         client, wake = ways.client, memory.hands.wake
         self.flights = Flights(
             Recoverer(client, settings, ways.broadcasts),
@@ -89,15 +95,26 @@ class Roster:
             ),
             lambda: errands.run(("epoch",), ways.epochs.begin),
         )
-        self._kept = {
-            alias: KeptToken(one, loop, partial(memory.turns.lanes, alias), wake)
-            for alias, one in tokens.items()
-        }
+        self._uptake = Uptake(
+            settings,
+            settings.follow_apps(),
+            memory,
+            tokens,
+            hire,
+            loop,
+            self._runner,
+            path,
+            ways.wechat,
+            self._apps_changed,
+            self._hours_changed,
+        )
         self._courier: Courier | None = None
+        self._wishes = TellWishes(Wishes(client, settings))
         self._settings, self._loop_client = settings, ways.loop_client
         watching: list[Duty] = [
-            TellWishes(Wishes(client, settings)),
-            Watch(client, settings, memory.turns, memory.stops, memory.gates, wake),
+            self._uptake,
+            self._wishes,
+            Watch(client, settings, memory.turns, memory.stops, settings.apps, wake),
             HeldRates(Rates(client, settings), memory.turns, memory.gates, wake),
         ]
         watch = Round("watch", watching, _EVERY_S)
@@ -130,15 +147,34 @@ class Roster:
 
     async def _spawn(self) -> None:
         self._runner.spawn(self._beat)
-        for kept in self._kept.values():
-            self._runner.spawn(kept)
-        if any(app.webhook_url for app in self._settings.apps.values()):
+        self._uptake.begin()
+        self._carry_webhooks()
+
+    def _carry_webhooks(self) -> None:
+        """Post webhooks from the first app on that wants them; on the loop."""
+        if self._courier is not None:
+            self._courier.follow()
+        elif any(app.webhook_url for app in self._settings.apps.values()):
             self._courier = Courier(self._loop_client, self._settings)
             self._runner.spawn(self._courier)
 
+    def _apps_changed(self) -> None:
+        self._wishes.hurry()
+        self._carry_webhooks()
+
+    def _hours_changed(self, app: str) -> None:
+        """Look again at what waits for the hours that were; the net finds the rest in a while.
+
+        Raises:
+            redis.RedisError: Redis did not answer; it is called again.
+        """
+        for broadcast in self._client.zrange(keys.active(app), 0, HEARD - 1):
+            self._keeper.hear(broadcast)
+
     def begin_work(self, app: str) -> None:
         """There may be something to take of an app that had nothing; from any thread."""
-        self._kept[app].begin_work()
+        if kept := self._uptake.kept.get(app):
+            kept.begin_work()
 
     def close(self) -> None:
         """Begin nothing more."""

@@ -147,13 +147,15 @@ class Runner:
         self._threads.append(thread)
         thread.start()
 
-    def spawn(self, duty: LoopDuty) -> None:
-        """Do a duty on the running loop."""
+    def spawn(self, duty: LoopDuty) -> asyncio.Task[None]:
+        """Do a duty on the running loop, until the task is cancelled."""
         task = asyncio.get_running_loop().create_task(_go_on(duty))
         task.add_done_callback(self._task_ended)
         self._tasks.add(task)
+        return task
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if task.cancelled() or self._closing:
             return
         error = task.exception()
@@ -167,7 +169,7 @@ class Runner:
 
     async def end_tasks(self) -> None:
         """End the tasks, on their loop."""
-        running = self._tasks
+        running = set(self._tasks)
         for _ in range(_CANCELS):  # one may be swallowed where a reply comes in with it
             if not running:
                 return

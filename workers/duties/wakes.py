@@ -81,14 +81,14 @@ class Wakes:
             if app in self._gates:
                 self._wake(app, int(lane))
         elif word == "wake":  # an earlier version, which does not say where
-            for app in self._gates:
+            for app in list(self._gates):
                 for lane_number in range(self._lanes):
                     self._wake(app, lane_number)
         elif word == "stop":
             self._stops.stop(rest)
         elif word == "go":
             self._on_go(rest)
-            for gate in self._gates.values():
+            for gate in list(self._gates.values()):
                 gate.own_next.pop(rest, None)  # it may have another rate now
         elif word == "rate":
             self._on_rate()

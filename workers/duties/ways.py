@@ -53,7 +53,7 @@ class Ways:
         self.epochs.guard(self.taking)
         self.loop_client = store.connect_async(settings)
         self.epochs.guard_async(self.loop_client)
-        self.peers = Peers(self.loop_client, worker, list(settings.apps))
+        self.peers = Peers(self.loop_client, worker, settings.apps)
         opening = asyncio.run_coroutine_threadsafe(self._open(settings), loop)
         self.wechat = opening.result(_OPEN_S)
 

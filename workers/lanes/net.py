@@ -18,7 +18,7 @@ _SPREAD: Final = 4
 """… and marks so many places, a home or a lane each, a second; …"""
 _FIRST: Final = 50
 """… the first round so many times as many, for what an earlier version left."""
-_HEARD: Final = 50
+HEARD: Final = 50
 """Broadcasts heard of that wait for the next pass; the newest are kept."""
 _APPS: Final = 4
 """Apps whose active broadcasts are read in one pass."""
@@ -37,7 +37,7 @@ class Net:
         self._rounds = 0
         self._next_round = self._next_part = 0.0
         self._listed: dict[str, str] = {}
-        self._heard: deque[str] = deque(maxlen=_HEARD)
+        self._heard: deque[str] = deque(maxlen=HEARD)
 
     def hear(self, broadcast: str) -> None:
         """Somebody let a broadcast run: make it due soon, whether or not a need was written.

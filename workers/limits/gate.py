@@ -103,9 +103,14 @@ class Gate:
         """The app's rate was changed: ask anew at once."""
         rate = _sane(rate)
         if rate != self.rate:
-            self.rate, self.horizon = rate, 0.0
-            if not self.level:  # what was waited for is the old rate's, or will be said again
-                self.not_before, self.tight = 0.0, False
+            self.rate = rate
+            self.ask_anew()  # what was waited for is the old rate's, or will be said again
+
+    def ask_anew(self) -> None:
+        """The app's limits were changed: what was waited for may be over."""
+        self.horizon = 0.0
+        if not self.level:  # WeChat's own is not theirs
+            self.not_before, self.tight = 0.0, False
 
     def learn(self, grant: Grant, own: dict[str, tuple[float, int]], now: float) -> None:
         """Take in what a reserve answered."""

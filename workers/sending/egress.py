@@ -85,7 +85,7 @@ class Egress:
     async def _connect(self, app: str, breaker: Breaker) -> None:
         """Try connections until one comes up; at once, unless the last trouble just ended."""
         pause_s = breaker.pause_s() if breaker.probed else 0.0
-        while not breaker.connects() and not self._draining:
+        while not breaker.connects() and not self._draining and app in self._gates:
             await asyncio.sleep(pause_s)
             if await self._wechat.reaches(app):
                 breaker.connected(time.monotonic())

@@ -38,7 +38,7 @@ class Hands:
 
     def __init__(self, most: int, apps: int = 1) -> None:
         self._most = most
-        self._alone = apps == 1
+        self.share_by(apps)
         self._claims: set[tuple[int, str]] = set()
         self._of: dict[str, int] = {}
         self._short: set[str] = set()
@@ -47,10 +47,24 @@ class Hands:
         self.swapped: deque[Claim] = deque()
         self._closed_at = math.inf
 
+    def share_by(self, apps: int) -> None:
+        """So many apps share them from now on."""
+        self._alone = apps == 1
+
     @property
     def held(self) -> int:
         """Claims in hand."""
         return len(self._claims)
+
+    def held_of(self, app: str) -> int:
+        """Claims of an app in hand."""
+        return self._of.get(app, 0)
+
+    def forget(self, app: str) -> None:
+        """An app that has none in hand is not served any more."""
+        with self._changed:
+            self._short.discard(app)
+            self._of.pop(app, None)
 
     def room(self, app: str) -> int:
         """Return how many claims of an app may still be taken.

@@ -37,15 +37,20 @@ class Memory:
     """
 
     def __init__(self, settings: Settings, on_work: Callable[[str], None]) -> None:
+        self._settings = settings
         self.hands = Hands(room_for(settings.in_flight), len(settings.apps))
-        self.gates = {
-            alias: Gate(app.rate_per_second, calendar=calendar_of(alias, settings))
-            for alias, app in settings.apps.items()
-        }
+        self.gates = {alias: self.new_gate(alias) for alias in settings.apps}
         self.stops = Stops()
         self.turns = Turns(on_work)
 
+    def new_gate(self, alias: str) -> Gate:
+        """Return what there is to know of an app's limits before anything is asked for."""
+        rate = self._settings.app(alias).rate_per_second
+        return Gate(rate, calendar=calendar_of(alias, self._settings))
+
     def wake(self, app: str, lane: int) -> None:
         """There may be something to take; from any thread."""
+        if app not in self._settings.apps:
+            return
         self.turns.wake(app, lane)
         self.hands.wake()

@@ -121,9 +121,8 @@ class Pump:
     def _next_at(self, now: float) -> float:
         """Return when something may be worth asking for, unless a wake-up comes first."""
         times = [now + _POLL_S, self._turns.next_at]
-        times += (
-            next_at for app in self._turns.apps(now) if (next_at := self._gates[app].next_at) > now
-        )
+        gates = (self._gates.get(app) for app in self._turns.apps(now))
+        times += (gate.next_at for gate in gates if gate is not None and gate.next_at > now)
         return min(times)
 
     def _take_round(self) -> Batch | None:
@@ -148,10 +147,14 @@ class Pump:
 
     def _may_take(self, app: str, workers: int) -> bool:
         """Say whether anything may be taken for an app now."""
-        if self._tokens[app].ready is None:
+        gate, token = self._gates.get(app), self._tokens.get(app)
+        if gate is None or token is None or token.retired:
+            self._turns.forget(app)  # it left the settings, and what is queued waits
+            return False
+        if token.ready is None:
             return False
         try:
-            return self._gates[app].most(time.monotonic(), workers) > 0 and self._room(app) > 0
+            return gate.most(time.monotonic(), workers) > 0 and self._room(app) > 0
         except Exception as error:  # noqa: BLE001  (the other apps go on)
             self._failed(app, "taking", error)
             return False
@@ -192,7 +195,9 @@ class Pump:
 
     def _failed(self, app: str, during: str, error: Exception) -> None:
         """Let one app wait a second after an error that nobody foresaw."""
-        gate = self._gates[app]
+        gate = self._gates.get(app)
+        if gate is None:
+            return
         gate.not_before = max(gate.not_before, time.monotonic() + _FAILED_S)
         logs.emit(AppFailed(app, during, f"{type(error).__name__}: {error}"[:200]))
 
@@ -250,6 +255,9 @@ class Pump:
 
     def _reserve(self, app: str, claims: list[Claim]) -> Batch:
         """Give claims their slots; those that get none go back to the queue."""
+        if app not in self._settings.apps:
+            self._hand_back(claims)
+            return []
         try:
             return self._granted(app, claims)
         except Exception as error:  # noqa: BLE001  (the other apps go on)

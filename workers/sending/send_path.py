@@ -6,7 +6,7 @@ not posted is handed back, and what was is waited for.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from producers.broadcasts import Broadcasts
@@ -123,8 +123,12 @@ class SendPath:
         thread = self.pump.thread
         return "its thread ended" if thread is not None and not thread.is_alive() else ""
 
+    def serve(self, apps: Collection[str]) -> None:
+        """Serve these apps from now on; on the loop alone."""
+        self._sender.serve(apps)
+
     def start(self, batch: Batch) -> None:
-        """Hand a batch to the loop; returns at once. From any thread, as all but `close`."""
+        """Hand a batch to the loop; returns at once. From any thread, as most."""
         self._loop.call_soon_threadsafe(self._sender.start, batch)
 
     def hand_back(self, claims: list[Claim]) -> None:

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import redis
@@ -111,7 +111,7 @@ class Sender:
         self._server_time = server_time
         self._lines = {app: _Line() for app in settings.apps}
         self._turns: deque[_Line] = deque()
-        self._only = next(iter(self._lines.values())) if len(self._lines) == 1 else None
+        self._only = self._only_line()
         self._begun = self._posting = 0
         self._idle: list[asyncio.Future[None]] = []
         self._posters: list[asyncio.Task[None]] = []
@@ -120,13 +120,36 @@ class Sender:
         self._marked_ahead = 0
         self._draining = False
 
+    def _only_line(self) -> _Line | None:
+        """Return the line of an app that is alone: it shares nothing."""
+        return next(iter(self._lines.values())) if len(self._lines) == 1 else None
+
+    def serve(self, apps: Collection[str]) -> None:
+        """Serve these apps from now on, and those of which something is still on its way."""
+        for app, line in list(self._lines.items()):
+            if app not in apps and not line.begun and not line.ready:
+                del self._lines[app]
+        for app in apps:
+            if app not in self._lines:
+                self._lines[app] = _Line()
+        self._only = self._only_line()
+        self._turns.clear()
+        for line in self._lines.values():
+            line.listed = self._only is None and bool(line.ready)
+            if line.listed:
+                self._turns.append(line)
+
     def start(self, claims: list[tuple[Claim, Envelope]]) -> None:
         """Post each claim at its slot; returns at once."""
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         lead_s = self._marker.lead_s
         for claim, envelope in claims:
-            self._lines[claim.app].begun += 1
+            line = self._lines.get(claim.app)
+            if line is None:  # it came, or went, a moment ago
+                self.serve([*self._lines, claim.app])
+                line = self._lines[claim.app]
+            line.begun += 1
             self._begun += 1
             begin, ahead = self._begin, claim.slot_at - now
             if needs_mark(claim):
@@ -182,7 +205,8 @@ class Sender:
         """
         if self._only:
             return BATCH  # its hands are the bound
-        begun = self._lines[app].begun
+        line = self._lines.get(app)
+        begun = line.begun if line else 0
         most = share(self._settings.in_flight, max(0, self._begun - begun), alone=False)
         return worth(most - begun, most, ENOUGH)
 
@@ -332,6 +356,7 @@ class Sender:
         if reply.fate is Fate.ANSWERED and reply.errcode == 0:
             return DELIVERED
         age_ms = round(self._server_time() * 1000) - (claim.expires_at_ms - _WEEK_MS)
+        app = self._settings.apps.get(claim.app)  # None: it went while this was out
         return judge(
             reply,
             kind=claim.kind,
@@ -339,6 +364,6 @@ class Sender:
             tries=claim.tries,
             attempts=self._settings.attempts,
             permit_age_ms=age_ms,
-            retry_when_busy=self._settings.app(claim.app).retry_when_busy,
+            retry_when_busy=app is not None and app.retry_when_busy,
             unsure=claim.unsure,
         )

@@ -159,8 +159,9 @@ class Settler:
 
     def _most(self, app: str) -> int:
         """Return how many answers of an app one script run may settle."""
-        events = self._settings.app(app).webhook_events
-        return MOST_TOLD if "message.settled" in events else MOST
+        known = self._settings.apps.get(app)  # None: it went while its last ones were out
+        told = known is not None and "message.settled" in known.webhook_events
+        return MOST_TOLD if told else MOST
 
     async def _settle(self, app: str, lane: int, batch: list[Answer]) -> list[str]:
         script_keys = SettleKeys.of(lane, app, self._worker)

@@ -61,6 +61,12 @@ class Turns:
             if lanes:
                 self._ready[app] = lanes
 
+    def forget(self, app: str) -> None:
+        """Nothing can be taken of an app any more."""
+        with self._lock:
+            self._ready.pop(app, None)
+            self._resting.pop(app, None)
+
     @property
     def next_at(self) -> float:
         """When the first rest is over (monotonic s)."""

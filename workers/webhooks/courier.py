@@ -54,14 +54,23 @@ class Courier:
     """
 
     def __init__(self, client: Client, settings: Settings) -> None:
+        self._settings = settings
         self._poster = Poster(settings)
-        places = {app: settings.app(app).webhook_in_flight for app in self._poster.apps}
-        self._outbox = Outbox(client, places, ms(settings.webhook_timeout) + _GRACE_MS)
+        self._outbox = Outbox(client, {}, ms(settings.webhook_timeout) + _GRACE_MS)
+        self.follow()
         self._lanes = range(settings.lanes)
         self._asked = asyncio.Event()
         self._busy_lanes = set[int]()
         self._tasks = set[asyncio.Task[None]]()
         self._looked_at = self._all_at = float("-inf")
+
+    def follow(self) -> None:
+        """Take for the apps, and post to the URLs, that the settings have now."""
+        self._poster.follow()
+        apps = self._settings.apps.now
+        self._outbox.places = [
+            (app, apps[app].webhook_in_flight) for app in self._poster.apps if app in apps
+        ]
 
     def due(self, now: float) -> bool:
         """Say whether it is time for a look."""

@@ -52,14 +52,9 @@ class Poster:
 
     def __init__(self, settings: Settings) -> None:
         self._networks = settings.webhook_networks
-        self._targets = {
-            alias: (
-                URL(app.webhook_url.get_secret_value()),
-                signing_keys(app.webhook_secret.get_secret_value()),
-            )
-            for alias, app in settings.apps.items()
-            if app.webhook_url is not None and app.webhook_secret is not None
-        }
+        self._settings = settings
+        self._targets: dict[str, tuple[URL, list[bytes]]] = {}
+        self.follow()
         self._session = aiohttp.ClientSession(
             # how many are out is bounded by app: a limit here would let one wait for another's
             connector=aiohttp.TCPConnector(
@@ -73,6 +68,17 @@ class Poster:
             auto_decompress=False,
             headers={"Content-Type": "application/json", "User-Agent": "wxbroadcast-webhooks"},
         )
+
+    def follow(self) -> None:
+        """Post to where the settings say now."""
+        self._targets = {
+            alias: (
+                URL(app.webhook_url.get_secret_value()),
+                signing_keys(app.webhook_secret.get_secret_value()),
+            )
+            for alias, app in self._settings.apps.items()
+            if app.webhook_url is not None and app.webhook_secret is not None
+        }
 
     @property
     def apps(self) -> list[str]:
@@ -92,6 +98,8 @@ class Poster:
             at_s: the time now (epoch s), which is signed.
             body: JSON.
         """
+        if app not in self._targets:
+            return Answer(0, "its app, or the app's URL, left the settings", 0.0)
         url, keys = self._targets[app]
         started = time.monotonic()
         if is_address(url.host or "") and not is_allowed(url.host or "", self._networks):

@@ -17,6 +17,10 @@ class TellWishes:
         self._wishes = wishes
         self._told_at = float("-inf")
 
+    def hurry(self) -> None:
+        """Tell them with the next look."""
+        self._told_at = float("-inf")
+
     def due(self, now: float) -> bool:
         """Say whether it is time."""
         return now >= self._told_at + _EVERY_S

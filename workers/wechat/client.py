@@ -24,6 +24,7 @@ class WeChat:
     """Sends, over one pooled session; belongs to one event loop."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._bases = {alias: settings.wechat_base(alias) for alias in settings.apps}
         self._urls: dict[tuple[str, str], tuple[str, URL]] = {}
         self._session = aiohttp.ClientSession(
@@ -58,7 +59,7 @@ class WeChat:
                 aiohttp.ClientSession(
                     connector=connector, timeout=self._session.timeout, headers=_HEADERS
                 ) as session,
-                session.head(URL(self._bases[app]), allow_redirects=False),
+                session.head(URL(self.base(app)), allow_redirects=False),
             ):
                 return Fate.ANSWERED
         except aiohttp.ClientResponseError:  # a body after a HEAD is an answer too
@@ -114,10 +115,24 @@ class WeChat:
         """Return an app's base URL, without a trailing slash."""
         return self._bases[app]
 
+    def follow(self, app: str) -> None:
+        """An app came, or its settings have changed; from any thread."""
+        self._bases[app] = self._settings.wechat_base(app)
+        self._forget_urls(app)
+
+    def forget(self, app: str) -> None:
+        """An app left, and nothing of it is out any more; from any thread."""
+        self._bases.pop(app, None)
+        self._forget_urls(app)
+
+    def _forget_urls(self, app: str) -> None:
+        for known in [one for one in list(self._urls) if one[0] == app]:
+            self._urls.pop(known, None)
+
     def _url(self, app: str, path: str, access_token: str) -> URL:
         known = self._urls.get((app, path))
         if known is None or known[0] != access_token:
-            url = URL(self._bases[app] + path).with_query({"access_token": access_token})
+            url = URL(self.base(app) + path).with_query({"access_token": access_token})
             known = self._urls[app, path] = (access_token, url)
         return known[1]
 

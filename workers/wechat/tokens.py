@@ -38,6 +38,9 @@ CONFIRMED_S: Final = 5
 FORCE_AFTER: Final = 3
 """Confirmations of a token that is refused all the same, before a new one is forced."""
 
+_OF_TOKENS: Final = ("secret", "token_source", "token_url", "token_key", "wechat_url")
+"""What of an app's settings says how a token is got and kept."""
+
 _FORCE_EVERY_S: Final = 31
 _RETRY_S: Final = 2.0
 _TRY_AGAIN_S: Final = 5.0
@@ -86,11 +89,22 @@ class TokenKeeper:
         self._now = now
         self._client = client
         self._alias = alias
-        self._app: AppSettings = settings.app(alias)
+        self._settings = settings
         self._worker = worker
         self._release = RELEASE.on(client)
-        self._vault = Vault(client, alias, self._app, now)
-        self._service = TokenService(wechat, alias, self._app, connects, heard)
+
+        def ways(app: AppSettings) -> tuple[Vault, TokenService]:
+            return (
+                Vault(client, alias, app, now),
+                TokenService(wechat, alias, app, connects, heard),
+            )
+
+        self._ways = ways
+        self._app: AppSettings = settings.app(alias)
+        self._vault, self._service = ways(self._app)
+        self._renew = False
+        self.retired = False
+        """Whether its app left the settings: nothing is sent any more."""
         self._token: Token | None = None
         self._refused = ""
         self._refused_at = 0.0
@@ -106,7 +120,7 @@ class TokenKeeper:
         token = self._token
         if token is None or token.value == self._refused or token.expires_at <= self._now():
             return None
-        return token
+        return None if self.retired else token
 
     @property
     def due_in_s(self) -> float:
@@ -119,6 +133,20 @@ class TokenKeeper:
     def trouble(self) -> tuple[float, str] | None:
         """Since when (monotonic seconds) and why there is no token; None while there is one."""
         return None if self._failing is None or self.ready else self._failing
+
+    def follow(self) -> None:
+        """The app's settings have changed, or it came back.
+
+        With another secret or source a token is asked for at once, which shows whether they are
+        good; the one in hand stays good until WeChat refuses it, or it ends.
+        """
+        before, self._app = self._app, self._settings.app(self._alias)
+        self.retired = False
+        if all(getattr(before, name) == getattr(self._app, name) for name in _OF_TOKENS):
+            return
+        self._vault, self._service = self._ways(self._app)
+        self._renew, self._failing = True, None
+        self._not_before, self._strikes = 0.0, 0
 
     def refuse(self, value: str) -> None:
         """WeChat refused this token: unless a newer one is here, nothing is sent with it.
@@ -143,6 +171,8 @@ class TokenKeeper:
         Never raises for what WeChat or Redis do; failures are logged and tried again.
         """
         async with self._lock:
+            if self.retired:
+                return
             await self._read_shared()
             if not self._due() or time.monotonic() < self._not_before:
                 return
@@ -177,7 +207,7 @@ class TokenKeeper:
 
     def _due(self) -> bool:
         token = self._token
-        if token is None or token.value == self._refused:
+        if token is None or token.value == self._refused or self._renew:
             return True
         left = token.expires_at - self._now()
         return left < self._renew_s(token) and (
@@ -200,7 +230,7 @@ class TokenKeeper:
             self._refused = ""  # another process asked: the token is good
         if shared.value != self._refused:
             self._refused = ""
-        self._token = shared
+        self._token, self._renew = shared, False
         if self.ready:
             self._failing = None
 
@@ -229,3 +259,4 @@ class TokenKeeper:
             self._strikes = 0
             logs.emit(TokenRefreshed(self._alias, self._app.token_source, forced, life))
         self._token, self._refused, self._failing = fresh, "", None
+        self._renew = False

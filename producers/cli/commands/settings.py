@@ -29,6 +29,7 @@ _TYPES: Final = {
     "timedelta": "duration",
     "tuple": "JSON list",
     "dict": "JSON object",
+    "Path": "path",
 }
 
 
@@ -102,6 +103,7 @@ def _row(name: str, prefix: str, field: "FieldInfo") -> Row:
         for bound in ("ge", "gt", "le")
         if hasattr(one, bound)
     }
+    required = field.is_required() or field.default_factory is not None
     return Row(
         name=name,
         variable=f"{prefix}{name.upper()}",
@@ -110,8 +112,8 @@ def _row(name: str, prefix: str, field: "FieldInfo") -> Row:
         least=bounds.get("ge", bounds.get("gt")),
         above="gt" in bounds,
         most=bounds.get("le"),
-        default=None if field.is_required() else _written(field.default),
-        required=field.is_required(),
+        default=None if required else _written(field.default),
+        required=required,
         meaning=field.description or "",
     )
 

@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
@@ -173,9 +173,12 @@ def _local_wechat(env: dict[str, str]) -> Iterator[str]:
     from producers.sandbox import SandboxConfig
     from producers.sandbox.thread import SandboxThread
 
-    if any(
-        "wechat_url" in f"{name} {text}".lower() for name, text in env.items() if "WXB_APPS" in name
-    ):
+    # a file of apps is looked at with the others, as far as it can be read: the units say what not
+    said = {name: text for name, text in env.items() if name.startswith("WXB_APPS")}
+    if file := said.get("WXB_APPS_FILE"):
+        with suppress(OSError):
+            said["file"] = Path(file).read_text(encoding="utf-8", errors="replace")
+    if any("wechat_url" in f"{name} {text}".lower() for name, text in said.items()):
         raise InvalidInputError(["--sandbox: an app has a wechat_url of its own; leave it out"])
     url = env.get("WXB_WECHAT_URL")
     where = urlsplit(url or "http://127.0.0.1:0")

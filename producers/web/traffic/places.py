@@ -13,7 +13,7 @@ from producers.web.http.problem import ProblemError, retry_after
 
 OF_APP: Final = 4
 """Streamed imports and exports of one app at once."""
-_APPS: Final = 8
+MOST_APPS: Final = 8
 """Apps whose shares fit side by side."""
 _AGAIN_MS: Final = 5000
 
@@ -26,7 +26,7 @@ class Places:
     """
 
     def __init__(self, apps: int) -> None:
-        self.most = OF_APP * min(apps, _APPS)
+        self.most = OF_APP * min(apps, MOST_APPS)
         self._taken: Counter[str] = Counter()
 
     @property

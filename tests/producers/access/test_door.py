@@ -15,11 +15,13 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from log_lines import recorded
+from pydantic import SecretStr
 
 from producers import store
 from producers.access import door as door_module
 from producers.access.door import Door
 from producers.access.knocks import caller_of
+from producers.access.tickets import Tickets
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.spec import Spec
 from producers.errors import (
@@ -788,3 +790,23 @@ def test_the_sums_hold_after_a_flood(at: Maker) -> None:
         uses = ledger.totals(client, settings, "shop").total
         assert (uses.collected, uses.available, uses.held) == (300, 100, 0)
         assert isinstance(client, redis.Redis)
+
+
+def test_a_ticket_holds_until_the_apps_secret_changes_or_the_app_goes(
+    make_settings: Maker,
+) -> None:
+    """Its settings change in a service that runs."""
+    settings = make_settings()
+    tickets = Tickets(settings)
+    ticket = tickets.sign("shop", "oAnna", 2_000_000_000)
+    shop = settings.app("shop")
+    settings.apps.put({"shop": shop.model_copy(update={"rate_per_second": 1})})
+    assert tickets.read("shop", ticket).openid == "oAnna"
+    settings.apps.put({"shop": shop.model_copy(update={"secret": SecretStr("another")})})
+    with pytest.raises(ForgedTicketError):
+        tickets.read("shop", ticket)
+    assert tickets.read("shop", tickets.sign("shop", "oAnna", 1)).openid == "oAnna"
+    settings.apps.put({"cafe": shop})
+    with pytest.raises(ForgedTicketError):
+        tickets.read("shop", ticket)
+    assert tickets.read("cafe", tickets.sign("cafe", "oBert", 1)).openid == "oBert"

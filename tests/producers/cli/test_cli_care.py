@@ -13,9 +13,13 @@ import pytest
 
 from producers import Producer
 from producers.broadcasts import Broadcasts
+from producers.care.check import Health
+from producers.care.doctor import examine
+from producers.care.roster import tell_web
 from producers.local.ports import free_port
 from producers.local.url import DATA_DIR
 from producers.sandbox import Sandbox, SandboxConfig
+from producers.settings import Settings
 from producers.store import keys
 
 WXBROADCAST = str(Path(sys.executable).parent / "wxbroadcast")
@@ -186,3 +190,23 @@ def test_doctor_names_packages_that_hide_ours(settings: Any, tmp_path: Path) -> 
     hidden = doctor(settings, tmp_path / "elsewhere", PYTHONPATH=str(tmp_path))["packages"]
     assert hidden["health"] == "bad"
     assert "packages" not in doctor(settings, Path(__file__).parents[3])  # these are ours
+
+
+def test_doctor_names_processes_whose_apps_are_other_ones(
+    settings: Any, client: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "apps.json"
+    file.write_text(json.dumps({"shop": {"appid": "wx1", "secret": "shop-secret"}}))
+    fields = {"redis_url": settings.redis_url, "buckets": 256, "wechat_url": "http://127.0.0.1:9"}
+    followed = Settings(_env_file=None, apps_file=file, **fields)
+    tell_web(client, "web:a:1", followed.apps.digest)
+
+    def found() -> Any:
+        checks = examine(followed)
+        return next(one for one in checks if one.name == "apps file")
+
+    assert (found().health, found().found) == (Health.OK, "apps: 1, the same in all processes: 1")
+    tell_web(client, "web:a:2", "0123456789abcdef")
+    assert (found().health, found().found) == (Health.WARN, "others than here: web:a:2")
+    tell_web(client, "web:a:2", followed.apps.digest, "0123456789abcdef")
+    assert found().health is Health.OK

@@ -8,7 +8,7 @@ import pytest
 import redis
 from send_path import by, connected_async, way_to
 
-from producers.settings import Settings
+from producers.settings import Apps, Settings
 from producers.store import keys
 from workers.duties.peers import LEASE_S, Peers
 
@@ -219,23 +219,27 @@ async def test_a_worker_says_which_apps_it_knows_again_and_again(
     settings: Settings, client: "redis.Redis"
 ) -> None:
     async with connected_async(settings) as its_client:
-        me = Peers(its_client, "me", ["shop", "cafe"])
+        apps = Apps({"shop": settings.app("shop"), "cafe": settings.app("shop")})
+        me = Peers(its_client, "me", apps)
         now = await beats(me, 100.0, 3)
         key = keys.worker_apps("me")
-        assert client.get(key) == "shop cafe"
+        assert client.get(key) == f"shop cafe #{apps.digest}"
         assert 50_000 < client.pttl(key) <= 60_000
         client.delete(key)
         now = await beats(me, now, 15)
         assert client.get(key) is None  # it costs a command in twenty beats
-        await beats(me, now, 4)
-        assert client.get(key) == "shop cafe"
+        now = await beats(me, now, 4)
+        assert client.get(key) == f"shop cafe #{apps.digest}"
+        apps.put({"shop": settings.app("shop")})
+        await beats(me, now, 1)  # a change is said at once
+        assert client.get(key) == f"shop #{apps.digest}"
 
 
 async def test_a_gate_that_a_worker_closed_is_told_of_until_it_opens(
     settings: Settings, client: "redis.Redis"
 ) -> None:
     async with connected_async(settings) as its_client:
-        me = Peers(its_client, "me", ["shop", "cafe"])
+        me = Peers(its_client, "me")
         await me.beat()
         key = keys.closed_gates("me")
         now = time.monotonic()

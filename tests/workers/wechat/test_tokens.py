@@ -774,3 +774,49 @@ def test_settings_hide_the_secret_and_the_url_of_the_token_service(
     for secret in (SECRET, "outside-key"):
         assert secret not in repr(settings)
         assert secret not in settings.model_dump_json()
+
+
+# -- other settings -----------------------------------------------------------------------------
+
+
+def with_secret(keeper: TokenKeeper, secret: str) -> None:
+    """Change the app's secret, as its file may."""
+    settings = keeper._settings
+    changed = settings.app("shop").model_copy(update={"secret": SecretStr(secret)})
+    settings.apps.put({"shop": changed})
+    keeper.follow()
+
+
+async def test_another_secret_is_tried_at_once_and_the_token_in_hand_stays_good(
+    office: Office, lines: list[Any]
+) -> None:
+    keeper, late = await office.keeper(), await office.keeper()
+    await ticked(keeper, late)
+    first = value_of(keeper)
+    with_secret(keeper, "a typing error")
+    await keeper.tick()
+    [line] = events_of(lines, "token_refresh_failed")
+    assert line["errcode"] == 40125
+    assert value_of(keeper) == first
+    office.sandbox.state.config.apps[APPID] = "another-secret"
+    with_secret(keeper, "another-secret")
+    before = office.fetches()
+    await keeper.tick()
+    assert value_of(keeper) == first  # stable_token gives the same, and so proves the secret
+    await ticked(keeper, late)
+    assert office.fetches() == before + 1
+    assert value_of(late) == first  # who has not heard of it yet has what it had
+    with_secret(late, "another-secret")
+    await late.tick()
+    assert (value_of(late), office.fetches()) == (first, before + 1)
+
+
+async def test_a_change_that_does_not_concern_it_asks_for_no_token(office: Office) -> None:
+    keeper = await office.keeper()
+    await keeper.tick()
+    settings = keeper._settings
+    changed = settings.app("shop").model_copy(update={"rate_per_second": 1})
+    settings.apps.put({"shop": changed})
+    keeper.follow()
+    await keeper.tick()
+    assert office.fetches() == 1
