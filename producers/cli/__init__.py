@@ -8,14 +8,11 @@ from typing import Annotated
 import typer
 
 from producers.cli.commands import (
-    apps,
     audience,
     broadcast,
     care,
     collect,
-    events,
     forecast,
-    keys,
     lifecycle,
     logs,
     message,
@@ -24,11 +21,11 @@ from producers.cli.commands import (
     report,
     retry,
     series,
-    settings,
     suppression,
     user,
     webhooks,
 )
+from producers.cli.setup import apps, events, keys, settings
 from producers.cli.trying import chaos, demo, miniprogram, sandbox, up, web
 
 _EPILOG = """
