@@ -1,5 +1,5 @@
 -- bucket: whom a broadcast is for, of one bucket.
---   audience  set     openids, of one bucket
+--   audience  set     openids, of one bucket; of one whose name begins with ~r they lie in rows
 --   dropped   string  of an audience that was deleted; see drop.lua
 --
 -- whose: a table of prefix (of the lane), app and audience: a name, or names and operators by blanks,
@@ -8,6 +8,7 @@
 -- An expression makes nothing in Redis. whose.looked: members read or looked up so far, so that a step
 -- over many buckets can end in time.
 --@include store/check
+--@include lanes/rows
 local MOST_NAMES = 16
 local ASKED = 5000  -- names of one SMISMEMBER: Lua's stack holds some 8,000
 
@@ -121,8 +122,21 @@ function into(whose, node, bucket, list, seen)
   end
 end
 
+-- The rows that the openids lie in; nothing when they lie in sets.
+local function rows_of(whose)
+  if whose.rows == nil then
+    whose.rows = is_rows(whose.audience) and open_rows(whose.prefix, whose.app, whose.audience)
+  end
+  return whose.rows
+end
+
 -- The openids, each once, in no order.
 local function members_of(whose, bucket)
+  if rows_of(whose) then
+    local openids = openids_in(whose.rows, bucket)
+    whose.looked = whose.looked + #openids
+    return openids
+  end
   local tree = tree_of(whose)
   if whose.over then return {} end
   if not tree.name then most_of(whose, tree, bucket) end
@@ -131,6 +145,11 @@ end
 
 -- How many they are.
 local function size_of(whose, bucket)
+  if rows_of(whose) then
+    local count = count_in(whose.rows, bucket)
+    whose.looked = whose.looked + count
+    return count
+  end
   local tree = tree_of(whose)
   if tree.name then return redis.call('SCARD', set_of(whose, tree.name, bucket)) end
   return #members_of(whose, bucket)

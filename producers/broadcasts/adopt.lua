@@ -20,6 +20,7 @@
 --@include lanes/ring
 --@include lanes/need
 --@include lanes/shares
+--@include lanes/rows
 local now = clock(ARGV[1])
 local lane, queue, delayed, flight, tries, ring, first =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -50,11 +51,13 @@ end
 redis.call('HSET', lane, 'generation', generation, 'rate', ARGV[9], 'window', ARGV[10],
   'errcode', ARGV[11])
 redis.call('PEXPIRE', lane, ttl)
-local has = redis.call('HMGET', lane, 'app', 'priority')
+local has = redis.call('HMGET', lane, 'app', 'priority', 'audience')
 local app, priority = has[1], has[2]
 redis.call('LREM', priority == '1' and first or ring, 0, id)
 local has_turns = state == 'running' and drop == '' and priority ~= '1'
 set_share(prefix, app, id, has_turns and weight or 1, ttl)
+local ENDED = { finished = true, cancelled = true, aborted = true }
+if is_rows(has[3]) then keep_rows(open_rows(prefix, app, has[3]), ttl, ENDED[state]) end
 local dropped = 0
 if drop ~= '' then
   local waited = redis.call('LLEN', queue) + redis.call('ZCARD', delayed)

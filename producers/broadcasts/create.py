@@ -4,12 +4,15 @@ If the process dies in the middle of a create, the keeper finds what was stored 
 same call with the same key does.
 """
 
+import contextlib
+import hashlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from producers import logs
@@ -18,8 +21,14 @@ from producers.broadcasts.lifecycle import Lifecycle
 from producers.broadcasts.spec import MAX_LIFE, Spec
 from producers.broadcasts.split import Splitter
 from producers.broadcasts.timing import MAX_AHEAD, Timing
-from producers.errors import IdempotencyConflictError, InvalidInputError, NotFoundError
-from producers.logs.events import BroadcastCreated
+from producers.errors import (
+    IdempotencyConflictError,
+    InvalidInputError,
+    NotFoundError,
+    StoreUnavailableError,
+)
+from producers.logs.events import BroadcastCreated, BroadcastRowsLoaded
+from producers.rows import BadRowsError, Rows, RowsReport
 from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.connection import now_ms
@@ -50,10 +59,17 @@ CREATE: Final = Script(__package__, "create", CreateKeys, CreateArgs, clock=True
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The answer to a create: the id, and whether the key had created it before."""
+    """The answer to a create.
+
+    Attributes:
+        id: of the broadcast.
+        known: whether the key had created it before.
+        rows: what its rows were; None without any.
+    """
 
     id: str
     known: bool
+    rows: RowsReport | None = None
 
 
 def check_key(key: str) -> None:
@@ -78,6 +94,7 @@ class Broadcasts(Lifecycle):
         super().__init__(client, settings)
         self._audiences = Audiences(client, settings)
         self._splitter = Splitter(client, settings)
+        self._rows = Rows(client, settings)
         self._create = CREATE.on(client)
 
     def create(self, spec: Spec, key: str = "") -> Created:
@@ -98,20 +115,76 @@ class Broadcasts(Lifecycle):
         """
         check_key(key)
         size = self._audiences.measure(spec.app, spec.audience).members
+        timing = self._timing(spec, key)
+        broadcast = self._claim_id(spec.app, key, spec.digest())
+        created = self._store(broadcast, spec, size, *_times(timing))
+        if not timing.starts_at_ms:
+            self._begin(broadcast, size)
+        return Created(broadcast, known=not created)
+
+    def create_with_rows(
+        self,
+        spec: Spec,
+        rows: Iterable[object] | str | Path,
+        key: str = "",
+        *,
+        skip_bad: bool = False,
+        on_progress: Callable[[RowsReport], None] | None = None,
+    ) -> Created:
+        """Store a broadcast that tells each recipient what a row says; the rows are its audience.
+
+        They are read, checked and stored beside in constant memory, and nothing is created before
+        the last of them is good. If the process dies before that, what is stored ends by itself,
+        and the same call with the same key begins anew.
+
+        Args:
+            spec: what is sent, made with ``rows=True``.
+            rows: the path of a file, lines of CSV or JSON, or mappings; each has an ``openid`` and
+                what `spec.columns` names (see `rows.reading`).
+            key: as for `create`; the same content is the same spec and the same good rows.
+            skip_bad: send the good rows, though others are bad.
+            on_progress: called now and then with the report so far.
+
+        Raises:
+            BadRowsError: some rows are bad, and they are not to be skipped.
+            InvalidInputError: as `create`; or no row can be read, or not one is good.
+            UnknownAppError, IdempotencyConflictError, StoreUnavailableError: as `create`.
+        """
+        check_key(key)
+        self._settings.app(spec.app)
+        timing = self._timing(spec, key)
+        draft = self._rows.load(spec.app, spec, rows, on_progress)
+        is_free = True  # to be discarded: nobody may have begun to send it
+        try:
+            if draft.report.bad and not skip_bad:
+                raise BadRowsError(draft.report)
+            if not draft.size:
+                raise InvalidInputError(["rows: none of them is good"])
+            digest = hashlib.sha256(f"{spec.digest()} {draft.digest}".encode()).hexdigest()[:32]
+            broadcast = self._claim_id(spec.app, key, digest)
+            self._rows.keep(spec.app, draft.name, self.ttl_ms + ms(MAX_LIFE + MAX_AHEAD))
+            is_free = False
+            spec = replace(spec, audience=draft.name)
+            created = self._store(broadcast, spec, draft.size, *_times(timing))
+            is_free = not created  # by the key, whose rows were the same
+        finally:
+            if is_free:
+                with contextlib.suppress(StoreUnavailableError):  # it ends by itself
+                    self._rows.discard(spec.app, draft.name)
+        if created:
+            report = draft.report
+            logs.emit(BroadcastRowsLoaded(spec.app, broadcast, report.rows, report.bad, draft.size))
+        if not timing.starts_at_ms:
+            self._begin(broadcast, draft.size)
+        return Created(broadcast, not created, draft.report)
+
+    def _timing(self, spec: Spec, key: str) -> Timing:
+        """Return when a spec starts and ends; of what is new it is checked."""
         timing = Timing.of(spec, self._settings.zone_of(spec.app))
         if (spec.at or spec.until) and not self._is_made(spec, key):
             at_ms = self._now_ms()
             timing.check(at_ms, at_ms)
-        broadcast = self._claim_id(spec.app, key, spec.digest())
-        fields: list[str | int] = []
-        if timing.ends_at_ms:
-            fields += ("ends_at_ms", timing.ends_at_ms)
-        if timing.starts_at_ms:
-            fields += ("state", State.SCHEDULED, "starts_at_ms", timing.starts_at_ms)
-        created = self._store(broadcast, spec, size, *fields)
-        if not timing.starts_at_ms:
-            self._begin(broadcast, size)
-        return Created(broadcast, known=not created)
+        return timing
 
     def _begin(self, broadcast: str, size: int) -> None:
         """Have the first window filled: of a small one here, of others by a worker.
@@ -172,9 +245,14 @@ class Broadcasts(Lifecycle):
             IllegalMoveError: it is not scheduled, or its time has not come.
             NotFoundError, StoreUnavailableError.
         """
-        spec = self.spec(broadcast)
+        home = self._home(broadcast)
+        spec = Spec.from_json(home["spec"])
         try:
-            size = self._audiences.measure(spec.app, spec.audience).members
+            size = (
+                int(home["audience_size"])
+                if keys.is_rows(spec.audience)
+                else self._audiences.measure(spec.app, spec.audience).members
+            )
         except NotFoundError as error:
             return self.move(broadcast, "cancel", str(error))
         state = self.move(broadcast, "start", size=size)
@@ -312,6 +390,16 @@ class Broadcasts(Lifecycle):
         if content != digest:
             raise IdempotencyConflictError(key, known)
         return str(known)
+
+
+def _times(timing: Timing) -> list[str | int]:
+    """Return what a home keeps of a timing, fields and values."""
+    fields: list[str | int] = []
+    if timing.ends_at_ms:
+        fields += ("ends_at_ms", timing.ends_at_ms)
+    if timing.starts_at_ms:
+        fields += ("state", State.SCHEDULED, "starts_at_ms", timing.starts_at_ms)
+    return fields
 
 
 def _new_id() -> str:

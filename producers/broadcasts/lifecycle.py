@@ -332,7 +332,7 @@ class Lifecycle(Register):
             "priority",
             int(spec.priority),
             "cursor",
-            0,
+            "r0" if keys.is_rows(spec.audience) else 0,
             "split",
             "mail" if carries else "",
             "total",

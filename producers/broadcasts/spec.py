@@ -1,7 +1,7 @@
 """The spec of a broadcast: what is sent to whom, validated whole before anything is stored."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
 from datetime import datetime, timedelta
@@ -31,7 +31,7 @@ LANGS: Final = ("zh_CN", "en_US", "zh_HK", "zh_TW")
 MOST_WEIGHT: Final = 100
 """Weights are 1 to this: as many messages of a broadcast, while the lightest has one."""
 
-_LATER: Final[dict[str, Any]] = {"at": "", "until": "", "zone": "", "weight": 1}
+_LATER: Final[dict[str, Any]] = {"at": "", "until": "", "zone": "", "weight": 1, "columns": ()}
 """Fields that an earlier version did not have, as they are when not given: a key outlives an
 upgrade."""
 
@@ -59,6 +59,8 @@ class Spec:
         until: when it ends at the latest, as `at`; '': as expires_in_ms says alone.
         zone: whose clocks show both; '': the app's.
         weight: how many sends it gets while another one of weight 1 gets one; 1-100.
+        columns: of the rows, those that data and page have holes for (see `fields.placeholders`),
+            as they are stored; none: all recipients are told the same.
     """
 
     app: str
@@ -77,6 +79,7 @@ class Spec:
     until: str = ""
     zone: str = ""
     weight: int = 1
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def checked(
@@ -85,8 +88,9 @@ class Spec:
         app: str,
         channel: str,
         template_id: str,
-        audience: str,
         data: object,
+        audience: str = "",
+        rows: bool = False,
         page: str = "",
         emphasis_keyword: str = "",
         miniprogram_state: str = "formal",
@@ -108,7 +112,9 @@ class Spec:
             app: as the attribute, and so are those that follow.
             channel: template or subscribe.
             template_id: the template.
-            audience: name of the audience, or an expression of several: ``vip & active - churned``.
+            audience: name of the audience, or an expression of several: ``vip & active - churned``;
+                none where rows say who it is for.
+            rows: each recipient has a row: data and page may have holes for its columns.
             page: page that a tap opens.
             emphasis_keyword: ``keyword1.DATA`` or ``keyword1``.
             miniprogram_state: developer, trial or formal.
@@ -127,12 +133,15 @@ class Spec:
             known_channel = Channel(channel)
         except ValueError:
             raise InvalidInputError([f"channel {channel!r}: take template or subscribe"]) from None
-        flat, faults = _data(known_channel, data)
+        if rows:
+            flat, faults = _templates(known_channel, data, page)
+            faults += ["audience: the rows say who it is for"] if audience else []
+        else:
+            flat, faults = _data(known_channel, data)
+            faults += fields.check_page(page) if page else []
         faults += fields.check_template_id(template_id)
         audience, wrong = _audience(audience)
         faults += wrong
-        if page:
-            faults += fields.check_page(page)
         if emphasis_keyword:
             emphasis_keyword, wrong = _emphasis(known_channel, emphasis_keyword, flat)
             faults += wrong
@@ -144,7 +153,8 @@ class Spec:
         faults += wrong
         if faults:
             raise InvalidInputError(faults)
-        return cls(
+        columns = fields.columns_of([*flat.values(), page]) if rows else ()
+        spec = cls(
             app=app,
             channel=known_channel,
             template_id=template_id,
@@ -158,12 +168,34 @@ class Spec:
             expires_in_ms=ms(expires_in),
             priority=priority,
             weight=weight,
+            columns=columns,
             **times,
         )
+        return spec.said(()) if rows and not columns else spec
+
+    def said(self, values: Sequence[str]) -> Self:
+        """Return what one recipient is told.
+
+        Args:
+            values: of the columns, in their order.
+
+        Raises:
+            ValueError: there are more or fewer.
+        """
+        named = dict(zip(self.columns, values, strict=True))
+        data = {key: fields.filled(text, named) for key, text in self.data.items()}
+        return replace(self, data=data, page=fields.filled_page(self.page, named), columns=())
 
     def to_json(self) -> str:
-        """Return the spec as it is stored at the broadcast's home."""
-        return orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS).decode()
+        """Return the spec as it is stored at the broadcast's home.
+
+        A message with holes is written in a form of which an earlier version makes no message: what
+        that one takes while an upgrade rolls goes back to its queue.
+        """
+        stored = asdict(self)
+        if self.columns:
+            stored["data"] = list(stored["data"].items())
+        return orjson.dumps(stored, option=orjson.OPT_SORT_KEYS).decode()
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -174,7 +206,13 @@ class Spec:
         stored: dict[str, Any] = orjson.loads(text)
         names = {field.name for field in dataclass_fields(cls)}
         spec = cls(**{name: value for name, value in stored.items() if name in names})
-        return replace(spec, channel=Channel(spec.channel), rate=kept_rate(spec.rate))
+        return replace(
+            spec,
+            channel=Channel(spec.channel),
+            rate=kept_rate(spec.rate),
+            data=dict(spec.data),
+            columns=tuple(spec.columns),
+        )
 
     def payload(self) -> str:
         """Return what a single message does not share with the others of its carrier."""
@@ -218,6 +256,15 @@ def _audience(text: str) -> tuple[str, list[str]]:
         return Expression.read(text).text, []
     except InvalidInputError as error:
         return text, list(error.faults)
+
+
+def _templates(channel: Channel, data: object, page: str) -> tuple[dict[str, str], list[str]]:
+    """Return data with holes, flat, and its faults, the page's among them."""
+    try:
+        flat, faults = fields.parse_data(channel, data, fields.check_templates), []
+    except InvalidInputError as error:
+        flat, faults = {}, list(error.faults)
+    return flat, faults + fields.check_templates(channel, {}, page)
 
 
 def _emphasis(channel: Channel, keyword: str, data: Mapping[str, str]) -> tuple[str, list[str]]:

@@ -10,7 +10,8 @@
 --       2 queue   list  bucket:openid
 --       (found by KEYS 1: recipients:ID, bitmap, the buckets that had members; the rings of its app;
 --       the audience's sets, see bucket.lua)
--- ARGV  1 broadcast, 2 cursor that is expected (next bucket), 3 last: 1 when these are the last
+-- ARGV  1 broadcast, 2 cursor that is expected (next bucket, after an r when it lies in rows, which an
+--       earlier version cannot read), 3 last: 1 when these are the last
 --       buckets, 4 prefix of the lane, then the audience's buckets, ascending from the cursor on
 -- Returns  {status, cursor, pushed or counted, queue length}; status 1 did a step, 0 the cursor
 --       is elsewhere, -1 not running, 2 all split, 3 the window is full
@@ -57,6 +58,7 @@ for arg = 5, #ARGV do
     moved = moved + members
   end
   cursor = bucket + 1
+  if rows_of(whose) then cursor = string.format('r%d', cursor) end
   reached = arg
   if not counting and moved >= room or whose.looked >= LOOKED_AT then break end
 end

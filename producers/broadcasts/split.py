@@ -17,6 +17,8 @@ from producers.store.scripts import Script
 
 _BUCKETS: Final = 256
 """Buckets offered to one script run, by the names that each is looked up under."""
+_BUCKETS_OF_ROWS: Final = 32
+"""The same of rows, which are read whole to be counted."""
 
 
 class SplitKeys(NamedTuple):
@@ -67,7 +69,9 @@ class Splitter:
         if app is None or split == "done":
             return 0
         most = max(1, _BUCKETS // len(names_of(audience)))
-        buckets = filled_buckets(self._client, lane, app, audience, int(cursor))
+        if keys.is_rows(audience):
+            most = _BUCKETS_OF_ROWS
+        buckets = filled_buckets(self._client, lane, app, audience, _bucket(cursor))
         while True:
             offered, rest = buckets[:most], buckets[most:]
             status, cursor, pushed, _ = self._script.repeated(
@@ -79,7 +83,12 @@ class Splitter:
             if status != 1:
                 return moved
             moved += pushed
-            done = int(cursor)
+            done = _bucket(cursor)
             if not rest and (not offered or done > offered[-1]):
                 return moved
             buckets = [bucket for bucket in offered if bucket >= done] + rest
+
+
+def _bucket(cursor: str | int) -> int:
+    """Return the bucket that a cursor is at; that of rows begins with an r."""
+    return int(str(cursor).removeprefix("r"))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from producers.broadcasts.status import Register
+from producers.broadcasts.status import Register, Status
 from producers.errors import NotFoundError
 from producers.permits import ledger
 from producers.permits.ledger import Ledger
@@ -26,10 +26,13 @@ from producers.store.buckets import filled_buckets, recipient_buckets
 from producers.store.paging import pages
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
-from producers.words import KIND_OF, Outcome, PermitKind
+from producers.words import ENDED, KIND_OF, Outcome, PermitKind
 
 _BUCKETS: Final = 100
 """Buckets read in one trip to Redis."""
+
+ROW: Final = "\x1e"
+"""What a packed row begins with; see lanes/rows.lua."""
 
 _COUNTED: Final = (Outcome.CANCELLED, Outcome.LATE)
 """Outcomes that are counted for dropped messages and not written per recipient."""
@@ -284,7 +287,30 @@ class Auditor:
                 done + queued + delayed + hands,
                 total,
             )
+        if keys.is_rows(after.audience):
+            self._audit_rows(after, audit)
         audit.broadcasts += 1
+
+    def _audit_rows(self, status: Status, audit: Audit) -> None:
+        """Compare the rows that are kept with their count, and with who still waits for one."""
+        counted = found = 0
+        app, name = status.app, status.audience
+        for lane in range(self._settings.lanes):
+            size = keys.audience_size(lane, app, name)
+            counted += int(repeat("counting rows", partial(self._client.get, size)) or 0)
+            buckets = filled_buckets(self._client, lane, app, name, 0)
+            for start in range(0, len(buckets), _BUCKETS):
+                some = list(map(str, buckets[start : start + _BUCKETS]))
+                read = partial(self._client.hmget, keys.rows(lane, app, name), some)
+                found += sum(text.count(ROW) for text in repeat("recounting rows", read) if text)
+        where = f"broadcast {status.id}"
+        moved = self._register.status(status.id).settled - status.settled  # while it was counted
+        self._compare(audit, where, "rows: recounted, and counted", found, counted, moved)
+        waiting = status.queued + status.delayed + status.in_flight
+        if status.state not in ENDED and found + moved < waiting:
+            audit.findings.append(
+                Finding(where, "rows kept, and recipients who wait for theirs", found, waiting)
+            )
 
     def _lane_rows(self, broadcast: str) -> Iterator[tuple[int, list[int]]]:
         for lane in range(self._settings.lanes):

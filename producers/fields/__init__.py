@@ -16,6 +16,7 @@ two).
 """
 
 from producers.fields.data import parse_data
+from producers.fields.placeholders import check_templates, columns_of, filled, filled_page
 from producers.fields.rules import (
     FieldFault,
     check,
@@ -34,6 +35,10 @@ __all__ = [
     "check_emphasis_keyword",
     "check_page",
     "check_template_id",
+    "check_templates",
+    "columns_of",
+    "filled",
+    "filled_page",
     "parse_data",
     "utf16_units",
 ]

@@ -1,12 +1,13 @@
 """Data: what a broadcast says, read in any shape that a caller may give it, and checked."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
 from typing import Any, Final, NoReturn
 
 from producers.errors import InvalidInputError
-from producers.fields.rules import FieldFault, check, field_type, shown
+from producers.fields import rules
+from producers.fields.rules import FieldFault, field_type, shown
 from producers.words import Channel
 
 _NUMBER_BOUND: Final = 10**32
@@ -23,7 +24,15 @@ _SORTS: Final[tuple[tuple[type | UnionType, str], ...]] = (
 """What a fault calls a value of the wrong type; a boolean is an int too, so it comes first."""
 
 
-def parse_data(channel: Channel, raw: object) -> dict[str, str]:
+def _check(channel: Channel, data: Mapping[str, str]) -> list[str]:
+    return [fault.reason for fault in rules.check(channel, data)]
+
+
+def parse_data(
+    channel: Channel,
+    raw: object,
+    check: Callable[[Channel, Mapping[str, str]], list[str]] = _check,
+) -> dict[str, str]:
     """Read a broadcast's data in any accepted shape, and check it.
 
     Args:
@@ -33,6 +42,7 @@ def parse_data(channel: Channel, raw: object) -> dict[str, str]:
             ``keyword2`` (blanks around a part are dropped, and the full-width comma separates
             nothing). Numbers become their text; in JSON text they keep their digits as written.
             ``color`` beside ``value`` is dropped for template: WeChat's older samples carry it.
+        check: returns the faults of keys and values; default: of WeChat's rules.
 
     Returns:
         Key → value, in the order given, free of faults.
@@ -63,7 +73,7 @@ def parse_data(channel: Channel, raw: object) -> dict[str, str]:
                 faults.append(bad_key.reason)
         else:
             data[key] = value
-    faults += [fault.reason for fault in check(channel, data)]
+    faults += check(channel, data)
     if faults:
         raise InvalidInputError(faults)
     return data

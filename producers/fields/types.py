@@ -50,6 +50,11 @@ class FieldType:
     fits: Callable[[str], bool]
 
 
+def has_han(text: str) -> bool:
+    """Say whether a text has a Han character."""
+    return _HAS_HAN.search(text) is not None
+
+
 def utf16_units(text: str) -> int:
     """Count the UTF-16 units of a text, the unit in which lengths are measured here."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
@@ -73,7 +78,7 @@ def _is_symbols(value: str) -> bool:
 
 
 def _is_character_string(value: str) -> bool:
-    return utf16_units(value) <= 32 and _HAS_HAN.search(value) is None
+    return utf16_units(value) <= 32 and not has_han(value)
 
 
 def _is_clock(text: str) -> bool:
@@ -142,7 +147,7 @@ def _is_name(value: str) -> bool:
     # The table names letters, symbols and Han only; names with digits were seen refused.
     if any(char.isdigit() for char in value):
         return False
-    return utf16_units(value) <= (10 if _HAS_HAN.search(value) else 20)
+    return utf16_units(value) <= (10 if has_han(value) else 20)
 
 
 def _is_phrase(value: str) -> bool:

@@ -95,6 +95,17 @@ class BroadcastCreated(Event):
 
 
 @dataclass
+class BroadcastRowsLoaded(Event):
+    """A broadcast has a row for each recipient: rows that were read, were bad, and are sent."""
+
+    app: str
+    broadcast: str
+    rows: int
+    bad: int
+    recipients: int
+
+
+@dataclass
 class BroadcastRetried(Event):
     """A broadcast is sent again to some of its recipients.
 

@@ -26,14 +26,15 @@ def _awaited(
 
     Args:
         call: the verb.
-        stream: whether it lasts as long as the caller's iterable.
+        stream: whether it lasts as long as the caller's iterable, as it does with ``rows``.
     """
 
     @functools.wraps(call)
     async def verb(self: "AsyncProducer", /, *args: P.args, **kwargs: P.kwargs) -> R:
         producer = self._producer
         asked = partial(call, producer, *args, **kwargs)
-        return await self._threads.run(asked, producer.timeout_s, stream=stream)
+        lasts = stream or kwargs.get("rows") is not None
+        return await self._threads.run(asked, producer.timeout_s, stream=lasts)
 
     return verb
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from producers.audiences import Audiences
@@ -80,9 +81,10 @@ class Producer:
     when Redis has not answered; nobody knows then whether the last step was made. The same call
     again loses nothing, and doubles nothing either where it has a key: give `message` and
     `broadcast` one. What works batch by batch (`collect` and `collect_lines` of many,
-    `import_audience`, `replace_audience`, `remove_from_audience`, `delete_audience`,
-    `forget_user`, `forecast`, `retry`, `iterate_recipients`, each look of `watch`) has it for each
-    batch, the reading of your iterable left out. A name server that is silent is not ours to bound.
+    `import_audience`, `replace_audience`, `remove_from_audience`, `delete_audience`, `forget_user`,
+    `forecast`, `retry`, `broadcast` with rows, `iterate_recipients`, each look of `watch`) has it
+    for each batch, the reading of your iterable left out. A name server that is silent is not ours
+    to bound.
 
     Args:
         settings: default: from the environment and ``.env``, read at the first call,
@@ -207,24 +209,40 @@ class Producer:
 
     message_status = _of(Messages, Messages.show)
 
-    def broadcast(self, /, *, key: str | None = None, **spec: Any) -> Created:
-        """Send one message to one audience.
+    def broadcast(
+        self,
+        /,
+        *,
+        key: str | None = None,
+        rows: Iterable[object] | str | Path | None = None,
+        skip_bad: bool = False,
+        **spec: Any,
+    ) -> Created:
+        """Send one message to one audience, or to each of some rows what the row says.
 
         Args:
             key: idempotency key: the same key with the same content is the same broadcast. Without
                 one, each call is another broadcast.
+            rows: in place of an audience: the path of a CSV or JSON lines file, its lines, or
+                mappings, each with an ``openid`` and what data and page have holes for
+                (``{name}``); see `Broadcasts.create_with_rows`.
+            skip_bad: send the good rows, though others are bad; without it nothing is created.
             **spec: app, channel, template_id, audience, data and the optional fields of
                 `Spec.checked`.
 
         Raises:
             InvalidInputError: with every fault found; nothing was stored.
+            BadRowsError: some rows are bad; nothing was created.
             NotFoundError: no such audience.
             IdempotencyConflictError: the key was used with other content.
             StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
         """
-        checked = Spec.checked(**spec)
+        checked = Spec.checked(**spec, rows=rows is not None)
         with self._call() as here:
-            return here.the(Broadcasts).create(checked, _key(key))
+            broadcasts = here.the(Broadcasts)
+            if rows is None:
+                return broadcasts.create(checked, _key(key))
+            return broadcasts.create_with_rows(checked, rows, _key(key), skip_bad=skip_bad)
 
     dry_run = _of(DryRuns, DryRuns.look)
 

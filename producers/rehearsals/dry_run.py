@@ -5,9 +5,10 @@ mistyped moment is still counted. What is ahead is reckoned (see `course`), from
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -20,6 +21,7 @@ from producers.errors import InvalidInputError, NotFoundError
 from producers.planning.forecast import Forecaster
 from producers.rehearsals import traffic
 from producers.rehearsals.course import Course, Runner, reckon
+from producers.rows import BadRowsError, check_rows
 from producers.series import Series
 from producers.settings import Settings
 from producers.store import Client, keys
@@ -125,7 +127,15 @@ class DryRuns:
         self._series = Series(client, settings)
 
     def look(
-        self, /, *, key: str | None = None, every: str = "", missed: str = "skip", **spec: Any
+        self,
+        /,
+        *,
+        key: str | None = None,
+        every: str = "",
+        missed: str = "skip",
+        rows: Iterable[object] | str | Path | None = None,
+        skip_bad: bool = False,
+        **spec: Any,
     ) -> DryRun:
         """Return what a broadcast, or the next run of a series, would do.
 
@@ -133,6 +143,9 @@ class DryRuns:
             key: the idempotency key that it would have; of a series its name.
             every: of a series, its cron expression.
             missed: of a series, what becomes of missed ticks.
+            rows: in place of an audience, as for `Broadcasts.create_with_rows`; they are read and
+                checked, and whom of them it would reach is not reckoned.
+            skip_bad: bad rows would be left out.
             **spec: as for `Spec.checked`.
 
         Raises:
@@ -145,7 +158,7 @@ class DryRuns:
             app,
             str(spec["channel"]),
             str(spec["template_id"]),
-            str(spec["audience"]),
+            str(spec.get("audience", "")),
             at_ms=here.now_ms,
             rate=_finite(here.road.rate),
             others=here.running,
@@ -153,6 +166,10 @@ class DryRuns:
             day_left=None if math.isinf(here.road.day_left) else int(here.road.day_left),
             hindered=roster.look(self._client).hinders(app),
         )
+        if rows is not None:
+            zone = self._check_rows(made, spec, key or "", rows, skip_bad=skip_bad)
+            made.zone, made.notes = zone.key, [*_of_now(made, here)]
+            return made
         sketch, zone = self._check(made, spec, key or "", every, missed)
         made.zone = zone.key
         if sketch is not None:
@@ -192,6 +209,32 @@ class DryRuns:
             made.faults += error.faults
             sketch = None
         return sketch, zone
+
+    def _check_rows(
+        self,
+        made: DryRun,
+        given: Mapping[str, Any],
+        key: str,
+        rows: Iterable[object] | str | Path,
+        *,
+        skip_bad: bool,
+    ) -> ZoneInfo:
+        """Find every fault of a broadcast with rows, and theirs; return the zone of its times."""
+        zone = self._settings.zone_of(made.app)
+        try:
+            check_key(key)
+            spec = Spec.checked(**given, rows=True)
+            zone = self._time(made, spec, zone)
+            report = check_rows(spec, rows)
+        except InvalidInputError as error:
+            made.faults += error.faults
+            return zone
+        made.recipients = report.good
+        if report.bad and not skip_bad:
+            made.faults += BadRowsError(report).faults
+        elif not report.good:
+            made.faults.append("rows: none of them is good")
+        return zone
 
     def _time(self, made: DryRun, spec: Spec, zone: ZoneInfo) -> ZoneInfo:
         """Note when it starts and ends; return the zone of both."""

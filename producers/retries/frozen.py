@@ -12,13 +12,14 @@ from typing import Any, Final, NamedTuple
 from producers.audiences.batches import AudienceKeys, sets
 from producers.audiences.filled import filled_buckets
 from producers.audiences.switch import Switch
+from producers.errors import NotFoundError
 from producers.retries.choice import Choice
 from producers.settings import Settings
 from producers.store import Client, deadline, keys
 from producers.store.buckets import recipient_buckets
 from producers.store.connection import now_ms
 from producers.store.retry import repeat, repeat_all
-from producers.store.scripts import Script
+from producers.store.scripts import Script, new_token
 
 _LOOKED_AT: Final = 2000
 """Recipients per script run, those of each broadcast of the family counted: about a millisecond."""
@@ -38,6 +39,8 @@ class SelectArgs(NamedTuple):
     doubts: int
     rest: str
     family: str
+    rows_from: str
+    rows_to: str
 
 
 SELECT: Final = Script(__package__, "select", AudienceKeys, SelectArgs)
@@ -55,9 +58,11 @@ class Frozen:
         self._select = SELECT.on(client)
         self._switch = Switch(client, settings)
 
-    def name(self, app: str, ttl_ms: int) -> str:
-        """Return a new name for recipients, and list it."""
+    def name(self, app: str, ttl_ms: int, *, rows: bool) -> str:
+        """Return a new name for recipients, who may have rows, and list it."""
         name, key = self._switch.new_name(), keys.frozen(app)
+        if rows:
+            name = keys.ROWS_NAME + new_token()
         at_ms = repeat("asking the time", partial(now_ms, self._client))
 
         def fill(pipeline: Any) -> None:
@@ -77,6 +82,7 @@ class Frozen:
         choice: Choice,
         *,
         rest: str,
+        rows: str,
         others: list[str],
         members: int,
         ttl_ms: int,
@@ -90,13 +96,18 @@ class Frozen:
             choice: which of them.
             rest: an audience, as Redis reads it (`Expression.postfix`), whose members without an
                 outcome belong to them too; '': none.
+            rows: the name under which the broadcast's rows lie; '': it has none.
             others: the other broadcasts of the family.
             members: how many recipients there are, about.
             ttl_ms: how long they are kept.
 
         Returns:
             How many they are.
+
+        Raises:
+            NotFoundError: rows of some of them are not kept any more.
         """
+        lost = 0
         for lane in range(self._settings.lanes):
             found = set(recipient_buckets(self._client, lane, broadcast))
             if rest:
@@ -112,18 +123,26 @@ class Frozen:
                 doubts=int(choice.even_in_doubt),
                 rest=rest,
                 family=" ".join(others),
+                rows_from=rows,
+                rows_to=name if rows else "",
             )
             looks = members // self._settings.lanes * (1 + len(others))
             most = max(1, min(_BUCKETS, _LOOKED_AT * len(buckets) // max(1, looks)))
             for start in deadline.paced(range(0, len(buckets), most)):
                 some = buckets[start : start + most]
-                self._select.repeated(
+                _, without = self._select.repeated(
                     "choosing the recipients",
                     AudienceKeys.of(lane, app, name),
                     args,
                     some,
                     more_keys=sets(lane, app, name, some),
                 )
+                lost += without
+        if lost:
+            raise NotFoundError(
+                f"the rows of {lost:,} of broadcast {broadcast} are not kept any more: those who "
+                "were not delivered have theirs for a day after its end"
+            )
         return self.size(app, name)
 
     def size(self, app: str, name: str) -> int:
@@ -141,4 +160,6 @@ class Frozen:
     def discard(self, app: str, name: str) -> None:
         """Remove what lies under a name that no retry has."""
         self._switch.discard(app, name)
+        for lane in range(self._settings.lanes):
+            repeat("unlisting", partial(self._client.unlink, keys.rows(lane, app, name)))
         repeat("unlisting", lambda: self._client.zrem(keys.frozen(app), name))

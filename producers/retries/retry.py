@@ -142,7 +142,8 @@ class Retries(Broadcasts):
         if known is not None:
             return known
         family = self._family(broadcast, home)
-        name = self._frozen.name(spec.app, _kept_ms(spec))
+        has_rows = keys.is_rows(spec.audience)
+        name = self._frozen.name(spec.app, _kept_ms(spec), rows=has_rows)
         spec = replace(spec, audience=name)
         made = None
         try:
@@ -214,6 +215,7 @@ class Retries(Broadcasts):
             broadcast,
             choice,
             rest=Expression.stored(rest).postfix,
+            rows=audience if keys.is_rows(audience) else "",
             others=[one for one in family.members if one != broadcast],
             members=members,
             ttl_ms=_kept_ms(spec),
@@ -276,12 +278,15 @@ def _changed(spec: Spec, changes: dict[str, Any]) -> Spec:
     if wrong:
         raise InvalidInputError([f"{one}: a retry changes {', '.join(names)}" for one in wrong])
     given = {name: value for name, value in changes.items() if value is not None}
+    if spec.columns and ("data" in given or "page" in given):
+        raise InvalidInputError(["data, page: the rows were checked for those of the broadcast"])
     checked = Spec.checked(
         **{
             "app": spec.app,
             "channel": spec.channel,
             "template_id": spec.template_id,
-            "audience": spec.audience,
+            "audience": "" if spec.columns else spec.audience,
+            "rows": bool(spec.columns),
             "data": dict(spec.data),
             "page": spec.page,
             "emphasis_keyword": spec.emphasis_keyword,

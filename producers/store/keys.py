@@ -46,6 +46,9 @@ WAKE: Final = "wxb:wake"
 """pub/sub channel: ``wake LANE APP`` (something may be taken), ``stop ID`` and ``go ID`` (of a
 broadcast), ``rate APP``. Nothing depends on it."""
 
+ROWS_NAME: Final = "~r"
+"""What a name begins with whose openids lie in rows."""
+
 DRAMATIQ_NAMESPACE: Final = "{wxb:jobs}"
 """Namespace of Dramatiq's stock queues: only the edges that the keeper would do a second later."""
 
@@ -77,6 +80,11 @@ def is_carrier(broadcast: str) -> bool:
 def is_beside(audience: str) -> bool:
     """Say whether sets of openids under this name are no audience, but were built beside."""
     return audience.startswith("~")
+
+
+def is_rows(audience: str) -> bool:
+    """Say whether who is under this name lies in rows (`rows`), and in no sets."""
+    return audience.startswith(ROWS_NAME)
 
 
 def lane_prefix(lane: int) -> str:
@@ -337,6 +345,15 @@ def audience(lane: int, app: str, name: str, bucket: int) -> str:
     return f"{lane_prefix(lane)}audience:{app}:{name}:{bucket}"
 
 
+def rows(lane: int, app: str, name: str) -> str:
+    """hash: bucket → its rows, packed; see lanes/rows.lua. Under a name of `ROWS_NAME`.
+
+    While they are loaded 2 hours, then as their broadcast, and a day after its end; each row until
+    its recipient was delivered. `audience_size` and `audience_buckets` go with it.
+    """
+    return f"{lane_prefix(lane)}rows:{app}:{name}"
+
+
 def audience_buckets(lane: int, app: str, name: str) -> str:
     """bitmap: bit b is set when bucket b of the audience may have members."""
     return f"{lane_prefix(lane)}buckets:{app}:{name}"
@@ -432,7 +449,7 @@ def audience_turn(app: str, name: str) -> str:
 
 
 def frozen(app: str) -> str:
-    """zset: names of the sets with retries' recipients → until when they are kept (ms); until then.
+    """zset: names of retries' recipients, and of rows → until when they are kept (ms); until then.
 
     So that forgetting a user finds them.
     """

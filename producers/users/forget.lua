@@ -8,7 +8,8 @@
 -- finds nothing.
 --
 -- KEYS  1 stock hash, 2 ledger hash, 3 sending zset, 4 permits zset, 5 subs hash, 6 receipts hash
---       then per audience: size string, buckets bitmap, members set (its bucket of this user)
+--       then per audience: size string, buckets bitmap, members set (its bucket of this user), or its
+--       rows, a hash (lanes/rows.lua)
 --       (found by KEYS 4: dead:APP:DAY)
 -- ARGV  1 now_ms or '', 2 openid, 3 bucket
 -- Returns  {uses and accepts that were available, audiences that had the user}
@@ -16,6 +17,7 @@
 --@include store/check
 --@include permits/permit
 --@include permits/counts
+--@include lanes/rows
 local now = clock(ARGV[1])
 local stock, ledger, sending, permits, subs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local openid, bucket = ARGV[2], ARGV[3]
@@ -27,11 +29,17 @@ local counts = counts_of(subs, stock)
 local turn = tonumber(redis.call('ZSCORE', sending, openid) or now + 1)
 whole('bucket', bucket, 0, 2 ^ 20)
 if #KEYS % 3 ~= 0 then refuse('audiences', #KEYS) end
-local is_in = {}
+local is_in, rows = {}, {}
 for key = 7, #KEYS, 3 do
   whole('size', redis.call('GET', KEYS[key]) or '0', -(2 ^ 53), 2 ^ 53)
   redis.call('GETBIT', KEYS[key + 1], bucket)
-  is_in[key] = redis.call('SISMEMBER', KEYS[key + 2], openid) == 1
+  if string.find(KEYS[key + 2], '}:rows:', 1, true) then
+    typed('hash', KEYS[key + 2])
+    rows[key] = { key = KEYS[key + 2], size = KEYS[key], buckets = KEYS[key + 1], texts = {}, at = {}, cuts = {} }
+    is_in[key] = cut_row(rows[key], bucket, openid)
+  else
+    is_in[key] = redis.call('SISMEMBER', KEYS[key + 2], openid) == 1
+  end
 end
 
 local found = redis.call('ZRANGEBYSCORE', permits, math.max(1, books.trimmed * HOUR), '+inf', 'WITHSCORES')
@@ -53,7 +61,10 @@ for day = today - 1, today do redis.call('HDEL', string.format('%s:%d', dead, da
 if turn <= now then redis.call('ZREM', sending, openid) end  -- one that lasts ends with its message
 
 for key = 7, #KEYS, 3 do
-  if is_in[key] then
+  if is_in[key] and rows[key] then
+    write_cuts(rows[key])
+    left = left + 1
+  elseif is_in[key] then
     redis.call('SREM', KEYS[key + 2], openid)
     left = left + 1
     redis.call('DECR', KEYS[key])

@@ -37,6 +37,9 @@ from producers.webhooks import forget as webhooks
 _BROADCASTS: Final = 300
 """Broadcasts per script run: about 2 ms of Redis."""
 
+_FROZEN: Final = 200
+"""Names of frozen recipients per script run: of those that have rows, a bucket each is read."""
+
 _LEAVING_TTL_MS: Final = ms(MAX_LIFE + timedelta(days=1))
 """A message that is in hands now ends with its broadcast."""
 
@@ -166,9 +169,12 @@ class Forgetter:
         return forgotten
 
     def _leave_retries(self, app: str, openid: str, lane: int, bucket: int) -> int:
-        """Leave the recipients of retries; returns how many had the user."""
+        """Leave the recipients of retries, and all rows; returns how many had the user."""
         names = repeat("listing recipients", lambda: self._client.zrange(keys.frozen(app), 0, -1))
-        return self._leave(app, openid, lane, bucket, names)[1] if names else 0
+        return sum(
+            self._leave(app, openid, lane, bucket, names[start : start + _FROZEN])[1]
+            for start in deadline.paced(range(0, len(names), _FROZEN))
+        )
 
     def _lose_names(self, app: str, item: str, lane: int) -> list[int]:
         """Take the name out of all broadcasts; returns the sums of what `_lose_name` counts."""
@@ -193,7 +199,9 @@ class Forgetter:
             audiences += (
                 keys.audience_size(lane, app, name),
                 keys.audience_buckets(lane, app, name),
-                keys.audience(lane, app, name, bucket),
+                keys.rows(lane, app, name)
+                if keys.is_rows(name)
+                else keys.audience(lane, app, name, bucket),
             )
         uses, left = self._forget.repeated(
             "forgetting a user",

@@ -9,6 +9,7 @@ entry included, over the users; so neither doubling tables nor buffers are in it
     stored permit     the keys of 2,000 users, of one form_id each
     outcome           all buckets of the outcomes
     queued message    the queue over its length, at its longest
+    row               what is kept of one, over the bytes of its openid and its columns
     peak              the most that Redis used in all while sending, tables and buffers included
 
 Resident memory: of the workers and of the splitting (it is the workers' own), after the first
@@ -24,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from producers.broadcasts.spec import Spec
+from producers.rows import Rows
 from producers.store import keys
 from producers.words import ENDED
 
@@ -39,6 +42,8 @@ USERS: Final = {
 }
 _GOAL_AT: Final = 1_000_000
 """The goals are meant for an audience that fills its buckets: about 64 members each."""
+_ROWS_AT: Final = 200_000
+"""The goal of rows is meant for so many or more."""
 _SOME: Final = 2_000
 _STANDSTILL_S: Final = 60.0
 
@@ -78,6 +83,7 @@ def _measure(ground: Ground, report: Report, users: int) -> None:
     permit = _bytes(client, (keys.permits(0, APP, openid(user)) for user in range(some))) / some
     members = (keys.audience(0, APP, "everybody", bucket) for bucket in buckets)
     member = _bytes(client, members) / users
+    row = _row(ground, users)
     with ground.workers(2, cores=CORES) as workers:
         before = _total(client)
         created = ground.broadcasts.create(spec("everybody")).id
@@ -96,7 +102,15 @@ def _measure(ground: Ground, report: Report, users: int) -> None:
 
     of = f"{users:,} users"
     slim_goal = "≤ 48 B" if users >= _GOAL_AT else ""
+    large = users >= _ROWS_AT
     report.figures += [
+        _goal(
+            f"{of}: bytes of a row, of its openid and columns",
+            "x",
+            row,
+            "≤ 1.25" if large else "",
+            lambda times: times <= 1.25 if large else None,
+        ),
         _goal(f"{of}: bytes per audience member", "B", member, slim_goal, slim),
         Figure(f"{of}: bytes per stored permit", "B", [permit]),
         _goal(f"{of}: bytes per outcome", "B", outcome, slim_goal, slim),
@@ -118,6 +132,33 @@ def _measure(ground: Ground, report: Report, users: int) -> None:
         ),
     ]
     report.sums.append(f"{users:,} delivered once each")
+
+
+def _row(ground: Ground, users: int) -> float:
+    """Return what a draft takes of Redis, over the bytes of its openids and columns."""
+    said = Spec.checked(
+        app=APP,
+        channel="subscribe",
+        template_id="T",
+        data={"thing1": "{name}，连续签到 {days} 天"},
+        rows=True,
+    )
+    names = ("张三", "欧阳娜娜", "李小四")
+    rows = ((openid(user), names[user % 3], str(user % 400)) for user in range(users))
+    raw = 0
+
+    def read() -> Iterable[dict[str, str]]:
+        nonlocal raw
+        for one, name, days in rows:
+            raw += len(one) + len(name.encode()) + len(days)
+            yield {"openid": one, "name": name, "days": days}
+
+    store = Rows(ground.client, ground.settings)
+    draft = store.load(APP, said, read())
+    lanes = range(ground.settings.lanes)
+    taken = _bytes(ground.client, (keys.rows(lane, APP, draft.name) for lane in lanes))
+    store.discard(APP, draft.name)
+    return taken / raw
 
 
 def _goal(

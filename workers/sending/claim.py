@@ -20,7 +20,8 @@ class Claim(NamedTuple):
         resumed: an earlier attempt with this very permit may have arrived.
         unsure: Redis may have forgotten such an attempt: it was restarted meanwhile.
         rate: sends per second that its broadcast may have; 0 = the app's alone.
-        payload: of a single message (`Spec.payload`); '' when the broadcast's own is sent.
+        payload: of a single message (`Spec.payload`), or a row's values, each after a sign of its
+            own (lanes/rows.lua); '' when the broadcast's own is sent.
         claimed_at: monotonic seconds, not later than the claim.
         slot_at: monotonic seconds at which the send may start.
         slot_ends: whether an unused slot is void (it is not when no rate is set).

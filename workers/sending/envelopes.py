@@ -5,6 +5,7 @@ from typing import Final
 
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Register
+from producers.rows.store import VALUE
 from workers.sending.claim import Claim
 from workers.wechat.envelope import Envelope
 
@@ -33,4 +34,8 @@ class Envelopes:
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         spec, envelope = known
-        return Envelope.of(spec.with_payload(claim.payload)) if claim.payload else envelope
+        if spec.columns:  # never without its values: that raises
+            return Envelope.of(spec.said(claim.payload.split(VALUE)[1:]))
+        if not claim.payload or claim.payload[0] == VALUE:
+            return envelope
+        return Envelope.of(spec.with_payload(claim.payload))

@@ -11,8 +11,8 @@
 -- KEYS  1 reply string, 2 sending zset, 3 fence string, 4 stock hash, 5 ledger hash
 -- Found on the way, with the lane's hash tag: lane:ID, flight:ID, delayed:ID, queue:ID, tries:ID,
 -- suspects:ID, doubts:ID, receipts:APP:OPENID, outcomes:ID:BUCKET, msgids:ID:BUCKET,
--- permits:APP:OPENID, subs:APP:OPENID, marks:APP:OPENID, audience:APP:all:BUCKET, the lists of
--- listed.lua (see keys.py).
+-- permits:APP:OPENID, subs:APP:OPENID, marks:APP:OPENID, audience:APP:all:BUCKET, rows:APP:NAME, the
+-- lists of listed.lua (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 lease_ms of a user's turn,
 --       7 margin_ms of permits, 8 ttl_ms of outcomes, 9 canary K, then one row per answer, each
 --       an argument or a line of one:
@@ -32,6 +32,7 @@
 --@include lanes/ring
 --@include lanes/need
 --@include lanes/pace
+--@include lanes/rows
 --@include lanes/outcome
 --@include suppressions/listed
 local again = first_answer(KEYS[1], ARGV[1])
@@ -58,7 +59,7 @@ local function broadcast(id)
   local lane = prefix .. 'lane:' .. id
   local has = redis.pcall('HMGET', lane, 'open', 'drop', 'template_errors', 'refusals', 'unknowns',
     'unjudged', 'channel', 'template', 'state', 'verdict', 'priority', 'canary',
-    'error_window', 'error_share', 'recent', 'recent_errors', 'unsure', 'paced_ms')
+    'error_window', 'error_share', 'recent', 'recent_errors', 'unsure', 'paced_ms', 'audience')
   if not has[7] or not has[8] then return end
   local one = {
     id = id, lane = lane, open = has[1] == '1', drop = has[2] or '', counts = {}, done = 0,
@@ -74,6 +75,7 @@ local function broadcast(id)
     flight = prefix .. 'flight:' .. id, delayed = prefix .. 'delayed:' .. id,
     queue = prefix .. 'queue:' .. id, tries = prefix .. 'tries:' .. id,
     suspects = prefix .. 'suspects:' .. id,
+    rows = is_rows(has[19]) and open_rows(prefix, app, has[19]) or nil,
   }
   broadcasts[id] = one
   order[#order + 1] = one
@@ -203,6 +205,10 @@ local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
     and not is_forgotten(members_of(item), openid) then
     list_invalid(prefix, app, bucket_and_openid(item), openid)
   end
+  if one.rows and outcome == 'delivered' then
+    local bucket = bucket_and_openid(item)
+    cut_row(one.rows, bucket, openid)  -- nobody is sent the same twice: no retry wants it
+  end
   end_flight(one, item, openid, held)
   count(one, 'o:' .. outcome)
   one.done = one.done + 1
@@ -326,6 +332,7 @@ for i = 10, #ARGV do
   for row in string.gmatch(ARGV[i], '[^\n]+') do results[#results + 1] = settle(row) end
 end
 for _, one in ipairs(order) do
+  if one.rows then write_cuts(one.rows) end
   if one.done > 0 then
     note_pace(now, prefix, one.id, one.lane, one.paced_ms)
     one.counts['done'] = one.done

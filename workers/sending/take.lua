@@ -5,7 +5,7 @@
 -- permits proved dead too often today, is recorded at once, and so is one on the app's suppression list;
 -- a user who is being sent to waits without a permit (43108); before the first delivery at most `canary`
 -- permits are unjudged, template-refused or refused (I7); a single message whose
--- time is over is late, unless it was perhaps sent; nothing of a broadcast is claimed outside its app's
+-- time is over is late, unless it was perhaps sent, and so is one whose row is not kept any more; nothing of a broadcast is claimed outside its app's
 -- send window. The same token again returns the first answer.
 -- If the worker dies just after it, recovery finds the claims under the worker's name in `flight`.
 --
@@ -16,7 +16,7 @@
 --       5 fence    string  last fence token
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
--- flight:ID, tries:ID, mail:ID, outcomes:ID:BUCKET, permits:APP:OPENID,
+-- flight:ID, tries:ID, mail:ID, rows:APP:NAME, outcomes:ID:BUCKET, permits:APP:OPENID,
 -- subs:APP:OPENID, dead:APP:DAY, pace:ID, shares:APP, busy, due, flying, the lists of listed.lua
 -- (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 max claims (1..1000),
@@ -30,7 +30,7 @@
 --       wants a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
 --       resumed payload" per claim (resumed: 1 when an earlier attempt with this permit may have
 --       arrived, plus 2 when Redis may have forgotten one: it was restarted while the broadcast ran;
---       payload: of a single message, else empty); "Q id" says that the lane is complete; the last
+--       payload: of a single message, or the values of a row, else empty); "Q id" says that the lane is complete; the last
 --       one, when the rings are not empty: "more" might be taken at once; "soon" as well, after many
 --       that gave nothing; "rest": nothing more of what stands there can be taken now
 --@include store/reply
@@ -40,6 +40,7 @@
 --@include lanes/ring
 --@include lanes/need
 --@include lanes/pace
+--@include lanes/rows
 --@include lanes/outcome
 --@include lanes/shares
 --@include suppressions/listed
@@ -114,19 +115,22 @@ local function claim_for(item, id, channel, template, keys, tally)
   local deadline, payload
   if keys.mail then
     deadline, payload = string.match(text_of(redis.pcall('HGET', keys.mail, item)), '^(%d+) (.*)$')
+  elseif keys.rows then
+    payload = values_of(keys.rows, bucket, openid)
   end
+  local gone = (keys.mail or keys.rows) and not payload
   local waiting = redis.call('HGET', keys.flight, item)
   if waiting then
     local held = read_flight(waiting)
     if not held or held.worker ~= '-' then return end  -- in flight: it is not a waiting message
     -- its content is gone, or its user wants nothing more, and it was perhaps sent
-    if keys.mail and not payload or is_suppressed(bucket, openid) then
+    if gone or is_suppressed(bucket, openid) then
       doubt(here, id, item, held)
       tally.doubted = tally.doubted + 1
       return
     end
     member, expires, tried, resumed = held.member, held.expires, held.tries, '1'
-  elseif keys.mail and tonumber(deadline or 0) <= now then
+  elseif gone or keys.mail and tonumber(deadline or 0) <= now then
     write_outcome(here, id, item, 'late')
     tally.late = tally.late + 1
     return
@@ -161,7 +165,7 @@ local function visit(id, quantum)
   if not is_sound(prefix, id) then return false end
   local has = redis.pcall('HMGET', lane, 'state', 'verdict', 'channel', 'template', 'open', 'canary',
     'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop', 'refusals',
-    'unsure', 'paced_ms')
+    'unsure', 'paced_ms', 'audience')
   if has[1] ~= 'running' or has[2] ~= '' or has[12] ~= '' then return false end
   if open_again and (holds or not is_carrier(id)) then
     need(prefix, id, open_again)
@@ -174,6 +178,7 @@ local function visit(id, quantum)
   keys.unsure = has[14] == '1'
   keys.tried = want > 0 and redis.call('EXISTS', keys.tries) == 1
   keys.mail = is_carrier(id) and prefix .. 'mail:' .. id or nil
+  keys.rows = is_rows(has[16]) and open_rows(prefix, app, has[16]) or nil
   local tally = { no_permit = 0, late = 0, suppressed = 0, doubted = 0, delayed = 0, fresh = 0 }
   local mine, passed = {}, {}
   local budget = 4 * math.max(want, 0) + 64  -- pops, so that a script stays short

@@ -7,7 +7,7 @@ import typer
 
 from producers.cli.interrupts import Interrupted, Interrupts
 from producers.cli.options import WHOM, App, AsJson, duration, read_data
-from producers.cli.rehearsing import run_dry
+from producers.cli.row_files import send_rows, try_rows
 from producers.cli.session import Code, Session, fail, opened, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -25,7 +25,18 @@ def broadcast(
         str, typer.Option(metavar="template|subscribe", help="Which WeChat API sends it.")
     ],
     template_id: Annotated[str, typer.Option(help="The template.")],
-    audience: Annotated[str, typer.Option(help=WHOM)],
+    audience: Annotated[str, typer.Option(help=f"{WHOM} Or --rows.")] = "",
+    rows: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|-",
+            help="To each openid of a CSV or JSON lines file; {column} in data and page is filled "
+            "from its row, {column|thing} shortened; {{ is a brace.",
+        ),
+    ] = "",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="--rows: send the good ones, though others are bad.")
+    ] = False,
     data: Annotated[str | None, typer.Option(help=_DATA_HELP)] = None,
     data_file: Annotated[
         Path | None, typer.Option(help="A file with the data instead.", metavar="FILE")
@@ -83,6 +94,8 @@ def broadcast(
 
     With --dry-run nothing is created: it says whom it would reach, by when, and every fault.
     With --every it is a series, whose name is printed (see `series`); its runs are broadcasts.
+    With --rows the rows are the audience, each is checked before anything is created, and bad ones
+    are told by row and rule.
     With --at it waits for its time (see `reschedule`), and `cancel` ends it before.
     With --wait the exit code is 0 when it finished and 3 when it was aborted or cancelled; Ctrl-C
     leaves it running. With --wait --json the last line has id, state, total, outcomes, errcodes,
@@ -109,23 +122,38 @@ def broadcast(
             "at": at,
             "until": until,
         }
+        _check_whom(audience, rows, every)
         if dry_run:
             tried = {"key": key, "every": every, "missed": missed, "zone": zone}
-            raise typer.Exit(run_dry(session, {**given, **tried}, as_json=as_json))
+            asked = {**given, **tried}
+            raise typer.Exit(try_rows(session, asked, rows, skip_bad=skip_bad, as_json=as_json))
         if every:
             _repeat(session, key, every, zone, missed, given, as_json=as_json)
             return
-        spec = Spec.checked(**given, zone=zone)
+        spec = Spec.checked(**given, zone=zone, rows=bool(rows))
         broadcasts = Broadcasts(session.client, session.settings)
-        created = broadcasts.create(spec, key)
+        if rows:
+            created = send_rows(broadcasts, spec, rows, key, skip_bad=skip_bad)
+        else:
+            created = broadcasts.create(spec, key)
         if created.known:
             say(f"key {key!r} created this broadcast before; nothing new was created")
         if not as_json:
             typer.echo(created.id)
         elif not wait:
-            print_json({"id": created.id, "known": created.known})
+            told = {"rows": created.rows.as_dict()} if created.rows else {}
+            print_json({"id": created.id, "known": created.known, **told})
         if wait:
             _wait(session, broadcasts, created.id, as_json=as_json)
+
+
+def _check_whom(audience: str, rows: str, every: str) -> None:
+    from producers.errors import InvalidInputError
+
+    if not audience and not rows:
+        raise InvalidInputError(["to whom? give --audience or --rows"])
+    if every and rows:
+        raise InvalidInputError(["every: a series reads its audience at each tick, not --rows"])
 
 
 def _repeat(

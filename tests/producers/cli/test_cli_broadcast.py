@@ -246,3 +246,31 @@ def test_ctrl_c_leaves_the_broadcast_running_and_says_so(
         lambda: system.broadcasts.status(broadcast).state is State.FINISHED,
         "it finishes although nobody waits",
     )
+
+
+ROWS = (*CREATE, "--data", '{"keyword1": "{name}"}', "--rows")
+
+
+def test_rows_are_checked_and_sent(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("openid,name\noA,a\noB,\noA,b\n")
+    wrong = run(settings, *ROWS, str(file), "--json")
+    assert wrong.code == 2
+    assert wrong.json["faults"][1:] == [
+        "row 3: keyword1 is empty; accepted: up to 1,024 characters of any sort",
+        "row 4: the openid has a row before",
+    ]
+    for more, faults, code in ((("--skip-bad",), [], 0), ((), wrong.json["faults"], 2)):
+        tried = run(settings, *ROWS, str(file), *more, "--dry-run", "--json")
+        assert (tried.code, tried.json["recipients"], tried.json["faults"]) == (code, 1, faults)
+    made = run(settings, *ROWS, str(file), "--skip-bad", "--json")
+    assert (made.code, made.json["rows"]["bad"]) == (0, 2)
+    assert "2 of 3 rows are bad" in made.err
+    assert run(settings, "status", made.json["id"], "--json").json["expected"] == 1
+    for more, says in (
+        (("--audience", "all"), "the rows say"),
+        (("--every", "0 1 * * *"), "series"),
+    ):
+        refused = run(settings, *ROWS, str(file), *more)
+        assert (refused.code, says in refused.err) == (2, True)
+    assert "give --audience or --rows" in run(settings, *CREATE, "--data", "a").err

@@ -44,6 +44,7 @@ NO_KEYS = (
     "lane_of",
     "is_carrier",
     "is_beside",
+    "is_rows",
     "lane_prefix",
     "app_prefix",
 )

@@ -1,0 +1,106 @@
+"""Checks: rows against WeChat's field rules, each as it would be sent."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from producers import fields
+from producers.rows.duplicates import Seen
+from producers.rows.reading import Row, read_rows
+from producers.rows.report import RowsReport
+from producers.words import Channel
+
+_TOLD_EVERY: Final = 5000
+"""Rows between two looks of whoever shows progress."""
+
+
+class Said(Protocol):
+    """What is to be said: a `Spec` made with ``rows=True``."""
+
+    @property
+    def channel(self) -> Channel:
+        """Whose rules."""
+
+    @property
+    def data(self) -> Mapping[str, str]:
+        """The fields, with holes."""
+
+    @property
+    def page(self) -> str:
+        """The page, with holes."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the holes are for."""
+
+
+class Checker:
+    """Checks rows for one message."""
+
+    def __init__(self, said: Said) -> None:
+        self._channel = said.channel
+        self._columns = said.columns
+        # what is the same for everybody was checked when the message was made
+        self._data = {key: text for key, text in said.data.items() if fields.columns_of([text])}
+        self._page = said.page if fields.columns_of([said.page]) else ""
+
+    def fault(self, values: Sequence[str]) -> tuple[str, str] | None:
+        """Return the rule that a row's values break, and one sentence; None for none."""
+        if not self._columns:
+            return None
+        named = dict(zip(self._columns, values, strict=True))
+        data = {key: fields.filled(text, named) for key, text in self._data.items()}
+        faults = fields.check(self._channel, data)
+        if faults:
+            return f"{faults[0].key} {faults[0].kind}", "; ".join(one.reason for one in faults)
+        page = self._page and fields.check_page(fields.filled_page(self._page, named))
+        return ("page", page[0]) if page else None
+
+
+def checked(said: Said, rows: Iterable[object] | str | Path, report: RowsReport) -> Iterable[Row]:
+    """Yield the rows that can be sent, in constant memory; the others go to the report.
+
+    Raises:
+        InvalidInputError: as `read_rows`.
+    """
+    checker = Checker(said)
+    for row in read_rows(rows, said.columns):
+        report.rows += 1
+        if row.rule:
+            report.note(row.number, row.rule, row.detail)
+            continue
+        fault = checker.fault(row.values)
+        if fault:
+            report.note(row.number, *fault)
+            continue
+        yield row
+
+
+def check_rows(
+    said: Said,
+    rows: Iterable[object] | str | Path,
+    on_progress: Callable[[RowsReport], None] | None = None,
+) -> RowsReport:
+    """Return what is wrong with rows; nothing is stored, and Redis is not asked.
+
+    It needs 12 bytes a row, to know who comes twice.
+
+    Args:
+        said: what is to be said, a `Spec` made with ``rows=True``.
+        rows: as `read_rows` takes them.
+        on_progress: called now and then with the report so far.
+
+    Raises:
+        InvalidInputError: as `read_rows`.
+    """
+    report, seen = RowsReport(), Seen()
+    for row in checked(said, rows, report):
+        seen.note(row.number, row.openid)
+        if on_progress and report.rows % _TOLD_EVERY == 0:
+            on_progress(report)
+    for number in seen.again():
+        report.note(number, *DUPLICATE)
+    return report
+
+
+DUPLICATE: Final = ("duplicate", "the openid has a row before")

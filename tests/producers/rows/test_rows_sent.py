@@ -1,0 +1,343 @@
+"""Rows on their way: kept packed, claimed with their message, gone when they are delivered."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+from shop import TEMPLATE, Shop
+
+from producers.broadcasts.create import Created
+from producers.broadcasts.spec import Spec
+from producers.errors import (
+    IdempotencyConflictError,
+    InvalidInputError,
+    NotFoundError,
+    StoreUnavailableError,
+)
+from producers.retries import Retries
+from producers.rows import BadRowsError
+from producers.store import keys
+from producers.users.forget import Forgetter
+from workers.sending.claim import Claim
+from workers.sending.envelopes import Envelopes
+
+both_layouts = pytest.mark.parametrize("lanes", [1, 4])
+
+PEOPLE = {f"o{n:03}": (f"张{n}", str(n)) for n in range(60)}
+SAID = {"thing1": "{name}，连续签到 {days} 天"}
+
+
+def rows_of(people: dict[str, tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"openid": one, "name": name, "days": days} for one, (name, days) in people.items()]
+
+
+def spec(**changes: Any) -> Spec:
+    given = {"channel": "subscribe", "template_id": TEMPLATE, "data": SAID, **changes}
+    return Spec.checked(app="shop", rows=True, **given)
+
+
+def create(shop: Shop, rows: Any = None, key: str = "", **changes: Any) -> Created:
+    return shop.broadcasts.create_with_rows(spec(**changes), rows or rows_of(PEOPLE), key)
+
+
+def give(shop: Shop, openids: Any) -> None:
+    uploads = [{"openid": one, "subscriptions": {TEMPLATE: "accept"}} for one in openids]
+    shop.collector.collect("shop", uploads)
+
+
+def kept(shop: Shop) -> dict[str, str]:
+    """Return openid → its values, of all rows that are kept; what is counted is what there is."""
+    found: dict[str, str] = {}
+    for key in shop.client.scan_iter("*:rows:shop:*", count=1000):
+        assert shop.client.ttl(key) > 0
+        packed = "".join(shop.client.hvals(key))
+        rows = [row.partition("\x1f") for row in packed.split("\x1e")[1:]]
+        assert int(shop.client.get(key.replace(":rows:", ":size:"))) == len(rows)
+        found |= {openid: values for openid, _, values in rows}
+    return found
+
+
+def said(shop: Shop, claim: Claim) -> dict[str, str]:
+    """Return what a claim's message says, as a worker makes it of what the claim brought."""
+    body = orjson.loads(Envelopes(shop.broadcasts).of(claim).body(claim.openid, ""))
+    assert body["touser"] == claim.openid
+    return {key: one["value"] for key, one in body["data"].items()}
+
+
+@both_layouts
+def test_each_is_told_what_the_row_says_and_the_row_goes_with_the_delivery(shop: Shop) -> None:
+    give(shop, PEOPLE)
+    made = create(shop)
+    assert (made.known, made.rows and made.rows.rows) == (False, 60)
+    assert kept(shop) == {one: "\x1f".join(values) for one, values in PEOPLE.items()}
+    shop.open(made.id)
+    sent = {}
+    while claims := shop.take(7):
+        for claim in claims:
+            name, days = PEOPLE[claim.openid]
+            assert said(shop, claim) == {"thing1": f"{name}，连续签到 {days} 天"}
+            shop.settle(claim)
+            sent[claim.openid] = claim
+        assert kept(shop).keys() == PEOPLE.keys() - sent.keys()
+        shop.keeper.run_once()
+    shop.keeper.run_once()
+    status = shop.broadcasts.status(made.id)
+    assert (status.state, status.outcomes) == ("finished", {"delivered": 60})
+    assert list(shop.client.scan_iter("*:rows:shop:*")) == []
+    assert shop.wrong() == []
+
+
+@both_layouts
+def test_nobody_is_told_what_another_ones_row_says_through_kills_pauses_and_retries(
+    shop: Shop,
+) -> None:
+    give(shop, PEOPLE)
+    made = create(shop).id
+    shop.open(made)
+    for number, claim in enumerate(shop.take(20)):
+        if number % 4 == 0:
+            shop.settle(claim, "delay", "back", "-", streak="-")
+        elif number % 4 == 1:
+            shop.settle(claim, "requeue", "back", "-", streak="-")
+    shop.recover(made)
+    shop.broadcasts.pause(made)
+    shop.broadcasts.resume(made)
+    told = {}
+    for _ in range(3):
+        while claims := shop.take(9):
+            for claim in claims:
+                told[claim.openid] = said(shop, claim)["thing1"]
+                shop.settle(claim)
+        for lane in range(shop.settings.lanes):
+            waits = keys.delayed(lane, made)
+            for item in shop.client.zrange(waits, 0, -1):
+                shop.client.zadd(waits, {item: 1})
+        shop.keeper.run_once()
+    outcomes = shop.outcomes(made)
+    assert told == {
+        one: f"{PEOPLE[one][0]}，连续签到 {PEOPLE[one][1]} 天"
+        for one, outcome in outcomes.items()
+        if outcome == "delivered"
+    }
+    doubted = {one for one, outcome in outcomes.items() if outcome == "in_doubt"}
+    assert told.keys() | doubted == PEOPLE.keys()
+    assert kept(shop).keys() == doubted  # until a retry, or a day is over
+    assert shop.wrong() == []
+
+
+@both_layouts
+def test_with_one_bad_row_nothing_is_created(shop: Shop) -> None:
+    bad = [*rows_of(PEOPLE), *rows_of({"oX": ("长" * 30, "1"), "o001": ("a", "1")})]
+    before = set(shop.everything())
+    with pytest.raises(BadRowsError) as wrong:
+        create(shop, bad, key="k")
+    report = wrong.value.report
+    assert (report.rows, report.bad) == (62, 2)
+    assert dict(report.rules) == {"thing1 invalid": 1, "duplicate": 1}
+    assert [row for row, _ in sorted(report.listed)] == [61, 62]
+    assert "2 of 62 rows are bad" in wrong.value.faults[0]
+    assert "nothing was created" in wrong.value.faults[0]
+    left = set(shop.everything()) - before
+    assert {key for key in left if ":reply:" not in key} == set()
+    made = shop.broadcasts.create_with_rows(spec(), bad, "k", skip_bad=True)
+    assert kept(shop) == {one: "\x1f".join(values) for one, values in PEOPLE.items()}
+    assert shop.broadcasts.status(made.id).total == 60
+
+
+def test_rows_of_which_none_is_good_create_nothing(shop: Shop) -> None:
+    for skip_bad in (False, True):
+        with pytest.raises(InvalidInputError):
+            shop.broadcasts.create_with_rows(spec(), ["openid,name,days", "o"], skip_bad=skip_bad)
+    with pytest.raises(InvalidInputError, match="none of them is good"):
+        shop.broadcasts.create_with_rows(spec(), ["openid,name,days"])
+    assert shop.broadcasts.page("shop", "", 10).broadcasts == []
+
+
+def test_a_duplicate_is_seen_in_another_step(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producers.rows.store._WAITING_ROWS", 7)
+    monkeypatch.setattr("producers.rows.store._ROWS", 3)
+    twice = rows_of({**PEOPLE}) + rows_of({"o003": ("b", "2"), "o059": ("b", "2")})
+    made = shop.broadcasts.create_with_rows(spec(), twice, skip_bad=True)
+    assert made.rows is not None
+    assert sorted(row for row, _ in made.rows.listed) == [61, 62]
+    assert kept(shop) == {one: "\x1f".join(values) for one, values in PEOPLE.items()}
+
+
+def test_the_same_key_with_the_same_rows_is_the_same_broadcast(shop: Shop) -> None:
+    made = create(shop, key="k")
+    again = create(shop, key="k")
+    assert (again.id, again.known) == (made.id, True)
+    assert shop.broadcasts.status(made.id).total == 60
+    assert len(kept(shop)) == 60
+    for other in (rows_of({**PEOPLE, "o000": ("b", "1")}), rows_of(PEOPLE)[1:]):
+        with pytest.raises(IdempotencyConflictError):
+            create(shop, other, key="k")
+    with pytest.raises(IdempotencyConflictError):
+        create(shop, key="k", data={"thing1": "{name}"})
+    assert len(list(shop.client.scan_iter("*:rows:shop:*"))) == 1
+
+
+@pytest.mark.parametrize("where", ["load", "_claim_id", "_store", "adopt"])
+def test_a_draft_that_was_not_finished_never_sends_and_the_same_key_goes_on(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    give(shop, PEOPLE)
+
+    class DeadError(Exception):
+        pass
+
+    def die(*_: Any, **__: Any) -> None:
+        raise DeadError
+
+    def lost() -> Iterator[dict[str, str]]:
+        yield from rows_of(PEOPLE)[:40]
+        raise DeadError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("producers.rows.store._WAITING_ROWS", 5)
+        patch.setattr(shop.broadcasts._rows, "discard", lambda *_: None)  # as one that is killed
+        if where != "load":
+            patch.setattr(shop.broadcasts, where, die)
+        with pytest.raises(DeadError):
+            create(shop, lost() if where == "load" else None, key="k")
+    assert len(kept(shop)) == (40 if where == "load" else 60)  # each has an end
+    shop.keeper.run_once()
+    if where != "adopt":  # else it is written at its home: the keeper goes on
+        assert shop.broadcasts.page("shop", "", 10).broadcasts == []
+        assert shop.take() == []
+    made = create(shop, key="k")
+    assert made.known == (where == "adopt")
+    shop.run_dry(made.id)
+    assert set(shop.outcomes(made.id)) == PEOPLE.keys()
+
+
+def test_a_store_that_is_silent_after_the_broadcast_was_written_loses_no_row(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: Any) -> None:
+        raise StoreUnavailableError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.broadcasts, "adopt", silent)
+        with pytest.raises(StoreUnavailableError):
+            create(shop, key="k")
+    assert len(kept(shop)) == 60
+
+
+@both_layouts
+def test_a_scheduled_one_keeps_its_rows_until_its_time(shop: Shop) -> None:
+    give(shop, PEOPLE)
+    soon = datetime.fromtimestamp(shop.now_ms() / 1000 + 3600, UTC).isoformat()
+    made = create(shop, at=soon).id
+    assert shop.take() == []
+    assert min(shop.client.ttl(key) for key in shop.client.scan_iter("*:rows:shop:*")) > 14 * 86_400
+    shop.client.hset(keys.home(shop.broadcasts.home_lane(made), made), "starts_at_ms", 1)
+    shop.broadcasts.start(made)
+    for lane in range(shop.settings.lanes):
+        shop.broadcasts._splitter.fill(made, lane)
+    shop.run_dry(made)
+    assert shop.broadcasts.status(made).outcomes == {"delivered": 60}
+
+
+@both_layouts
+@pytest.mark.parametrize("end", ["cancel", "late"])
+def test_an_end_leaves_the_rows_of_the_undelivered_for_a_day(shop: Shop, end: str) -> None:
+    give(shop, PEOPLE)
+    made = create(shop).id
+    shop.open(made)
+    done = set()
+    for claim in shop.take(5):
+        shop.settle(claim)
+        done.add(claim.openid)
+    if end == "cancel":
+        shop.broadcasts.cancel(made)
+    else:
+        shop.broadcasts.move(made, "expire")
+    shop.keeper.run_once()
+    shop.keeper.run_once()
+    left = "cancelled" if end == "cancel" else "late"
+    status = shop.broadcasts.status(made)
+    assert (status.complete, status.outcomes["delivered"]) == (True, len(done))
+    assert status.outcomes[left] == 60 - len(done)
+    assert kept(shop).keys() == PEOPLE.keys() - done
+    assert all(0 < shop.client.ttl(key) <= 86_400 for key in shop.client.scan_iter("*:rows:shop:*"))
+    retries = Retries(shop.client, shop.settings)
+    with pytest.raises(InvalidInputError, match="the rows were checked"):
+        retries.retry(made, left, data={"thing1": "a"})
+    retry = retries.retry(made, left)
+    assert retry.recipients == 60 - len(done)
+    shop.open(retry.id)
+    while claims := shop.take():
+        for claim in claims:
+            assert said(shop, claim)["thing1"].startswith(PEOPLE[claim.openid][0] + "，")
+            shop.settle(claim)
+            done.add(claim.openid)
+        shop.keeper.run_once()
+    assert done == PEOPLE.keys()
+    assert shop.wrong() == []
+
+
+def test_a_retry_carries_the_rows_of_the_chosen_while_they_are_kept(shop: Shop) -> None:
+    give(shop, list(PEOPLE)[:40])  # the others have no permit
+    made = create(shop).id
+    shop.run_dry(made)
+    shop.keeper.run_once()
+    retries = Retries(shop.client, shop.settings)
+    without = set(list(PEOPLE)[40:])
+    assert kept(shop).keys() == without
+    first = retries.retry(made, "no_permit")
+    assert first.recipients == 20
+    shop.broadcasts.cancel(first.id)
+    shop.keeper.run_once()
+    for key in shop.client.scan_iter("*:rows:shop:*"):
+        shop.client.delete(key)
+    with pytest.raises(NotFoundError, match=r"rows of 20 of broadcast .* are not kept any more"):
+        retries.retry(made, "no_permit")
+    assert list(shop.client.scan_iter("*:rows:shop:*")) == []
+
+
+@both_layouts
+def test_forgetting_a_user_removes_the_row_wherever_it_lies(shop: Shop) -> None:
+    give(shop, PEOPLE)
+    running = create(shop).id
+    shop.open(running)
+    draft = shop.broadcasts._rows.load("shop", spec(), rows_of(PEOPLE))
+    soon = datetime.fromtimestamp(shop.now_ms() / 1000 + 3600, UTC).isoformat()
+    create(shop, at=soon)
+    forgetter = Forgetter(shop.client, shop.settings)
+    (claim,) = shop.take(1)[:1]
+    for one in ("o007", "o008", claim.openid):
+        forgetter.forget("shop", one)
+    assert shop.mentions("o007") == shop.mentions("o008") == set()
+    assert not {key for key in shop.mentions(claim.openid) if ":rows:" in key}
+    shop.broadcasts._rows.discard("shop", draft.name)
+    shop.settle(claim)
+    shop.run_dry(running)
+    assert shop.wrong() == []
+
+
+def test_whose_row_is_gone_is_late_and_never_told_what_nobody_wrote(shop: Shop) -> None:
+    give(shop, PEOPLE)
+    made = create(shop).id
+    shop.open(made)
+    shop.client.delete(*shop.client.scan_iter("*:rows:shop:*"))
+    assert shop.take() == []
+    assert shop.broadcasts.status(made).outcomes == {"late": 60}
+
+
+def test_an_earlier_version_makes_no_message_of_it_and_splits_nothing(shop: Shop) -> None:
+    give(shop, PEOPLE)
+    made = create(shop).id
+    home = shop.client.hgetall(keys.home(shop.broadcasts.home_lane(made), made))
+    stored = orjson.loads(home["spec"])
+    with pytest.raises(AttributeError):  # its envelope: of each field of the data
+        {key: {"value": value} for key, value in stored["data"].items()}
+    cursor = shop.client.hget(keys.lane_broadcast(0, made), "cursor")
+    with pytest.raises(ValueError, match="invalid literal"):  # its split
+        int(cursor)
+    assert shop.broadcasts.spec(made).data == SAID
+    claim = next(iter(shop.take(1)))
+    with pytest.raises(ValueError, match="zip"):  # nor is one made without the values
+        Envelopes(shop.broadcasts).of(claim._replace(payload=""))
