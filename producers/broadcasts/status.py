@@ -123,7 +123,7 @@ class Register:
         Raises:
             NotFoundError: no such broadcast, or its retention is over.
         """
-        found = self._statuses([broadcast])
+        found = self.statuses([broadcast])
         if not found:
             raise _not_found(broadcast)
         return found[0]
@@ -164,7 +164,7 @@ class Register:
                 break
         shown = listed[:limit]
         following = f"{shown[-1][1]}.{shown[-1][0]}" if len(listed) > limit else ""
-        return StatusPage(self._statuses([broadcast for broadcast, _ in shown]), following)
+        return StatusPage(self.statuses([broadcast for broadcast, _ in shown]), following)
 
     def _listed(self, app: str, highest: str, offset: int, most: int) -> list[tuple[str, int]]:
         rows = repeat(
@@ -175,8 +175,12 @@ class Register:
         )
         return [(broadcast, int(created_at_ms)) for broadcast, created_at_ms in rows]
 
-    def _statuses(self, broadcasts: Sequence[str]) -> list[Status]:
-        """Return the status of each broadcast that still is, in two trips for all."""
+    def statuses(self, broadcasts: Sequence[str]) -> list[Status]:
+        """Return the status of each broadcast that still is, in a few trips for all.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
 
         def ask_homes(pipeline: Any) -> None:
             pipeline.time()

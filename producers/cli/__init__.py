@@ -22,6 +22,7 @@ from producers.cli.commands import (
     retry,
     series,
     suppression,
+    top,
     user,
     webhooks,
 )
@@ -99,6 +100,7 @@ app.command(rich_help_panel=_CARE)(care.audit)
 app.command(rich_help_panel=_CARE)(care.doctor)
 app.add_typer(webhooks.app, rich_help_panel=_CARE)
 app.add_typer(keys.app, rich_help_panel=_CARE)
+app.command(rich_help_panel=_CARE)(top.top)
 app.command(rich_help_panel=_CARE)(logs.logs)
 app.command(rich_help_panel=_CARE)(report.report)
 app.command(rich_help_panel=_CARE)(events.events)

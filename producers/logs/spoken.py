@@ -30,7 +30,7 @@ def dumps(value: object) -> bytes:
 def fields(line: Mapping[str, Any]) -> str:
     """Return the event's own fields, as ``name=value``; those that are empty are left out."""
     return " ".join(
-        f"{_safe(str(name))}={_value(value)}"
+        f"{printable(str(name))}={_value(value)}"
         for name, value in line.items()
         if name not in _LEFT_OUT and str(value)
     )
@@ -38,7 +38,7 @@ def fields(line: Mapping[str, Any]) -> str:
 
 def head(line: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """Return a line's time of day (UTC), level, process and event; '' for what it lacks."""
-    at, level, process, event = (_safe(str(line.get(name, ""))) for name in HEADS)
+    at, level, process, event = (printable(str(line.get(name, ""))) for name in HEADS)
     return at[11:23], level, process, event
 
 
@@ -52,8 +52,9 @@ def _value(value: object) -> str:
     text = str(value)
     if isinstance(value, str | int | float) and _PLAIN.fullmatch(text):
         return text
-    return _safe(dumps(value).decode("utf-8", "replace"))
+    return printable(dumps(value).decode("utf-8", "replace"))
 
 
-def _safe(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text of a stranger's, unable to steer a terminal."""
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

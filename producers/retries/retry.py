@@ -182,7 +182,7 @@ class Retries(Broadcasts):
             raise InvalidInputError(
                 [f"broadcast {root} was retried {MOST} times; make an audience of who is left"]
             )
-        found = {one.id: one for one in self._statuses(family.members)}
+        found = {one.id: one for one in self.statuses(family.members)}
         kept_from_ms = repeat("asking the time", partial(now_ms, self._client)) - ms(
             self._settings.retention + _DAY
         )
