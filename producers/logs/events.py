@@ -318,15 +318,15 @@ class WorkerBuried(Event):
 class AppsChanged(Event):
     """A process has taken up what the apps' file says now.
 
-    ``added``, ``changed`` and ``removed`` name up to 20 apps each; ``digest`` is equal where two
+    ``came``, ``changed`` and ``went`` name up to 20 apps each; ``digest`` is equal where two
     processes have the same apps, and says nothing of what is set.
     """
 
     file: str
     apps: int
-    added: str
+    came: str
     changed: str
-    removed: str
+    went: str
     digest: str
 
 

@@ -174,13 +174,13 @@ def test_what_changed_is_there_for_all_who_hold_the_settings(
     assert sorted(shared.apps) == ["cafe", "news", "shop"]
     assert shared.app("news") is news
     [line] = lines("apps_changed")
-    assert (line["apps"], line["added"], line["changed"]) == (3, "cafe", "shop")
+    assert (line["apps"], line["came"], line["changed"]) == (3, "cafe", "shop")
     assert line["digest"] == settings.apps.digest
     assert SECRET not in json.dumps(line)
     put(file, {"shop": app(1)})
     looked(follower)
     assert list(settings.apps) == ["shop"]
-    assert lines("apps_changed")[-1]["removed"] == "cafe, news"
+    assert lines("apps_changed")[-1]["went"] == "cafe, news"
 
 
 def test_a_file_with_a_fault_is_refused_whole_and_told_once(
