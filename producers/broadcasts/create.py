@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from producers import logs
 from producers.audiences import Audiences
 from producers.broadcasts.lifecycle import Lifecycle
-from producers.broadcasts.spec import MAX_LIFE, Spec
+from producers.broadcasts.spec import MAX_LIFE, Spec, check_purpose
 from producers.broadcasts.split import Splitter
 from producers.broadcasts.timing import MAX_AHEAD, Timing
 from producers.errors import (
@@ -114,6 +114,7 @@ class Broadcasts(Lifecycle):
             StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
         """
         check_key(key)
+        check_purpose(spec, self._settings.app(spec.app))
         size = self._audiences.measure(spec.app, spec.audience).members
         timing = self._timing(spec, key)
         broadcast = self._claim_id(spec.app, key, spec.digest())

@@ -348,6 +348,8 @@ class Lifecycle(Register):
             "canary",
             settings.canary if lane == int(home["canary_lane"]) else 0,
         ]
+        if spec.purpose and not carries:
+            first_copy += ("purpose", spec.purpose)
         # a copy lives as long as its home, which is as long as it waits for its start and ttl_ms
         waits_ms = max(0, int(home.get("starts_at_ms", 0)) - int(home.get("created_at_ms", 0)))
         args = AdoptArgs(

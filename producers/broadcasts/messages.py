@@ -48,6 +48,7 @@ from producers.store.scripts import Script, new_token
 from producers.words import Channel
 
 MAX_LIFE: Final = timedelta(days=1)
+_OF_BROADCASTS: Final = frozenset({"weight", "purpose"})
 _GRACE_MS: Final = DAY_MS + 3_600_000
 """A carrier ends so long after its day: then each of its messages has ended."""
 
@@ -164,6 +165,9 @@ class Messages:
         self._settings.app(app)
         check_key(key)
         check_openid(openid)
+        if content.keys() & _OF_BROADCASTS:
+            names = ", ".join(sorted(content.keys() & _OF_BROADCASTS))
+            raise InvalidInputError([f"{names}: a single message goes before all broadcasts"])
         if expires_in > MAX_LIFE:
             raise InvalidInputError(["expires_in: between 1 second and 1 day"])
         spec = Spec.checked(

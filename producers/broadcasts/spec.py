@@ -12,7 +12,8 @@ import orjson
 from producers import fields
 from producers.audiences.expressions import Expression
 from producers.errors import InvalidInputError
-from producers.settings import kept_rate, ms, rate_faults
+from producers.settings import AppSettings, kept_rate, ms, rate_faults
+from producers.settings.app import PURPOSE, PURPOSE_IS
 from producers.store import keys
 from producers.times.moments import read_moment
 from producers.times.zones import zone_of
@@ -31,7 +32,14 @@ LANGS: Final = ("zh_CN", "en_US", "zh_HK", "zh_TW")
 MOST_WEIGHT: Final = 100
 """Weights are 1 to this: as many messages of a broadcast, while the lightest has one."""
 
-_LATER: Final[dict[str, Any]] = {"at": "", "until": "", "zone": "", "weight": 1, "columns": ()}
+_LATER: Final[dict[str, Any]] = {
+    "at": "",
+    "until": "",
+    "zone": "",
+    "weight": 1,
+    "columns": (),
+    "purpose": "",
+}
 """Fields that an earlier version did not have, as they are when not given: a key outlives an
 upgrade."""
 
@@ -61,6 +69,7 @@ class Spec:
         weight: how many sends it gets while another one of weight 1 gets one; 1-100.
         columns: of the rows, those that data and page have holes for (see `fields.placeholders`),
             as they are stored; none: all recipients are told the same.
+        purpose: what it is for, one of the app's `per_user_per_day`; '': none.
     """
 
     app: str
@@ -80,6 +89,7 @@ class Spec:
     zone: str = ""
     weight: int = 1
     columns: tuple[str, ...] = ()
+    purpose: str = ""
 
     @classmethod
     def checked(
@@ -102,6 +112,7 @@ class Spec:
         until: str | datetime = "",
         zone: str = "",
         weight: int = 1,
+        purpose: str = "",
     ) -> Self:
         """Build a spec from what a caller gave.
 
@@ -125,6 +136,7 @@ class Spec:
             until: when it ends at the latest, as `at`; whichever of it and expires_in comes first.
             zone: an IANA time zone; the app's where none is given.
             weight: 1 to 100; a priority broadcast has none.
+            purpose: one that the app's `per_user_per_day` names (`check_purpose`).
 
         Raises:
             InvalidInputError: with one sentence for every fault found.
@@ -149,6 +161,8 @@ class Spec:
         faults += weight_faults(weight)
         if priority and weight != 1:
             faults.append("weight: a priority broadcast goes before all others; leave one out")
+        if purpose and not PURPOSE.fullmatch(purpose):
+            faults.append(f"purpose {purpose!r:.50}: {PURPOSE_IS}")
         times, wrong = _times(at, until, zone)
         faults += wrong
         if faults:
@@ -169,6 +183,7 @@ class Spec:
             priority=priority,
             weight=weight,
             columns=columns,
+            purpose=purpose,
             **times,
         )
         return spec.said(()) if rows and not columns else spec
@@ -231,6 +246,19 @@ class Spec:
                 del content[name]
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(text).hexdigest()[:32]
+
+
+def check_purpose(spec: Spec, app: AppSettings) -> None:
+    """Look whether a broadcast's purpose is one of its app's.
+
+    Raises:
+        InvalidInputError: it is none of them; nothing would count for it.
+    """
+    if spec.purpose and spec.purpose not in app.per_user_per_day:
+        known = ", ".join(app.per_user_per_day) or "none"
+        where = f"per_user_per_day of app {spec.app!r}"
+        fault = f"purpose {spec.purpose!r}: {where} names {known}; add it there, 0: without a cap"
+        raise InvalidInputError([fault])
 
 
 def weight_faults(weight: int) -> list[str]:

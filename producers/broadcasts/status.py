@@ -21,7 +21,14 @@ MOST: Final = 1000
 """Broadcasts on one page of a list."""
 
 _CURSOR: Final = re.compile(r"([0-9]{1,16})\.([0-9a-z]{1,64})")
-_NO_SEND: Final = (Outcome.NO_PERMIT, Outcome.CANCELLED, Outcome.LATE, Outcome.SUPPRESSED)
+_NO_SEND: Final = (
+    Outcome.NO_PERMIT,
+    Outcome.CANCELLED,
+    Outcome.LATE,
+    Outcome.SUPPRESSED,
+    Outcome.KEPT,
+    Outcome.CAPPED,
+)
 
 _PER_LANE: Final = 5
 """Answers per lane that a status is made of."""
@@ -55,6 +62,7 @@ class Status:
         retry_for: of a retry, which of them: outcomes, and errcodes if they were named.
         family: the first broadcast and its retries, in their order; none: it was never retried.
         weight: how many sends it gets while another one of weight 1 gets one.
+        purpose: what it is for, by which users may have a cap a day; '': none.
     """
 
     id: str
@@ -87,6 +95,7 @@ class Status:
     waiting: str = ""
     opens_at_ms: int = 0
     weight: int = 1
+    purpose: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as JSON-ready fields."""
@@ -376,6 +385,7 @@ def _status(
         waiting=waiting,
         opens_at_ms=opens_at_ms,
         weight=weight_of(home, spec),
+        purpose=spec.purpose,
     )
 
 

@@ -72,6 +72,8 @@ def as_table(status: "Status", hindered: str = "") -> Any:
     rows.add_row("state", state_of(status))
     if status.weight != 1:
         rows.add_row("weight", f"{status.weight}")
+    if status.purpose:
+        rows.add_row("purpose", status.purpose)
     for waits in filter(None, (status.waiting, hindered)):
         rows.add_row("waits", waits)
     if seconds_of(status):

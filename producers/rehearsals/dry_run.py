@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from producers.audiences import Audiences
 from producers.broadcasts.create import check_key
-from producers.broadcasts.spec import Spec
+from producers.broadcasts.spec import Spec, check_purpose
 from producers.broadcasts.timing import Timing
 from producers.care import roster
 from producers.errors import InvalidInputError, NotFoundError
@@ -193,6 +193,7 @@ class DryRuns:
             else:
                 spec = Spec.checked(**given)
                 check_key(key)
+                check_purpose(spec, self._settings.app(app))
         except InvalidInputError as error:
             made.faults += error.faults
         sketch = spec or _sketch(given)

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from producers import logs
 from producers.audiences import Audiences
 from producers.broadcasts import Broadcasts
-from producers.broadcasts.spec import Spec
+from producers.broadcasts.spec import Spec, check_purpose
 from producers.errors import (
     InvalidInputError,
     NotFoundError,
@@ -240,6 +240,7 @@ class Series:
             raise InvalidInputError([*faults, *error.faults]) from None
         if faults or cron is None:
             raise InvalidInputError(faults)
+        check_purpose(checked, self._settings.app(checked.app))
         return checked, cron
 
     def show(self, app: str, name: str) -> SeriesStatus:

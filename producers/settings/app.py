@@ -1,8 +1,9 @@
 """The settings of one mini-program."""
 
 import re
+from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AnyHttpUrl,
@@ -19,6 +20,17 @@ from producers.settings.values import PerDay, PerMinute, Rate, checked_zone, sig
 from producers.times.windows import Window
 from producers.times.zones import DEFAULT, zone_of
 from producers.words import EventType, TokenSource
+
+PURPOSE: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+PURPOSE_IS: Final = "1-32 of a-z 0-9 _ -, a letter first"
+"""What a broadcast is for, as its app names it."""
+
+MOST_PURPOSES: Final = 16
+MOST_KEPT: Final = 50
+"""Templates with a number of their own."""
+
+UsesLeft = Annotated[int, Field(ge=0, le=100)]
+Cap = Annotated[int, Field(ge=0, le=20)]
 
 
 class AppSettings(BaseModel):
@@ -100,6 +112,22 @@ class AppSettings(BaseModel):
     permits_per_user: int = Field(
         100, ge=1, le=1000, description="stored uses per user; the newest are kept"
     )
+    keep_for_messages: UsesLeft = Field(
+        0,
+        description="each user's last uses that broadcasts leave to single messages: form_ids and "
+        "prepay_ids together, accepts by template; long-term ones never run out",
+    )
+    keep_for_messages_of: dict[str, UsesLeft] = Field(
+        default_factory=dict,
+        max_length=MOST_KEPT,
+        description='the same for broadcasts of some templates: {"TEMPLATE_ID": 0}',
+    )
+    per_user_per_day: dict[str, Cap] = Field(
+        default_factory=dict,
+        max_length=MOST_PURPOSES,
+        description="broadcasts of a purpose that a user gets on a day of its zone, 0: no cap: "
+        '{"marketing": 2}; no other purpose is taken',
+    )
     retry_when_busy: bool = Field(
         False,
         description="repeat a prepay_id or subscription send that WeChat answered with -1, though "
@@ -118,9 +146,17 @@ class AppSettings(BaseModel):
             Window.read(value, zone_of(DEFAULT))
         return value
 
-    @field_validator("long_term_templates", "subscribe_templates")
+    @field_validator("per_user_per_day")
     @classmethod
-    def _templates_are_ids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _purposes_are_names(cls, value: dict[str, int]) -> dict[str, int]:
+        for purpose in value:
+            if not PURPOSE.fullmatch(purpose):
+                raise ValueError(f"{purpose[:40]!r} is no purpose: {PURPOSE_IS}")
+        return value
+
+    @field_validator("long_term_templates", "subscribe_templates", "keep_for_messages_of")
+    @classmethod
+    def _templates_are_ids(cls, value: Collection[str]) -> Collection[str]:
         for template in value:
             if not TEMPLATE_ID.fullmatch(template):
                 raise ValueError(
@@ -171,6 +207,15 @@ class AppSettings(BaseModel):
         return value
 
     @model_validator(mode="after")
+    def _something_is_left(self) -> Self:
+        if self.keep_for_messages >= self.permits_per_user:
+            raise ValueError(
+                f"keep_for_messages {self.keep_for_messages}: a user has at most permits_per_user "
+                f"{self.permits_per_user}, so broadcasts would reach nobody; keep fewer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _webhook_is_complete(self) -> Self:
         if (self.webhook_url is None) != (self.webhook_secret is None):
             raise ValueError("set both of webhook_url and webhook_secret, or none")
@@ -189,6 +234,14 @@ class AppSettings(BaseModel):
         if self.token_source is TokenSource.REDIS and not self.token_key:
             raise ValueError("token_source is redis: set token_key too")
         return self
+
+    @property
+    def keep(self) -> str:
+        """What broadcasts leave to single messages, as kept.lua reads it."""
+        if not self.keep_for_messages and not any(self.keep_for_messages_of.values()):
+            return ""
+        own = (f" {template}:{uses}" for template, uses in self.keep_for_messages_of.items())
+        return f"{self.keep_for_messages}{''.join(own)}"
 
     def day_offset_ms(self) -> int:
         """Return what to add to epoch ms so that the app's day starts at a multiple of 24 h."""

@@ -121,6 +121,14 @@ def dead_permits(lane: int, app: str, day: int) -> str:
     return f"{lane_prefix(lane)}dead:{app}:{day}"
 
 
+def daily(lane: int, app: str, day: int, bucket: int) -> str:
+    """hash: openid → what counts for the user's caps on a day of the app's zone; see capped.lua.
+
+    Two days. Only of apps that have a cap.
+    """
+    return f"{lane_prefix(lane)}daily:{app}:{day}:{bucket}"
+
+
 def queue(lane: int, broadcast: str) -> str:
     """list: ``bucket:openid`` of each queued message of a broadcast, the next one left."""
     return f"{lane_prefix(lane)}queue:{broadcast}"

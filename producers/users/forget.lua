@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- forget: take one user out of one lane: permits, subscriptions with their marks, receipts, and every
--- audience.
+-- forget: take one user out of one lane: permits, subscriptions with their marks, receipts, what counts
+-- for caps, and every audience.
 --
 -- Guarantee: each available use leaves the stock as void, or as expired when its time is over (I1);
 -- sizes and bitmaps of the audiences stay exact; all of it in one step. A use that is held stays
@@ -10,7 +10,7 @@
 -- KEYS  1 stock hash, 2 ledger hash, 3 sending zset, 4 permits zset, 5 subs hash, 6 receipts hash
 --       then per audience: size string, buckets bitmap, members set (its bucket of this user), or its
 --       rows, a hash (lanes/rows.lua)
---       (found by KEYS 4: dead:APP:DAY)
+--       (found by KEYS 4: dead:APP:DAY, daily:APP:DAY:BUCKET)
 -- ARGV  1 now_ms or '', 2 openid, 3 bucket
 -- Returns  {uses and accepts that were available, audiences that had the user}
 --@include store/clock
@@ -58,6 +58,10 @@ redis.call('UNLINK', permits, subs, marks_of(subs), KEYS[6])
 local dead = string.gsub(string.sub(permits, 1, -#openid - 2), '}:permits:', '}:dead:', 1)
 local today = math.floor(now / 86400000)
 for day = today - 1, today do redis.call('HDEL', string.format('%s:%d', dead, day), openid) end
+local daily = string.gsub(dead, '}:dead:', '}:daily:', 1)
+for day = today - 2, today + 1 do  -- of the zone's days those that may still be there
+  redis.pcall('HDEL', string.format('%s:%d:%s', daily, day, bucket), openid)
+end
 if turn <= now then redis.call('ZREM', sending, openid) end  -- one that lasts ends with its message
 
 for key = 7, #KEYS, 3 do

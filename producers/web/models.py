@@ -30,6 +30,16 @@ def _decimal(text: object) -> object:
     return text if isinstance(text, int | float) else "no number"
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
+"""After the bounds of a body's whole number: 3.0 is one in JSON."""
+
+Life = Annotated[int, Field(ge=1, le=604_800), Whole]
+"""Seconds, a week at the most."""
+
 Number = BeforeValidator(_number)
 
 Decimal = BeforeValidator(_decimal)

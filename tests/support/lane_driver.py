@@ -18,6 +18,7 @@ from producers.audiences.batches import AudienceKeys
 from producers.audiences.members import ADD, AddArgs
 from producers.broadcasts.lifecycle import ADOPT, SWEEP, AdoptArgs, AdoptKeys, SweepArgs, SweepKeys
 from producers.broadcasts.split import SPLIT, SplitArgs, SplitKeys
+from producers.lanes.bounds import NONE, Bounds
 from producers.permits.batch import COLLECT, CollectArgs, CollectKeys
 from producers.recipients.doubts import (
     ASIDE,
@@ -288,8 +289,9 @@ class Lane:
         margin: int = MARGIN,
         lease: int = LEASE,
         hours: Hours = ALWAYS,
+        bounds: Bounds = NONE,
     ) -> Taken:
-        return read_take(self._rows(token, worker, most, allowances, margin, lease, hours))
+        return read_take(self._rows(token, worker, most, allowances, margin, lease, hours, bounds))
 
     def rows(self, worker: str = "w1", most: int = 100) -> list[str]:
         """Take, and return the rows as the script gave them."""
@@ -304,13 +306,15 @@ class Lane:
         margin: int,
         lease: int,
         hours: Hours = ALWAYS,
+        bounds: Bounds = NONE,
     ) -> list[str]:
         own: list[Value] = []
         for broadcast, allowance in (allowances or {}).items():
             of_now = (allowance, self.copy(broadcast).get("rate", 0), 0)
             own += [broadcast, *(allowance if isinstance(allowance, tuple) else of_now)]
         names = TakeKeys.of(self.number, self.app, worker)
-        args = TakeArgs(worker, self.prefix, self.app, most, lease, margin, TTL, HORIZON_MS, *hours)
+        fixed = (most, lease, margin, TTL, HORIZON_MS)
+        args = TakeArgs(worker, self.prefix, self.app, *fixed, *hours, *bounds)
         rows: list[str] = self.run(TAKE, names, args, own, token=token)
         return rows
 
@@ -325,9 +329,10 @@ class Lane:
         token: str | None = None,
         margin: int = MARGIN,
         lease: int = LEASE,
+        keep: str = "",
     ) -> Settled:
         names = SettleKeys.of(self.number, self.app, worker)
-        args = SettleArgs(worker, self.prefix, self.app, lease, margin, TTL, self.canary)
+        args = SettleArgs(worker, self.prefix, self.app, lease, margin, TTL, self.canary, keep)
         answer = self.run(SETTLE, names, args, rows, token=token)
         return Settled(answer[: len(rows)], answer[len(rows) :])
 

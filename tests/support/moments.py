@@ -187,7 +187,7 @@ async def live(shop: Shop, settings: Settings) -> None:
     shop.audiences.remove_rows("shop", "vip", everybody[:1])
     shop.audiences.count("shop", "all & vip")
     Wishes(shop.client, settings).tell()
-    timed, counted = shop.broadcast(weight=3), shop.broadcast("subscribe")
+    timed, counted = shop.broadcast(weight=3, purpose="news"), shop.broadcast("subscribe")
     shop.broadcasts.pause(timed)
     shop.broadcasts.resume(timed)
     shop.keeper.run_once()
@@ -359,7 +359,8 @@ def moments_of_a_life(url: str, lanes: int = 1) -> dict[str, Moment]:
         "webhook_secret": f"whsec_{'a' * 32}",
         "webhook_events": [*EventType],
     }
-    apps = {"shop": {"appid": "wx0000000000000001", "secret": "shop-secret", **hooks}}
+    bounds = {"per_user_per_day": {"news": 20}, "keep_for_messages_of": {"V": 1}}
+    apps = {"shop": {"appid": "wx0000000000000001", "secret": "shop-secret", **hooks, **bounds}}
     fields: dict[str, Any] = {"redis_url": url, "apps": apps, "buckets": 256, "lanes": lanes}
     settings = Settings(_env_file=None, **fields)
     recorder = Recorder(world)

@@ -13,6 +13,7 @@ from producers.broadcasts import Broadcasts
 from producers.broadcasts.messages import Messages
 from producers.broadcasts.spec import Spec
 from producers.care.audit import Auditor
+from producers.lanes.bounds import Bounding
 from producers.permits.collect import Collector
 from producers.settings import Settings
 from producers.store import connection as store
@@ -31,6 +32,7 @@ class Shop:
     """Everything that happens to the app `shop`."""
 
     def __init__(self, client: "redis.Redis", settings: Settings, worker: str = "w1") -> None:
+        self.bounding = Bounding(settings, "shop")
         self.client, self.settings, self.worker = client, settings, worker
         self.broadcasts = Broadcasts(client, settings)
         self.audiences = Audiences(client, settings)
@@ -73,8 +75,11 @@ class Shop:
 
     def take(self, most: int = 1000) -> list[Claim]:
         claims: list[Claim] = []
+        bounds = self.bounding.at(self.now_ms())
         for lane in range(self.settings.lanes):
-            claims += self._taker.take("shop", lane, most, {}, scripts.new_token()).claims
+            claims += self._taker.take(
+                "shop", lane, most, {}, scripts.new_token(), bounds=bounds
+            ).claims
         return claims
 
     def settle(
@@ -102,6 +107,7 @@ class Shop:
             margin_ms=10_000,
             ttl_ms=self.broadcasts.ttl_ms,
             canary=10,
+            keep=self.settings.app("shop").keep,
         )
         answer = self._settle(SettleKeys.of(lane, "shop", self.worker), args, [row])
         return str(answer[0])

@@ -6,6 +6,7 @@ time, for a dead worker is called dead after 8 s.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ class Case:
     def __str__(self) -> str:
         return f"{self.when} {self.name}, {self.channel}"
 
-    def begin(self, stage: Stage) -> None:
+    def begin(self, stage: Stage, **spec: Any) -> None:
         """Create the broadcast, and start the unit that is to die of it."""
         self.stage = stage
         if self.channel == "template":
@@ -93,7 +94,7 @@ class Case:
         else:
             stage.accepts(self.recipients)
         stage.wechat.fail(*self.faults)
-        self.broadcast = stage.create(self.channel)
+        self.broadcast = stage.create(self.channel, **spec)
         self.trap = Trap(
             self.word, self.when, self._is_now, partial(self.if_reply, self), process=None
         )
@@ -303,6 +304,36 @@ def test_death_at_recover(stages: Stages, eventually: Eventually) -> None:
         ends = [pool.submit(second.finish) for _, second in cases]
     for end in ends:
         end.result()
+
+
+@pytest.mark.timeout(150)
+def test_no_death_breaks_a_cap(stages: Stages, eventually: Eventually) -> None:
+    app = {"rate_per_second": 100, "per_user_per_day": {"news": 1}}
+    cases = [
+        Case("take", TAKE, "after", "template", each=2),
+        Case("the POST", POST, "after", "subscribe"),
+        Case("settle delivered", SETTLE, "before", "template", has(b" delivered "), each=2),
+    ]
+    others: list[str] = []
+    for case in cases:
+        stage = stages(app=app)
+        if case.channel == "subscribe":
+            stage.accepts(case.recipients)
+        case.begin(stage, purpose="news")
+        others.append(stage.create(case.channel, purpose="news"))
+    for case in cases:
+        case.die(eventually)
+        case.stage.unit()
+    for case, other in zip(cases, others, strict=True):
+        counts = Counter[str]()
+        for broadcast in (case.broadcast, other):
+            counts.update(case.stage.wait(broadcast, 60).outcomes)
+            case.stage.assert_sound(broadcast, case.recipients)
+        assert counts["delivered"] <= case.stage.accepted, case
+        assert case.stage.accepted <= counts["delivered"] + counts["in_doubt"], case
+        # nobody had two, and nobody was capped for what was not sent
+        assert counts["delivered"] + counts["in_doubt"] == case.recipients, (str(case), counts)
+        assert counts["capped"] == case.recipients, (str(case), counts)
 
 
 # -- producers ----------------------------------------------------------------------------------

@@ -4,12 +4,13 @@
 -- Guarantee: a form_id message goes back to the front of the queue, *resumed*, with its permit
 -- held; a prepay_id or subscription one that was marked (posting.lua) was perhaps sent: it becomes
 -- in_doubt and is never repeated; unmarked it was surely not sent (unless Redis may have forgotten the
--- mark: it was restarted since), and goes back as if it had never been taken. A
+-- mark: it was restarted since), and goes back as if it had never been taken, out of what its user had. A
 -- message that has been tried `attempts` times is set aside, so that one that kills its worker again
 -- and again ends: it keeps its permit and waits for an operator (aside.lua). It takes one page of the
 -- flight at a time; run again it finds nothing: the entries no longer carry the dead worker's name.
 --
--- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 sending zset, 5 stock, 6 ledger (and the rings)
+-- KEYS  1 lane hash, 2 flight hash, 3 queue list, 4 sending zset, 5 stock, 6 ledger (and the rings,
+--       daily:APP:DAY:BUCKET)
 -- ARGV  1 now_ms or '', 2 dead, the worker, 3 broadcast, 4 prefix of the lane, 5 ttl_ms,
 --       6 attempts, 7 lease_ms of a user's turn, 8 cursor ('0': the first page)
 -- Returns  {next cursor ('0': that was the last page), resumed, in doubt, set aside, unsent}
@@ -19,6 +20,7 @@
 --@include lanes/ring
 --@include lanes/need
 --@include lanes/outcome
+--@include lanes/capped
 local now = clock(ARGV[1])
 local lane, flight, queue, sending, stock, ledger =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -27,7 +29,7 @@ local attempts = whole('attempts', ARGV[6], 0, 2 ^ 32)
 local lease = whole('lease_ms', ARGV[7], 0, 2 ^ 42)
 local books = open_books(now, 0, stock, ledger)
 local has = redis.call('HMGET', lane, 'state', 'drop', 'verdict', 'open', 'unjudged', 'app',
-  'priority', 'unsure_at_ms')
+  'priority', 'unsure_at_ms', 'purpose')
 if not is_sound(prefix, id) or not has[2] then refuse('the keys of the broadcast', id) end
 rings_are_sound(prefix, has[6])
 typed('zset', sending)
@@ -43,6 +45,7 @@ local function return_unsent(item, openid, held)
     held.member, held.expires, held.since,
     prefix .. 'audience:' .. app .. ':all:' .. bucket_and_openid(item), openid)
   redis.call('HDEL', flight, item)
+  if has[9] then count_back(prefix, app, id, has[9], item, held.since) end
   end_lease(here, openid, held)
   unsent = unsent + 1
   local left = left_as(here, id, item)

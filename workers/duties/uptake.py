@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
+from producers.lanes.bounds import Bounding
 from producers.settings import AppSettings, AppsFile, Settings
 from workers.duties.kept_tokens import KeptToken
 from workers.duties.runner import Runner
@@ -144,6 +145,7 @@ class Uptake:
         gate = self._memory.gates[alias]
         gate.set_rate(app.rate_per_second)
         gate.ask_anew()
+        gate.bounding = Bounding(self._settings, alias)
         if before is None or any(
             getattr(before, name) != getattr(app, name) for name in _OF_CALENDAR
         ):

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
+from producers.lanes.bounds import Bounding
 from workers.limits.breaker import Breaker
 from workers.limits.hours import Calendar
 from workers.limits.limiter import AHEAD_US, Grant
@@ -44,6 +45,7 @@ class Gate:
         own_next: broadcast with a rate of its own → (rate, monotonic seconds of its next slot).
         breaker: whether this worker's POSTs come through.
         calendar: when its broadcasts may be sent; None: always.
+        bounding: what its broadcasts leave to each user; None: nothing.
     """
 
     rate: float
@@ -56,6 +58,7 @@ class Gate:
     own_next: dict[str, tuple[float, float]] = field(default_factory=dict)
     breaker: Breaker = field(default_factory=Breaker)
     calendar: Calendar | None = None
+    bounding: Bounding | None = None
 
     def most(self, now: float, workers: int) -> int:
         """Return how many claims may be taken now; 0 = none before `next_at`."""

@@ -6,6 +6,7 @@ The send path and the duties share it. None of it is the truth, which lies in Re
 from collections.abc import Callable
 
 from producers import logs
+from producers.lanes.bounds import Bounding
 from producers.logs.events import SendWindowClosed, SendWindowOpened
 from producers.settings import Settings
 from workers.limits.gate import Gate
@@ -45,8 +46,11 @@ class Memory:
 
     def new_gate(self, alias: str) -> Gate:
         """Return what there is to know of an app's limits before anything is asked for."""
-        rate = self._settings.app(alias).rate_per_second
-        return Gate(rate, calendar=calendar_of(alias, self._settings))
+        return Gate(
+            self._settings.app(alias).rate_per_second,
+            calendar=calendar_of(alias, self._settings),
+            bounding=Bounding(self._settings, alias),
+        )
 
     def wake(self, app: str, lane: int) -> None:
         """There may be something to take; from any thread."""

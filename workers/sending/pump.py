@@ -14,6 +14,7 @@ import redis
 
 from producers import logs
 from producers.broadcasts.status import Register
+from producers.lanes.bounds import NONE, Bounds
 from producers.logs.events import AppFailed, RateRestored, StoreUnreachable
 from producers.settings import Settings
 from producers.store import scripts
@@ -216,6 +217,11 @@ class Pump:
         calendar = self._gates[app].calendar
         return calendar.at(self._server_time()) if calendar else ALWAYS
 
+    def _bounds(self, app: str) -> Bounds:
+        """Return what an app's broadcasts leave to each user."""
+        bounding = self._gates[app].bounding
+        return bounding.at(int(self._server_time() * 1000)) if bounding else NONE
+
     def _swapped(self) -> Batch | None:
         """Reserve slots for permits that were claimed in place of dead ones."""
         by_app: dict[str, list[Claim]] = {}
@@ -239,7 +245,8 @@ class Pump:
         # a worker that stops still asks for an answer that was lost: it may have claimed
         while not self._hands.closing or lost:
             try:
-                return self._taker.take(app, lane, most, allowances, token, self._hours(app))
+                hours, bounds = self._hours(app), self._bounds(app)
+                return self._taker.take(app, lane, most, allowances, token, hours, bounds)
             except (*LOST, redis.ResponseError) as error:
                 if not passes(error):
                     raise

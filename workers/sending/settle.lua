@@ -5,23 +5,26 @@
 -- whoever was thought dead settles nothing twice (I3). Each one is exactly one of: settled (the
 -- permit spent, handed back or void), swapped (void, and the user's next permit claimed here),
 -- delayed (handed back or void), kept (the same permit again: perhaps sent, so *resumed*).
--- Counts, canary and breaker (I7) move in the same step. The same token again returns the first
+-- Counts, canary and breaker (I7) move in the same step. What surely was not sent no more counts for
+-- its user's cap, and a next permit that is left to single messages is not claimed: kept. The same token again returns the first
 -- answer. If the worker dies just before it, recovery resumes the message.
 --
 -- KEYS  1 reply string, 2 sending zset, 3 fence string, 4 stock hash, 5 ledger hash
 -- Found on the way, with the lane's hash tag: lane:ID, flight:ID, delayed:ID, queue:ID, tries:ID,
 -- suspects:ID, doubts:ID, receipts:APP:OPENID, outcomes:ID:BUCKET, msgids:ID:BUCKET,
--- permits:APP:OPENID, subs:APP:OPENID, marks:APP:OPENID, audience:APP:all:BUCKET, rows:APP:NAME, the
--- lists of listed.lua (see keys.py).
+-- permits:APP:OPENID, subs:APP:OPENID, marks:APP:OPENID, audience:APP:all:BUCKET, rows:APP:NAME,
+-- daily:APP:DAY:BUCKET, the lists of listed.lua (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 lease_ms of a user's turn,
---       7 margin_ms of permits, 8 ttl_ms of outcomes, 9 canary K, then one row per answer, each
---       an argument or a line of one:
+--       7 margin_ms of permits, 8 ttl_ms of outcomes, 9 canary K, 10 keep: uses that broadcasts
+--       leave to single messages, see kept.lua; '' none, then one row per answer, each an argument or a
+--       line of one:
 --       "id item fence action fate outcome errcode delay_ms streak skip msgid"
 --       action: settle, swap, delay, keep, requeue (unsent: back to the front of the queue)
 --       fate:   spent, back, void, void_all, doubt (spent, for it may have been used)
 --       streak: ok, template, refusal, unknown, forgotten, used or - (see verdict.py)
 --       skip:   f or p: a kind the next claim must not use; else -
 -- Returns  per answer one string: "stale", "done" (outcome written), "later" (delayed or requeued),
+--       "kept" (outcome written: that one),
 --       or "next MEMBER EXPIRES FENCE UNSURE" (swapped; unsure: 1 when Redis may have forgotten an
 --       attempt with it); then "id flag" per broadcast that has something to say: opened, verdict,
 --       complete, closed, queued (some are back)
@@ -34,6 +37,8 @@
 --@include lanes/pace
 --@include lanes/rows
 --@include lanes/outcome
+--@include lanes/kept
+--@include lanes/capped
 --@include suppressions/listed
 local again = first_answer(KEYS[1], ARGV[1])
 if again then return again end
@@ -59,7 +64,8 @@ local function broadcast(id)
   local lane = prefix .. 'lane:' .. id
   local has = redis.pcall('HMGET', lane, 'open', 'drop', 'template_errors', 'refusals', 'unknowns',
     'unjudged', 'channel', 'template', 'state', 'verdict', 'priority', 'canary',
-    'error_window', 'error_share', 'recent', 'recent_errors', 'unsure', 'paced_ms', 'audience')
+    'error_window', 'error_share', 'recent', 'recent_errors', 'unsure', 'paced_ms', 'audience',
+    'purpose')
   if not has[7] or not has[8] then return end
   local one = {
     id = id, lane = lane, open = has[1] == '1', drop = has[2] or '', counts = {}, done = 0,
@@ -76,6 +82,7 @@ local function broadcast(id)
     queue = prefix .. 'queue:' .. id, tries = prefix .. 'tries:' .. id,
     suspects = prefix .. 'suspects:' .. id,
     rows = is_rows(has[19]) and open_rows(prefix, app, has[19]) or nil,
+    purpose = has[20], kept = not is_carrier(id) and kept_of(ARGV[10], has[8]) or 0,
   }
   broadcasts[id] = one
   order[#order + 1] = one
@@ -163,6 +170,11 @@ local function end_flight(one, item, openid, held)
   end_lease(here, openid, held)
 end
 
+-- It surely was not sent: it is not what its user had today.
+local function not_had(one, item, held)
+  if one.purpose then count_back(prefix, app, one.id, one.purpose, item, held.since) end
+end
+
 -- The last answers of a broadcast: more than its share of errors among them pause it.
 local BUDGETED = { failed = true, bad_data = true, in_doubt = true }
 local function spend_budget(one, outcome, streak)
@@ -192,6 +204,7 @@ local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
       redis.call('HDEL', receipts, name)  -- it was this send's: no doubt may take it
     end
   end
+  if outcome ~= 'delivered' and outcome ~= 'in_doubt' then not_had(one, item, held) end
   spend_budget(one, outcome, streak)
   local name = write_outcome(here, one.id, item, value)
   if msgid ~= '-' and name == openid then
@@ -222,8 +235,9 @@ local function dropped_as(one, item)
 end
 
 -- A message that is to wait: unless it may not.
-local function wait(one, item, openid, held, tried, delay)
+local function wait(one, item, openid, held, tried, delay, errcode)
   end_flight(one, item, openid, held)
+  if errcode ~= '-1' then not_had(one, item, held) end  -- "busy" does not say so
   local drop = dropped_as(one, item)
   if drop then
     if left_as(here, one.id, item) then write_outcome(here, one.id, item, drop) end
@@ -241,6 +255,9 @@ end
 
 local function swap(one, item, openid, tries, skip)
   local permits, subs = permit_keys(openid)
+  if one.kept > 0 and is_among_last(books, permits, subs, one.channel, one.template, one.kept) then
+    return nil, true
+  end
   local member, expires = claim(books, permits, subs, one.channel, one.template, skip == '-' and '' or skip)
   if not member then return end
   local token = redis.call('INCR', fence)
@@ -294,6 +311,7 @@ local function settle(row)
       apply_fate(one, 'back', openid, held)
       if dropped_as(one, item) then return wait(one, item, openid, held, 0, 0) end
       end_flight(one, item, openid, held)
+      not_had(one, item, held)
     end
     redis.call('LPUSH', one.queue, item)
     redis.call('PEXPIRE', one.queue, ttl)
@@ -311,24 +329,30 @@ local function settle(row)
     local dropped = dropped_as(one, item)
     local worn_out = fate == 'void' and not is_forgotten(members_of(item), openid)
       and note_dead(books, prefix, app, openid)
-    local row_next = not dropped and not busy and not worn_out and (one.open or fate == 'back')
-      and swap(one, item, openid, fate == 'back' and held.tries + 1 or held.tries, skip)
+    local row_next, is_kept
+    if not dropped and not busy and not worn_out and (one.open or fate == 'back') then
+      row_next, is_kept = swap(one, item, openid, fate == 'back' and held.tries + 1 or held.tries, skip)
+    end
     if row_next and fate == 'back' then streak = '-' end  -- another kind may still go through
     judge(one, streak, errcode, row_next)
     if row_next then return row_next end
     if dropped then return wait(one, item, openid, held, 0, 0) end
     if fate == 'back' then return wait(one, item, openid, held, held.tries + 1, num(delay)) end
     if (not one.open or busy) and not worn_out then return wait(one, item, openid, held, held.tries, PARK) end
+    if is_kept then
+      finish(one, item, openid, held, 'kept', '0', '-', streak)
+      return 'kept'
+    end
     return finish(one, item, openid, held, outcome, errcode, '-', streak)
   end
   judge(one, streak, errcode, false)
   apply_fate(one, fate, openid, held)
-  if action == 'delay' then return wait(one, item, openid, held, held.tries + 1, num(delay)) end
+  if action == 'delay' then return wait(one, item, openid, held, held.tries + 1, num(delay), errcode) end
   return finish(one, item, openid, held, outcome, errcode, msgid, streak)
 end
 
 local results = {}
-for i = 10, #ARGV do
+for i = 11, #ARGV do
   for row in string.gmatch(ARGV[i], '[^\n]+') do results[#results + 1] = settle(row) end
 end
 for _, one in ipairs(order) do

@@ -18,7 +18,7 @@ from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.retry import pause_s
 from producers.store.scripts import Script, new_token
-from producers.words import KIND_OF
+from producers.words import KIND_OF, Outcome
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
 from workers.sending.lines import Line, Lines
@@ -74,6 +74,7 @@ class SettleArgs(NamedTuple):
     margin_ms: int
     ttl_ms: int
     canary: int
+    keep: str = ""
 
 
 SETTLE: Final = Script(__package__, "settle", SettleKeys, SettleArgs, token=True, clock=True)
@@ -165,7 +166,9 @@ class Settler:
 
     async def _settle(self, app: str, lane: int, batch: list[Answer]) -> list[str]:
         script_keys = SettleKeys.of(lane, app, self._worker)
-        args = SettleArgs(self._worker, keys.lane_prefix(lane), app, *self._fixed)
+        known = self._settings.apps.get(app)
+        keep = known.keep if known else ""
+        args = SettleArgs(self._worker, keys.lane_prefix(lane), app, *self._fixed, keep)
         rows, token = ("\n".join([answer.row() for answer in batch]),), new_token()
         attempt = 0
         while True:
@@ -220,7 +223,10 @@ class Settler:
         claim, reply, verdict = answer.claim, answer.reply, answer.verdict
         if reply is None or (self._sample < 1 and random.random() >= self._sample):  # noqa: S311
             return
-        if result == "done":
+        outcome = verdict.outcome
+        if result == Outcome.KEPT:
+            action, outcome = "settled", Outcome.KEPT
+        elif result == "done":
             action = "settled"
         elif result.startswith("next "):
             action = "swapped"
@@ -234,7 +240,7 @@ class Settler:
                 openid=claim.openid,
                 attempt=claim.tries + 1,
                 action=action,
-                outcome=verdict.outcome if action == "settled" else "",
+                outcome=outcome if action == "settled" else "",
                 errcode=reply.errcode,
                 errmsg=reply.errmsg,
                 rid=reply.rid,

@@ -2,7 +2,8 @@
 --
 -- Guarantee: broadcasts get turns (priority ring first, the others by their weight); a claimed permit belongs to exactly one
 -- message, under a fence token that no other claim ever had; a user without a permit, or whose
--- permits proved dead too often today, is recorded at once, and so is one on the app's suppression list;
+-- permits proved dead too often today, is recorded at once, and so is one on the app's suppression list, or who had
+-- as many of the broadcast's purpose today as there may be, or whose last uses are left to single messages;
 -- a user who is being sent to waits without a permit (43108); before the first delivery at most `canary`
 -- permits are unjudged, template-refused or refused (I7); a single message whose
 -- time is over is late, unless it was perhaps sent, and so is one whose row is not kept any more; nothing of a broadcast is claimed outside its app's
@@ -17,14 +18,15 @@
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
 -- flight:ID, tries:ID, mail:ID, rows:APP:NAME, outcomes:ID:BUCKET, permits:APP:OPENID,
--- subs:APP:OPENID, dead:APP:DAY, pace:ID, shares:APP, busy, due, flying, the lists of listed.lua
--- (see keys.py).
+-- subs:APP:OPENID, dead:APP:DAY, pace:ID, shares:APP, daily:APP:DAY:BUCKET, busy, due, flying,
+-- the lists of listed.lua (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 max claims (1..1000),
 --       7 lease_ms of a user's turn, 8 margin_ms of permits, 9 ttl_ms of outcomes,
 --       10 horizon_ms: an allowance is what may be claimed in so long, 11 opens_ms and 12 closes_ms of
 --       the app's send window that is open or comes next: outside it broadcasts leave the ring until
---       it opens, 13 holds: 1 when single messages wait for it too, then for broadcasts with a rate
---       of their own: broadcast, allowance (how many may be claimed now), the rate for which
+--       it opens, 13 holds: 1 when single messages wait for it too, 14 keep: uses that
+--       broadcasts leave to single messages, see kept.lua; '' none, 15 caps: of purposes, see capped.lua; ''
+--       none, then for broadcasts with a rate of their own: broadcast, allowance (how many may be claimed now), the rate for which
 --       that holds, and how long until one may be claimed (ms)
 -- Returns  rows of strings: "B id low closed rate" opens a broadcast's rows (low: 1 when its queue
 --       wants a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
@@ -43,6 +45,8 @@
 --@include lanes/rows
 --@include lanes/outcome
 --@include lanes/shares
+--@include lanes/kept
+--@include lanes/capped
 --@include suppressions/listed
 local again = first_answer(KEYS[1], ARGV[1])
 if again then return again end
@@ -62,6 +66,7 @@ local here = { prefix = prefix, app = app, now = now, ttl = ttl, sending = sendi
   books = books }
 local DELAY = 500
 local FAR = 60000
+local AT_ONCE = { 'no_permit', 'late', 'suppressed', 'kept', 'capped' }  -- outcomes without a send
 local QUIET = 128  -- broadcasts visited for nothing: the next take goes on behind them
 local AHEAD = 2200  -- a broadcast with a slow rate is back in the ring so long before its slot
 local allowance, allowed_at, wait_ms = {}, {}, {}
@@ -69,7 +74,9 @@ local opens, closes = whole('opens_ms', ARGV[11], 0, 2 ^ 53), whole('closes_ms',
 local open_again  -- outside the window: when the keeper brings back what leaves the ring
 if now < opens then open_again = opens elseif now >= closes then open_again = now + 1000 end
 local holds = ARGV[13] == '1'
-for i = 14, #ARGV, 4 do
+local keep, caps = ARGV[14], ARGV[15]
+local today = day_of(caps, now)
+for i = 16, #ARGV, 4 do
   wait_ms[ARGV[i]] = num(ARGV[i + 3])
   allowance[ARGV[i]], allowed_at[ARGV[i]] = num(ARGV[i + 1]), num(ARGV[i + 2])
 end
@@ -97,6 +104,16 @@ local lists  -- of those who are sent nothing
 local function is_suppressed(bucket, openid)
   lists = lists or lists_of(prefix, app)
   return #lists > 0 and is_listed(lists, bucket, openid)
+end
+
+-- What keeps a broadcast from a user to whom it could be sent: an outcome, or nothing.
+local function barred_by(channel, template, openid, permits, subs, keys, daily, word)
+  if keys.most then
+    local had, text = had_of(daily, openid, keys.purpose, word)
+    if had >= keys.most then return 'capped' end
+    keys.had = text
+  end
+  if keys.kept > 0 and is_among_last(books, permits, subs, channel, template, keys.kept) then return 'kept' end
 end
 
 -- One message: returns the row of its claim, or nothing.
@@ -139,15 +156,20 @@ local function claim_for(item, id, channel, template, keys, tally)
     tally.suppressed = tally.suppressed + 1
     return
   else
-    if channel == 'subscribe' or not is_distrusted(books, prefix, app, openid) then
-      member, expires = claim(books, prefix .. 'permits:' .. app .. ':' .. openid,
-        prefix .. 'subs:' .. app .. ':' .. openid, channel, template, '')
+    local permits = prefix .. 'permits:' .. app .. ':' .. openid
+    local subs = prefix .. 'subs:' .. app .. ':' .. openid
+    local daily = keys.most and daily_key(prefix, app, today, bucket)
+    local outcome = keys.bars
+      and barred_by(channel, template, openid, permits, subs, keys, daily, keys.word) or 'no_permit'
+    if outcome == 'no_permit' and (channel == 'subscribe' or not is_distrusted(books, prefix, app, openid)) then
+      member, expires = claim(books, permits, subs, channel, template, '')
     end
     if not member then
-      write_outcome(here, id, item, 'no_permit')
-      tally.no_permit = tally.no_permit + 1
+      write_outcome(here, id, item, outcome)
+      tally[outcome] = tally[outcome] + 1
       return
     end
+    if daily then count_had(daily, openid, keys.word, keys.had) end
     tried = keys.tried and num(redis.call('HGET', keys.tries, item)) or 0
     resumed = as_claimed(member)
     tally.fresh = tally.fresh + 1
@@ -165,7 +187,7 @@ local function visit(id, quantum)
   if not is_sound(prefix, id) then return false end
   local has = redis.pcall('HMGET', lane, 'state', 'verdict', 'channel', 'template', 'open', 'canary',
     'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop', 'refusals',
-    'unsure', 'paced_ms', 'audience')
+    'unsure', 'paced_ms', 'audience', 'purpose')
   if has[1] ~= 'running' or has[2] ~= '' or has[12] ~= '' then return false end
   if open_again and (holds or not is_carrier(id)) then
     need(prefix, id, open_again)
@@ -179,7 +201,16 @@ local function visit(id, quantum)
   keys.tried = want > 0 and redis.call('EXISTS', keys.tries) == 1
   keys.mail = is_carrier(id) and prefix .. 'mail:' .. id or nil
   keys.rows = is_rows(has[16]) and open_rows(prefix, app, has[16]) or nil
-  local tally = { no_permit = 0, late = 0, suppressed = 0, doubted = 0, delayed = 0, fresh = 0 }
+  if not keys.mail then
+    keys.purpose = has[17]
+    keys.word = today and has[17] and counted_as(id, has[17])
+    local most = keys.word and cap_of(caps, has[17]) or 0
+    keys.most = most > 0 and most
+    keys.kept = kept_of(keep, has[4])
+    keys.bars = keys.most or keys.kept > 0
+  end
+  local tally = { no_permit = 0, late = 0, suppressed = 0, kept = 0, capped = 0, doubted = 0, delayed = 0,
+    fresh = 0 }
   local mine, passed = {}, {}
   local budget = 4 * math.max(want, 0) + 64  -- pops, so that a script stays short
   if fresh <= 0 and redis.call('EXISTS', keys.flight) == 0 then budget = 0 end
@@ -199,7 +230,9 @@ local function visit(id, quantum)
   end
   for i = #passed, 1, -1 do redis.call('LPUSH', queue, passed[i]) end
   if #passed > 0 then redis.call('PEXPIRE', queue, ttl) end
-  for _, outcome in ipairs({ 'no_permit', 'late', 'suppressed' }) do
+  local at_once = 0
+  for _, outcome in ipairs(AT_ONCE) do
+    at_once = at_once + tally[outcome]
     if tally[outcome] > 0 then
       note_pace(now, prefix, id, lane, has[15])
       has[15] = now
@@ -235,8 +268,7 @@ local function visit(id, quantum)
     end
   end
   if left == 0 then
-    local passed_by = tally.no_permit + tally.late + tally.suppressed + tally.doubted
-    if closed and passed_by > 0 then need(prefix, id, now) end  -- its canary
+    if closed and at_once + tally.doubted > 0 then need(prefix, id, now) end  -- its canary
     return false
   end
   if (wait_ms[id] or 0) > 3000 and allowance[id] <= 0 then

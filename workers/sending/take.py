@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from producers.lanes.bounds import NONE, Bounds
 from producers.settings import Settings, kept_rate, ms
 from producers.store import Client, keys
 from producers.store.scripts import Script
@@ -63,6 +64,8 @@ class TakeArgs(NamedTuple):
     opens_ms: int = 0
     closes_ms: int = FOREVER_MS
     holds: int = 0
+    keep: str = ""
+    caps: str = ""
 
 
 TAKE: Final = Script(__package__, "take", TakeKeys, TakeArgs, token=True, clock=True)
@@ -106,6 +109,7 @@ class Taker:
         allowances: dict[str, tuple[int, float, int]],
         token: str,
         hours: Hours = ALWAYS,
+        bounds: Bounds = NONE,
     ) -> Taken:
         """Claim up to ``most`` messages.
 
@@ -117,6 +121,7 @@ class Taker:
                 which that holds, and ms until it may have one.
             token: the same token again returns the first answer.
             hours: when the app's broadcasts may be taken.
+            bounds: what they leave to each user.
 
         Raises:
             redis.ConnectionError, redis.TimeoutError: the answer was lost; ask again with the
@@ -130,7 +135,9 @@ class Taker:
             own += (broadcast, allowance, repr(own_rate), wait_ms)
         rows = self._script(
             TakeKeys.of(lane, app, self._worker),
-            TakeArgs(self._worker, keys.lane_prefix(lane), app, most, *self._fixed, *hours),
+            TakeArgs(
+                self._worker, keys.lane_prefix(lane), app, most, *self._fixed, *hours, *bounds
+            ),
             own,
             token=token,
         )

@@ -78,6 +78,9 @@ def broadcast(
         int,
         typer.Option(help="Its share of what the app sends, 1 to 100; see `weight`."),
     ] = 1,
+    purpose: Annotated[
+        str, typer.Option(help="What it is for: one of the app's per_user_per_day.")
+    ] = "",
     key: Annotated[
         str, typer.Option(help="Idempotency key: the same key again is the same broadcast.")
     ] = "",
@@ -119,6 +122,7 @@ def broadcast(
             "expires_in": duration(expires_in),
             "priority": priority,
             "weight": weight,
+            "purpose": purpose,
             "at": at,
             "until": until,
         }

@@ -103,7 +103,7 @@ def _row(name: str, prefix: str, field: "FieldInfo") -> Row:
         for bound in ("ge", "gt", "le")
         if hasattr(one, bound)
     }
-    required = field.is_required() or field.default_factory is not None
+    required = field.is_required() or field.default_factory not in (None, dict)
     return Row(
         name=name,
         variable=f"{prefix}{name.upper()}",
@@ -112,7 +112,7 @@ def _row(name: str, prefix: str, field: "FieldInfo") -> Row:
         least=bounds.get("ge", bounds.get("gt")),
         above="gt" in bounds,
         most=bounds.get("le"),
-        default=None if required else _written(field.default),
+        default=None if required else _written(field.get_default(call_default_factory=True)),
         required=required,
         meaning=field.description or "",
     )
@@ -138,6 +138,8 @@ def _written(value: Any) -> Any:
         return value.value
     if isinstance(value, tuple):
         return tuple(_written(one) for one in value)
+    if isinstance(value, dict):
+        return {str(name): _written(one) for name, one in value.items()}
     return value if value is None or isinstance(value, int | float) else str(value).rstrip("/")
 
 
@@ -162,7 +164,7 @@ def _default(row: Row) -> str:
     value = row.default
     if row.required:
         return "must be set"
-    if value in (None, ()):
+    if value in (None, (), {}):
         return ""
     if isinstance(value, bool):
         return str(value).lower()

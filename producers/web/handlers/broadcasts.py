@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Annotated, Any, Final, Self
 
 from pydantic import ConfigDict, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
 from producers import settings
 from producers.access.api_keys import Scope
@@ -14,7 +13,7 @@ from producers.errors import NotFoundError
 from producers.web.call import Call
 from producers.web.http.answer import Answer
 from producers.web.http.cursor import seal, unseal
-from producers.web.models import Content, Cursor, Model, Number, Whom
+from producers.web.models import Content, Cursor, Life, Model, Number, Whole, Whom
 from producers.web.routing.route import Reply, Route, json_body, ok
 from producers.web.traffic.idempotency import inner_key
 
@@ -27,6 +26,7 @@ Rate = Annotated[
     settings.Rate, Field(description="sends per second, within the app's; 0: the app's alone")
 ]
 
+
 Weight = Annotated[
     int,
     Field(
@@ -34,6 +34,16 @@ Weight = Annotated[
         le=MOST_WEIGHT,
         description="its share of what the app sends: so many sends while a broadcast of weight 1 "
         "gets one; a priority broadcast has none",
+    ),
+    Whole,
+]
+
+Purpose = Annotated[
+    str,
+    Field(
+        max_length=32,
+        pattern=r"^([a-z][a-z0-9_-]*)?$",
+        description="what it is for: one of the app's per_user_per_day, whose cap holds for it",
     ),
 ]
 
@@ -56,11 +66,10 @@ class NewBroadcast(Content):
     )
     audience: Whom
     rate: Rate = 0
-    expires_in_s: int = Field(
-        604_800, ge=1, le=604_800, description="after so long the rest is late"
-    )
+    expires_in_s: Life = Field(604_800, description="after so long the rest is late")
     priority: bool = Field(False, description="served before the others")
     weight: Weight = 1
+    purpose: Purpose = ""
     at: str = Field("", max_length=64, description="when it starts; empty: at once", examples=[_AT])
     until: str = Field(
         "", max_length=64, description="when the rest is late, if that comes before expires_in_s"
@@ -79,6 +88,7 @@ class NewBroadcast(Content):
             "expires_in": timedelta(seconds=self.expires_in_s),
             "priority": self.priority,
             "weight": self.weight,
+            "purpose": self.purpose,
             "at": self.at,
             "until": self.until,
             "zone": self.zone,
@@ -100,15 +110,12 @@ class Change(Model):
     """What to change of a broadcast while it runs: one of these, or both."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
-    rate: Rate | SkipJsonSchema[None] = Field(
-        None, description="sends per second", json_schema_extra=_without_default
-    )
-    weight: Weight | SkipJsonSchema[None] = Field(None, json_schema_extra=_without_default)
+    rate: Rate = Field(0, json_schema_extra=_without_default)
+    weight: Weight = Field(1, json_schema_extra=_without_default)
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
-        given = [getattr(self, name) for name in self.model_fields_set]
-        if not given or None in given:
+        if not self.model_fields_set:
             raise ValueError("give a rate, a weight, or both")
         return self
 
@@ -166,9 +173,9 @@ async def change_broadcast(call: Call) -> Answer:
     def move() -> Moved:
         found = status_of(call)
         state = found.state
-        if body.weight is not None:  # first: it may be refused
+        if "weight" in body.model_fields_set:  # first: it may be refused
             state = call.services.broadcasts.set_weight(found.id, body.weight)
-        if body.rate is not None:
+        if "rate" in body.model_fields_set:
             state = call.services.broadcasts.set_rate(found.id, body.rate)
         return Moved(id=found.id, state=state)
 

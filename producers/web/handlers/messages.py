@@ -1,7 +1,7 @@
 """Single messages."""
 
 from datetime import timedelta
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
@@ -10,7 +10,7 @@ from producers.broadcasts.messages import MessageStatus
 from producers.errors import NotFoundError
 from producers.web.call import Call
 from producers.web.http.answer import Answer
-from producers.web.models import Content, Model, Openid
+from producers.web.models import Content, Model, Openid, Whole
 from producers.web.routing.route import Reply, Route, json_body, ok
 from producers.web.traffic.idempotency import inner_key
 
@@ -33,7 +33,9 @@ class NewMessage(Content):
         }
     )
     openid: Openid
-    expires_in_s: int = Field(3600, ge=1, le=86_400, description="after so long it is late")
+    expires_in_s: Annotated[int, Field(ge=1, le=86_400), Whole] = Field(
+        3600, description="after so long it is late"
+    )
 
 
 class Posted(Model):

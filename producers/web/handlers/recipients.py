@@ -25,6 +25,8 @@ class RecipientQuery(Model):
             "delivered",
             "no_permit",
             "suppressed",
+            "kept",
+            "capped",
             "refused",
             "invalid_user",
             "bad_data",

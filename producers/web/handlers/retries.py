@@ -10,7 +10,7 @@ from producers.retries import Retried
 from producers.web.call import Call
 from producers.web.handlers.broadcasts import CHAPTER, Rate, status_of
 from producers.web.http.answer import Answer
-from producers.web.models import Model, Value
+from producers.web.models import Life, Model, Value
 from producers.web.routing.route import Reply, Route, json_body
 from producers.web.traffic.idempotency import inner_key
 
@@ -25,6 +25,8 @@ class NewRetry(Model):
         Literal[
             "no_permit",
             "suppressed",
+            "kept",
+            "capped",
             "refused",
             "invalid_user",
             "bad_data",
@@ -51,8 +53,8 @@ class NewRetry(Model):
     data: dict[str, str | Value] | str | None = Field(None, description="other data")
     page: str | None = Field(None, max_length=1024, description="another page")
     rate: Rate | None = None
-    expires_in_s: int | None = Field(
-        None, ge=1, le=604_800, description="after so long the rest is late; default: as it was"
+    expires_in_s: Life | None = Field(
+        None, description="after so long the rest is late; default: as it was"
     )
 
     @property

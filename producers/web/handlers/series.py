@@ -9,9 +9,9 @@ from pydantic import Field
 from producers.access.api_keys import Scope
 from producers.series import SeriesStatus
 from producers.web.call import Call
-from producers.web.handlers.broadcasts import CHAPTER, Rate, Weight
+from producers.web.handlers.broadcasts import CHAPTER, Purpose, Rate, Weight
 from producers.web.http.answer import Answer
-from producers.web.models import Content, Model, Whom
+from producers.web.models import Content, Life, Model, Whom
 from producers.web.routing.route import Reply, Route, json_body, ok
 
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -28,11 +28,10 @@ class NewSeries(Content):
     )
     audience: Whom
     rate: Rate = 0
-    expires_in_s: int = Field(
-        604_800, ge=1, le=604_800, description="of each run: after so long the rest is late"
-    )
+    expires_in_s: Life = Field(604_800, description="of each run: after so long the rest is late")
     priority: bool = Field(False, description="served before the others")
     weight: Weight = 1
+    purpose: Purpose = ""
 
 
 class SeriesList(Model):
@@ -58,6 +57,7 @@ async def create_series(call: Call) -> Answer:
             expires_in=timedelta(seconds=body.expires_in_s),
             priority=body.priority,
             weight=body.weight,
+            purpose=body.purpose,
         )
 
     made = await call.run(make)

@@ -142,6 +142,7 @@ def test_its_status_tells_what_it_is_doing(broadcasts: Broadcasts, client: Any) 
         "waiting": "",
         "opens_at_ms": 0,
         "weight": 1,
+        "purpose": "",
     }
 
 

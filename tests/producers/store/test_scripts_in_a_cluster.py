@@ -18,7 +18,7 @@ DERIVED = {
     "create": ("due",),
     "move": ("due", "hooks"),
     "join": ("due",),
-    "forget": ("marks", "dead"),
+    "forget": ("marks", "dead", "daily"),
 }
 """Script → what it finds by the name of one of its KEYS, as its header says."""
 
