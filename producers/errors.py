@@ -13,6 +13,7 @@
     ├── IllegalMoveError         the broadcast's state does not allow this move
     ├── TooManyMessagesError     one user was posted too many messages of one template today
     ├── MessagesStoppedError     WeChat refuses the template; nothing of it is posted until resumed
+    ├── NobodySendsError         no worker would send it now, so nothing was posted
     ├── DoorError                the mini-program's door stays shut; the phone is told no more
     │   ├── TicketError          the ticket is no good: the phone logs in again
     │   │   ├── ExpiredTicketError
@@ -128,6 +129,18 @@ class MessagesStoppedError(WxbroadcastError):
         self.errcode = errcode
         self.reason = reason
         self.carrier = carrier
+
+
+class NobodySendsError(WxbroadcastError):
+    """Nothing would be sent now, so nothing was posted.
+
+    Attributes:
+        reason: why not, and what to do.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"nothing was sent: {reason}")
+        self.reason = reason
 
 
 class IllegalMoveError(WxbroadcastError):

@@ -125,8 +125,8 @@ class Messages:
         self._post = POST.on(client)
         self._server_ahead_ms = 0.0
         self._asked_at = float("-inf")
-        self._opened: dict[tuple[str, str, str, int], int] = {}
-        self._full: set[tuple[str, str, str, int, str]] = set()
+        self._opened: dict[_OfDay, int] = {}
+        self._full: set[tuple[_OfDay, str]] = set()
 
     def post(
         self,
@@ -138,6 +138,7 @@ class Messages:
         data: object,
         expires_in: timedelta = timedelta(hours=1),
         key: str = "",
+        test: bool = False,
         **content: Any,
     ) -> Posted:
         """Post one message to one user.
@@ -151,6 +152,7 @@ class Messages:
             expires_in: not sent within so long, it is late; 1 s to 1 day.
             key: idempotency key, 1-128 visible ASCII characters; the same one with the same content
                 to the same user is the same message for a day. Without one, each call posts anew.
+            test: it is a test: another message than those of the day, on a carrier for tests.
             **content: page, emphasis_keyword, miniprogram_state, lang (see `Spec.checked`).
 
         Raises:
@@ -193,7 +195,7 @@ class Messages:
         )
         of_key = _of_user(key, openid) if key else new_token()
         posted = PostKeys(keys.posted(lane, app, of_key))
-        status, carrier = self._post_to_carriers(spec, lane, posted, args)
+        status, carrier = self._post_to_carriers(spec, lane, posted, args, test=test)
         if status == "other":
             raise IdempotencyConflictError(key, f"{carrier}.{openid}")
         if status == "new":
@@ -241,22 +243,23 @@ class Messages:
         )
 
     def _post_to_carriers(
-        self, spec: Spec, lane: int, posted: PostKeys, args: PostArgs
+        self, spec: Spec, lane: int, posted: PostKeys, args: PostArgs, *, test: bool
     ) -> tuple[str, str]:
         """Ask the carriers that there are, and open one more where it needs one."""
         day = self._server_ms() // DAY_MS
-        of_day = (spec.app, str(spec.channel), spec.template_id, day)
+        of_day = _OfDay(spec.app, str(spec.channel), spec.template_id, day, test)
         known = self._opened.get(of_day, 1)
-        of_user = (*of_day, args.item)
+        of_user = (of_day, args.item)
         if of_user in self._full:  # then only what the key posted before is looked for
             known = 0
         for _ in range(3 * MOST):  # each carrier may be asked, opened, and asked once more
-            ids = [carrier_id(*of_day, number) for number in range(known)]
+            ids = [of_day.carrier(number) for number in range(known)]
             answer = self._post.repeated("posting a message", posted, args, ids)
             status, carrier, *errcode = answer
             if status == "absent":
                 # who knows whether WeChat delivers the template: yesterday's first, or today's
-                before = carrier_id(*of_day[:3], day - 1, 0) if carrier == ids[0] else ids[0]
+                yesterday = of_day._replace(day=day - 1)
+                before = yesterday.carrier(0) if carrier == ids[0] else ids[0]
                 life_ms = (day + 1) * DAY_MS + _GRACE_MS - self._server_ms()
                 empty = replace(spec, data={}, page="", emphasis_keyword="", expires_in_ms=life_ms)
                 self._broadcasts.open_carrier(carrier, empty, lane, delivers=self._delivers(before))
@@ -287,12 +290,12 @@ class Messages:
         errcode, *delivered = repeat_all("reading the last carrier", self._client, ask)
         return (errcode or "0") == "0" and any(int(number or 0) > 0 for number in delivered)
 
-    def _remember(self, of_day: tuple[str, str, str, int], known: int) -> None:
+    def _remember(self, of_day: "_OfDay", known: int) -> None:
         if len(self._opened) > 10_000:
             self._opened.clear()
         self._opened[of_day] = known
 
-    def _remember_full(self, of_user: tuple[str, str, str, int, str]) -> None:
+    def _remember_full(self, of_user: tuple["_OfDay", str]) -> None:
         if len(self._full) > 10_000:
             self._full.clear()
         self._full.add(of_user)
@@ -305,6 +308,22 @@ class Messages:
             self._server_ahead_ms = server_ms - now * 1000
             self._asked_at = now
         return round(now * 1000 + self._server_ahead_ms)
+
+
+class _OfDay(NamedTuple):
+    """What a day's carriers have in common."""
+
+    app: str
+    channel: str
+    template_id: str
+    day: int
+    test: bool
+
+    def carrier(self, number: int) -> str:
+        """Return the id of one of them."""
+        return carrier_id(
+            self.app, self.channel, self.template_id, self.day, number, test=self.test
+        )
 
 
 def _of_user(key: str, openid: str) -> str:

@@ -1,11 +1,27 @@
-"""Before a broadcast goes out: how its dry run looks."""
+"""Before a broadcast goes out: its dry run, a test send, and the question whether it is meant."""
 
-from typing import TYPE_CHECKING, Any, Final
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from producers.cli.session import Code, Session, print_json, print_table, say, table
+import typer
+
+from producers.cli.session import Code, Session, fail, print_json, print_table, say, table
 
 if TYPE_CHECKING:
-    from producers.rehearsals import DryRun
+    from producers.rehearsals import DryRun, Tried
+
+ConfirmAbove = Annotated[
+    int | None,
+    typer.Option(
+        help="Ask before it goes to more recipients than this; default: as WXB_CONFIRM_ABOVE says.",
+        min=0,
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Answer that question.")]
+
+_WAIT_S: Final = 30.0
+"""How long the answers to a test are waited for."""
 
 _METHODS: Final = {
     "stock": "counted by expiry hour",
@@ -33,6 +49,96 @@ def run_dry(session: Session, given: dict[str, Any], *, as_json: bool) -> Code:
         say(f"wxbroadcast: {fault}")
     say("dry run: nothing was stored, nothing was sent")
     return Code.USAGE if made.faults else Code.OK
+
+
+def send_test(
+    session: Session, openids: str, given: dict[str, Any], *, as_json: bool, goes_on: bool
+) -> None:
+    """Send a broadcast's message to a few users, and show what WeChat answered.
+
+    Args:
+        session: the open command.
+        openids: the users, with commas between them.
+        given: as `Spec.checked` takes it.
+        as_json: print an object in place of the table.
+        goes_on: whether the command goes on with the broadcast, once all were delivered.
+
+    Raises:
+        typer.Exit: it does not go on: 0 for all delivered, else 1.
+    """
+    from producers.rehearsals import Trials
+
+    trials = Trials(session.client, session.settings)
+    users = [one.strip() for one in openids.split(",") if one.strip()]
+    tried = begun = trials.begin(users, **given)
+    said = ""
+    for tried in trials.watch(begun, _WAIT_S):
+        if tried.waits and tried.waits != said:
+            said = tried.waits
+            say(said)
+    if as_json:
+        print_json(tried.as_dict())
+    else:
+        print_table(_of_test(tried))
+    if tried.delivered and goes_on:
+        return
+    rest = "" if tried.ended else "; what was not sent within a minute is never sent"
+    say(f"test: nothing else was created{rest}")
+    raise typer.Exit(Code.OK if tried.delivered else Code.WRONG)
+
+
+def _of_test(tried: "Tried") -> Any:
+    rows = table("test", "outcome", ">errcode", "meaning", "what to do")
+    for one in tried.trials:
+        code = str(one.errcode or "")
+        rows.add_row(one.openid, one.outcome or one.state, code, one.meaning, one.advice)
+    return rows
+
+
+def count(session: Session, app: str, audience: str) -> int:
+    """Return how many recipients a broadcast would have now."""
+    from producers.audiences import Audiences
+
+    return Audiences(session.client, session.settings).measure(app, audience).members
+
+
+def confirm(
+    session: Session,
+    recipients: Callable[[], int],
+    above: int | None,
+    *,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Ask whether so many recipients are meant, where they are more than somebody set.
+
+    Args:
+        session: the open command.
+        recipients: counts them; asked only where it matters.
+        above: the number that needs no question; None: as the settings say; 0: any.
+        yes: it was answered before.
+        as_json: how to say that it ends.
+
+    Raises:
+        typer.Exit: it is not meant, or there is nobody to be asked.
+    """
+    most = session.settings.confirm_above if above is None else above
+    if not most or yes:
+        return
+    many = recipients()
+    if many <= most:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        fail(
+            f"{many:,} recipients, more than {most:,}: nothing was created; if they are "
+            "meant, say --yes",
+            Code.USAGE,
+            as_json=as_json,
+        )
+    # not typer's own question, which writes a blank to stdout
+    typer.echo(f"Send to {many:,} recipients? [y/N]: ", nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        fail("nothing was created", Code.STOPPED, as_json=as_json)
 
 
 def _as_table(made: "DryRun") -> Any:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from producers.cli.progress import Progress
-from producers.cli.rehearsing import run_dry
+from producers.cli.rehearsing import run_dry, send_test
 from producers.cli.session import Code, Session, say
 from producers.cli.source import source
 
@@ -43,3 +43,43 @@ def try_rows(
 
     with source(file, MAX_LINE_BYTES) as lines:
         return run_dry(session, {**given, "rows": lines, "skip_bad": skip_bad}, as_json=as_json)
+
+
+def test_rows(
+    session: Session,
+    openids: str,
+    given: dict[str, Any],
+    file: str,
+    *,
+    as_json: bool,
+    goes_on: bool,
+) -> None:
+    """Send a test, with the rows of a file if there is one; as `send_test`."""
+    if not file:
+        send_test(session, openids, given, as_json=as_json, goes_on=goes_on)
+        return
+    from producers.errors import InvalidInputError
+    from producers.rows.reading import MAX_LINE_BYTES
+
+    if file == "-" and goes_on:
+        raise InvalidInputError(["rows: stdin cannot be read twice; give --then a file"])
+    with source(file, MAX_LINE_BYTES) as lines:
+        send_test(session, openids, {**given, "rows": lines}, as_json=as_json, goes_on=goes_on)
+
+
+def count_rows(spec: "Spec", file: str) -> int:
+    """Return how many rows of a file are good.
+
+    Raises:
+        InvalidInputError: they cannot be read, or not twice.
+    """
+    from producers.errors import InvalidInputError
+    from producers.rows import check_rows
+    from producers.rows.reading import MAX_LINE_BYTES
+
+    if file == "-":
+        raise InvalidInputError(
+            ["rows: stdin cannot be counted before it is sent; give a file, or --yes"]
+        )
+    with source(file, MAX_LINE_BYTES) as lines:
+        return check_rows(spec, lines).good

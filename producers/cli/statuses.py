@@ -10,6 +10,7 @@ from producers.cli.session import Session, table
 if TYPE_CHECKING:
     from producers.broadcasts import Broadcasts
 from producers.broadcasts.status import Status
+from producers.store import keys
 
 _EVERY_S: Final = 0.5
 _STILL_S: Final = 2.0
@@ -32,6 +33,8 @@ def to_whom(status: "Status") -> str:
     """Return the audience; of a retry, whose recipients; what carries single messages has none."""
     if status.retry_of:
         return f"{status.retry_for} of {status.retry_of}"
+    if keys.is_test_carrier(status.id):
+        return "test sends"
     return status.audience or "single messages"
 
 

@@ -214,6 +214,16 @@ class MessagePosted(Event):
 
 
 @dataclass
+class MessagesTested(Event):
+    """A broadcast's message is sent to so many named users first; its own lines follow."""
+
+    app: str
+    channel: str
+    template_id: str
+    messages: int
+
+
+@dataclass
 class CanaryOpened(Event):
     """The first message of a broadcast was delivered: the rest may go."""
 

@@ -152,7 +152,7 @@ class DemandTable:
         newest: dict[str, _Known] = {}
         for broadcast in recent:
             one = found[broadcast]
-            if not one.subscribes:
+            if not one.subscribes or keys.is_test_carrier(broadcast):
                 continue
             newest.setdefault(one.template_id, one)
             if keys.is_carrier(broadcast):

@@ -3,14 +3,17 @@
 import asyncio
 import copy
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from producers.broadcasts.status import Status
-from producers.producer.blocking import EVERY, Producer, named
+from producers.producer.blocking import EVERY, Producer, named, seconds_of
 from producers.recipients.pages import Recipient
+from producers.rehearsals import Tried
+from producers.rehearsals.trials import EVERY_S
 from producers.settings import Settings
 from producers.store.threads import Threads
 from producers.words import ENDED
@@ -95,6 +98,20 @@ class AsyncProducer:
     message = _awaited(Producer.message)
     message_status = _awaited(Producer.message_status)
     dry_run = _awaited(Producer.dry_run)
+
+    async def test_send(
+        self, openids: Sequence[str], /, *, wait: timedelta | float = 30, **spec: Any
+    ) -> Tried:
+        """As `Producer.test_send`."""
+        until = time.monotonic() + seconds_of(wait)
+        tried = await self._begin_test(openids, **spec)
+        while not tried.ended and time.monotonic() < until:
+            await asyncio.sleep(EVERY_S)
+            tried = await self._look_at_test(tried)
+        return tried
+
+    _begin_test = _awaited(Producer._begin_test)  # noqa: SLF001 - its own kind
+    _look_at_test = _awaited(Producer._look_at_test)  # noqa: SLF001
     broadcast = _awaited(Producer.broadcast)
     retry = _awaited(Producer.retry)
     status = _awaited(Producer.status)

@@ -26,7 +26,8 @@ from producers.producer.place import Parts, Place
 from producers.quotas import Quotas
 from producers.recipients import Recipients
 from producers.recipients.pages import Recipient
-from producers.rehearsals import DryRuns
+from producers.rehearsals import DryRuns, Trials, Tried
+from producers.rehearsals.trials import EVERY_S
 from producers.retries import Retried, Retries
 from producers.series import Series
 from producers.settings import Settings
@@ -104,7 +105,7 @@ class Producer:
         self, settings: Settings | None = None, *, timeout: timedelta | float | None = None
     ) -> None:
         self._place = Place(settings)
-        self._timeout_s = None if timeout is None else _seconds(timeout)
+        self._timeout_s = None if timeout is None else seconds_of(timeout)
 
     @property
     def settings(self) -> Settings:
@@ -115,7 +116,7 @@ class Producer:
     def timeout_s(self) -> float:
         """How long each call may take in all, in seconds."""
         if self._timeout_s is None:
-            return _seconds(self.settings.producer_timeout)
+            return seconds_of(self.settings.producer_timeout)
         return self._timeout_s
 
     def within(self, timeout: timedelta | float) -> Self:
@@ -130,7 +131,7 @@ class Producer:
             InvalidInputError: it is none.
         """
         other = copy.copy(self)
-        other._timeout_s = _seconds(timeout)  # noqa: SLF001 - its own kind
+        other._timeout_s = seconds_of(timeout)  # noqa: SLF001 - its own kind
         return other
 
     @contextlib.contextmanager
@@ -246,6 +247,35 @@ class Producer:
 
     dry_run = _of(DryRuns, DryRuns.look)
 
+    def test_send(
+        self, openids: Sequence[str], /, *, wait: timedelta | float = 30, **spec: Any
+    ) -> Tried:
+        """Send a broadcast's message to a few users first, and say what WeChat answered.
+
+        Nothing else is created. See `Trials.begin` for the spec.
+
+        Args:
+            openids: 1 to 20 users.
+            wait: how long for the answers, in seconds or as a timedelta; each look has the
+                producer's timeout. Who has none by then is told with what it waits for.
+            **spec: as for `broadcast`, rows too; the audience may be left out.
+
+        Raises:
+            InvalidInputError: with every fault; nothing was sent.
+            NobodySendsError: no worker would send it now; nothing was sent.
+            TooManyMessagesError: a user was sent 64 tests of this template today.
+            StoreUnavailableError: Redis did not answer; some may have been sent.
+        """
+        until = time.monotonic() + seconds_of(wait)
+        tried = self._begin_test(openids, **spec)
+        while not tried.ended and time.monotonic() < until:
+            time.sleep(EVERY_S)
+            tried = self._look_at_test(tried)
+        return tried
+
+    _begin_test = _of(Trials, Trials.begin)
+    _look_at_test = _of(Trials, Trials.look)
+
     def retry(
         self,
         /,
@@ -344,7 +374,8 @@ def _key(key: str | None) -> str:
     return "" if key is None else key
 
 
-def _seconds(timeout: timedelta | float) -> float:
+def seconds_of(timeout: timedelta | float) -> float:
+    """Return a timeout in seconds; raises `InvalidInputError`: it is none."""
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     if not 0 < seconds < math.inf:
         raise InvalidInputError([f"timeout {timeout}: more than 0 seconds, and an end"])

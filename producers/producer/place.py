@@ -15,7 +15,7 @@ from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.quotas import Quotas
 from producers.recipients import Recipients
-from producers.rehearsals import DryRuns
+from producers.rehearsals import DryRuns, Trials
 from producers.retries import Retries
 from producers.series import Series
 from producers.settings import AppsFile, Settings
@@ -39,6 +39,7 @@ _SERVICES: Final[tuple[type[Any], ...]] = (
     Retries,
     Suppressions,
     Series,
+    Trials,
     Users,
 )
 

@@ -356,8 +356,11 @@ def _of_now(made: DryRun, here: traffic.Traffic) -> Iterator[str]:
         yield made.hindered
     if made.method and not made.reachable:
         yield "nobody of the audience has a permit for it: it would reach no one"
-    if here.slowed:
-        yield "WeChat's limit errors slow the app down now: it would take longer"
+    if here.slowed_to:
+        yield (
+            f"WeChat's limit errors hold the app at {here.slowed_to:g} sends/s now; that climbs "
+            "back by itself, and is what is reckoned with"
+        )
 
 
 def _of_its_way(made: DryRun, here: traffic.Traffic, zone: ZoneInfo) -> Iterator[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from producers.broadcasts.spec import Spec
+from producers.quotas import Quotas
 from producers.rehearsals.course import NEVER_MS, Road, Runner
 from producers.settings import Settings, kept_rate
 from producers.store import Client, keys
@@ -15,7 +16,6 @@ from producers.words import Outcome, State
 MOST: Final = 200
 """Newest broadcasts under way that are looked at; where there are more, they stand for the rest."""
 
-_DAY_MS: Final = 86_400_000
 _HOME: Final = (
     *("state", "spec", "rate", "weight"),
     *("audience_size", "starts_at_ms", "expires_at_ms"),
@@ -32,62 +32,54 @@ class Traffic:
     Attributes:
         now_ms: the moment, server epoch ms.
         road: what they share.
-        rate: the app's sends per second, as set while running or by the settings; 0: unlimited.
         others: those under way or scheduled, single messages left out.
         running: how many of them run now.
         waiting: recipients of these that have no outcome yet.
-        slowed: WeChat's limit errors are in force.
+        slowed_to: sends per second that WeChat's limit errors left of the rate; 0: all of it.
     """
 
     now_ms: int
     road: Road
-    rate: float
     others: list[Runner]
     running: int
     waiting: int
-    slowed: bool
+    slowed_to: float
 
 
 def look(client: Client, settings: Settings, alias: str) -> Traffic:
-    """Return what an app has under way now, in three trips.
+    """Return what an app has under way now.
 
     Raises:
         UnknownAppError: no such app.
         StoreUnavailableError: Redis did not answer.
     """
     app = settings.app(alias)
+    limits = Quotas(client, settings).limits(alias)
 
     def ask(pipeline: Any) -> None:
         pipeline.time()
-        pipeline.hmget(keys.limiter(alias), "rate", "level", "day", "day_count")
         pipeline.zrevrange(keys.active(alias), 0, -1)
 
-    clock, (milli, level, day, count), active = repeat_all("reading the limits", client, ask)
-    now_ms = ms_of(clock)
-    rate = app.rate_per_second if milli is None else int(milli) / 1000
-    at_most = [one for one in (rate, app.rate_per_minute / 60) if one]
-    offset_ms = app.day_offset_ms()
-    today = (now_ms + offset_ms) // _DAY_MS
-    sent = int(count or 0) if day is not None and int(day) == today else 0
+    clock, active = repeat_all("reading the broadcasts", client, ask)
+    at_most = [one for one in (limits.in_force, app.rate_per_minute / 60) if one]
     road = Road(
         rate=min(at_most, default=math.inf),
         window=settings.window_of(alias),
-        day_left=max(0, app.daily_limit - sent) if app.daily_limit else math.inf,
+        day_left=max(0, app.daily_limit - limits.sent_today) if app.daily_limit else math.inf,
         per_day=app.daily_limit or math.inf,
-        day_ends_at_ms=(today + 1) * _DAY_MS - offset_ms,
+        day_ends_at_ms=limits.resets_at_ms,
     )
     broadcasts = [one for one in active if not keys.is_carrier(one)]
     scale = max(1.0, len(broadcasts) / MOST)
     found = _read(client, settings, broadcasts[:MOST])
     running = [(one, waiting) for one, waiting, runs in found if runs]
     return Traffic(
-        now_ms=now_ms,
+        now_ms=ms_of(clock),
         road=road,
-        rate=rate,
         others=[_times(one, scale) for one, _, _ in found],
         running=round(len(running) * scale),
         waiting=round(sum(waiting for _, waiting in running) * scale),
-        slowed=int(level or 0) > 0,
+        slowed_to=limits.limit,
     )
 
 

@@ -49,7 +49,8 @@ class SandboxThread:
 
         Returns:
             Each with ``at_ms``, ``channel``, ``template_id``, ``page``, ``data`` (keyword →
-            ``{"value": …}``), and ``form_id`` or ``msgid``.
+            ``{"value": …}``), and ``form_id``, or ``msgid`` and
+            ``miniprogram_state``.
         """
         return self._call(lambda: self._sandbox.state.deliveries.of(openid))
 

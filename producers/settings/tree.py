@@ -141,6 +141,12 @@ class Settings(BaseSettings):
         le=6_000_000,
         description="login codes of one app that WeChat is asked about; half of them may be bad",
     )
+    confirm_above: int = Field(
+        0,
+        ge=0,
+        description="the command line asks before a broadcast to more recipients than this; "
+        "0 = never",
+    )
     callback_max_age: Duration = Field(
         timedelta(minutes=5),
         description="how far a push's timestamp may be from Redis's clock; 0 = any",

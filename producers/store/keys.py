@@ -77,6 +77,11 @@ def is_carrier(broadcast: str) -> bool:
     return broadcast.startswith("m")
 
 
+def is_test_carrier(broadcast: str) -> bool:
+    """Say whether a broadcast carries the messages of test sends, by its id (`carriers`)."""
+    return is_carrier(broadcast) and broadcast[6:7] == "t"
+
+
 def is_beside(audience: str) -> bool:
     """Say whether sets of openids under this name are no audience, but were built beside."""
     return audience.startswith("~")

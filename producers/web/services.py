@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Final, NamedTuple, ParamSpec, TypeVar
@@ -19,7 +20,7 @@ from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.quotas import Quotas
 from producers.recipients import Recipients
-from producers.rehearsals import DryRuns
+from producers.rehearsals import DryRuns, Trials
 from producers.retries import Retries
 from producers.series import Series
 from producers.settings import Settings
@@ -80,6 +81,7 @@ class Services:
         settings: as loaded.
         threads: for library calls.
         stream_threads: for streamed imports and exports; ``streams`` are their places.
+        waiting: app → test sends whose answers are waited for.
         stopping: set when no new work is taken.
         documents: as made of the routes.
     """
@@ -114,6 +116,8 @@ class Services:
         self.planner = Planner(self.client, settings)
         self.quotas = Quotas(self.client, settings)
         self.dry_runs = DryRuns(self.client, settings)
+        self.trials = Trials(self.client, settings)
+        self.waiting: Counter[str] = Counter()
         self.dead_letters = DeadLetters(self.client, settings)
         self.idempotency = Idempotency(self.client, self.quick)
         self.door = Door(self.client, settings)

@@ -13,7 +13,7 @@ from producers.planning.forecast import Forecast
 from producers.planning.plan import Plan
 from producers.quotas import AppLimits
 from producers.recipients.pages import Page, Recipient
-from producers.rehearsals import DryRun
+from producers.rehearsals import DryRun, Tried
 from producers.users import UserCard
 from producers.users.forget import Forgotten
 from producers.words import State
@@ -31,6 +31,7 @@ def blocking(producer: Producer) -> None:
     assert_type(producer.message(key="k", app="shop"), Posted)
     assert_type(producer.message_status("m"), MessageStatus)
     assert_type(producer.dry_run(app="shop"), DryRun)
+    assert_type(producer.test_send(["oA"], wait=5, app="shop"), Tried)
     assert_type(producer.broadcast(app="shop"), Created)
     assert_type(producer.within(0.5).status("b"), Status)
     assert_type(producer.watch("b"), Iterator[Status])

@@ -1,5 +1,6 @@
 """``wxbroadcast broadcast``: create one, and perhaps wait for its end."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +8,8 @@ import typer
 
 from producers.cli.interrupts import Interrupted, Interrupts
 from producers.cli.options import WHOM, App, AsJson, duration, read_data
-from producers.cli.row_files import send_rows, try_rows
+from producers.cli.rehearsing import ConfirmAbove, Yes, confirm, count
+from producers.cli.row_files import count_rows, send_rows, test_rows, try_rows
 from producers.cli.session import Code, Session, fail, opened, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -88,6 +90,17 @@ def broadcast(
         bool,
         typer.Option("--dry-run", help="Say what it would do; nothing is stored, nothing sent."),
     ] = False,
+    test: Annotated[
+        str, typer.Option(metavar="OPENID,…", help="Send it to these alone, at most 20, and wait.")
+    ] = "",
+    then: Annotated[
+        bool, typer.Option("--then", help="--test: then create it, if all of them were delivered.")
+    ] = False,
+    test_state: Annotated[
+        str, typer.Option(help="--test: the state for these: developer or trial.")
+    ] = "",
+    confirm_above: ConfirmAbove = None,
+    yes: Yes = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Show the progress, and end with the broadcast.")
     ] = False,
@@ -96,6 +109,8 @@ def broadcast(
     """Create a broadcast and print its id.
 
     With --dry-run nothing is created: it says whom it would reach, by when, and every fault.
+    With --test its message goes to a few users, spending a permit each, and what WeChat answered is
+    shown: the exit code is 1 if not all have it. Nothing else is created, unless --then is given.
     With --every it is a series, whose name is printed (see `series`); its runs are broadcasts.
     With --rows the rows are the audience, each is checked before anything is created, and bad ones
     are told by row and rule.
@@ -127,14 +142,22 @@ def broadcast(
             "until": until,
         }
         _check_whom(audience, rows, every)
+        _check_test(test, asks=then or bool(test_state), dry=dry_run)
         if dry_run:
             tried = {"key": key, "every": every, "missed": missed, "zone": zone}
             asked = {**given, **tried}
             raise typer.Exit(try_rows(session, asked, rows, skip_bad=skip_bad, as_json=as_json))
+        if test:
+            tested = {**given, "zone": zone, "miniprogram_state": test_state or state}
+            test_rows(session, test, tested, rows, as_json=as_json, goes_on=then)
+        spec = Spec.checked(**given, zone="" if every else zone, rows=bool(rows))
+        recipients = (
+            partial(count_rows, spec, rows) if rows else partial(count, session, app, audience)
+        )
+        confirm(session, recipients, confirm_above, yes=yes, as_json=as_json)
         if every:
             _repeat(session, key, every, zone, missed, given, as_json=as_json)
             return
-        spec = Spec.checked(**given, zone=zone, rows=bool(rows))
         broadcasts = Broadcasts(session.client, session.settings)
         if rows:
             created = send_rows(broadcasts, spec, rows, key, skip_bad=skip_bad)
@@ -158,6 +181,15 @@ def _check_whom(audience: str, rows: str, every: str) -> None:
         raise InvalidInputError(["to whom? give --audience or --rows"])
     if every and rows:
         raise InvalidInputError(["every: a series reads its audience at each tick, not --rows"])
+
+
+def _check_test(test: str, *, asks: bool, dry: bool) -> None:
+    from producers.errors import InvalidInputError
+
+    if test and dry:
+        raise InvalidInputError(["test: --dry-run sends nothing; leave one out"])
+    if asks and not test:
+        raise InvalidInputError(["test: --then and --test-state go with --test"])
 
 
 def _repeat(

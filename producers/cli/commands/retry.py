@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from producers.cli.options import AsJson, BroadcastId, duration, read_data
+from producers.cli.rehearsing import ConfirmAbove, Yes, confirm
 from producers.cli.session import opened, print_json, say
 
 
@@ -36,6 +37,8 @@ def retry(
     key: Annotated[
         str, typer.Option(help="Idempotency key: the same key again is the same retry.")
     ] = "",
+    confirm_above: ConfirmAbove = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Send a broadcast once more, to those of its recipients alone who had one of these outcomes.
@@ -46,7 +49,14 @@ def retry(
     with opened(as_json=as_json) as session:
         from producers.retries import Retries
 
-        made = Retries(session.client, session.settings).retry(
+        retries = Retries(session.client, session.settings)
+
+        def at_most() -> int:
+            had = retries.status(broadcast_id).outcomes
+            return sum(had.get(one.strip(), 0) for one in {*outcome.split(",")})
+
+        confirm(session, at_most, confirm_above, yes=yes, as_json=as_json)
+        made = retries.retry(
             broadcast_id,
             outcome,
             _codes(errcode),

@@ -123,4 +123,5 @@ def _describe(delivery: Delivery) -> dict[str, Any]:
     }
     if delivery.channel == "template":
         return {**described, "form_id": request["form_id"]}
-    return {**described, "msgid": delivery.msgid}
+    state = request.get("miniprogram_state")
+    return {**described, "msgid": delivery.msgid, "miniprogram_state": state}

@@ -1,15 +1,22 @@
-"""Before a broadcast goes out: what it would do."""
+"""Before a broadcast goes out: what it would do, and its message to a few users first."""
 
+import asyncio
+import time
 from typing import Final
 
 from pydantic import Field
 
 from producers.access.api_keys import Scope
-from producers.rehearsals import DryRun
+from producers.rehearsals import DryRun, Tried
+from producers.rehearsals.trials import EVERY_S, MOST
 from producers.web.call import Call
 from producers.web.handlers.broadcasts import CHAPTER, NewBroadcast
 from producers.web.http.answer import Answer
+from producers.web.models import Openid
 from producers.web.routing.route import Route, json_body, ok
+
+_WAITING: Final = 8
+"""Test sends of one app that are waited for at once; further ones are answered at once."""
 
 
 class Rehearsed(NewBroadcast):
@@ -21,11 +28,48 @@ class Rehearsed(NewBroadcast):
     )
 
 
+class TestSend(NewBroadcast):
+    """A broadcast's message, to a few users first."""
+
+    audience: str = Field(
+        "", max_length=64, description="not read here, as rate, times, weight and priority"
+    )
+    openids: list[Openid] = Field(min_length=1, max_length=MOST, examples=[["oAnna", "oBert"]])
+    rows: list[dict[str, str | int | float]] | None = Field(
+        None,
+        min_length=1,
+        max_length=MOST,
+        description="what data and page have holes for: of each user, or of the first for all",
+        examples=[[{"openid": "oAnna", "name": "Anna"}]],
+    )
+    wait_s: int = Field(8, ge=0, le=10, description="how long the answers are waited for")
+
+
 async def dry_run_broadcast(call: Call) -> Answer:
     """Say what a broadcast would do, and store nothing."""
     body: Rehearsed = call.body
     given = {**body.given(call.app), "every": body.every, "key": body.name}
     return Answer(value=await call.run(lambda: call.services.dry_runs.look(**given)))
+
+
+async def test_send_broadcast(call: Call) -> Answer:
+    """Send a broadcast's message to a few users, and say what WeChat answered."""
+    body: TestSend = call.body
+    trials, waiting = call.services.trials, call.services.waiting
+    until = time.monotonic() + body.wait_s
+    tried = await call.run(
+        lambda: trials.look(trials.begin(body.openids, **body.given(call.app), rows=body.rows))
+    )
+    if waiting[call.app] >= _WAITING:
+        return Answer(value=tried)
+    waiting[call.app] += 1
+    try:  # between two looks it holds no thread
+        while not tried.ended and time.monotonic() < until:
+            await asyncio.sleep(EVERY_S)
+            tried = await call.run(trials.look, tried)
+    finally:
+        waiting[call.app] -= 1
+    return Answer(value=tried)
 
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -40,5 +84,19 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=json_body(Rehearsed),
         text="The body of `POST …/broadcasts`; nothing is stored, nothing is sent. A path of its "
         "own and no parameter, so that a typing error sends nothing.",
+    ),
+    Route(
+        "POST",
+        "/v1/apps/{app}/broadcasts/test-send",
+        test_send_broadcast,
+        Scope.SEND,
+        "Send a broadcast's message to a few users first",
+        CHAPTER,
+        ok("What WeChat answered for each; `ended` is false if some have no answer yet", Tried),
+        body=json_body(TestSend),
+        problems=(409, 429),
+        text="Single messages, each spending a permit; what is not sent within a minute is never "
+        "sent. 409 while no worker would send them: nothing is posted then. Who has no answer "
+        "after `wait_s` is shown by `GET …/messages/{message}`.",
     ),
 )

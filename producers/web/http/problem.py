@@ -21,6 +21,7 @@ from producers.errors import (
     InvalidInputError,
     LoginUnavailableError,
     MessagesStoppedError,
+    NobodySendsError,
     NotFoundError,
     StoreUnavailableError,
     TicketError,
@@ -187,7 +188,7 @@ def _of_input(error: Exception) -> ProblemError | None:
         return ProblemError("key-reused", "this Idempotency-Key made something else before")
     if isinstance(error, TooManyMessagesError):
         return ProblemError("too-many-requests", str(error), headers=retry_after(_LATER_S * 1000))
-    if isinstance(error, IllegalMoveError | MessagesStoppedError):
+    if isinstance(error, IllegalMoveError | MessagesStoppedError | NobodySendsError):
         return ProblemError("conflict", str(error))
     return None
 

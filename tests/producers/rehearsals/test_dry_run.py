@@ -192,6 +192,16 @@ def test_the_rate_is_the_one_in_force_and_shared_with_those_under_way(shop: Shop
     assert look(shop, rate=0.5).eta_s == 120
 
 
+def test_a_limit_that_wechat_lowered_is_reckoned_with_and_told(shop: Shop) -> None:
+    crowd(shop)
+    lowered = f"6000 6001 {shop.now_ms()} 600000 0"  # see climb.lua: six a second for a while
+    shop.client.hset(keys.limiter("shop"), "limit", lowered)
+    shop.client.expire(keys.limiter("shop"), 60)
+    made = look(shop)
+    assert (made.rate, made.eta_s) == (6, 10)
+    assert any("hold the app at 6 sends/s now" in note for note in made.notes)
+
+
 def test_the_days_budget_is_what_the_limiter_leaves(
     shop: Shop, make_settings: Callable[..., Settings]
 ) -> None:

@@ -30,6 +30,7 @@ async def test_received_messages_are_shown(open_wechat: Opener) -> None:
             "page": None,
             "data": {"thing1": {"value": "签到"}},
             "msgid": sent["msgid"],
+            "miniprogram_state": None,
         },
     ]
     assert await wechat.ask("received", openid="o2") == []

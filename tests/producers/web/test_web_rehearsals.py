@@ -1,11 +1,17 @@
-"""Before a broadcast goes out, over HTTP: the dry run."""
+"""Before a broadcast goes out, over HTTP: the dry run, a test send."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from every_key import every_key
 from web_house import BROADCASTS, PERMITS, TEMPLATE, Caller, House
 
+from producers.store import keys
+from producers.store.connection import now_ms
+
 DRY_RUN = f"{BROADCASTS}/dry-run"
+TEST_SEND = f"{BROADCASTS}/test-send"
 KEYS_OWN = ("wxb:{keys}:limit_ms:", "wxb:{keys}:reply:")
 """What each request of an API key leaves: its rate."""
 
@@ -44,6 +50,41 @@ def test_faults_are_told_in_the_answer_not_as_a_problem(shop: Caller) -> None:
     assert all(word in told for word in ("nonsense", "soon", "no audience 'vip'"))
     series = shop.post(DRY_RUN, {**SPEC, "every": "0 21 * *", "name": "x"})
     assert "five fields" in series.json["faults"][0]
+
+
+def test_a_test_send_says_when_nobody_would_send_it(house: House, shop: Caller) -> None:
+    give(shop)
+    spec = {name: value for name, value in SPEC.items() if name != "audience"}
+    got = shop.post(TEST_SEND, {**spec, "openids": ["o1"]})
+    assert got.kind == "conflict"
+    assert "no worker alive" in got.json["detail"]
+    assert shop.get(BROADCASTS).json["broadcasts"] == []
+    for wrong in ([], ["o1"] * 21, ["o 1"], "o1"):
+        assert shop.post(TEST_SEND, {**SPEC, "openids": wrong}).kind == "invalid"
+    assert shop.post(TEST_SEND, {**SPEC, "openids": ["o1"], "wait_s": 11}).kind == "invalid"
+    twice = shop.post(TEST_SEND, {**SPEC, "openids": ["o1", "o1"], "at": "soon"})
+    assert [one["detail"][:4] for one in twice.json["faults"]] == ["test", "at '"]
+    assert house.caller("read").post(TEST_SEND, {**SPEC, "openids": ["o1"]}).status == 403
+
+
+def test_who_waits_for_answers_holds_no_thread_and_only_so_many_do(
+    house: House, shop: Caller
+) -> None:
+    give(shop)
+    house.client.zadd(keys.WORKERS, {"w1": now_ms(house.client) + 60_000})  # who never sends
+    with ThreadPoolExecutor(20) as pool:
+        asked = {**SPEC, "openids": ["o1"], "wait_s": 1}
+        answers = [pool.submit(shop.post, TEST_SEND, asked) for _ in range(20)]
+        began = time.monotonic()
+        assert shop.get(BROADCASTS).status == 200
+        assert time.monotonic() - began < 0.9
+        got = [one.result() for one in answers]
+    assert {one.status for one in got} == {200}
+    assert not any(one.json["ended"] for one in got)
+    assert [trial["state"] for one in got for trial in one.json["trials"]] == ["waiting"] * 20
+    message = got[0].json["trials"][0]["message"]
+    assert shop.get(f"/v1/apps/shop/messages/{message}").json["state"] == "waiting"
+    assert house.service.services.waiting["shop"] == 0
 
 
 def test_it_is_asked_like_everything_else(house: House, shop: Caller) -> None:
