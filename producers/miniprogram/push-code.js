@@ -10,7 +10,7 @@
  *   <form report-submit bindsubmit="openItem" data-id="7"><button form-type="submit">...</button></form>
  *
  * What it keeps on the phone, under one storage key: form_ids and subscription results that wait to
- * be uploaded, a ticket of the service, how far the phone's clock is off. The ticket is good for two
+ * be uploaded, whether the user wants messages, while the service was not told, a ticket of the service, how far the phone's clock is off. The ticket is good for two
  * hours, and for filing this user's own permits only.
  *
  * What it guarantees: nothing leaves the list before the service has answered that it is stored; a
@@ -48,6 +48,9 @@ var config = null;
 var hidesSeen = false;
 var codes = null; // [{formId, at, sure}], oldest first; null: the storage was not read yet
 var results = []; // [{id, at, sure, subscriptions}], oldest first
+var wish = null; // {id, out}: whether the user wants no messages, until the service has it
+var wishers = []; // who asked, and waits for that
+var wishIsRefused = false; // in this run; a service without this door says so but once
 var ticket = null; // {token, until, life, of}: phone's epoch ms, ms, whose
 var skewMs = 0; // the service's clock minus the phone's
 var mostTemplates = 0; // what this phone was found to take; 0: as its library says
@@ -263,6 +266,69 @@ function isBelow(version, other) {
   return false;
 }
 
+// -- opting out -----------------------------------------------------------------------------------
+
+/**
+ * Say that the user wants no more messages, from a switch of the page.
+ *
+ * The wish is kept until the service has it: where it is away, it is told with the next upload, also
+ * after the mini-program was killed. The last wish counts.
+ *
+ * @param {Function} [done] called once with {out, stored}: what the user wishes, and whether the
+ *     service has it; if not, it will be told.
+ */
+function optOut(done) {
+  opt(true, done);
+}
+
+/**
+ * Take that back; as `optOut`. What an operator said of the user stays.
+ *
+ * @param {Function} [done] as of `optOut`.
+ */
+function optIn(done) {
+  opt(false, done);
+}
+
+function opt(out, done) {
+  load();
+  wish = {id: newId(), out: out};
+  wishIsRefused = false;
+  plan = null; // who wants none is asked for none
+  save();
+  wishers.push(once(done));
+  if (!config || isHeld()) answerWishers(false);
+  else tellWish();
+}
+
+/** Tell the service what the user wishes, if it does not know. */
+function tellWish() {
+  if (!wish || !config || wishIsRefused || isHeld() || !begin('wish')) return;
+  var told = wish;
+  var method = told.out ? 'DELETE' : 'PUT';
+  authorised(method, '/opt-in', null, TIMEOUT_MS, function (status, data, header) {
+    end('wish');
+    var isStored = status === 200 && Boolean(data) && data.out === told.out;
+    if (wish && wish.id !== told.id) return tellWish(); // the user thought better of it meanwhile
+    if (isStored) {
+      failures = 0;
+      wish = null;
+      save();
+    } else if (status === 404 || status === 405 || isMalformed(status)) {
+      wishIsRefused = true; // it may know the door at the next start
+    } else {
+      hold(status, header);
+    }
+    answerWishers(isStored, told.out);
+  });
+}
+
+function answerWishers(isStored, out) {
+  var all = wishers;
+  wishers = [];
+  for (var i = 0; i < all.length; i += 1) all[i]({out: wish ? wish.out : out, stored: isStored});
+}
+
 // -- the plan -------------------------------------------------------------------------------------
 
 /** Fetch the plan in advance, in a page's onShow, so that the popup comes at once. */
@@ -311,6 +377,7 @@ function freshPlan() {
 /** Upload what waits, a batch after the other; in an App's onHide, or whenever it suits. */
 function upload() {
   load();
+  tellWish();
   if (!config || !(codes.length || results.length) || isHeld() || !begin('upload')) return;
   withTicket(function (token) {
     if (!token) return end('upload');
@@ -624,6 +691,7 @@ function load() {
   }).slice(-MOST_RESULTS);
   skewMs = isFinite(kept.skewMs) ? Number(kept.skewMs) : 0;
   mostTemplates = kept.mostTemplates === 1 ? 1 : 0;
+  if (kept.wish && typeof kept.wish.out === 'boolean') wish = kept.wish;
   if (kept.ticket && typeof kept.ticket.token === 'string') ticket = kept.ticket;
 }
 
@@ -645,6 +713,7 @@ function save() {
         version: VERSION,
         codes: codes,
         results: results,
+        wish: wish,
         ticket: ticket,
         skewMs: skewMs,
         mostTemplates: mostTemplates
@@ -729,6 +798,8 @@ function isArray(thing) {
 
 module.exports = {
   collect: collect,
+  optIn: optIn,
+  optOut: optOut,
   page: page,
   prepare: prepare,
   request: request,

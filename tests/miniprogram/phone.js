@@ -186,6 +186,7 @@ class Phone {
 class Service {
   constructor(phone) {
     this.stored = new Set();
+    this.out = false; // the user wants no messages
     this.calls = [];
     this.tickets = 0;
     this.templates = [];
@@ -213,6 +214,10 @@ class Service {
     if (where.pathname.endsWith('/plan')) {
       const templates = this.templates.map((id) => ({template_id: id}));
       return {status: 200, data: {app: 'shop', openid: 'o', templates, skip: this.skip}, header};
+    }
+    if (where.pathname.endsWith('/opt-in')) {
+      this.out = request.method === 'DELETE';
+      return {status: 200, data: {out: this.out}, header};
     }
     return {status: 200, data: this.store(JSON.parse(request.data)), header};
   }

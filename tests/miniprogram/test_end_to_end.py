@@ -23,6 +23,7 @@ from producers.sandbox import Sandbox, SandboxConfig
 from producers.settings import Settings
 from producers.store import connection as store
 from producers.store import keys
+from producers.suppressions import Suppressions
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -252,6 +253,17 @@ async def test_the_next_run_needs_no_login(house: House) -> None:
     seen = await house.phone(["collect", "form2"], "upload")
     assert seen["seen"] == [COLLECT]
     assert sorted(house.permits()) == ["f:form1", "f:form2"]
+
+
+async def test_a_user_who_opts_out_is_sent_nothing_until_the_user_opts_in(house: House) -> None:
+    opted = "/v1/apps/shop/opt-in"
+    suppressions = Suppressions(house.client, house.settings)
+    seen = await house.phone("optOut", "idle")
+    assert seen["seen"] == [LOGIN, ["DELETE", opted, 200]]
+    assert suppressions.counts("shop")["opted_out"] == 1
+    seen = await house.phone("optIn", "idle")
+    assert seen["seen"] == [["PUT", opted, 200]]
+    assert suppressions.counts("shop")["opted_out"] == 0
 
 
 async def test_a_ticket_that_is_no_good_is_renewed_once(house: House) -> None:
