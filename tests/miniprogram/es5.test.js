@@ -45,6 +45,6 @@ test('it gives exactly these words to a page', () => {
   const words = Object.keys(new Phone().boot());
   assert.deepStrictEqual(
     words.sort(),
-    ['collect', 'page', 'prepare', 'request', 'start', 'subscribe', 'tap', 'upload'],
+    ['collect', 'optIn', 'optOut', 'page', 'prepare', 'request', 'start', 'subscribe', 'tap', 'upload'],
   );
 });
