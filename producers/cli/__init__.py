@@ -12,6 +12,7 @@ from producers.cli.commands import (
     broadcast,
     care,
     collect,
+    exports,
     forecast,
     lifecycle,
     logs,
@@ -80,6 +81,8 @@ app.add_typer(suppression.app, rich_help_panel=_WORK)
 app.add_typer(user.app, rich_help_panel=_WORK)
 app.command(rich_help_panel=_WORK)(user.plan)
 app.command(rich_help_panel=_WORK)(forecast.forecast)
+app.command(rich_help_panel=_WORK)(exports.export)
+app.command("import", rich_help_panel=_WORK)(exports.import_)
 app.command(rich_help_panel=_BROADCASTS)(broadcast.broadcast)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.status)
 app.command("list", rich_help_panel=_BROADCASTS)(lifecycle.list_)

@@ -690,6 +690,29 @@ class UserForgotten(Event):
 
 
 @dataclass
+class AppExported(Event):
+    """An app was exported: its users, the uses and accepts that they have, and what is gone."""
+
+    app: str
+    export: str
+    users: int
+    uses: int
+    gone: int
+
+
+@dataclass
+class AppImported(Event):
+    """An export was imported: users and uses that are new, and lines that said nothing."""
+
+    app: str
+    export: str
+    users: int
+    added: int
+    bad: int
+    whole: bool
+
+
+@dataclass
 class AudienceDeleted(Event):
     """An audience was deleted."""
 

@@ -141,6 +141,25 @@ class AsyncProducer:
             if not cursor:
                 return
 
+    _begin_export = _awaited(Producer._begin_export)  # noqa: SLF001 - its own kind
+    _begin_suppressed = _awaited(Producer._begin_suppressed)  # noqa: SLF001
+    _export_some = _awaited(Producer._export_some)  # noqa: SLF001
+    import_app = _awaited(Producer.import_app, stream=True)
+
+    async def export_app(self, app: str) -> AsyncIterator[bytes]:
+        """As `Producer.export_app`; some lines at a time are read on a thread."""
+        lines = await self._begin_export(app)
+        while some := await self._export_some(lines):
+            for line in some:
+                yield line
+
+    async def export_suppressed(self, app: str) -> AsyncIterator[bytes]:
+        """As `Producer.export_suppressed`; some lines at a time are read on a thread."""
+        lines = await self._begin_suppressed(app)
+        while some := await self._export_some(lines):
+            for line in some:
+                yield line
+
     pause = _awaited(Producer.pause)
     set_rate = _awaited(Producer.set_rate)
     set_weight = _awaited(Producer.set_weight)

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +19,8 @@ from producers.broadcasts.rates import Rates
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
 from producers.errors import InvalidInputError
+from producers.exports import Exporter, Importer
+from producers.exports.importing import ImportReport as AppReport
 from producers.permits.collect import Collector
 from producers.permits.report import Report
 from producers.planning.forecast import Forecaster
@@ -38,6 +41,8 @@ from producers.webhooks import DeadLetters
 from producers.words import ENDED, State
 
 EVERY: Final = timedelta(seconds=0.5)
+_EXPORTED: Final = 500
+"""Lines of an export that are made within the time of one call."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,10 +87,10 @@ class Producer:
     when Redis has not answered; nobody knows then whether the last step was made. The same call
     again loses nothing, and doubles nothing either where it has a key: give `message` and
     `broadcast` one. What works batch by batch (`collect` and `collect_lines` of many,
-    `import_audience`, `replace_audience`, `remove_from_audience`, `delete_audience`, `forget_user`,
-    `forecast`, `retry`, `broadcast` with rows, `iterate_recipients`, each look of `watch`) has it
-    for each batch, the reading of your iterable left out. A name server that is silent is not ours
-    to bound.
+    `import_app`, `export_app`, `import_audience`, `replace_audience`, `remove_from_audience`,
+    `delete_audience`, `forget_user`, `forecast`, `retry`, `broadcast` with rows,
+    `iterate_recipients`, each look of `watch`) has it for each batch, the reading of your iterable
+    left out. A name server that is silent is not ours to bound.
 
     Args:
         settings: default: from the environment and ``.env``, read at the first call,
@@ -146,6 +151,40 @@ class Producer:
         """Store what mini-programs uploaded; see `Collector.collect`."""
         with self._call() as here:
             return here.the(Collector).collect(app, uploads)
+
+    def export_app(self, app: str) -> Iterator[bytes]:
+        """Yield one app as lines, for another deployment; see `Exporter.export`.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer; export it again.
+        """
+        lines = self._begin_export(app)
+        while some := self._export_some(lines):
+            yield from some
+
+    def _begin_export(self, app: str) -> Iterator[bytes]:
+        with self._call() as here:
+            return here.the(Exporter).export(app)
+
+    def _export_some(self, lines: Iterator[bytes]) -> list[bytes]:
+        """Return the next lines, within the time of one call."""
+        with self._call():
+            return list(itertools.islice(lines, _EXPORTED))
+
+    def export_suppressed(self, app: str) -> Iterator[bytes]:
+        """Yield who is sent nothing as lines of CSV; see `Suppressions.csv_lines`."""
+        lines = self._begin_suppressed(app)
+        while some := self._export_some(lines):
+            yield from some
+
+    def _begin_suppressed(self, app: str) -> Iterator[bytes]:
+        with self._call() as here:
+            return here.the(Suppressions).csv_lines(app)
+
+    def import_app(self, app: str, lines: Iterable[bytes], *, again: bool = False) -> AppReport:
+        """Store what an export of an app holds; see `Importer.load`."""
+        with self._call() as here:
+            return here.the(Importer).load(app, lines, again=again)
 
     def collect_lines(self, app: str, lines: Iterable[bytes]) -> Report:
         """Store what JSON lines hold; see `Collector.collect_lines`."""

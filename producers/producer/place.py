@@ -10,6 +10,7 @@ from producers.broadcasts import Broadcasts
 from producers.broadcasts.messages import Messages
 from producers.broadcasts.rates import Rates
 from producers.errors import SettingsError
+from producers.exports import Exporter, Importer
 from producers.permits.collect import Collector
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
@@ -30,7 +31,9 @@ _SERVICES: Final[tuple[type[Any], ...]] = (
     Collector,
     DeadLetters,
     DryRuns,
+    Exporter,
     Forecaster,
+    Importer,
     Messages,
     Planner,
     Quotas,

@@ -352,8 +352,9 @@ def audience(lane: int, app: str, name: str, bucket: int) -> str:
     """set: the openids of an audience in one bucket.
 
     A name that begins with ``~``: built beside, to replace one; this and the next two, 1 day. Or a
-    retry's recipients (`frozen`): its life and a day. One that begins with ``!``: those who are
-    sent nothing for a reason (`producers.suppressions`).
+    retry's recipients (`frozen`): its life and a day; or those whose accepts were imported
+    (`exports`): 30 days. One that begins with ``!``: those who are sent nothing for a reason
+    (`producers.suppressions`).
     """
     return f"{lane_prefix(lane)}audience:{app}:{name}:{bucket}"
 
@@ -464,7 +465,7 @@ def audience_turn(app: str, name: str) -> str:
 def frozen(app: str) -> str:
     """zset: names of retries' recipients, and of rows → until when they are kept (ms); until then.
 
-    So that forgetting a user finds them.
+    Also of those whose accepts were imported. So that forgetting a user finds them.
     """
     return f"{app_prefix(app)}frozen"
 

@@ -12,7 +12,7 @@ would send to the user again: whoever was imported or opted out stays as a diges
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +20,7 @@ from producers import logs
 from producers.audiences import Audiences
 from producers.audiences.batches import batches
 from producers.audiences.names import Names
+from producers.audiences.reading import read_members
 from producers.audiences.reports import ImportReport, RemovalReport
 from producers.errors import InvalidInputError
 from producers.logs.events import SuppressionChanged, UserOpted
@@ -96,6 +97,13 @@ class _Lists(Audiences):
         super().__init__(client, settings)
         self._names = _NoNames(client, settings.lanes)
 
+    def add_to_buckets(self, app: str, name: str, members: dict[int, list[str]]) -> int:
+        """Put members into buckets, which are not told by their names; returns how many are new."""
+        return sum(
+            self._store(bucket % self._settings.lanes, app, name, {bucket: some})
+            for bucket, some in members.items()
+        )
+
 
 class Suppressions:
     """The suppression list of every app. Safe to share between threads."""
@@ -130,6 +138,50 @@ class Suppressions:
         report = self._lists.import_rows(app, checked.list, rows, on_progress)
         logs.emit(SuppressionChanged(app, checked, report.added, 0))
         return report
+
+    def restore(self, app: str, reason: Reason, rows: Iterable[bytes | str]) -> ImportReport:
+        """Put openids on the list for a reason that another deployment had; as `import_rows`.
+
+        Args:
+            app: alias of the app.
+            reason: any but `Reason.FORGOTTEN`.
+            rows: as `Audiences.import_rows` takes them.
+        """
+        report = self._lists.import_rows(app, reason.list, rows)
+        logs.emit(SuppressionChanged(app, reason, report.added, 0))
+        return report
+
+    def restore_forgotten(self, app: str, buckets: Iterable[int], digests: Iterable[str]) -> int:
+        """Put digests of forgotten users on the list, in each bucket that they may be of.
+
+        Returns:
+            How many are new, counted once in each bucket.
+        """
+        return self._lists.add_to_buckets(
+            app, Reason.FORGOTTEN.list, {bucket: list(digests) for bucket in buckets}
+        )
+
+    def iterate(self, app: str) -> Iterator[tuple[Reason, str]]:
+        """Yield (reason, openid) of all on the list, in bounded memory.
+
+        Of the forgotten there is nothing but a digest, which is not among them.
+
+        Raises:
+            UnknownAppError: no such app.
+            StoreUnavailableError: Redis did not answer.
+        """
+        self._settings.app(app)
+        for reason in Reason:
+            if reason is not Reason.FORGOTTEN:
+                for _, openids in read_members(self._client, self._settings, app, reason.list):
+                    yield from ((reason, openid) for openid in openids)
+
+    def csv_lines(self, app: str) -> Iterator[bytes]:
+        """Yield a header and a line for each of `iterate`: ``openid,reason``."""
+        self._settings.app(app)
+        yield b"openid,reason\n"
+        for reason, openid in self.iterate(app):
+            yield f"{openid},{reason}\n".encode()
 
     def replace_rows(
         self,

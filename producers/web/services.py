@@ -15,6 +15,7 @@ from producers.audiences import Audiences
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.messages import Messages
 from producers.callbacks import Callbacks
+from producers.exports import Exporter, Importer
 from producers.permits.collect import Collector
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
@@ -112,6 +113,8 @@ class Services:
         self.messages = Messages(self.client, settings)
         self.recipients = Recipients(self.client, settings)
         self.users = Users(self.client, settings)
+        self.exporter = Exporter(self.client, settings)
+        self.importer = Importer(self.client, settings)
         self.forecaster = Forecaster(self.client, settings)
         self.planner = Planner(self.client, settings)
         self.quotas = Quotas(self.client, settings)

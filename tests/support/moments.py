@@ -35,6 +35,7 @@ from producers.callbacks.inbox import (
     StoreArgs,
     StoreKeys,
 )
+from producers.exports import Exporter, Importer
 from producers.planning.forecast import Forecaster
 from producers.recipients.doubts import RESOLVE, Doubts, ResolveArgs, ResolveKeys
 from producers.recipients.receipts import Receipts
@@ -228,6 +229,8 @@ async def live(shop: Shop, settings: Settings) -> None:
     suppressions.import_rows("shop", "imported", everybody[2:4])
     suppressions.opt_out("shop", "o2")
     suppressions.remove_rows("shop", everybody[3:4])
+    lines = [*Exporter(shop.client, settings).export("shop")]
+    Importer(shop.client, settings).load("shop", lines, again=True)
     Users(shop.client, settings).forget("shop", "o2")
     send_rows(shop)
     await live_on(shop, settings, counted)

@@ -56,6 +56,16 @@ def remove(file: File, app: App, as_json: AsJson = False) -> None:
         tell("the list", sum(found.counts(app).values()), report, REMOVED, as_json=as_json)
 
 
+@app.command("export")
+def export(app: App) -> None:
+    """Print who is on the list as CSV: openid,reason. Of the forgotten nobody has the openid."""
+    with opened(as_json=False) as session:
+        from producers.suppressions import Suppressions
+
+        for line in Suppressions(session.client, session.settings).csv_lines(app):
+            typer.echo(line, nl=False)
+
+
 @app.command("show")
 def show(app: App, as_json: AsJson = False) -> None:
     """Count who is on the list, by reason; why one user is, `user show` says."""

@@ -16,10 +16,11 @@ from producers.web.handlers.audiences import (
     rows_of,
     take_rows,
 )
-from producers.web.handlers.streams import on_stream
+from producers.web.handlers.streams import exported, on_stream
 from producers.web.http.answer import Answer
+from producers.web.http.media import CSV
 from producers.web.models import Model
-from producers.web.routing.route import Body, Open, Route, ok
+from producers.web.routing.route import Body, Open, Reply, Route, ok
 
 CHAPTER: Final = "Suppressions"
 
@@ -43,6 +44,15 @@ async def count_suppressed(call: Call) -> Answer:
     """Count those who are sent nothing."""
     counts = await call.run(call.services.suppressions.counts, call.app)
     return Answer(value=Suppressed(**counts))
+
+
+async def export_suppressed(call: Call) -> Answer:
+    """Export who is on the list."""
+    return Answer(
+        media=f"{CSV}; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{call.app}-suppressed.csv"'},
+        parts=await exported(call, call.services.suppressions.csv_lines(call.app)),
+    )
 
 
 async def replace_suppressed(call: Call) -> Answer:
@@ -121,6 +131,16 @@ ROUTES: Final[tuple[Route, ...]] = (
         ok("What became of the rows", Imported),
         body=_BODY,
         text="What users, and WeChat, said stays.",
+    ),
+    Route(
+        "GET",
+        "/v1/apps/{app}/suppressions/members",
+        export_suppressed,
+        Scope.READ,
+        "Export the suppressed",
+        CHAPTER,
+        {200: Reply("openid,reason; a user may be on it for several", None, media=(CSV,))},
+        text="Of forgotten users there is nothing to be listed.",
     ),
     Route(
         "POST",

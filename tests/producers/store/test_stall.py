@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from own_valkey import OwnValkey, own_valkey
+from own_valkey import APPS, OwnValkey, own_valkey
 
 from producers import AsyncProducer, Producer
 from producers.errors import (
@@ -20,6 +20,7 @@ from producers.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
+from producers.exports.lines import Header
 from producers.planning.plan import Planner
 
 TIMEOUT_S = 0.3
@@ -38,6 +39,7 @@ def uploads(count: int) -> list[dict[str, str]]:
     return [{"openid": f"o{next(NUMBERS)}", "formId": "f"} for _ in range(count)]
 
 
+HEADER = Header("shop", APPS["shop"]["appid"], "0" * 32, "1" * 32, 1, 1, 256).line()
 VERBS: dict[str, Callable[[Producer, str], Any]] = {
     "collect": lambda one, _: one.collect("shop", uploads(1)),
     "collect_lines": lambda one, _: one.collect_lines("shop", [b'{"openid":"oB","formId":"f"}']),
@@ -66,6 +68,10 @@ VERBS: dict[str, Callable[[Producer, str], Any]] = {
     "watch": lambda one, running: next(one.watch(running)),
     "broadcasts": lambda one, _: one.broadcasts("shop"),
     "recipients": lambda one, running: one.recipients(running),
+    "export_app": lambda one, _: list(one.export_app("shop")),
+    "export_suppressed": lambda one, _: list(one.export_suppressed("shop")),
+    "import_app": lambda one, _: one.import_app("shop", [HEADER]),
+    "measure_audience": lambda one, _: one.measure_audience("shop", "all"),
     "iterate_recipients": lambda one, running: list(one.iterate_recipients(running)),
     "pause": lambda one, running: one.pause(running),
     "set_rate": lambda one, running: one.set_rate(running, 10),

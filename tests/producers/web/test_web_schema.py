@@ -40,6 +40,7 @@ BEYOND_A_SCHEMA = {
     "plan_permits",
     "forecast_permits",  # one parameter needs another
     "measure_audience",  # what an expression looks like
+    "import_app",  # the first line of an export
     "collect_permits",
     "add_members",
     "add_suppressed",  # an Idempotency-Key that had another body
