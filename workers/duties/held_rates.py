@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from producers.broadcasts.rates import Rates
+from producers.errors import UnknownAppError
 from workers.limits.gate import Gate
 from workers.sending.turns import Turns
 
@@ -42,7 +43,11 @@ class HeldRates:
         Raises:
             redis.RedisError, StoreUnavailableError: Redis did not answer; run it again.
         """
-        for app, rate in self._rates.all(self._held_back(time.monotonic())).items():
+        try:
+            rates = self._rates.all(self._held_back(time.monotonic()))
+        except UnknownAppError:  # it left the settings; the pump drops it at its next turn
+            return
+        for app, rate in rates.items():
             self._gates[app].set_rate(rate)  # apps go on this very thread
         self._wake()
 

@@ -70,12 +70,15 @@ class Consequences:
             )
 
     async def _hold_back(self, app: str, reply: Reply, gate: Gate) -> None:
+        known = self._settings.apps.get(app)
+        if known is None:  # it went while this was out: nothing of it starts
+            return
         back_off = BACK_OFFS.get(reply.errcode, _BACK_OFF)
         level_before = gate.level
         gate.level = max(1, gate.level)  # here and now; the others learn it at their next reserve
         blow = await self._penalty.hit(
             app,
-            self._settings.app(app),
+            known,
             back_off.first_ms,
             back_off.most_ms,
             back_off.span_ms,
