@@ -114,7 +114,7 @@ class Broadcasts(Lifecycle):
             StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
         """
         check_key(key)
-        check_purpose(spec, self._settings.app(spec.app))
+        check_purpose(spec.app, spec.purpose, self._settings.app(spec.app))
         size = self._audiences.measure(spec.app, spec.audience).members
         timing = self._timing(spec, key)
         broadcast = self._claim_id(spec.app, key, spec.digest())

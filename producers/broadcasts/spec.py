@@ -248,16 +248,21 @@ class Spec:
         return hashlib.sha256(text).hexdigest()[:32]
 
 
-def check_purpose(spec: Spec, app: AppSettings) -> None:
+def check_purpose(app: str, purpose: str, own: AppSettings) -> None:
     """Look whether a broadcast's purpose is one of its app's.
+
+    Args:
+        app: alias of the app.
+        purpose: what the broadcast is for; '': nothing is said.
+        own: the app's settings.
 
     Raises:
         InvalidInputError: it is none of them; nothing would count for it.
     """
-    if spec.purpose and spec.purpose not in app.per_user_per_day:
-        known = ", ".join(app.per_user_per_day) or "none"
-        where = f"per_user_per_day of app {spec.app!r}"
-        fault = f"purpose {spec.purpose!r}: {where} names {known}; add it there, 0: without a cap"
+    if purpose and purpose not in own.per_user_per_day:
+        known = ", ".join(own.per_user_per_day) or "none"
+        where = f"per_user_per_day of app {app!r}"
+        fault = f"purpose {purpose[:40]!r}: {where} names {known}; add it there, 0: without a cap"
         raise InvalidInputError([fault])
 
 

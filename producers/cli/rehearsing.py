@@ -154,6 +154,9 @@ def _as_table(made: "DryRun") -> Any:
         rows.add_row("  reachable", f"{made.reachable:,}{_range(made)} ({_METHODS[made.method]})")
         rows.add_row("  no permit", f"{made.no_permit:,}")
         rows.add_row("  suppressed", f"{made.suppressed:,}")
+        for what, count in (("  kept", made.kept), ("  capped", made.capped)):
+            if count:
+                rows.add_row(what, f"{count:,}")
     rows.add_section()
     rows.add_row("starts", _when(made, made.starts_at_ms) or "at once")
     if made.window:

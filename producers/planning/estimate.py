@@ -22,6 +22,8 @@ class Seen:
     Attributes:
         members: of each bucket.
         suppressed: of each bucket, members who are sent nothing.
+        kept: of each bucket, members whose last uses are left to single messages.
+        capped: of each bucket, members who had enough of the purpose today.
         users: of each bucket, users reachable at each horizon.
         uses: of each bucket, uses to be had now.
         hours: of each bucket, epoch hour → uses.
@@ -31,6 +33,8 @@ class Seen:
 
     members: list[int] = field(default_factory=list)
     suppressed: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    capped: list[int] = field(default_factory=list)
     users: list[list[int]] = field(default_factory=list)
     uses: list[int] = field(default_factory=list)
     hours: list[dict[int, int]] = field(default_factory=list)
@@ -48,6 +52,8 @@ class Made:
         uses: to be had now.
         hours: epoch hour → uses.
         suppressed: members who are sent nothing.
+        kept: members whose last uses are left to single messages.
+        capped: members who had enough of the purpose today.
         errors: standard errors of `users`; 0 unless sampled.
         sampled: members looked at.
         seen: the sample, for the error of what ends; None unless sampled.
@@ -61,6 +67,8 @@ class Made:
     uses: float
     hours: dict[int, float]
     suppressed: float = 0.0
+    kept: float = 0.0
+    capped: float = 0.0
     errors: list[float] = field(default_factory=list)
     sampled: int = 0
     seen: Seen | None = None
@@ -86,8 +94,17 @@ def scanned(seen: Seen) -> Made:
     for one in seen.hours:
         hours.update(one)
     by_hour = {hour: float(uses) for hour, uses in hours.items()}
-    suppressed = float(sum(seen.suppressed))
-    return Made("scan", users, users, users, float(sum(seen.uses)), by_hour, suppressed)
+    return Made(
+        "scan",
+        users,
+        users,
+        users,
+        float(sum(seen.uses)),
+        by_hour,
+        suppressed=float(sum(seen.suppressed)),
+        kept=float(sum(seen.kept)),
+        capped=float(sum(seen.capped)),
+    )
 
 
 def estimated(seen: Seen, members: int) -> Made:
@@ -100,6 +117,8 @@ def estimated(seen: Seen, members: int) -> Made:
     made.method, made.sampled, made.seen, made.audience = "sample", looked_at, seen, members
     made.errors = [_error(column, seen, members) for column in zip(*seen.users, strict=True)]
     made.suppressed *= scale
+    made.kept *= scale
+    made.capped *= scale
     made.users = [users * scale for users in made.users]
     made.low = [
         users - _CERTAIN * error for users, error in zip(made.users, made.errors, strict=True)

@@ -19,8 +19,10 @@ from typing import Any, Final, NamedTuple
 from producers.audiences import ALL, Audiences
 from producers.audiences.expressions import Expression
 from producers.audiences.filled import filled_buckets
+from producers.broadcasts.spec import check_purpose
 from producers.errors import InvalidInputError
 from producers.fields import check_template_id
+from producers.lanes.bounds import Bounding
 from producers.planning.estimate import HORIZONS, Made, Seen, estimated, scanned
 from producers.planning.expiry import HOUR_MS, last_end_ms, unsent
 from producers.settings import Settings, ms, rate_faults
@@ -74,6 +76,8 @@ class Forecast:
         at_ms: when, server epoch ms.
         members: members of the audience.
         suppressed: members who are sent nothing, whatever they have.
+        kept: members who have uses now, the last of which broadcasts leave to single messages.
+        capped: members who had as many of the purpose today as there may be.
         uses: uses that its members have now (long-term subscriptions not counted).
         method: ``stock``, ``scan`` or ``sample``.
         sampled: members that a sample looked at; 0 otherwise.
@@ -90,6 +94,8 @@ class Forecast:
     at_ms: int
     members: int
     suppressed: int
+    kept: int
+    capped: int
     uses: int
     method: str
     sampled: int
@@ -117,6 +123,9 @@ class UsersArgs(NamedTuple):
     template: str
     audience: str
     bucket: int
+    keep: str = ""
+    caps: str = ""
+    purpose: str = ""
 
 
 FORECAST: Final = Script(__package__, "forecast", UsersKeys, UsersArgs)
@@ -139,6 +148,7 @@ class Forecaster:
         template_id: str = "",
         audience: str = ALL,
         rate: float | None = None,
+        purpose: str = "",
     ) -> Forecast:
         """Return whom a broadcast of this channel would reach, and what will end unsent.
 
@@ -149,19 +159,21 @@ class Forecaster:
                 fit every template.
             audience: its name, or an expression (`audiences.expressions`).
             rate: sends per second to reckon with; None: the app's own of today or the last day.
+            purpose: what it would be for (see `Spec`).
 
         Raises:
             UnknownAppError: no such app.
             NotFoundError: no such audience.
-            InvalidInputError: the channel, the template or the rate is none.
+            InvalidInputError: the channel, the template, the rate or the purpose is none.
             StoreUnavailableError: Redis did not answer.
         """
         kind = self._checked(channel, template_id, rate)
+        check_purpose(app, purpose, self._settings.app(app))
         now_ms, sends = self._clock_and_sends(app)
         used_rate, rate_from = (rate, "given") if rate is not None else sends
         within = [ms(horizon) for horizon in HORIZONS]
         at_ms = [now_ms + one for one in within]
-        members, made = self.reach(app, kind, template_id, audience, now_ms, at_ms)
+        members, made = self.reach(app, kind, template_id, audience, now_ms, at_ms, purpose)
         ending = unsent(made.hours, now_ms, used_rate, within)
         return Forecast(
             app=app,
@@ -171,6 +183,8 @@ class Forecaster:
             at_ms=now_ms,
             members=members,
             suppressed=round(made.suppressed),
+            kept=round(made.kept),
+            capped=round(made.capped),
             uses=round(made.uses),
             method=made.method,
             sampled=made.sampled,
@@ -198,6 +212,7 @@ class Forecaster:
         audience: str,
         now_ms: int,
         at_ms: Sequence[int],
+        purpose: str = "",
     ) -> tuple[int, Made]:
         """Return an audience's members, and how many of them have a use to spend at some moments.
 
@@ -208,6 +223,7 @@ class Forecaster:
             audience: its name, or an expression (`audiences.expressions`).
             now_ms: the server's clock.
             at_ms: the moments, ascending, epoch ms.
+            purpose: what it would be for.
 
         Raises:
             As `forecast`.
@@ -215,10 +231,13 @@ class Forecaster:
         members, _, reads = self._audiences.measure(app, audience)
         moments = [one + ms(self._settings.permit_margin) for one in at_ms]
         suppressed = sum(self._suppressions.counts(app).values())
-        if channel is Channel.TEMPLATE and audience == ALL and not suppressed:
+        bounds = Bounding(self._settings, app).at(now_ms)
+        bounded = bool(bounds.keep) or (bool(bounds.caps) and bool(purpose))
+        if channel is Channel.TEMPLATE and audience == ALL and not suppressed and not bounded:
             return members, self._from_stock(app, now_ms, moments)
         sample, whose = reads if reads > SCANNED else 0, Expression.read(audience).postfix
-        seen = self._look(app, channel, template_id, whose, moments, members=sample)
+        args = UsersArgs("", app, channel, template_id, whose, 0, *bounds, purpose)
+        seen = self._look(args, moments, members=sample)
         return members, estimated(seen, members) if sample else scanned(seen)
 
     @staticmethod
@@ -286,21 +305,12 @@ class Forecaster:
 
     # -- an audience: its buckets -----------------------------------------------------------
 
-    def _look(
-        self,
-        app: str,
-        channel: Channel,
-        template_id: str,
-        audience: str,
-        moments: Sequence[int],
-        *,
-        members: int,
-    ) -> Seen:
+    def _look(self, args: UsersArgs, moments: Sequence[int], *, members: int) -> Seen:
         """Look at the buckets of an audience; with `members` (read and looked up), at a sample."""
         found = [
             (lane, bucket)
             for lane in range(self._settings.lanes)
-            for bucket in filled_buckets(self._client, lane, app, audience)
+            for bucket in filled_buckets(self._client, lane, args.app, args.audience)
         ]
         seen = Seen(of=len(found), horizons=len(moments))
         if members:
@@ -309,33 +319,27 @@ class Forecaster:
                 found = random.sample(found, wanted)
         for start in deadline.paced(range(0, len(found), _BUCKETS)):
             some = found[start : start + _BUCKETS]
-            for row in self._rows(app, channel, template_id, audience, moments, some):
+            for row in self._rows(args, moments, some):
                 horizons = len(moments)
                 seen.members.append(row[0])
                 seen.suppressed.append(row[1])
-                seen.users.append(row[2 : horizons + 2])
-                seen.uses.append(row[horizons + 2])
-                rest = row[horizons + 3 :]
+                seen.kept.append(row[2])
+                seen.capped.append(row[3])
+                seen.users.append(row[4 : horizons + 4])
+                seen.uses.append(row[horizons + 4])
+                rest = row[horizons + 5 :]
                 seen.hours.append(dict(zip(rest[0::2], rest[1::2], strict=True)))
         return seen
 
     def _rows(
-        self,
-        app: str,
-        channel: Channel,
-        template_id: str,
-        audience: str,
-        moments: Sequence[int],
-        buckets: list[tuple[int, int]],
+        self, args: UsersArgs, moments: Sequence[int], buckets: list[tuple[int, int]]
     ) -> list[list[int]]:
         def call() -> list[list[int]]:
             pipeline = self._client.pipeline(transaction=False)
             for lane, bucket in buckets:
                 self._users(
-                    UsersKeys(keys.stock(lane, app)),
-                    UsersArgs(
-                        keys.lane_prefix(lane), app, channel.value, template_id, audience, bucket
-                    ),
+                    UsersKeys(keys.stock(lane, args.app)),
+                    args._replace(prefix=keys.lane_prefix(lane), bucket=bucket),
                     moments,
                     into=pipeline,
                 )

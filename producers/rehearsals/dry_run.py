@@ -41,7 +41,13 @@ _AFTER_MS: Final = (
 """How long after its start it is looked who can still be reached; in between it is interpolated."""
 
 _SAMPLE: Final = {Channel.TEMPLATE: {"keyword1": "a"}, Channel.SUBSCRIBE: {"thing1": "a"}}
-_APART: Final = (("rate",), ("expires_in",), ("priority", "weight"), ("at", "until", "zone"))
+_APART: Final = (
+    ("rate",),
+    ("expires_in",),
+    ("priority", "weight"),
+    ("purpose",),
+    ("at", "until", "zone"),
+)
 """Fields that stand and fall together."""
 
 
@@ -58,6 +64,8 @@ class DryRun:
         reachable: of them, who could be sent to at its start, by the permits of now.
         reachable_low, reachable_high: between them lies the exact number (see `Forecast`).
         suppressed: of them, who are sent nothing.
+        kept: of them, who have no more than broadcasts leave to single messages.
+        capped: of them, who had as many of its purpose today as there may be.
         no_permit: the others.
         ending: of the reachable, whose last permit ends before it would be through, about.
         method: how they were counted: ``stock``, ``scan`` or ``sample``; '' where it could not.
@@ -91,6 +99,8 @@ class DryRun:
     reachable_low: int = 0
     reachable_high: int = 0
     suppressed: int = 0
+    kept: int = 0
+    capped: int = 0
     no_permit: int = 0
     ending: int = 0
     method: str = ""
@@ -193,7 +203,7 @@ class DryRuns:
             else:
                 spec = Spec.checked(**given)
                 check_key(key)
-                check_purpose(spec, self._settings.app(app))
+                check_purpose(app, spec.purpose, self._settings.app(app))
         except InvalidInputError as error:
             made.faults += error.faults
         sketch = spec or _sketch(given)
@@ -267,12 +277,12 @@ class DryRuns:
         lives_until_ms = starts_at_ms + spec.expires_in_ms
         made.expires_at_ms = min(made.expires_at_ms or lives_until_ms, lives_until_ms)
         moments = [starts_at_ms + after for after in _AFTER_MS]
-        _, seen = self._forecaster.reach(
-            made.app, spec.channel, spec.template_id, spec.audience, made.at_ms, moments
-        )
+        what = (made.app, spec.channel, spec.template_id, spec.audience)
+        _, seen = self._forecaster.reach(*what, made.at_ms, moments, spec.purpose)
         made.method = seen.method
         made.suppressed = round(seen.suppressed)
-        most = made.recipients - made.suppressed
+        made.kept, made.capped = round(seen.kept), round(seen.capped)
+        most = max(0, made.recipients - made.suppressed - made.kept - made.capped)
         made.reachable = max(0, min(round(seen.users[0]), most))
         made.reachable_low = max(0, math.floor(seen.low[0]))
         made.reachable_high = max(made.reachable, min(math.ceil(seen.high[0]), most))
@@ -354,7 +364,9 @@ def _of_now(made: DryRun, here: traffic.Traffic) -> Iterator[str]:
         yield f"its key created {made.known} before: nothing new would be created"
     if made.hindered:
         yield made.hindered
-    if made.method and not made.reachable:
+    if made.method and not made.reachable and (made.kept or made.capped):
+        yield "whoever has a permit for it is kept or capped: it would reach no one"
+    elif made.method and not made.reachable:
         yield "nobody of the audience has a permit for it: it would reach no one"
     if here.slowed_to:
         yield (

@@ -240,7 +240,8 @@ class Series:
             raise InvalidInputError([*faults, *error.faults]) from None
         if faults or cron is None:
             raise InvalidInputError(faults)
-        check_purpose(checked, self._settings.app(checked.app))
+        own = self._settings.app(checked.app)
+        check_purpose(checked.app, checked.purpose, own)
         return checked, cron
 
     def show(self, app: str, name: str) -> SeriesStatus:

@@ -25,6 +25,9 @@ def forecast(
     rate: Annotated[
         float | None, typer.Option(help="Sends per second; default: the app's own, lately.")
     ] = None,
+    purpose: Annotated[
+        str, typer.Option(help="What it would be for: one of the app's per_user_per_day.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Show whom a broadcast would reach now and later, and how many uses will end unsent."""
@@ -32,7 +35,7 @@ def forecast(
         from producers.planning.forecast import Forecaster
 
         found = Forecaster(session.client, session.settings).forecast(
-            app, channel, template_id, audience, rate
+            app, channel, template_id, audience, rate, purpose
         )
         if as_json:
             print_json(found.as_dict())
@@ -47,7 +50,13 @@ def forecast(
                 f"{one.expiring:,}",
             )
         print_table(rows)
-        silent = f", {found.suppressed:,} of them suppressed," if found.suppressed else ""
+        counts = {
+            "suppressed": found.suppressed,
+            "kept": found.kept,
+            "capped": found.capped,
+        }
+        said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        silent = f" ({said})" if said else ""
         say(
             f"{found.members:,} members{silent} with {found.uses:,} uses; "
             f"{_METHODS[found.method]}; at {found.rate:,.1f} sends/s ({found.rate_from})"

@@ -9,6 +9,7 @@ from producers.planning.forecast import Forecast
 from producers.planning.plan import Plan
 from producers.quotas import AppLimits
 from producers.web.call import Call
+from producers.web.handlers.broadcasts import Purpose
 from producers.web.handlers.permits import CHAPTER
 from producers.web.http.answer import Answer
 from producers.web.http.problem import invalid
@@ -25,6 +26,7 @@ class ForecastQuery(Model):
     rate: Annotated[float | None, Decimal] = Field(
         None, ge=0, le=1_000_000, description="sends per second to reckon with; default: as lately"
     )
+    purpose: Purpose = ""
 
 
 class PlanQuery(Model):
@@ -44,6 +46,7 @@ async def forecast_permits(call: Call) -> Answer:
         query.template_id,
         query.audience,
         query.rate,
+        query.purpose,
     )
     return Answer(value=forecast)
 

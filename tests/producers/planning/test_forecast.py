@@ -9,6 +9,7 @@ import pytest
 from shop import OTHER, TEMPLATE, Shop
 
 from producers.errors import InvalidInputError, NotFoundError, UnknownAppError
+from producers.lanes.bounds import day_around
 from producers.planning import estimate
 from producers.planning import forecast as module
 from producers.planning.estimate import HORIZONS
@@ -298,3 +299,42 @@ def test_a_sample_of_one_bucket_knows_nothing_and_one_of_all_knows_it_all() -> N
     seen = estimate.Seen(members=[10], of=5)
     assert estimate._error([3], seen, 50) == 50
     assert estimate._error([3, 4], estimate.Seen(members=[10, 9], of=2), 19) == 0
+
+
+BOUNDS = {"keep_for_messages": 1, "per_user_per_day": {"news": 1}}
+
+
+@both_layouts
+@pytest.mark.parametrize("channel", ["template", "subscribe"])
+def test_it_knows_who_will_be_kept_or_capped(
+    client: Any, make_settings: Any, lanes: int, channel: str
+) -> None:
+    shop = Shop(client, make_settings(app=BOUNDS, lanes=lanes))
+    people = PEOPLE[:120]
+    crowd(shop, people)
+    for openid in people[::2]:
+        shop.give(openid, subscriptions={TEMPLATE: "accept"})
+    shop.audiences.import_rows("shop", "vip", [one.encode() for one in people[:40]])
+    shop.run_dry(shop.broadcast(channel, audience="vip", purpose="news"))
+    found = Forecaster(client, shop.settings).forecast(
+        "shop", channel, TEMPLATE, purpose="news", rate=0
+    )
+    tomorrow, today = found.horizons[2], found.horizons[0]
+    now = day_around(shop.now_ms(), shop.settings.zone_of("shop"))[2]
+    assert found.capped > 0
+    if now > shop.now_ms() + 60_000:  # not just before midnight
+        broadcast = shop.broadcast(channel, purpose="news")
+        shop.run_dry(broadcast)
+        outcomes = shop.broadcasts.status(broadcast).outcomes
+        counts = {"delivered": today.users, "kept": found.kept, "capped": found.capped}
+        assert {name: outcomes.get(name, 0) for name in counts} == counts
+        assert min(counts.values()) > 0
+    assert tomorrow.users >= today.users  # the cap is over by then
+    plain = Forecaster(client, shop.settings).forecast("shop", channel, TEMPLATE, rate=0)
+    assert plain.capped == 0
+
+
+def test_a_purpose_that_is_none_is_no_question(client: Any, make_settings: Any) -> None:
+    shop = Shop(client, make_settings(app=BOUNDS))
+    with pytest.raises(InvalidInputError, match="names news; add it there"):
+        Forecaster(client, shop.settings).forecast("shop", "template", purpose="newz")

@@ -239,3 +239,19 @@ def test_it_reaches_nobody_and_says_so(shop: Shop) -> None:
     made = look(shop, audience="bare")
     assert (made.recipients, made.reachable, made.eta_s) == (1, 0, None)
     assert any("would reach no one" in note for note in made.notes)
+
+
+def test_who_is_kept_or_capped_is_counted_apart(client: Any, make_settings: Any) -> None:
+    bounds = {"keep_for_messages": 1, "per_user_per_day": {"news": 1}}
+    shop = Shop(client, make_settings(app=bounds))
+    for n, openid in enumerate(PEOPLE[:30]):
+        shop.give(openid, formIds=[f"f{n}x{use}" for use in range(1 + n % 3)])
+    shop.audiences.import_rows("shop", "some", [one.encode() for one in PEOPLE[:10]])
+    shop.run_dry(shop.broadcast(audience="some", purpose="news"))
+    made = look(shop, purpose="news")
+    assert (made.recipients, made.capped, made.kept, made.reachable) == (30, 6, 10, 14)
+    assert (made.no_permit, made.faults) == (0, [])
+    assert look(shop, purpose="news", at=in_hours(48)).capped == 0
+    wrong = look(shop, purpose="newz")
+    assert len(wrong.faults) == 1
+    assert "add it there" in wrong.faults[0]
