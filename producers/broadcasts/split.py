@@ -3,22 +3,19 @@
 A step moves whole buckets into the broadcast's queue and the cursor with them, in one script, and
 returns when the window is full; it never waits. Memory stays flat whatever the audience's size.
 If the process dies before a step nothing has moved; after it, the cursor has, and the next step
-goes on from there.
+goes on from there. Of a broadcast that takes long, those whose permits would end before their turn
+go first (`producers.ordering`).
 """
 
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
 
-from producers.audiences.expressions import names_of
 from producers.audiences.filled import filled_buckets
+from producers.ordering.passes import FIELDS, Copy, Passes, next_bucket, offered_at_once
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.retry import repeat
+from producers.store.retry import repeat_all
 from producers.store.scripts import Script
-
-_BUCKETS: Final = 256
-"""Buckets offered to one script run, by the names that each is looked up under."""
-_BUCKETS_OF_ROWS: Final = 32
-"""The same of rows, which are read whole to be counted."""
 
 
 class SplitKeys(NamedTuple):
@@ -47,6 +44,7 @@ class Splitter:
         self._client = client
         self._settings = settings
         self._script = SPLIT.on(client)
+        self._passes = Passes(client, settings)
 
     def fill(self, broadcast: str, lane: int) -> int:
         """Split until the lane's window is full or all of it is split.
@@ -59,19 +57,15 @@ class Splitter:
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        moved: int = 0
-        lane_key = keys.lane_broadcast(lane, broadcast)
-        has = repeat(
-            "reading the split cursor",
-            lambda: self._client.hmget(lane_key, ["app", "audience", "cursor", "split"]),
-        )
-        app, audience, cursor, split = has
-        if app is None or split == "done":
+        copy, size = self._read(broadcast, lane)
+        if not copy.app or copy.split == "done":
             return 0
-        most = max(1, _BUCKETS // len(names_of(audience)))
-        if keys.is_rows(audience):
-            most = _BUCKETS_OF_ROWS
-        buckets = filled_buckets(self._client, lane, app, audience, _bucket(cursor))
+        filled = partial(filled_buckets, self._client, lane, copy.app, copy.audience)
+        moved, next_copy = self._passes.fill(broadcast, lane, copy, size, filled)
+        if next_copy is None:
+            return moved
+        lane_key, cursor = keys.lane_broadcast(lane, broadcast), next_copy.cursor
+        buckets, most = filled(next_bucket(cursor)), offered_at_once(copy.audience)
         while True:
             offered, rest = buckets[:most], buckets[most:]
             status, cursor, pushed, _ = self._script.repeated(
@@ -82,13 +76,20 @@ class Splitter:
             )
             if status != 1:
                 return moved
-            moved += pushed
-            done = _bucket(cursor)
+            moved += int(pushed)
+            cursor = str(cursor)
+            done = next_bucket(cursor)
             if not rest and (not offered or done > offered[-1]):
                 return moved
             buckets = [bucket for bucket in offered if bucket >= done] + rest
 
+    def _read(self, broadcast: str, lane: int) -> tuple[Copy, int]:
+        """Return the lane's copy, and how many recipients all lanes are thought to have."""
+        home = keys.home(keys.lane_of(broadcast, self._settings.lanes), broadcast)
 
-def _bucket(cursor: str | int) -> int:
-    """Return the bucket that a cursor is at; that of rows begins with an r."""
-    return int(str(cursor).removeprefix("r"))
+        def ask(pipeline: Any) -> None:
+            pipeline.hmget(keys.lane_broadcast(lane, broadcast), FIELDS)
+            pipeline.hget(home, "audience_size")
+
+        values, size = repeat_all("reading the split cursor", self._client, ask)
+        return Copy.read(values), int(size or 0)

@@ -224,6 +224,24 @@ class MessagesTested(Event):
 
 
 @dataclass
+class SplitOrdered(Event):
+    """A broadcast takes so long that permits would end before their turn: those go first.
+
+    A pass begins in a lane. Of the recipients who are not queued yet so many are at stake;
+    length_s is how long all of them take; whoever's last permit ends before until_ms goes first.
+    """
+
+    app: str
+    broadcast: str
+    lane: int
+    pass_number: int
+    recipients: int
+    at_stake: int
+    length_s: int
+    until_ms: int
+
+
+@dataclass
 class CanaryOpened(Event):
     """The first message of a broadcast was delivered: the rest may go."""
 

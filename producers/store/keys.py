@@ -139,6 +139,22 @@ def queue(lane: int, broadcast: str) -> str:
     return f"{lane_prefix(lane)}queue:{broadcast}"
 
 
+def soon(lane: int, broadcast: str, slot: int) -> str:
+    """list: ``bucket:openid`` of those who go first and are not queued yet; see hurried.lua.
+
+    By the slot of time in which their last use ends. As the outcomes.
+    """
+    return f"{lane_prefix(lane)}soon:{broadcast}:{slot}"
+
+
+def hurried(lane: int, broadcast: str, bucket: int) -> str:
+    """hash: openid → slot of those of one bucket who go first, or went; see hurried.lua.
+
+    Until the bucket is split. As the outcomes.
+    """
+    return f"{lane_prefix(lane)}hurried:{broadcast}:{bucket}"
+
+
 def delayed(lane: int, broadcast: str) -> str:
     """zset: ``bucket:openid`` of each delayed message → due (server epoch ms)."""
     return f"{lane_prefix(lane)}delayed:{broadcast}"

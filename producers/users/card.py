@@ -14,6 +14,7 @@ from producers.audiences.names import standing
 from producers.broadcasts.outcomes import Recorded
 from producers.broadcasts.spec import Spec
 from producers.openid import check_openid
+from producers.ordering.passes import next_bucket
 from producers.permits.subscriptions import MOST_SUBSCRIPTIONS, withdrawn_at_ms
 from producers.settings import Settings, ms
 from producers.store import Client, keys
@@ -250,7 +251,7 @@ class _Look:
             queued, (cursor, split, drop) = answers[2 * place : 2 * place + 2]
             if queued is not None:
                 self._sends.append(_with_state(send, "queued"))
-            elif split != "done" and not drop and int(cursor or 0) <= bucket:
+            elif split != "done" and not drop and next_bucket(cursor or "") <= bucket:
                 if not whose[place].holds(member):
                     continue
                 self._sends.append(_with_state(send, "to_be_split"))

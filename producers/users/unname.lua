@@ -9,7 +9,7 @@
 --
 -- KEYS  1 stock hash, 2 ledger hash, 3 sending zset, 4 leaving hash
 -- Found on the way: lane:ID, queue:ID, delayed:ID, flight:ID, tries:ID, suspects:ID, doubts:ID,
--- mail:ID, outcomes:ID:BUCKET, msgids:ID:BUCKET (see keys.py)
+-- mail:ID, outcomes:ID:BUCKET, msgids:ID:BUCKET, hurried:ID:BUCKET, soon:ID:SLOT (see keys.py)
 -- ARGV  1 now_ms or '', 2 prefix of the lane, 3 app, 4 item (bucket:openid), 5 seed of the names
 --       (random, kept nowhere), 6 ttl_ms of outcomes, 7 leaving_ttl_ms, then broadcast ids
 -- Returns  {broadcasts looked at (the first ones, at least one), outcomes without a name now, messages
@@ -19,6 +19,7 @@
 --@include permits/permit
 --@include lanes/need
 --@include lanes/outcome
+--@include ordering/hurried
 local now = clock(ARGV[1])
 local stock, ledger, sending, leaving = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, app, item, seed, ttl, leaving_ttl = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -58,9 +59,20 @@ for i = 8, #ARGV do
   local id = ARGV[i]
   typed('list', prefix .. 'queue:' .. id, prefix .. 'suspects:' .. id)
   typed('zset', prefix .. 'delayed:' .. id)
+  typed('hash', hurried_of(prefix, id, bucket))
   typed('hash', prefix .. 'lane:' .. id, prefix .. 'flight:' .. id, prefix .. 'tries:' .. id,
     prefix .. 'mail:' .. id, prefix .. 'doubts:' .. id, prefix .. 'outcomes:' .. id .. ':' .. bucket,
     prefix .. 'msgids:' .. id .. ':' .. bucket)
+end
+
+-- Who waits in a slot is not counted anywhere yet, and is not sent to.
+local function forget_hurried(id, lane)
+  local hurried = hurried_of(prefix, id, bucket)
+  local slot = redis.call('HGET', hurried, openid)
+  if not slot then return end
+  redis.call('HDEL', hurried, openid)
+  local waited = redis.pcall('LREM', soon_of(prefix, id, num(slot)), 0, item)
+  if type(waited) == 'number' and waited > 0 then bump(lane, 'hurried', -waited) end
 end
 
 local SEARCHED = 100000  -- queued messages that one script searches: about a millisecond
@@ -103,5 +115,6 @@ for i = 8, #ARGV do
   redis.call('HDEL', prefix .. 'msgids:' .. id .. ':' .. bucket, openid)
   redis.call('HDEL', prefix .. 'doubts:' .. id, item)
   forget_suspect(id)
+  forget_hurried(id, lane)
 end
 return { looked, unnamed, dropped, doubted, in_hands }

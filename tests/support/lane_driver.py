@@ -19,6 +19,18 @@ from producers.audiences.members import ADD, AddArgs
 from producers.broadcasts.lifecycle import ADOPT, SWEEP, AdoptArgs, AdoptKeys, SweepArgs, SweepKeys
 from producers.broadcasts.split import SPLIT, SplitArgs, SplitKeys
 from producers.lanes.bounds import NONE, Bounds
+from producers.ordering.passes import (
+    BEGIN,
+    FEED,
+    LOOK,
+    BeginArgs,
+    BeginKeys,
+    FeedArgs,
+    FeedKeys,
+    LookArgs,
+    LookKeys,
+    next_bucket,
+)
 from producers.permits.batch import COLLECT, CollectArgs, CollectKeys
 from producers.recipients.doubts import (
     ASIDE,
@@ -255,13 +267,51 @@ class Lane:
         last: bool = True,
     ) -> list[Any]:
         n, at = self.number, self.copy(broadcast).get("cursor", "0") if cursor is None else cursor
-        offered = [bucket for bucket in buckets if bucket >= int(at)]
+        offered = [bucket for bucket in buckets if bucket >= next_bucket(str(at))]
         return self.run(
             SPLIT,
             SplitKeys(keys.lane_broadcast(n, broadcast), keys.queue(n, broadcast)),
             SplitArgs(broadcast, str(at), "1" if last else "", self.prefix),
             offered,
         )
+
+    def begin_pass(
+        self, broadcast: str, width_ms: int, *, number: int | None = None, cursor: str | None = None
+    ) -> int:
+        copy = self.copy(broadcast)
+        args = BeginArgs(
+            broadcast=broadcast,
+            prefix=self.prefix,
+            cursor=copy.get("cursor", "0") if cursor is None else cursor,
+            number=int(copy.get("pass", 0)) + 1 if number is None else number,
+            from_ms=self.now_ms,
+            width_ms=width_ms,
+        )
+        begun: int = self.run(BEGIN, BeginKeys(keys.lane_broadcast(self.number, broadcast)), args)
+        return begun
+
+    def look(
+        self,
+        broadcast: str,
+        *,
+        look: str | None = None,
+        most: int = 1000,
+        buckets: range | list[int] = range(BUCKETS),
+        last: bool = True,
+    ) -> list[Any]:
+        at = self.copy(broadcast).get("look", "") if look is None else look
+        first = int(at.partition(" ")[0]) if at[:1].isdigit() else 0
+        args = LookArgs(broadcast, at, "1" if last else "", self.prefix, MARGIN, most)
+        offered = [bucket for bucket in buckets if bucket >= first]
+        names = LookKeys(keys.lane_broadcast(self.number, broadcast))
+        answer: list[Any] = self.run(LOOK, names, args, offered)
+        return answer
+
+    def feed(self, broadcast: str, most: int = 1000) -> list[int]:
+        n = self.number
+        names = FeedKeys(keys.lane_broadcast(n, broadcast), keys.queue(n, broadcast))
+        answer: list[int] = self.run(FEED, names, FeedArgs(broadcast, self.prefix, most))
+        return answer
 
     def start(self, broadcast: str, *openids: str, **copy: Any) -> None:
         """Run a broadcast to these openids, in this order, already split."""

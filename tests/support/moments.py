@@ -262,6 +262,16 @@ def retry(shop: Shop, settings: Settings, user: str) -> None:
     Retries(shop.client, settings).retry(ended, "failed,cancelled")
 
 
+def put_in_order(shop: Shop, users: list[str]) -> None:
+    """Let a broadcast go by what ends first."""
+    for user in users:
+        ends_ms = shop.now_ms() + 60_000
+        shop.client.delete(keys.permits(shop.lane(user), "shop", user))
+        shop.give(user, formIds=[{"formId": f"{user}soon", "expire": ends_ms}])
+    shop.audiences.import_rows("shop", "soon", [user.encode() for user in users])
+    shop.broadcasts.cancel(shop.broadcast(audience="soon", rate=0.01))
+
+
 def run_a_series(shop: Shop, settings: Settings) -> None:
     """Let a series run once, and end."""
     series = Series(shop.client, settings)
@@ -289,6 +299,7 @@ def write(shop: Shop, key: str, field: str, value: str) -> None:
 
 async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
     """Run what has no part in a broadcast, or takes a second to come about."""
+    put_in_order(shop, [user for lane in range(settings.lanes) for user in users_of(shop, lane, 6)])
     shop.audiences.delete("shop", "vip")
     answer, inbox = keys.web_answer("shop", "k"), keys.inbox("shop")
     lease, counts = keys.inbox_lease("shop"), keys.inbox_counts("shop")

@@ -343,7 +343,7 @@ def test_a_creator_that_dies_anywhere_is_continued_by_the_same_key(
         if not died:
             break
         steps += 1
-    assert steps > 6 + 4 * settings.lanes
+    assert steps > 6 + 3 * settings.lanes
 
 
 @both_layouts

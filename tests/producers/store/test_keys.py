@@ -27,6 +27,7 @@ VALUES = {
     "broadcast": "b1",
     "carrier": "m1",
     "bucket": 7,
+    "slot": 11,
     "script": "take",
     "caller": "c1",
     "worker": "w1",
