@@ -131,6 +131,30 @@ def estimated(seen: Seen, members: int) -> Made:
     return made
 
 
+def drawn(seen: Seen, users: int) -> Made:
+    """Scale a sample of users, drawn one by one, up to all of them.
+
+    Source: W. G. Cochran, Sampling Techniques, 3rd ed., 3.2 (the variance of a proportion).
+    """
+    made = scanned(seen)
+    looked_at = sum(seen.members)
+    if not looked_at:
+        return made
+    scale, shares = users / looked_at, [one / looked_at for one in made.users]
+    made.method, made.sampled, made.audience = "sample", looked_at, users
+    left = (1 - looked_at / users) / looked_at
+    made.errors = [users * math.sqrt(share * (1 - share) * left) for share in shares]
+    made.users = [one * scale for one in made.users]
+    made.low = [n - _CERTAIN * error for n, error in zip(made.users, made.errors, strict=True)]
+    made.high = [n + _CERTAIN * error for n, error in zip(made.users, made.errors, strict=True)]
+    made.suppressed *= scale
+    made.kept *= scale
+    made.capped *= scale
+    made.uses *= scale
+    made.hours = {hour: uses * scale for hour, uses in made.hours.items()}
+    return made
+
+
 def _error(values: Sequence[int], seen: Seen, members: int) -> float:
     """Return the standard error of a ratio estimate from whole buckets drawn by lot.
 

@@ -3,8 +3,9 @@
 --
 -- KEYS  1 stock  hash  of the app in the lane: it says where to run
 -- ARGV  1 prefix of the lane, 2 app, 3 channel, 4 template, 5 audience: as bucket.lua reads it,
---       6 bucket, 7 keep: as kept.lua reads it, 8 caps: as capped.lua does, 9 purpose or '', then per
---       horizon: a moment (ms), ascending
+--       6 bucket, 7 keep: as kept.lua reads it, 8 caps: as capped.lua does, 9 purpose or '',
+--       10 given: openids of the bucket that follow in place of the audience's (0-1000), then these,
+--       then per horizon: a moment (ms), ascending
 -- Found on the way: the audience's sets, permits:APP:OPENID, subs:APP:OPENID, daily:APP:DAY:BUCKET, the
 -- lists of listed.lua
 -- Returns  {members, suppressed ones of them, those kept and those capped at the first moment, per
@@ -18,13 +19,16 @@
 local prefix, app, channel, template = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local bucket, whose = ARGV[6], { prefix = prefix, app = app, audience = ARGV[5] }
 bucket_is_sound(whose, bucket)
-local members = members_of(whose, bucket)
+local given = whole('openids', ARGV[10], 0, 1000)
+local members = {}
+for i = 1, given do members[i] = ARGV[10 + i] end
+if given == 0 then members = members_of(whose, bucket) end
 local reached, hours, uses, suppressed, kept, capped = {}, {}, 0, 0, 0, 0
 local lists = lists_of(prefix, app)
 local keep, caps, purpose, moments = ARGV[7], ARGV[8], ARGV[9], {}
-for i = 10, #ARGV do
-  reached[i - 9] = 0
-  moments[i - 9] = tonumber(ARGV[i])
+for i = 11 + given, #ARGV do
+  reached[#reached + 1] = 0
+  moments[#moments + 1] = tonumber(ARGV[i])
 end
 local left = kept_of(keep, template)  -- to single messages
 local day, _, day_ends = string.match(caps, '^(%d+) (%d+) (%d+)')
@@ -59,7 +63,7 @@ for _, openid in ipairs(members) do
     count_user(openid, count ~= 0 and math.huge or 0, (count < 0 or count > left) and math.huge or 0)
   else
     local found = redis.call('ZRANGEBYSCORE', prefix .. 'permits:' .. app .. ':' .. openid,
-      '(' .. ARGV[10], '+inf', 'WITHSCORES')
+      '(' .. ARGV[11 + given], '+inf', 'WITHSCORES')
     uses = uses + #found / 2
     for i = 2, #found, 2 do
       local hour = string.format('%d', math.floor(tonumber(found[i]) / 3600000))

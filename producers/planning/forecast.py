@@ -11,7 +11,7 @@ What is reachable later is what would be left if nothing was collected and nothi
 
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
@@ -23,7 +23,8 @@ from producers.broadcasts.spec import check_purpose
 from producers.errors import InvalidInputError
 from producers.fields import check_template_id
 from producers.lanes.bounds import Bounding
-from producers.planning.estimate import HORIZONS, Made, Seen, estimated, scanned
+from producers.planning.draw import Draw
+from producers.planning.estimate import HORIZONS, Made, Seen, drawn, estimated, scanned
 from producers.planning.expiry import HOUR_MS, last_end_ms, unsent
 from producers.settings import Settings, ms, rate_faults
 from producers.store import Client, deadline, keys
@@ -41,6 +42,8 @@ _FEWEST: Final = 30
 """Buckets that a sample has at the least, so that their spread says something."""
 _BUCKETS: Final = 50
 """Buckets read in one trip."""
+_GIVEN: Final = 100
+"""Openids that one run looks at where they are named."""
 _DAY_MS: Final = 24 * HOUR_MS
 
 
@@ -115,7 +118,7 @@ class UsersKeys(NamedTuple):
 
 
 class UsersArgs(NamedTuple):
-    """ARGV of forecast.lua; the moments follow."""
+    """ARGV of forecast.lua; openids, and the moments, follow."""
 
     prefix: str
     app: str
@@ -126,9 +129,18 @@ class UsersArgs(NamedTuple):
     keep: str = ""
     caps: str = ""
     purpose: str = ""
+    given: int = 0
 
 
 FORECAST: Final = Script(__package__, "forecast", UsersKeys, UsersArgs)
+
+
+class _Part(NamedTuple):
+    """What one run of forecast.lua looks at: a bucket, or some openids of it."""
+
+    lane: int
+    bucket: int
+    openids: Sequence[str] = ()
 
 
 class Forecaster:
@@ -240,6 +252,43 @@ class Forecaster:
         seen = self._look(args, moments, members=sample)
         return members, estimated(seen, members) if sample else scanned(seen)
 
+    def reach_of(
+        self,
+        app: str,
+        channel: Channel,
+        template_id: str,
+        draw: Draw,
+        now_ms: int,
+        at_ms: Sequence[int],
+        purpose: str = "",
+    ) -> Made:
+        """Return how many of some users have a use to spend at some moments; as `reach`.
+
+        Args:
+            app: alias of the app.
+            channel: template or subscribe.
+            template_id: the template.
+            draw: the users, or those who were drawn from them.
+            now_ms: the server's clock.
+            at_ms: the moments, ascending, epoch ms.
+            purpose: what the broadcast is for.
+        """
+        moments = [one + ms(self._settings.permit_margin) for one in at_ms]
+        by_bucket: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for openid in draw.drawn:
+            lane, bucket, _ = keys.place_of(openid, self._settings)
+            by_bucket[lane, bucket].append(openid)
+        parts = [
+            _Part(*place, some[start : start + _GIVEN])
+            for place, some in by_bucket.items()
+            for start in range(0, len(some), _GIVEN)
+        ]
+        bounds = Bounding(self._settings, app).at(now_ms)
+        seen = Seen(of=len(parts), horizons=len(moments))
+        args = UsersArgs("", app, channel, template_id, "", 0, *bounds, purpose)
+        self._see(seen, args, moments, parts)
+        return drawn(seen, draw.of) if draw.of > len(draw.drawn) else scanned(seen)
+
     @staticmethod
     def _checked(channel: str, template_id: str, rate: float | None) -> Channel:
         faults = []
@@ -308,7 +357,7 @@ class Forecaster:
     def _look(self, args: UsersArgs, moments: Sequence[int], *, members: int) -> Seen:
         """Look at the buckets of an audience; with `members` (read and looked up), at a sample."""
         found = [
-            (lane, bucket)
+            _Part(lane, bucket)
             for lane in range(self._settings.lanes)
             for bucket in filled_buckets(self._client, lane, args.app, args.audience)
         ]
@@ -317,8 +366,15 @@ class Forecaster:
             wanted = max(_FEWEST, math.ceil(_SAMPLED * len(found) / members))
             if wanted < len(found):
                 found = random.sample(found, wanted)
-        for start in deadline.paced(range(0, len(found), _BUCKETS)):
-            some = found[start : start + _BUCKETS]
+        self._see(seen, args, moments, found)
+        return seen
+
+    def _see(
+        self, seen: Seen, args: UsersArgs, moments: Sequence[int], parts: Sequence[_Part]
+    ) -> None:
+        """Look at some parts, and add what is seen."""
+        for start in deadline.paced(range(0, len(parts), _BUCKETS)):
+            some = parts[start : start + _BUCKETS]
             for row in self._rows(args, moments, some):
                 horizons = len(moments)
                 seen.members.append(row[0])
@@ -329,18 +385,18 @@ class Forecaster:
                 seen.uses.append(row[horizons + 4])
                 rest = row[horizons + 5 :]
                 seen.hours.append(dict(zip(rest[0::2], rest[1::2], strict=True)))
-        return seen
 
     def _rows(
-        self, args: UsersArgs, moments: Sequence[int], buckets: list[tuple[int, int]]
+        self, args: UsersArgs, moments: Sequence[int], parts: Sequence[_Part]
     ) -> list[list[int]]:
         def call() -> list[list[int]]:
             pipeline = self._client.pipeline(transaction=False)
-            for lane, bucket in buckets:
+            for lane, bucket, openids in parts:
+                given = len(openids)
                 self._users(
                     UsersKeys(keys.stock(lane, args.app)),
-                    args._replace(prefix=keys.lane_prefix(lane), bucket=bucket),
-                    moments,
+                    args._replace(prefix=keys.lane_prefix(lane), bucket=bucket, given=given),
+                    [*openids, *moments],
                     into=pipeline,
                 )
             rows: list[list[int]] = pipeline.execute()

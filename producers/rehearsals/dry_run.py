@@ -18,6 +18,7 @@ from producers.broadcasts.spec import Spec, check_purpose
 from producers.broadcasts.timing import Timing
 from producers.care import roster
 from producers.errors import InvalidInputError, NotFoundError
+from producers.planning.draw import Draw
 from producers.planning.forecast import Forecaster
 from producers.rehearsals import traffic
 from producers.rehearsals.course import Course, Runner, reckon
@@ -41,6 +42,7 @@ _AFTER_MS: Final = (
 """How long after its start it is looked who can still be reached; in between it is interpolated."""
 
 _SAMPLE: Final = {Channel.TEMPLATE: {"keyword1": "a"}, Channel.SUBSCRIBE: {"thing1": "a"}}
+_WHAT: Final = ("app", "channel", "template_id", "audience")
 _APART: Final = (
     ("rate",),
     ("expires_in",),
@@ -154,7 +156,7 @@ class DryRuns:
             every: of a series, its cron expression.
             missed: of a series, what becomes of missed ticks.
             rows: in place of an audience, as for `Broadcasts.create_with_rows`; they are read and
-                checked, and whom of them it would reach is not reckoned.
+                checked. Beyond 50,000, whom it would reach is estimated from so many of them.
             skip_bad: bad rows would be left out.
             **spec: as for `Spec.checked`.
 
@@ -176,14 +178,15 @@ class DryRuns:
             day_left=None if math.isinf(here.road.day_left) else int(here.road.day_left),
             hindered=roster.look(self._client).hinders(app),
         )
-        if rows is not None:
-            zone = self._check_rows(made, spec, key or "", rows, skip_bad=skip_bad)
-            made.zone, made.notes = zone.key, [*_of_now(made, here)]
-            return made
-        sketch, zone = self._check(made, spec, key or "", every, missed)
+        draw = None if rows is None else Draw()
+        if rows is None or draw is None:
+            sketch, zone = self._check(made, spec, key or "", every, missed)
+        else:
+            asked = {**spec, "rows": True}
+            sketch, zone = self._check_rows(made, asked, key or "", rows, draw, skip_bad=skip_bad)
         made.zone = zone.key
         if sketch is not None:
-            self._look_ahead(made, sketch, here)
+            self._look_ahead(made, sketch, here, draw)
         made.notes = [*_of_now(made, here), *_of_its_way(made, here, zone)]
         return made
 
@@ -227,25 +230,34 @@ class DryRuns:
         given: Mapping[str, Any],
         key: str,
         rows: Iterable[object] | str | Path,
+        draw: Draw,
         *,
         skip_bad: bool,
-    ) -> ZoneInfo:
-        """Find every fault of a broadcast with rows, and theirs; return the zone of its times."""
+    ) -> tuple[Spec | None, ZoneInfo]:
+        """Find every fault of a broadcast with rows, and theirs, and draw some; as `_check`."""
         zone = self._settings.zone_of(made.app)
+        spec = None
         try:
+            spec = Spec.checked(**given)
             check_key(key)
-            spec = Spec.checked(**given, rows=True)
-            zone = self._time(made, spec, zone)
-            report = check_rows(spec, rows)
+            check_purpose(made.app, spec.purpose, self._settings.app(made.app))
         except InvalidInputError as error:
             made.faults += error.faults
-            return zone
+        sketch = spec or _sketch(given)
+        if sketch is None:  # what the rows are to fill in is not known
+            return None, zone
+        zone = self._time(made, sketch, zone)
+        try:
+            report = check_rows(sketch, rows, on_good=draw.take)
+        except InvalidInputError as error:
+            made.faults += error.faults
+            return None, zone
         made.recipients = report.good
         if report.bad and not skip_bad:
             made.faults += BadRowsError(report).faults
         elif not report.good:
             made.faults.append("rows: none of them is good")
-        return zone
+        return sketch, zone
 
     def _time(self, made: DryRun, spec: Spec, zone: ZoneInfo) -> ZoneInfo:
         """Note when it starts and ends; return the zone of both."""
@@ -271,14 +283,20 @@ class DryRuns:
 
     # -- ahead ------------------------------------------------------------------------------
 
-    def _look_ahead(self, made: DryRun, spec: Spec, here: traffic.Traffic) -> None:
+    def _look_ahead(
+        self, made: DryRun, spec: Spec, here: traffic.Traffic, draw: Draw | None
+    ) -> None:
         """Count whom it reaches, and reckon when."""
         starts_at_ms = made.starts_at_ms or made.at_ms
         lives_until_ms = starts_at_ms + spec.expires_in_ms
         made.expires_at_ms = min(made.expires_at_ms or lives_until_ms, lives_until_ms)
         moments = [starts_at_ms + after for after in _AFTER_MS]
-        what = (made.app, spec.channel, spec.template_id, spec.audience)
-        _, seen = self._forecaster.reach(*what, made.at_ms, moments, spec.purpose)
+        what = (made.app, spec.channel, spec.template_id)
+        when = (made.at_ms, moments, spec.purpose)
+        if draw is None:
+            _, seen = self._forecaster.reach(*what, spec.audience, *when)
+        else:
+            seen = self._forecaster.reach_of(*what, draw, *when)
         made.method = seen.method
         made.suppressed = round(seen.suppressed)
         made.kept, made.capped = round(seen.kept), round(seen.capped)
@@ -326,15 +344,18 @@ def _sketch(given: Mapping[str, Any]) -> Spec | None:
     None: too little is right for anything to be counted.
     """
     try:
-        channel = Channel(given["channel"])
-        base = {name: given[name] for name in ("app", "channel", "template_id", "audience")}
-        spec = Spec.checked(**base, data=_SAMPLE[channel])
+        base = {name: given[name] for name in _WHAT if name in given}
+        if given.get("rows"):  # which fill in holes of these
+            base |= {name: given[name] for name in ("rows", "data", "page") if name in given}
+        else:
+            base["data"] = _SAMPLE[Channel(given["channel"])]
+        spec = Spec.checked(**base)
     except (InvalidInputError, ValueError):
         return None
     for names in _APART:
         part = {name: given[name] for name in names if name in given}
         try:
-            right = Spec.checked(**base, data=_SAMPLE[channel], **part)
+            right = Spec.checked(**base, **part)
         except InvalidInputError:
             continue
         stored = ("expires_in_ms",) if names == ("expires_in",) else names

@@ -80,6 +80,7 @@ def check_rows(
     said: Said,
     rows: Iterable[object] | str | Path,
     on_progress: Callable[[RowsReport], None] | None = None,
+    on_good: Callable[[str], None] | None = None,
 ) -> RowsReport:
     """Return what is wrong with rows; nothing is stored, and Redis is not asked.
 
@@ -89,6 +90,7 @@ def check_rows(
         said: what is to be said, a `Spec` made with ``rows=True``.
         rows: as `read_rows` takes them.
         on_progress: called now and then with the report so far.
+        on_good: called with the openid of each row that can be sent, a duplicate too.
 
     Raises:
         InvalidInputError: as `read_rows`.
@@ -96,6 +98,8 @@ def check_rows(
     report, seen = RowsReport(), Seen()
     for row in checked(said, rows, report):
         seen.note(row.number, row.openid)
+        if on_good:
+            on_good(row.openid)
         if on_progress and report.rows % _TOLD_EVERY == 0:
             on_progress(report)
     for number in seen.again():

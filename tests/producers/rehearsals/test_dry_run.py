@@ -1,5 +1,6 @@
 """The dry run: what would become of a broadcast, and that nothing is stored of it."""
 
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +13,8 @@ from producers import AsyncProducer, Producer
 from producers.broadcasts.rates import Rates
 from producers.broadcasts.spec import Spec
 from producers.errors import UnknownAppError
-from producers.rehearsals import DryRun, DryRuns
+from producers.planning.draw import Draw
+from producers.rehearsals import DryRun, DryRuns, dry_run
 from producers.series import Series
 from producers.settings import Settings
 from producers.store import keys
@@ -255,3 +257,46 @@ def test_who_is_kept_or_capped_is_counted_apart(client: Any, make_settings: Any)
     wrong = look(shop, purpose="newz")
     assert len(wrong.faults) == 1
     assert "add it there" in wrong.faults[0]
+
+
+ROWS = ["openid,name\n", *(f"{one},N{one}\n" for one in PEOPLE)]
+
+
+@both_layouts
+def test_of_rows_it_says_whom_they_reach_and_what_they_break(shop: Shop, valkey_url: str) -> None:
+    crowd(shop)
+    Suppressions(shop.client, shop.settings).import_rows("shop", "imported", [b"o000", b"o099"])
+    before = every_key(valkey_url)
+    told = {"audience": "", "data": {"keyword1": "{name}"}}
+    made = look(shop, **told, rows=ROWS, rate=1, expires_in=timedelta(seconds=30))
+    assert (made.faults, made.recipients, made.suppressed, made.reachable) == ([], 100, 2, 59)
+    assert (made.no_permit, made.method, made.eta_s, made.late) == (39, "scan", 59, 29)
+    bad = [*ROWS, "o000,again\n", "oX,\n", "o Y,Y\n"]
+    wrong = look(shop, **told, rows=bad, lang="tlh", at="soon")
+    assert (wrong.recipients, wrong.reachable) == (100, 59)
+    words = " ".join(wrong.faults)
+    for word in ("tlh", "'soon'", "3 of 103 rows are bad", "row 102: the openid has a row before"):
+        assert word in words, words
+    assert look(shop, **told, rows=bad, skip_bad=True).faults == []
+    lost = look(shop, audience="", data={"keyword1": "{nobody}"}, rows=ROWS)
+    assert (lost.method, len(lost.faults)) == ("", 1)
+    assert "no column 'nobody'" in lost.faults[0]
+    assert look(shop, audience="", data={"nonsense": "{name}"}, rows=ROWS).method == ""
+    assert every_key(valkey_url) == before
+
+
+@both_layouts
+def test_of_many_rows_some_are_looked_at_and_the_error_is_told(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd(shop)
+    monkeypatch.setattr(dry_run, "Draw", lambda: Draw(40))
+    random.seed(5)
+    told = {"audience": "", "data": {"keyword1": "{name}"}}
+    within = 0
+    for _ in range(20):
+        made = look(shop, **told, rows=ROWS)
+        assert (made.method, made.recipients) == ("sample", 100)
+        assert made.reachable_low < made.reachable < made.reachable_high
+        within += made.reachable_low <= 60 <= made.reachable_high
+    assert within >= 17
