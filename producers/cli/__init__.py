@@ -23,6 +23,7 @@ from producers.cli.commands import (
     retry,
     series,
     suppression,
+    templates,
     top,
     user,
     webhooks,
@@ -83,6 +84,7 @@ app.command(rich_help_panel=_WORK)(user.plan)
 app.command(rich_help_panel=_WORK)(forecast.forecast)
 app.command(rich_help_panel=_WORK)(exports.export)
 app.command("import", rich_help_panel=_WORK)(exports.import_)
+app.command(rich_help_panel=_WORK)(templates.templates)
 app.command(rich_help_panel=_BROADCASTS)(broadcast.broadcast)
 app.command(rich_help_panel=_BROADCASTS)(lifecycle.status)
 app.command("list", rich_help_panel=_BROADCASTS)(lifecycle.list_)

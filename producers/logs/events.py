@@ -417,6 +417,38 @@ class TokenRefreshFailed(Event):
 
 
 @dataclass
+class TemplatesRead(Event):
+    """An app's list of templates was read from WeChat.
+
+    ``whole`` is false when it had more, or others, than are kept: then no template is called
+    unknown. ``bytes``: as it is stored.
+    """
+
+    app: str
+    channel: str
+    templates: int
+    whole: bool
+    bytes: int
+    took_ms: int
+
+
+@dataclass
+class TemplatesFailed(Event):
+    """An app's list of templates could not be read; the last one stays.
+
+    It is not asked for again within ``wait_ms``. Where WeChat answered ``errcode`` is its code.
+    """
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    app: str
+    channel: str
+    errcode: int
+    error: str
+    wait_ms: int
+
+
+@dataclass
 class LimitHit(Event):
     """WeChat answered with a limit error: all workers hold back."""
 

@@ -95,6 +95,7 @@ class AsyncProducer:
     forget_user = _awaited(Producer.forget_user)
     forecast = _awaited(Producer.forecast)
     plan = _awaited(Producer.plan)
+    templates = _awaited(Producer.templates)
     message = _awaited(Producer.message)
     message_status = _awaited(Producer.message_status)
     dry_run = _awaited(Producer.dry_run)

@@ -36,6 +36,7 @@ from producers.series import Series
 from producers.settings import Settings
 from producers.store import deadline
 from producers.suppressions import Reason, Suppressions
+from producers.templates import Templates
 from producers.users import Users
 from producers.webhooks import DeadLetters
 from producers.words import ENDED, State
@@ -241,6 +242,7 @@ class Producer:
     forget_user = _of(Users, Users.forget)
     forecast = _of(Forecaster, Forecaster.forecast)
     plan = _of(Planner, Planner.plan)
+    templates = _of(Templates, Templates.show)
 
     def message(self, /, *, key: str | None = None, **message: Any) -> Posted:
         """Post one message to one user; see `Messages.post`."""

@@ -22,6 +22,7 @@ from producers.series import Series
 from producers.settings import AppsFile, Settings
 from producers.store.retry import repeat
 from producers.suppressions import Suppressions
+from producers.templates import Templates
 from producers.users import Users
 from producers.webhooks import DeadLetters
 
@@ -42,6 +43,7 @@ _SERVICES: Final[tuple[type[Any], ...]] = (
     Retries,
     Suppressions,
     Series,
+    Templates,
     Trials,
     Users,
 )

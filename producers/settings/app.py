@@ -76,10 +76,17 @@ class AppSettings(BaseModel):
     )
     token_key: str | None = Field(None, description="token_source=redis: the key that holds it")
     long_term_templates: tuple[str, ...] = Field(
-        (), description="template ids of long-term subscriptions: one accept, many messages"
+        (),
+        description="template ids of long-term subscriptions (one accept, many messages), beside "
+        "those that WeChat lists as such",
     )
     subscribe_templates: tuple[str, ...] = Field(
         (), description="template ids that phones may report; empty: any (set it in production)"
+    )
+    templates: Literal["on", "off"] = Field(
+        "on",
+        description="read the app's own templates from WeChat, and refuse a broadcast or message "
+        "that none of them fits; off: WeChat is not asked",
     )
     subscription_source: Literal["phone", "events"] = Field(
         "phone", description="whose accepts count: the phone's results or WeChat's events"

@@ -147,6 +147,11 @@ class Settings(BaseSettings):
         description="the command line asks before a broadcast to more recipients than this; "
         "0 = never",
     )
+    templates_max_age: PositiveDuration = Field(
+        timedelta(days=1),
+        description="an app's list of templates is read anew when it is needed and older; at least "
+        "a minute",
+    )
     callback_max_age: Duration = Field(
         timedelta(minutes=5),
         description="how far a push's timestamp may be from Redis's clock; 0 = any",
@@ -267,6 +272,13 @@ class Settings(BaseSettings):
     def _post_timeout_fits_the_lease(cls, value: timedelta) -> timedelta:
         if not timedelta(milliseconds=100) <= value <= timedelta(seconds=8):
             raise ValueError("must lie between 0.1 and 8 seconds (a worker's lease is 8 s)")
+        return value
+
+    @field_validator("templates_max_age")
+    @classmethod
+    def _templates_max_age_is_long(cls, value: timedelta) -> timedelta:
+        if value < timedelta(minutes=1):
+            raise ValueError("must be at least 60 seconds (WeChat counts the calls)")
         return value
 
     @field_validator("webhook_timeout")

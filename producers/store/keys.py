@@ -39,12 +39,18 @@ APPS: Final = "wxb:apps"
 SERIES_DUE: Final = "{wxb:series}:due"
 """zset: ``APP NAME`` of each series that is not paused → its next tick (ms). Owner: `series`."""
 
+TEMPLATES_DUE: Final = "{wxb:templates}:due"
+"""zset: ``CHANNEL APP`` of each wanted list of templates → from when on it may be read (ms).
+
+30 days after the last one was wanted. Owner: `templates`.
+"""
+
 API_KEYS: Final = "wxb:{keys}:all"
 """hash: id of an API key → JSON: digest, name, apps, scopes, rate, created. Revoking removes it."""
 
 WAKE: Final = "wxb:wake"
 """pub/sub channel: ``wake LANE APP`` (something may be taken), ``stop ID`` and ``go ID`` (of a
-broadcast), ``rate APP``. Nothing depends on it."""
+broadcast), ``rate APP``, ``templates CHANNEL APP`` (they are wanted). Nothing depends on it."""
 
 ROWS_NAME: Final = "~r"
 """What a name begins with whose openids lie in rows."""
@@ -573,6 +579,15 @@ def series(app: str, name: str) -> str:
 def series_names(app: str) -> str:
     """set: names of an app's series."""
     return f"{{wxb:series}}:names:{app}"
+
+
+def templates(app: str, channel: str) -> str:
+    """hash: an app's templates of a channel as WeChat listed them, and how reading them went.
+
+    ``list`` (JSON, at most 256 kB), ``read_at_ms``, ``trouble``, ``wanted_at_ms``, ``next_ms``, the
+    lease of who reads it, the day's calls. 30 days after it was wanted or read last.
+    """
+    return f"{{wxb:templates}}:of:{app}:{channel}"
 
 
 def key_limit_reply(caller: str) -> str:

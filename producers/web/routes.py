@@ -18,6 +18,7 @@ from producers.web.handlers import (
     retries,
     series,
     suppressions,
+    templates,
     users,
     webhooks,
 )
@@ -35,6 +36,7 @@ TABLE: Final[tuple[Route, ...]] = (
     *retries.ROUTES,
     *series.ROUTES,
     *messages.ROUTES,
+    *templates.ROUTES,
     *users.ROUTES,
     *exports.ROUTES,
     *door.ROUTES,

@@ -27,6 +27,7 @@ from producers.series import Series
 from producers.settings import Settings
 from producers.store import deadline
 from producers.suppressions import Suppressions
+from producers.templates import Templates
 from producers.users import Users
 from producers.web.traffic.batcher import Batcher
 from producers.web.traffic.following import Following
@@ -112,6 +113,7 @@ class Services:
         self.series = Series(self.client, settings)
         self.messages = Messages(self.client, settings)
         self.recipients = Recipients(self.client, settings)
+        self.templates = Templates(self.client, settings)
         self.users = Users(self.client, settings)
         self.exporter = Exporter(self.client, settings)
         self.importer = Importer(self.client, settings)

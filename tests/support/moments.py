@@ -45,6 +45,7 @@ from producers.settings import Settings
 from producers.store import keys, scripts
 from producers.store.scripts import Script as Declared
 from producers.suppressions import Suppressions
+from producers.templates import Templates
 from producers.users import Users
 from producers.web.traffic.idempotency import REPLACE, AnswerArgs, AnswerKeys
 from producers.webhooks import DeadLetters
@@ -57,6 +58,7 @@ from workers.duties.recover import LANDED, LandedArgs, LandedKeys
 from workers.lanes.copies import Copies
 from workers.limits.limiter import PENALIZE, Limiter, PenalizeArgs, PenalizeKeys, Penalty
 from workers.sending.posting import POSTING, PostingArgs, PostingKeys
+from workers.templates.clerk import BEGIN, END, BeginArgs, EndArgs, ListKeys
 from workers.wechat.tokens import RELEASE, ReleaseArgs, ReleaseKeys
 
 PRODUCERS: Final = Path(producers.__file__).parent
@@ -303,6 +305,14 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
     shop.audiences.delete("shop", "vip")
     answer, inbox = keys.web_answer("shop", "k"), keys.inbox("shop")
     lease, counts = keys.inbox_lease("shop"), keys.inbox_counts("shop")
+    listed, wanted = (
+        ListKeys(keys.templates("shop", "subscribe"), keys.TEMPLATES_DUE),
+        "subscribe shop",
+    )
+    templates = Templates(shop.client, settings)
+    for _ in range(2):
+        templates.show("shop")
+    began = shop.now_ms()
     api_keys = ApiKeys(shop.client, settings)
     api_keys.lease(api_keys.create("n", ["shop"], ["send"]).key, 5)
     flights = [keys.flight(0, counted), keys.flight(0, "other")]
@@ -327,6 +337,14 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
         ),
         (LANDED, LandedKeys(keys.flying(0), keys.flight(0, "gone")), LandedArgs("gone"), [], []),
         (POSTING, PostingKeys(), PostingArgs("w1"), ["7:oX 5", "8:oY 6 9:oZ 7"], flights),
+        (BEGIN, listed, BeginArgs(wanted, "w1", 9000, 3000, 50, 9000, 60_000), [], []),
+        (
+            END,
+            listed,
+            EndArgs(wanted, "w1", began, "failed", "", "HTTP 404", 6000, 9000, 60_000),
+            [],
+            [],
+        ),
         (RELEASE, ReleaseKeys(keys.token_lock("shop")), ReleaseArgs("w1"), [], []),
         (
             PENALIZE,
@@ -347,6 +365,8 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
     shop.client.rpush(inbox, "1 push", "1 other")
     shop.client.expire(inbox, 60)
     for script, names, args, more, more_keys in runs:
+        if script is END:
+            shop.client.hset(listed.list, "began_ms", began)
         script.on(shop.client)(names, args, more, more_keys=more_keys)
     async_client = store.connect_async(settings)
     outbox = Outbox(async_client, {"shop": 2}, 5000)

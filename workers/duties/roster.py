@@ -1,8 +1,8 @@
 """The roster: which duties a worker has, and where each is done.
 
-On the loop: the beat, keeping tokens, and webhooks. On threads: *watch* looks each second at what
-concerns this worker, its apps among it, *keeper* does the lanes' duties and looks at what is in
-flight, *wake* hears wake-ups.
+On the loop: the beat, keeping tokens, reading lists of templates, and webhooks. On threads: *watch*
+looks each second at what concerns this worker, its apps among it, *keeper* does the lanes' duties
+and looks at what is in flight, *wake* hears wake-ups.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from workers.lanes.net import HEARD
 from workers.limits.gate import Gate
 from workers.sending.memory import Memory
 from workers.sending.send_path import SendPath
+from workers.templates.clerk import Clerk
 from workers.webhooks.courier import Courier
 from workers.webhooks.wishes import TellWishes
 from workers.wechat.tokens import TokenKeeper
@@ -108,6 +109,16 @@ class Roster:
             self._apps_changed,
             self._hours_changed,
         )
+        self._clerk = Clerk(
+            ways.loop_client,
+            settings,
+            ways.wechat,
+            tokens,
+            lambda app: app in memory.gates and memory.gates[app].breaker.connects(),
+            worker,
+            ways.peers.server_time,
+            loop,
+        )
         self._courier: Courier | None = None
         self._wishes = TellWishes(Wishes(client, settings))
         self._settings, self._loop_client = settings, ways.loop_client
@@ -126,6 +137,7 @@ class Roster:
             memory.wake,
             keeper.hear,
             watch.hurry,
+            self._clerk.hurry,
         )
         vitals = Vitals({"loop": self._loop_gone, "pump": path.pump_gone}, ended)
         ticks = Ticks(Series(client, settings))
@@ -148,6 +160,7 @@ class Roster:
     async def _spawn(self) -> None:
         self._runner.spawn(self._beat)
         self._uptake.begin()
+        self._runner.spawn(self._clerk)
         self._carry_webhooks()
 
     def _carry_webhooks(self) -> None:
@@ -183,6 +196,7 @@ class Roster:
     async def end_tasks(self) -> None:
         """End those of the loop, on it."""
         await self._runner.end_tasks()
+        await self._clerk.close()
         if self._courier:
             await self._courier.close()
 

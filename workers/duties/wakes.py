@@ -29,6 +29,7 @@ class Wakes:
         wake: called with (app, lane) where there may be something to take.
         on_go: called with a broadcast that was let run.
         on_rate: called when a rate was changed.
+        on_templates: called when lists of templates are wanted.
     """
 
     name = "listen"
@@ -42,6 +43,7 @@ class Wakes:
         wake: Callable[[str, int], None],
         on_go: Callable[[str], None],
         on_rate: Callable[[], None],
+        on_templates: Callable[[], None],
     ) -> None:
         self._client = client
         self._lanes = lanes
@@ -50,6 +52,7 @@ class Wakes:
         self._wake = wake
         self._on_go = on_go
         self._on_rate = on_rate
+        self._on_templates = on_templates
         self._pubsub: Any = None
 
     def due(self, now: float) -> bool:  # noqa: ARG002
@@ -76,14 +79,8 @@ class Wakes:
     def hear(self, text: str) -> None:
         """Do what a wake-up says; see `keys.WAKE`."""
         word, _, rest = text.partition(" ")
-        if word == "wake" and rest:
-            lane, _, app = rest.partition(" ")
-            if app in self._gates:
-                self._wake(app, int(lane))
-        elif word == "wake":  # an earlier version, which does not say where
-            for app in list(self._gates):
-                for lane_number in range(self._lanes):
-                    self._wake(app, lane_number)
+        if word == "wake":
+            self._hear_where(rest)
         elif word == "stop":
             self._stops.stop(rest)
         elif word == "go":
@@ -92,6 +89,18 @@ class Wakes:
                 gate.own_next.pop(rest, None)  # it may have another rate now
         elif word == "rate":
             self._on_rate()
+        elif word == "templates":
+            self._on_templates()
+
+    def _hear_where(self, where: str) -> None:
+        lane, _, app = where.partition(" ")
+        if where and app in self._gates:
+            self._wake(app, int(lane))
+        if where:
+            return
+        for every in list(self._gates):  # an earlier version, which does not say where
+            for lane_number in range(self._lanes):
+                self._wake(every, lane_number)
 
     def close(self) -> None:
         """Give the connection back."""

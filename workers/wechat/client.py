@@ -111,6 +111,44 @@ class WeChat:
             raise ValueError("the answer is not a JSON object")  # noqa: TRY004
         return answer
 
+    async def ask(
+        self,
+        app: str,
+        access_token: str,
+        path: str,
+        *,
+        json: dict[str, Any] | None = None,
+        most_bytes: int = _MOST,
+    ) -> dict[str, Any] | None:
+        """Make a call with a token that is not a send: a GET, or a POST of some JSON.
+
+        Args:
+            app: whose.
+            access_token: the app's.
+            path: of the call.
+            json: the body of a POST.
+            most_bytes: of the answer.
+
+        Returns:
+            The JSON object, or None where the answer is longer.
+
+        Raises:
+            aiohttp.ClientError, TimeoutError, OSError: no answer, or an HTTP error.
+            ValueError: the answer is not a JSON object.
+        """
+        method, data = ("GET", None) if json is None else ("POST", orjson.dumps(json))
+        url = URL(self._bases[app] + path).with_query({"access_token": access_token})
+        async with self._session.request(method, url, data=data, allow_redirects=False) as response:
+            if response.status != 200:
+                raise ValueError(f"HTTP {response.status}")
+            raw = await _read(response.content, most_bytes + 1)
+        if len(raw) > most_bytes:
+            return None
+        answer = orjson.loads(raw)
+        if not isinstance(answer, dict):
+            raise ValueError("the answer is not a JSON object")  # noqa: TRY004
+        return answer
+
     def base(self, app: str) -> str:
         """Return an app's base URL, without a trailing slash."""
         return self._bases[app]
@@ -137,11 +175,11 @@ class WeChat:
         return known[1]
 
 
-async def _read(content: aiohttp.StreamReader) -> bytes:
+async def _read(content: aiohttp.StreamReader, most: int = _MOST) -> bytes:
     """Read a reply, up to a limit."""
-    raw = await content.read(_MOST)
-    while not content.at_eof() and len(raw) < _MOST:
-        more = await content.read(_MOST - len(raw))
+    raw = await content.read(most)
+    while not content.at_eof() and len(raw) < most:
+        more = await content.read(most - len(raw))
         if not more:
             break
         raw += more

@@ -32,6 +32,7 @@ VALUES = {
     "caller": "c1",
     "worker": "w1",
     "name": "vip",
+    "channel": "subscribe",
     "key": "k1",
     "signature": "s1",
 }
@@ -73,8 +74,11 @@ OF_LANES = [name for name, function in BUILDERS.items() if "lane" in parameters(
 OF_API_KEYS = ["key_limit", "key_limit_reply"]
 OF_WORKERS = ["worker_apps", "closed_gates"]
 OF_SERIES = ["series", "series_names"]
+OF_TEMPLATES = ["templates"]
 OF_APPS = [
-    name for name in BUILDERS if name not in {*OF_LANES, *OF_API_KEYS, *OF_WORKERS, *OF_SERIES}
+    name
+    for name in BUILDERS
+    if name not in {*OF_LANES, *OF_API_KEYS, *OF_WORKERS, *OF_SERIES, *OF_TEMPLATES}
 ]
 
 
@@ -126,6 +130,12 @@ def test_what_api_keys_keep_carries_their_tag(name: str) -> None:
 def test_all_series_lie_where_one_look_finds_what_is_due(name: str) -> None:
     key = build(BUILDERS[name])
     assert key_slot(key.encode()) == key_slot(keys.SERIES_DUE.encode()) == key_slot(b"wxb:series")
+
+
+@pytest.mark.parametrize("name", OF_TEMPLATES)
+def test_all_lists_of_templates_lie_where_one_look_finds_what_is_wanted(name: str) -> None:
+    slot = key_slot(keys.TEMPLATES_DUE.encode())
+    assert key_slot(build(BUILDERS[name]).encode()) == slot == key_slot(b"wxb:templates")
 
 
 def test_no_two_functions_build_the_same_key() -> None:

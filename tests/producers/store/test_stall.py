@@ -83,6 +83,7 @@ VERBS: dict[str, Callable[[Producer, str], Any]] = {
     "webhooks": lambda one, _: one.webhooks("shop"),
     "replay_webhooks": lambda one, _: one.replay_webhooks("shop"),
     "cancel": lambda one, running: one.cancel(running),
+    "templates": lambda one, _: one.templates("shop"),
     "create_series": lambda one, _: one.create_series("s", "0 21 * * *", **SPEC, audience="all"),
     "series": lambda one, _: one.series("shop"),
     "show_series": lambda one, _: one.show_series("shop", "s"),

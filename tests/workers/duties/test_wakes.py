@@ -24,7 +24,7 @@ class Ears:
         self.stops = Stops()
         self.woken: list[tuple[str, int]] = []
         self.went: list[str] = []
-        self.rates = 0
+        self.rates = self.lists = 0
         self.wakes = Wakes(
             client,
             3,
@@ -33,10 +33,14 @@ class Ears:
             lambda app, lane: self.woken.append((app, lane)),
             self.went.append,
             self._rate,
+            self._wanted,
         )
 
     def _rate(self) -> None:
         self.rates += 1
+
+    def _wanted(self) -> None:
+        self.lists += 1
 
     def stopped(self, broadcast: str) -> bool:
         claim = Claim("shop", 0, broadcast, "1:anna", "f:A", 2, "7", 0, False, time.monotonic() - 1)

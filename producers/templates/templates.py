@@ -1,0 +1,380 @@
+"""The templates of every app, as WeChat lists them: looked up, wanted anew, and waited for.
+
+Only workers hold access tokens, so they read the lists (`workers.templates`); whoever needs one
+writes so in Redis (template_want.lua), and a wake-up makes it sooner. A list is read by need alone:
+when there is none, when one that is needed is older than `templates_max_age`, and once before
+anything is refused for what an older one says. What WeChat does not answer is remembered, too.
+
+Whoever waits does so for `_PATIENCE_S` at the most, and only where a worker lives that may answer.
+Where nothing is known (a new app, no worker, a WeChat without these calls, an empty list) nothing
+is refused: the canary protects, as it does without lists.
+"""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+import redis
+
+from producers.errors import InvalidInputError, StoreUnavailableError
+from producers.settings import Settings, ms
+from producers.store import Client, deadline, keys
+from producers.store.connection import ms_of
+from producers.store.retry import repeat_all
+from producers.store.scripts import Script
+from producers.templates.catalogue import Catalogue, from_json
+from producers.words import Channel
+
+TTL_MS: Final = 30 * 86_400_000
+
+_FRESH_S: Final = 5.0
+"""How long a process keeps what it looked up."""
+
+_STALE_MS: Final = 3_600_000
+"""What no worker read for so long is given up, until it is wanted again."""
+
+_RECENT_MS: Final = 3_000
+"""A list so young is believed when it lacks something: WeChat is asked no oftener than that."""
+
+_CERTAIN_MS: Final = 60_000
+"""A list so young is believed as to fields: a template's never change, and their values seldom."""
+
+_PATIENCE_S: Final = 5.0
+_FIRST_PATIENCE_S: Final = 1.5
+"""How long is waited for a list: for a newer one, and where nothing is known yet."""
+
+_ASK_AGAIN_MS: Final = 60_000
+"""Nobody waits for an app that was asked for so lately and did not answer."""
+
+_EMPTY_MS: Final = 600_000
+"""A list without a template is read anew when it is older: an app gets its first one some day."""
+
+_ALIVE_MS: Final = 5_000
+"""A worker beats each second."""
+
+_LOOKS_S: Final = (0.02, 0.2)
+"""Between two looks of who waits, at first and at most."""
+
+_WAITING: Final = (2, 6)
+"""Calls of a process that wait at once: for one app, and for all."""
+
+
+class WantKeys(NamedTuple):
+    """KEYS of template_want.lua."""
+
+    list: str
+    due: str
+
+
+class WantArgs(NamedTuple):
+    """ARGV of template_want.lua."""
+
+    member: str
+    ttl_ms: int
+    stale_ms: int
+
+
+WANT: Final = Script(__package__, "template_want", WantKeys, WantArgs, clock=True)
+
+_META: Final = ("read_at_ms", "tried_at_ms", "trouble", "next_ms", "wanted_at_ms")
+
+
+class Templates:
+    """Looks templates up. Safe to share between threads; make one per process."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._want = WANT.on(client)
+        self._kept: dict[tuple[str, Channel], tuple[float, Catalogue]] = {}
+        self._asked_at: dict[tuple[str, Channel], float] = {}
+        self._waiting: Counter[str] = Counter()
+        self._counting = threading.Lock()
+
+    def show(
+        self, app: str, channel: str = Channel.SUBSCRIBE, *, refresh: bool = False
+    ) -> Catalogue:
+        """Return an app's templates, read from WeChat where they never were.
+
+        Args:
+            app: alias of the app.
+            channel: subscribe, or template: those of the form_id API.
+            refresh: read them anew; it is waited for some seconds.
+
+        Returns:
+            What there is; `Catalogue.trouble` says why nothing newer came.
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: no such channel, or the app's lists are not read (`templates` off).
+            StoreUnavailableError: Redis did not answer.
+        """
+        try:
+            known = Channel(channel)
+        except ValueError:
+            raise InvalidInputError([f"channel {channel!r}: take template or subscribe"]) from None
+        if self._is_off(app):
+            raise InvalidInputError([f"templates of app {app!r} are not read: its setting is off"])
+        found = self._read(app, known)
+        if not refresh and found.read_at_ms:
+            return found
+        asked_ms, from_ms = self._ask(app, known)
+        found, is_new = self._wait(app, known, asked_ms, from_ms, _PATIENCE_S)
+        if is_new or found.trouble:
+            return found
+        why = "no worker lives that could ask WeChat"
+        if self._lives(asked_ms):
+            wait_s = max(0, from_ms - found.now_ms) // 1000
+            why = "no worker has answered yet"
+            if wait_s:
+                why = f"they were read often today; read again in {wait_s:,} s"
+        return replace(found, trouble=why)
+
+    def look(self, app: str, channel: str = Channel.SUBSCRIBE) -> Catalogue:
+        """Return what is known of an app's templates, at most some seconds old; it waits for none.
+
+        Where Redis does not answer it is what this process knew, or nothing.
+
+        Raises:
+            UnknownAppError: no such app.
+        """
+        known = Channel(channel)
+        nothing = Catalogue(app, known)
+        if self._is_off(app):
+            return nothing
+        name = app, known
+        kept = self._kept.get(name)
+        if kept is not None and time.monotonic() - kept[0] < _FRESH_S:
+            return kept[1]
+        try:
+            return self._read(app, known, tries=1)
+        except (redis.RedisError, StoreUnavailableError):
+            found = kept[1] if kept is not None else nothing
+            self._kept[name] = (time.monotonic(), found)
+            return found
+
+    def need(self, app: str, channel: str = Channel.SUBSCRIBE) -> Catalogue:
+        """As `look`; what is old, or not known, is wanted anew, at most once a minute."""
+        found = self.look(app, channel)
+        if self._is_old(found):
+            self._ask_in_time(found)
+        return found
+
+    def long_term(self, app: str) -> frozenset[str]:
+        """Return the templates of an app of which one accept allows many messages; as `need`."""
+        return self.need(app).long_term | {*self._settings.app(app).long_term_templates}
+
+    def check(
+        self,
+        app: str,
+        channel: Channel,
+        template_id: str,
+        data: Mapping[str, str],
+        *,
+        waits: bool = True,
+    ) -> None:
+        """Refuse a message that none of the app's templates fits, as far as they are known.
+
+        Args:
+            app: alias of the app.
+            channel: of which API.
+            template_id: the template.
+            data: key → value, as it is sent.
+            waits: where nothing is known yet, wait a moment for the list.
+
+        Raises:
+            UnknownAppError: no such app.
+            InvalidInputError: there is no such template, or the data are not its; each fault says
+                which fields it has.
+        """
+        if self._is_off(app):
+            return
+        seen = self.need(app, channel)
+        if seen.templates and not seen.faults(template_id, data):
+            return
+        if not seen.templates and not waits:
+            return
+        if not seen.lacks(template_id) and seen.templates and seen.age_ms <= _CERTAIN_MS:
+            raise InvalidInputError(seen.faults(template_id, data))
+        found, is_new = self._newest(seen)
+        faults = found.faults(template_id, data)
+        if faults and (is_new or not found.lacks(template_id)):
+            raise InvalidInputError(faults)
+
+    def confirm(self, app: str, channel: Channel, since_ms: int, until_ms: int) -> Catalogue | None:
+        """Return an app's list as it is since a moment, or None while it may come; it never waits.
+
+        Args:
+            app: alias of the app.
+            channel: of which API.
+            since_ms: the moment, epoch ms.
+            until_ms: until when it is asked for; then, and where it cannot come, the last one.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
+        if app not in self._settings.apps or self._is_off(app):
+            return Catalogue(app, channel)
+        found = self._read(app, channel)
+        failed = found.trouble and found.tried_at_ms >= since_ms
+        if found.read_at_ms >= since_ms or failed or found.now_ms >= until_ms:
+            return found
+        _, from_ms = self._ask(app, channel)
+        return found if from_ms >= until_ms else None
+
+    # -- what is known ----------------------------------------------------------------------
+
+    def _is_off(self, app: str) -> bool:
+        return self._settings.app(app).templates == "off"
+
+    def _is_old(self, one: Catalogue) -> bool:
+        if not one.read_at_ms:
+            return True
+        most_ms = ms(self._settings.templates_max_age)
+        return one.age_ms > (min(_EMPTY_MS, most_ms) if not one.templates else most_ms)
+
+    def _read(self, app: str, channel: Channel, *, tries: int = 0) -> Catalogue:
+        """Read what Redis has.
+
+        Raises:
+            StoreUnavailableError, redis.RedisError: Redis did not answer.
+        """
+        key, name = keys.templates(app, channel), (app, channel)
+        kept = self._kept.get(name)
+
+        def ask(pipeline: Any) -> None:
+            pipeline.time()
+            pipeline.hmget(key, *_META)
+
+        def ask_whole(pipeline: Any) -> None:
+            pipeline.time()
+            pipeline.hmget(key, *_META, "list")
+
+        clock, meta = self._run(ask, tries)
+        same = kept is not None and str(kept[1].read_at_ms) == (meta[0] or "0")
+        text = None
+        if not same and meta[0]:
+            clock, (*meta, text) = self._run(ask_whole, tries)
+        read_at_ms, tried_at_ms, trouble, next_ms, wanted_at_ms = meta
+        found = Catalogue(app, channel) if kept is None else kept[1]
+        if text is not None:
+            with contextlib.suppress(ValueError):  # of another version, or spoilt: not known
+                templates, is_whole = from_json(text)
+                found = replace(found, templates=templates, is_whole=is_whole)
+        elif not meta[0]:
+            found = Catalogue(app, channel)
+        found = replace(
+            found,
+            read_at_ms=_number(read_at_ms),
+            tried_at_ms=_number(tried_at_ms),
+            trouble=trouble or "",
+            next_ms=_number(next_ms),
+            wanted_at_ms=_number(wanted_at_ms),
+            now_ms=ms_of(clock),
+        )
+        self._kept[name] = (time.monotonic(), found)
+        return found
+
+    def _run(self, fill: Any, tries: int) -> list[Any]:
+        if not tries:
+            return repeat_all("reading the templates", self._client, fill)
+        pipeline = self._client.pipeline(transaction=False)
+        fill(pipeline)
+        answers: list[Any] = pipeline.execute()
+        return answers
+
+    # -- what is wanted ---------------------------------------------------------------------
+
+    def _ask(self, app: str, channel: Channel) -> tuple[int, int]:
+        """Want a list anew; returns the time, and from when on it may be read."""
+        self._asked_at[app, channel] = time.monotonic()
+        asked_ms, from_ms = self._want.repeated(
+            "asking for the templates",
+            WantKeys(keys.templates(app, channel), keys.TEMPLATES_DUE),
+            WantArgs(f"{channel} {app}", TTL_MS, _STALE_MS),
+        )
+        return int(asked_ms), int(from_ms)
+
+    def _ask_in_time(self, one: Catalogue) -> None:
+        """Want a list anew, unless this process did within a minute, or nobody could answer yet."""
+        asked_at = self._asked_at.get((one.app, one.channel), float("-inf"))
+        if time.monotonic() - asked_at < _ASK_AGAIN_MS / 1000 or one.next_ms > one.now_ms:
+            return
+        self._asked_at[one.app, one.channel] = time.monotonic()
+        with contextlib.suppress(redis.RedisError):
+            self._want(
+                WantKeys(keys.templates(one.app, one.channel), keys.TEMPLATES_DUE),
+                WantArgs(f"{one.channel} {one.app}", TTL_MS, _STALE_MS),
+            )
+
+    def _newest(self, seen: Catalogue) -> tuple[Catalogue, bool]:
+        """Return the newest list that can be had soon, and whether it may be believed."""
+        app, channel = seen.app, seen.channel
+        found = self._read(app, channel)
+        patience_s = _PATIENCE_S if found.templates else _FIRST_PATIENCE_S
+        if found.templates:
+            if found.age_ms <= _RECENT_MS:
+                return found, True
+        elif found.read_at_ms and not self._is_old(found):
+            return found, True
+        elif self._is_hopeless(found, patience_s):
+            return found, False
+        asked_ms, from_ms = self._ask(app, channel)
+        return self._wait(app, channel, asked_ms, from_ms, patience_s)
+
+    @staticmethod
+    def _is_hopeless(found: Catalogue, patience_s: float) -> bool:
+        """Say whether it is known that waiting for a first list is in vain."""
+        unanswered = found.tried_at_ms < found.wanted_at_ms < found.now_ms - 1000 * patience_s
+        lately = found.now_ms - found.wanted_at_ms < _ASK_AGAIN_MS
+        return (unanswered and lately) or found.next_ms > found.now_ms + 1000 * patience_s
+
+    def _wait(
+        self, app: str, channel: Channel, asked_ms: int, from_ms: int, patience_s: float
+    ) -> tuple[Catalogue, bool]:
+        """Wait until a list is read that was asked for; as `_newest`."""
+        left_s = deadline.left_s()
+        if left_s is not None:
+            patience_s = min(patience_s, left_s / 2)
+        found = self._read(app, channel)
+        ends_at, pause_s = time.monotonic() + patience_s, _LOOKS_S[0]
+        if from_ms > asked_ms + 1000 * patience_s or not self._lives(asked_ms):
+            return found, False
+        with self._place(app) as has_place:
+            while has_place and time.monotonic() < ends_at:
+                time.sleep(min(pause_s, max(0.0, ends_at - time.monotonic())))
+                pause_s = min(2 * pause_s, _LOOKS_S[1])
+                found = self._read(app, channel)
+                if found.read_at_ms >= asked_ms:
+                    return found, True
+                if found.trouble and found.tried_at_ms >= asked_ms:
+                    break
+        return found, False
+
+    def _lives(self, now_ms: int) -> bool:
+        """Say whether there is a worker."""
+
+        def ask(pipeline: Any) -> None:
+            pipeline.zcount(keys.WORKERS, now_ms - _ALIVE_MS, "+inf")
+
+        return bool(repeat_all("looking for workers", self._client, ask)[0])
+
+    @contextlib.contextmanager
+    def _place(self, app: str) -> Iterator[bool]:
+        """Give a place among those who wait: they never fill the threads of a service."""
+        with self._counting:
+            has = self._waiting[app] < _WAITING[0] and self._waiting.total() < _WAITING[1]
+            self._waiting[app] += has
+        try:
+            yield has
+        finally:
+            with self._counting:
+                self._waiting[app] -= has
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdigit() else 0

@@ -1,0 +1,1 @@
+"""Templates: the lists of what apps may send, read from WeChat."""
