@@ -34,6 +34,7 @@ from producers.store import Client, keys
 from producers.store.connection import now_ms
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
+from producers.templates import Templates
 from producers.times.zones import zone_of
 from producers.words import State
 
@@ -95,21 +96,24 @@ class Broadcasts(Lifecycle):
         self._audiences = Audiences(client, settings)
         self._splitter = Splitter(client, settings)
         self._rows = Rows(client, settings)
+        self._templates = Templates(client, settings)
         self._create = CREATE.on(client)
 
-    def create(self, spec: Spec, key: str = "") -> Created:
+    def create(self, spec: Spec, key: str = "", *, trusts_template: bool = False) -> Created:
         """Store a broadcast, and set it running, or have it wait for its start.
 
         Args:
             spec: what is sent to whom (see `Spec.checked`).
             key: idempotency key, 1-128 visible characters; the same key with the same content
                 gives the same broadcast for 7 days. Without one, each call is a new broadcast.
+            trusts_template: whether it fits its template is not looked at.
 
         Raises:
             UnknownAppError: no such app.
             NotFoundError: no such audience.
             InvalidInputError: the key is not one; or the start or the end is past, is skipped or
-                shown twice by the zone's clocks, or too far away.
+                shown twice by the zone's clocks, or too far away; or no template of the app fits
+                the spec.
             IdempotencyConflictError: the key was used with other content.
             StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
         """
@@ -117,6 +121,8 @@ class Broadcasts(Lifecycle):
         check_purpose(spec.app, spec.purpose, self._settings.app(spec.app))
         size = self._audiences.measure(spec.app, spec.audience).members
         timing = self._timing(spec, key)
+        if not trusts_template:
+            self._check_template(spec, key)
         broadcast = self._claim_id(spec.app, key, spec.digest())
         created = self._store(broadcast, spec, size, *_times(timing))
         if not timing.starts_at_ms:
@@ -154,6 +160,7 @@ class Broadcasts(Lifecycle):
         check_key(key)
         self._settings.app(spec.app)
         timing = self._timing(spec, key)
+        self._check_template(spec, key)
         draft = self._rows.load(spec.app, spec, rows, on_progress)
         is_free = True  # to be discarded: nobody may have begun to send it
         try:
@@ -186,6 +193,17 @@ class Broadcasts(Lifecycle):
             at_ms = self._now_ms()
             timing.check(at_ms, at_ms)
         return timing
+
+    def _check_template(self, spec: Spec, key: str) -> None:
+        """Refuse a spec that no template of its app fits; what its key made goes on.
+
+        Values with holes, which rows fill in, are not looked at.
+        """
+        faults = self._templates.faults(
+            spec.app, spec.channel, spec.template_id, spec.data, values=not spec.columns
+        )
+        if faults and not self._is_made(spec, key):
+            raise InvalidInputError(faults)
 
     def _begin(self, broadcast: str, size: int) -> None:
         """Have the first window filled: of a small one here, of others by a worker.

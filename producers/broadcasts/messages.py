@@ -45,6 +45,7 @@ from producers.store import Client, keys
 from producers.store.connection import now_ms
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script, new_token
+from producers.templates import Templates
 from producers.words import Channel
 
 MAX_LIFE: Final = timedelta(days=1)
@@ -122,6 +123,7 @@ class Messages:
         self._client = client
         self._settings = settings
         self._broadcasts = Broadcasts(client, settings)
+        self._templates = Templates(client, settings)
         self._post = POST.on(client)
         self._server_ahead_ms = 0.0
         self._asked_at = float("-inf")
@@ -157,7 +159,8 @@ class Messages:
 
         Raises:
             UnknownAppError: no such app.
-            InvalidInputError: with one sentence for every fault.
+            InvalidInputError: with one sentence for every fault, that no template of the app fits
+                among them.
             IdempotencyConflictError: the key was used with other content.
             TooManyMessagesError: this user was posted `MOST` messages of this template today.
             MessagesStoppedError: WeChat refuses the template; nothing is posted until an operator
@@ -195,6 +198,7 @@ class Messages:
         )
         of_key = _of_user(key, openid) if key else new_token()
         posted = PostKeys(keys.posted(lane, app, of_key))
+        self._check_template(spec, posted)
         status, carrier = self._post_to_carriers(spec, lane, posted, args, test=test)
         if status == "other":
             raise IdempotencyConflictError(key, f"{carrier}.{openid}")
@@ -241,6 +245,18 @@ class Messages:
             outcome=recorded.outcome if recorded else "",
             errcode=recorded.errcode if recorded else 0,
         )
+
+    def _check_template(self, spec: Spec, posted: PostKeys) -> None:
+        """Refuse what no template of its app fits, unless its key posted it before.
+
+        Where nothing is known of the templates nobody waits: the message may be an urgent one.
+        """
+        faults = self._templates.faults(
+            spec.app, spec.channel, spec.template_id, spec.data, waits=False
+        )
+        known = partial(self._client.exists, posted.posted)
+        if faults and not repeat("looking up the key", known):
+            raise InvalidInputError(faults)
 
     def _post_to_carriers(
         self, spec: Spec, lane: int, posted: PostKeys, args: PostArgs, *, test: bool

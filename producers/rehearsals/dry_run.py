@@ -27,6 +27,7 @@ from producers.series import Series
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.retry import repeat
+from producers.templates import Templates
 from producers.times.moments import to_the_second
 from producers.times.zones import zone_of
 from producers.words import Channel
@@ -137,6 +138,7 @@ class DryRuns:
         self._audiences = Audiences(client, settings)
         self._forecaster = Forecaster(client, settings)
         self._series = Series(client, settings)
+        self._templates = Templates(client, settings)
 
     def look(
         self,
@@ -214,6 +216,8 @@ class DryRuns:
             zone = self._time(made, sketch, zone)
         if spec is not None and key and not every:
             self._compare(made, spec, key)
+        if spec is not None and not made.known:
+            made.faults += self._templates.faults(app, spec.channel, spec.template_id, spec.data)
         try:
             made.recipients = self._audiences.measure(app, made.audience).members
         except NotFoundError as error:

@@ -126,7 +126,8 @@ class Retries(Broadcasts):
         Raises:
             NotFoundError: no such broadcast, or its outcomes, or those of one of its family, are
                 not kept any more.
-            InvalidInputError: the outcomes, the content or the key are none, or nobody is left.
+            InvalidInputError: the outcomes, the content or the key are none, no template of the app
+                fits the content, or nobody is left.
             IllegalMoveError: it, or one of its family, has not ended; or it was retried meanwhile.
             IdempotencyConflictError: the key was used with other content.
             StoreUnavailableError: Redis did not answer; the same call with the same key goes on.
@@ -141,6 +142,7 @@ class Retries(Broadcasts):
         known = self._known(spec.app, key, digest)
         if known is not None:
             return known
+        self._templates.check(spec.app, spec.channel, spec.template_id, spec.data)
         family = self._family(broadcast, home)
         has_rows = keys.is_rows(spec.audience)
         name = self._frozen.name(spec.app, _kept_ms(spec), rows=has_rows)

@@ -31,6 +31,7 @@ from producers.store import Client, keys
 from producers.store.connection import now_ms
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
+from producers.templates import Templates
 from producers.times.crons import Cron
 from producers.times.zones import zone_of
 
@@ -155,6 +156,7 @@ class Series:
         self._client = client
         self._settings = settings
         self._broadcasts = Broadcasts(client, settings)
+        self._templates = Templates(client, settings)
         self._audiences = Audiences(client, settings)
         self._add = ADD.on(client)
         self._move = MOVE.on(client)
@@ -174,14 +176,15 @@ class Series:
             **spec: as for `Spec.checked`, without at, until and zone; expires_in is each run's.
 
         Raises:
-            InvalidInputError: with each fault, or there is another series of that name; nothing was
-                stored.
+            InvalidInputError: with each fault, or no template of the app fits it, or there is
+                another series of that name; nothing was stored.
             NotFoundError: no such audience.
             UnknownAppError, StoreUnavailableError.
         """
         checked, cron = self.check(name, every, zone=zone, missed=missed, **spec)
         own = cron.zone
         self._audiences.find(checked.app, checked.audience)
+        self._check_template(checked, name)
         text = f"{cron.text} {own.key} {missed} {checked.digest()}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
         app = checked.app
@@ -243,6 +246,13 @@ class Series:
         own = self._settings.app(checked.app)
         check_purpose(checked.app, checked.purpose, own)
         return checked, cron
+
+    def _check_template(self, spec: Spec, name: str) -> None:
+        """Refuse a spec that no template of its app fits, unless there is a series of that name."""
+        faults = self._templates.faults(spec.app, spec.channel, spec.template_id, spec.data)
+        known = partial(self._client.exists, keys.series(spec.app, name))
+        if faults and not repeat("looking for the series", known):
+            raise InvalidInputError(faults)
 
     def show(self, app: str, name: str) -> SeriesStatus:
         """Return what a series is doing.
@@ -351,7 +361,8 @@ class Series:
         try:
             spec = Spec.from_json(stored)
             key = f"series/{one.name}/{one.created_at_ms}/{tick_ms}"
-            return self._broadcasts.create(spec, key).id, ""
+            # looked at when the series was made: nobody waits here, and WeChat has the last word
+            return self._broadcasts.create(spec, key, trusts_template=True).id, ""
         except StoreUnavailableError:
             raise
         except WxbroadcastError as error:  # its audience is gone, for instance: the next may be

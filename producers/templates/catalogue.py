@@ -63,12 +63,20 @@ class Catalogue:
         """Say whether there is no such template; False while that is not known."""
         return self.is_known and template_id not in self.templates
 
-    def faults(self, template_id: str, data: Mapping[str, str]) -> list[str]:
-        """Return what is wrong with a message of a template; none where nothing is known."""
+    def faults(
+        self, template_id: str, data: Mapping[str, str], *, values: bool = True
+    ) -> list[str]:
+        """Return what is wrong with a message of a template; none where nothing is known.
+
+        Args:
+            template_id: the template.
+            data: key → value.
+            values: as for `faults_of`.
+        """
         if self.lacks(template_id):
             return [self._unknown(template_id)]
         template = self.templates.get(template_id)
-        return [] if template is None else faults_of(template, data)
+        return [] if template is None else faults_of(template, data, values=values)
 
     def _unknown(self, template_id: str) -> str:
         some = sorted(self.templates.values(), key=lambda one: one.template_id)[:_NAMED]
@@ -76,8 +84,9 @@ class Catalogue:
         more = len(self.templates) - len(some)
         rest = f"; and {more:,} more (wxbroadcast templates --app {self.app})" if more else ""
         return (
-            f"template_id {template_id[:128]!r}: app {self.app} has no such {self.channel} "
-            f"template, says WeChat's list of {self.age_ms // 1000:,} s ago; it has {named}{rest}"
+            f"template_id {template_id[:128]!r}: app {self.app} has no such template on channel "
+            f"{self.channel}, says WeChat's list of {self.age_ms // 1000:,} s ago; it has "
+            f"{named}{rest}"
         )
 
     def as_dict(self) -> dict[str, Any]:

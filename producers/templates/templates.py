@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import redis
@@ -24,7 +25,7 @@ from producers.errors import InvalidInputError, StoreUnavailableError
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
 from producers.store.connection import ms_of
-from producers.store.retry import repeat_all
+from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
 from producers.templates.catalogue import Catalogue, from_json
 from producers.words import Channel
@@ -168,6 +169,49 @@ class Templates:
         """Return the templates of an app of which one accept allows many messages; as `need`."""
         return self.need(app).long_term | {*self._settings.app(app).long_term_templates}
 
+    def faults(
+        self,
+        app: str,
+        channel: Channel,
+        template_id: str,
+        data: Mapping[str, str],
+        *,
+        values: bool = True,
+        waits: bool = True,
+    ) -> list[str]:
+        """Return why no template of the app fits a message, as far as they are known.
+
+        Args:
+            app: alias of the app.
+            channel: of which API.
+            template_id: the template.
+            data: key → value, as it is sent.
+            values: as for `faults_of`.
+            waits: where nothing is known yet, wait a moment for the list.
+
+        Returns:
+            That there is no such template, or what data lack and have in excess, each in a sentence
+            that says what there is; none: it fits, or nobody knows.
+
+        Raises:
+            UnknownAppError: no such app.
+            StoreUnavailableError: Redis did not answer.
+        """
+        if self._is_off(app):
+            return []
+        seen = self.need(app, channel)
+        if not seen.templates and not waits:
+            return []
+        faults = seen.faults(template_id, data, values=values)
+        if seen.templates:
+            certain = not seen.lacks(template_id) and seen.age_ms <= _CERTAIN_MS
+            if not faults or certain:
+                return faults
+        found, is_new = self._newest(seen)
+        if found.lacks(template_id) and not is_new:
+            return []  # it may have been added since
+        return found.faults(template_id, data, values=values)
+
     def check(
         self,
         app: str,
@@ -175,35 +219,18 @@ class Templates:
         template_id: str,
         data: Mapping[str, str],
         *,
+        values: bool = True,
         waits: bool = True,
     ) -> None:
-        """Refuse a message that none of the app's templates fits, as far as they are known.
-
-        Args:
-            app: alias of the app.
-            channel: of which API.
-            template_id: the template.
-            data: key → value, as it is sent.
-            waits: where nothing is known yet, wait a moment for the list.
+        """Refuse a message that no template of the app fits; by the arguments of `faults`.
 
         Raises:
-            UnknownAppError: no such app.
-            InvalidInputError: there is no such template, or the data are not its; each fault says
-                which fields it has.
+            InvalidInputError: with each fault.
+            UnknownAppError, StoreUnavailableError.
         """
-        if self._is_off(app):
-            return
-        seen = self.need(app, channel)
-        if seen.templates and not seen.faults(template_id, data):
-            return
-        if not seen.templates and not waits:
-            return
-        if not seen.lacks(template_id) and seen.templates and seen.age_ms <= _CERTAIN_MS:
-            raise InvalidInputError(seen.faults(template_id, data))
-        found, is_new = self._newest(seen)
-        faults = found.faults(template_id, data)
-        if faults and (is_new or not found.lacks(template_id)):
-            raise InvalidInputError(faults)
+        found = self.faults(app, channel, template_id, data, values=values, waits=waits)
+        if found:
+            raise InvalidInputError(found)
 
     def confirm(self, app: str, channel: Channel, since_ms: int, until_ms: int) -> Catalogue | None:
         """Return an app's list as it is since a moment, or None while it may come; it never waits.
@@ -290,10 +317,16 @@ class Templates:
     # -- what is wanted ---------------------------------------------------------------------
 
     def _ask(self, app: str, channel: Channel) -> tuple[int, int]:
-        """Want a list anew; returns the time, and from when on it may be read."""
+        """Want a list anew; returns the time, and from when on it may be read.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer, or is full.
+        """
+        return repeat("asking for the templates", partial(self._ask_once, app, channel))
+
+    def _ask_once(self, app: str, channel: Channel) -> tuple[int, int]:
         self._asked_at[app, channel] = time.monotonic()
-        asked_ms, from_ms = self._want.repeated(
-            "asking for the templates",
+        asked_ms, from_ms = self._want(
             WantKeys(keys.templates(app, channel), keys.TEMPLATES_DUE),
             WantArgs(f"{channel} {app}", TTL_MS, _STALE_MS),
         )
@@ -304,12 +337,8 @@ class Templates:
         asked_at = self._asked_at.get((one.app, one.channel), float("-inf"))
         if time.monotonic() - asked_at < _ASK_AGAIN_MS / 1000 or one.next_ms > one.now_ms:
             return
-        self._asked_at[one.app, one.channel] = time.monotonic()
         with contextlib.suppress(redis.RedisError):
-            self._want(
-                WantKeys(keys.templates(one.app, one.channel), keys.TEMPLATES_DUE),
-                WantArgs(f"{one.channel} {one.app}", TTL_MS, _STALE_MS),
-            )
+            self._ask_once(one.app, one.channel)
 
     def _newest(self, seen: Catalogue) -> tuple[Catalogue, bool]:
         """Return the newest list that can be had soon, and whether it may be believed."""
@@ -323,7 +352,10 @@ class Templates:
             return found, True
         elif self._is_hopeless(found, patience_s):
             return found, False
-        asked_ms, from_ms = self._ask(app, channel)
+        try:
+            asked_ms, from_ms = self._ask_once(app, channel)
+        except redis.RedisError:  # it is full, or lost the answer: as if nobody could tell
+            return found, False
         return self._wait(app, channel, asked_ms, from_ms, patience_s)
 
     @staticmethod

@@ -19,7 +19,7 @@ from producers.broadcasts.spec import Spec
 from producers.local import procfile
 from producers.permits.collect import Collector
 from producers.permits.ledger import totals
-from producers.sandbox import Sandbox, SandboxConfig
+from producers.sandbox import FaultRule, Sandbox, SandboxConfig
 from producers.settings import Settings
 from producers.store import connection as store
 from producers.store import keys
@@ -329,6 +329,8 @@ async def test_a_template_that_wechat_refused_as_unknown_is_no_longer_asked_for(
     house: House,
 ) -> None:
     house.sandbox.orders.configure({"templates": [{"template_id": OTHER}]})
+    unread = {"api": "gettemplate", "action": "errcode", "errcode": 48001}
+    house.sandbox.orders.set_faults([FaultRule.model_validate(unread)])
     accepts = ({"openid": f"o{n}", "subscriptions": {WANTED: "accept"}} for n in range(10))
     Collector(house.client, house.settings).collect("shop", accepts)
     async with house.worker():

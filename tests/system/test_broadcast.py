@@ -146,6 +146,8 @@ def test_a_unit_told_to_stop_leaves_nothing_in_doubt(slow_stage: Stage, eventual
 def test_a_wrong_template_aborts_after_at_most_k_permits_and_hands_them_back(stage: Stage) -> None:
     stage.form_ids(200)
     stage.wechat.configure(templates=[{"template_id": "other", "channel": "template"}])
+    # whoever can read the list refuses it before it is sent (producers/templates)
+    stage.wechat.fail({"api": "wxopen/template/list", "action": "errcode", "errcode": 48001})
     stage.unit()
 
     status = stage.wait(stage.broadcasts.create(template_spec()).id)

@@ -104,6 +104,8 @@ def test_messages_of_an_unknown_template_are_stopped_and_hold_nobody_up(slow_sta
     stage.audiences.import_rows("shop", "some", [f"o{user}".encode() for user in range(300)])
     messages = Messages(stage.client, stage.settings)
     stage.wechat.configure(templates=[{"template_id": TEMPLATE, "channel": "template"}])
+    # whoever can read the list refuses these before they are sent (producers/templates)
+    stage.wechat.fail({"api": "wxopen/template/list", "action": "errcode", "errcode": 48001})
     stage.unit()
     until(lambda: stage.lines("worker_started"))
 

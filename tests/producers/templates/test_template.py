@@ -60,7 +60,10 @@ def catalogue(*templates: Template, **more: object) -> Catalogue:
 def test_an_unknown_template_is_a_fault_that_names_some_that_there_are() -> None:
     many = [Template(f"T{number}") for number in range(2, 9)]
     (fault,) = catalogue(MEETING, *many).faults("T0", GOOD)
-    assert "'T0': app shop has no such subscribe template, says WeChat's list of 12 s ago" in fault
+    assert (
+        "'T0': app shop has no such template on channel subscribe, says WeChat's list of 12 s ago"
+        in fault
+    )
     assert "T1 会议通知 (date2 会议时间, thing1 会议地点, enum_string3 状态); T2;" in fault
     assert fault.endswith("; and 3 more (wxbroadcast templates --app shop)")
 
