@@ -62,7 +62,7 @@ class Clerks:
 
     async def _open(self) -> None:
         self._loop_client = store.connect_async(self._settings)
-        self._peers = Peers(self._loop_client, self._worker, list(self._settings.apps))
+        self._peers = Peers(self._loop_client, self._worker)
         await self._peers.beat()
         self._beating = self._loop.create_task(self._beat())
         self._wechat = WeChat(self._settings)
