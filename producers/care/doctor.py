@@ -97,6 +97,7 @@ def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
         yield _paused(client, settings, app)
     for limits in Quotas(client, settings).all([*settings.apps]).values():
         yield from _slowed(limits)
+        yield from _spent(limits)
     yield from webhooks.examine(client, settings)
 
 
@@ -240,6 +241,19 @@ def _slowed(limits: AppLimits) -> Iterator[Check]:
             f"{', held back' if limits.held_until_ms else ''}: WeChat answers with limit errors",
             "it climbs back by itself; if it comes again, set rate_per_second lower",
         )
+
+
+def _spent(limits: AppLimits) -> Iterator[Check]:
+    """Name the days that are nearly used up, as the workers count them."""
+    for channel in limits.quotas:
+        if limits.nearly_spent(channel):
+            left, of = limits.of_day(channel)
+            yield Check(
+                f"app {limits.app}: {channel} today",
+                Health.WARN,
+                f"{of} leaves {left:,}",
+                f"the next day begins at {limits.resets}",
+            )
 
 
 def _because(reason: str | None, errcode: str | None) -> str:

@@ -486,6 +486,39 @@ class RateRestored(Event):
 
 
 @dataclass
+class QuotaRead(Event):
+    """WeChat said what is left of the day's quota of one channel's API."""
+
+    app: str
+    channel: str
+    limit: int
+    used: int
+    remain: int
+
+
+@dataclass
+class QuotaUnknown(Event):
+    """WeChat does not say what is left of a quota; the app's own ``daily_limit`` holds."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    app: str
+    channel: str
+    error: str
+
+
+@dataclass
+class QuotaSpent(Event):
+    """A worker found the day's quota of a channel, or ``daily_limit``, used up for so long."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    app: str
+    channel: str
+    seconds: int
+
+
+@dataclass
 class GateClosed(Event):
     """A worker takes nothing more for an app: its own POSTs do not come through.
 

@@ -1,5 +1,5 @@
 """Quotas: how much an app may send, by its settings and by WeChat's own word."""
 
-from producers.quotas.limits import AppLimits, Quotas
+from producers.quotas.limits import AppLimits, Quota, Quotas
 
-__all__ = ["AppLimits", "Quotas"]
+__all__ = ["AppLimits", "Quota", "Quotas"]

@@ -53,6 +53,11 @@ class AppSettings(BaseModel):
         ge=0,
         description="sends per day; 0 = unlimited. WeChat: 10,000,000, with WeChat Pay 30,000,000",
     )
+    read_quota: bool = Field(
+        True,
+        description="workers ask WeChat now and then what is left of the day's quota, and send no "
+        "more; false: only daily_limit holds",
+    )
     day_starts_at_hour: int = Field(0, ge=0, le=23, description="when the daily count starts anew")
     day_zone: str = Field(DEFAULT, description="the time zone of that hour")
     zone: str | None = Field(

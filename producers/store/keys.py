@@ -515,6 +515,15 @@ def limiter(app: str) -> str:
     return f"{app_prefix(app)}limiter"
 
 
+def quotas(app: str) -> str:
+    """hash: CHANNEL → ``limit used remain per per_s at_ms``, WeChat's word on an app's quota.
+
+    ``error:CHANNEL`` → ``at_ms text``; ``asked:WHAT`` → ms; ``asks`` → ``day count``. 2 days after
+    the last. Owner: `workers.quotas`.
+    """
+    return f"{app_prefix(app)}quotas"
+
+
 def broadcast_limiter(app: str, broadcast: str) -> str:
     """hash: next_us of a broadcast with a rate of its own; 1 hour after last use."""
     return f"{app_prefix(app)}limiter:{broadcast}"

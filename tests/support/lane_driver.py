@@ -340,8 +340,10 @@ class Lane:
         lease: int = LEASE,
         hours: Hours = ALWAYS,
         bounds: Bounds = NONE,
+        spent: tuple[int, int] = (0, 0),
     ) -> Taken:
-        return read_take(self._rows(token, worker, most, allowances, margin, lease, hours, bounds))
+        rows = self._rows(token, worker, most, allowances, margin, lease, hours, bounds, spent)
+        return read_take(rows)
 
     def rows(self, worker: str = "w1", most: int = 100) -> list[str]:
         """Take, and return the rows as the script gave them."""
@@ -357,6 +359,7 @@ class Lane:
         lease: int,
         hours: Hours = ALWAYS,
         bounds: Bounds = NONE,
+        spent: tuple[int, int] = (0, 0),
     ) -> list[str]:
         own: list[Value] = []
         for broadcast, allowance in (allowances or {}).items():
@@ -364,7 +367,7 @@ class Lane:
             own += [broadcast, *(allowance if isinstance(allowance, tuple) else of_now)]
         names = TakeKeys.of(self.number, self.app, worker)
         fixed = (most, lease, margin, TTL, HORIZON_MS)
-        args = TakeArgs(worker, self.prefix, self.app, *fixed, *hours, *bounds)
+        args = TakeArgs(worker, self.prefix, self.app, *fixed, *hours, *bounds, *spent)
         rows: list[str] = self.run(TAKE, names, args, own, token=token)
         return rows
 

@@ -57,6 +57,8 @@ from workers.duties.peers import Peers
 from workers.duties.recover import LANDED, LandedArgs, LandedKeys
 from workers.lanes.copies import Copies
 from workers.limits.limiter import PENALIZE, Limiter, PenalizeArgs, PenalizeKeys, Penalty
+from workers.quotas.asking import ASK, JOT, AskArgs, AskKeys, JotArgs, JotKeys
+from workers.quotas.readings import NOTE, NoteArgs, NoteKeys
 from workers.sending.posting import POSTING, PostingArgs, PostingKeys
 from workers.templates.clerk import BEGIN, END, BeginArgs, EndArgs, ListKeys
 from workers.wechat.tokens import RELEASE, ReleaseArgs, ReleaseKeys
@@ -317,6 +319,8 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
     api_keys.lease(api_keys.create("n", ["shop"], ["send"]).key, 5)
     flights = [keys.flight(0, counted), keys.flight(0, "other")]
     here = InboxKeys(inbox, lease)
+    limiter = keys.limiter("shop")
+    write(shop, keys.quotas("shop"), "subscribe", "100 1 99 60 60 1")
     runs: list[tuple[Declared[Any, Any], Any, Any, list[str], list[str]]] = [
         (REPLACE, AnswerKeys(answer), AnswerArgs("mine", "kept", 1000), [], []),
         (
@@ -342,6 +346,15 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
             END,
             listed,
             EndArgs(wanted, "w1", began, "failed", "", "HTTP 404", 6000, 9000, 60_000),
+            [],
+            [],
+        ),
+        (ASK, AskKeys(keys.quotas("shop"), limiter), AskArgs("subscribe", 9, 9, 5), [], []),
+        (JOT, JotKeys(keys.quotas("shop")), JotArgs("error:template", "no", 60_000), [], []),
+        (
+            NOTE,
+            NoteKeys(keys.quotas("shop"), limiter),
+            NoteArgs("subscribe", 100, 1, 99, 60, 60, 3, 2**41),
             [],
             [],
         ),
@@ -382,7 +395,7 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
     with suppress(Exception):
         peers = Peers(async_client, "w1")
         await peers.beat()
-        await Penalty(async_client).hit("shop", settings.app("shop"), 10, 100, 1000)
+        await Penalty(async_client).hit("shop", 300, 10, 100, 1000)
         await peers.leave()
     await async_client.aclose()
     await async_client.connection_pool.disconnect()

@@ -126,7 +126,7 @@ class Play:
             answer = self._lane.run(
                 RESERVE,
                 ReserveKeys(keys.limiter_reply(self._app, worker), keys.limiter(self._app)),
-                ReserveArgs(round(self._rate * 1000), 0, 0, 0, 0, AHEAD_US, most),
+                ReserveArgs(round(self._rate * 1000), 0, 0, 0, 0, AHEAD_US, most, "subscribe"),
                 now=self._now_us,
             )
             grant = _grant(answer, 1, self._now, 0)

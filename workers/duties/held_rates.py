@@ -1,7 +1,7 @@
 """The rates of the apps that are held back: the others learn theirs as they send.
 
 An app whose next slot lies far ahead asks for none meanwhile, and would not hear that its rate was
-raised.
+raised; nor one whose day is used up, that there is more of it.
 """
 
 import time
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from producers.broadcasts.rates import Rates
 from producers.errors import UnknownAppError
+from producers.quotas import AppLimits, Quotas
 from workers.limits.gate import Gate
 from workers.sending.turns import Turns
 
@@ -18,6 +19,7 @@ class HeldRates:
 
     Args:
         rates: where they are read.
+        quotas: where it is read what is left of the day.
         turns: which apps have something to take.
         gates: app → its gate, which is told.
         wake: called when something may be taken.
@@ -26,16 +28,22 @@ class HeldRates:
     name = "follow rates"
 
     def __init__(
-        self, rates: Rates, turns: Turns, gates: Mapping[str, Gate], wake: Callable[[], None]
+        self,
+        rates: Rates,
+        quotas: Quotas,
+        turns: Turns,
+        gates: Mapping[str, Gate],
+        wake: Callable[[], None],
     ) -> None:
         self._rates = rates
+        self._quotas = quotas
         self._turns = turns
         self._gates = gates
         self._wake = wake
 
     def due(self, now: float) -> bool:
         """Say whether an app is held back."""
-        return bool(self._held_back(now))
+        return bool(self._held_back(now) or self._spent())
 
     def run(self) -> None:
         """Learn their rates.
@@ -49,7 +57,21 @@ class HeldRates:
             return
         for app, rate in rates.items():
             self._gates[app].set_rate(rate)  # apps go on this very thread
+        if spent := self._spent():
+            for app, limits in self._quotas.all(spent).items():
+                if gate := self._gates.get(app):
+                    self._let_go(gate, limits)
         self._wake()
+
+    @staticmethod
+    def _let_go(gate: Gate, limits: AppLimits) -> None:
+        for channel in [*gate.spent]:
+            left = limits.left(channel)
+            if left is None or left > 0:
+                gate.spent.pop(channel, None)
+
+    def _spent(self) -> list[str]:
+        return [app for app, gate in list(self._gates.items()) if gate.spent]
 
     def _held_back(self, now: float) -> list[str]:
         found = ((app, self._gates.get(app)) for app in self._turns.apps(now))

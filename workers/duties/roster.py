@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 
 from producers.broadcasts.rates import Rates
+from producers.quotas import Quotas
 from producers.series import Series
 from producers.settings import Settings
 from producers.store import keys
@@ -30,6 +31,8 @@ from workers.lanes.errands import Errands
 from workers.lanes.keeper import Keeper
 from workers.lanes.net import HEARD
 from workers.limits.gate import Gate
+from workers.quotas.asking import Asking
+from workers.quotas.readings import Readings
 from workers.sending.memory import Memory
 from workers.sending.send_path import SendPath
 from workers.templates.clerk import Clerk
@@ -119,6 +122,13 @@ class Roster:
             ways.peers.server_time,
             loop,
         )
+        self._readings = Readings(
+            ways.loop_client,
+            settings,
+            Asking(ways.loop_client, ways.wechat, tokens),
+            memory.gates,
+            ways.peers.server_time,
+        )
         self._courier: Courier | None = None
         self._wishes = TellWishes(Wishes(client, settings))
         self._settings, self._loop_client = settings, ways.loop_client
@@ -126,7 +136,13 @@ class Roster:
             self._uptake,
             self._wishes,
             Watch(client, settings, memory.turns, memory.stops, settings.apps, wake),
-            HeldRates(Rates(client, settings), memory.turns, memory.gates, wake),
+            HeldRates(
+                Rates(client, settings),
+                Quotas(client, settings),
+                memory.turns,
+                memory.gates,
+                wake,
+            ),
         ]
         watch = Round("watch", watching, _EVERY_S)
         self._wakes = Wakes(
@@ -161,6 +177,7 @@ class Roster:
         self._runner.spawn(self._beat)
         self._uptake.begin()
         self._runner.spawn(self._clerk)
+        self._runner.spawn(self._readings)
         self._carry_webhooks()
 
     def _carry_webhooks(self) -> None:

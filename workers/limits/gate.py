@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from producers.lanes.bounds import Bounding
+from producers.words import Channel
 from workers.limits.breaker import Breaker
 from workers.limits.hours import Calendar
 from workers.limits.limiter import AHEAD_US, Grant
@@ -41,7 +42,10 @@ class Gate:
         tight: the last grant fell short by more than a second.
         not_before: monotonic seconds before which nothing is taken.
         horizon: monotonic seconds of the app's next free slot.
-        unused: slots that passed unused since the last reserve.
+        unused: channel → slots that passed unused since its last reserve.
+        used: channel → monotonic seconds of its last reserve.
+        spent: channel → monotonic seconds at which its day ends, while that is used up.
+        urgent: channels whose quota is to be asked for soon: WeChat says that it is used up.
         own_next: broadcast with a rate of its own → (rate, monotonic seconds of its next slot).
         breaker: whether this worker's POSTs come through.
         calendar: when its broadcasts may be sent; None: always.
@@ -54,7 +58,10 @@ class Gate:
     tight: bool = False
     not_before: float = 0.0
     horizon: float = 0.0
-    unused: int = 0
+    unused: dict[str, int] = field(default_factory=dict)
+    used: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
+    urgent: set[str] = field(default_factory=set)
     own_next: dict[str, tuple[float, float]] = field(default_factory=dict)
     breaker: Breaker = field(default_factory=Breaker)
     calendar: Calendar | None = None
@@ -112,11 +119,35 @@ class Gate:
     def ask_anew(self) -> None:
         """The app's limits were changed: what was waited for may be over."""
         self.horizon = 0.0
+        self.spent.clear()
         if not self.level:  # WeChat's own is not theirs
             self.not_before, self.tight = 0.0, False
 
-    def learn(self, grant: Grant, own: dict[str, tuple[float, int]], now: float) -> None:
-        """Take in what a reserve answered."""
+    def waste(self, channel: str, slots: int = 1) -> None:
+        """Slots passed unused: the day gets them back with the next reserve."""
+        self.unused[channel] = self.unused.get(channel, 0) + slots
+
+    def spent_ms(self, channel: str, now: float) -> int:
+        """Return how long the day of a channel that is used up lasts; 0: it is not used up."""
+        ends_at = self.spent.get(channel)
+        if ends_at is None:
+            return 0
+        if ends_at <= now:
+            self.spent.pop(channel, None)
+            return 0
+        return math.ceil((ends_at - now) * 1000)
+
+    def learn(
+        self,
+        grant: Grant,
+        own: dict[str, tuple[float, int]],
+        now: float,
+        channel: str = Channel.SUBSCRIBE,
+    ) -> None:
+        """Take in what a reserve for a channel answered."""
+        self.used[channel] = now
+        if grant.spent_s:
+            self.spent[channel] = now + grant.spent_s
         self.level = grant.level
         self.rate, self.limit = _sane(grant.rate), _sane(grant.limit)
         self.horizon = grant.horizon
@@ -125,7 +156,7 @@ class Gate:
                 self.own_next[broadcast] = (rate, slots[-1] + 1 / max(_sane(rate), _SLOWEST))
             elif wanted:
                 self.own_next[broadcast] = (rate, now + AHEAD_US / 1e6 + grant.wait_s)
-        # a used-up day or minute is asked for again now and then, one claim at a time
+        # a used-up minute is asked for again now and then, one claim at a time
         self.tight = grant.wait_s > 1 and not own
         if grant.wait_s and not own:
             self.not_before = now + min(grant.wait_s, _ASK_AGAIN_S)

@@ -15,12 +15,13 @@ from typing import Final, NamedTuple
 from producers.settings import AppSettings
 from producers.store import Client, keys
 from producers.store.scripts import Script
+from producers.words import Channel
 
 AHEAD_US = 400_000
 """A slot lies at most so far ahead; its sender holds a permit meanwhile."""
 
 
-_HEAD: Final = 7
+_HEAD: Final = 8
 """Values of an answer before the counts."""
 
 
@@ -41,6 +42,7 @@ class ReserveArgs(NamedTuple):
     unused: int
     ahead_us: int
     plain: int
+    channel: str
 
 
 class PenalizeKeys(NamedTuple):
@@ -71,12 +73,13 @@ class Grant:
     Attributes:
         slots: per group (first the sends without a rate of their own, then each broadcast with
             one, in the order asked): monotonic seconds at which each send may start.
-        wait_s: until more may be granted; 0 when all was granted.
+        wait_s: until more may be granted; 0 when all was granted, or the day is used up.
         level: how many limit errors of WeChat are in force, 0 = none.
         horizon: monotonic seconds of the app's next free slot.
         rate: sends per second as it is set; 0 = unlimited.
         limit: sends per second in force below that, since WeChat's limit errors; 0 = none.
         restored: it has just climbed back to the rate; told to one worker.
+        spent_s: until the day ends, when it left the channel less than was wanted; else 0.
         server_ahead: server epoch seconds at monotonic 0, as late as they may be.
     """
 
@@ -88,6 +91,7 @@ class Grant:
     server_ahead: float = 0.0
     limit: float = 0.0
     restored: bool = False
+    spent_s: float = 0.0
 
 
 class Limiter:
@@ -109,16 +113,18 @@ class Limiter:
         own: dict[str, tuple[float, int]],
         unused: int,
         token: str,
+        channel: str = Channel.SUBSCRIBE,
     ) -> Grant:
-        """Reserve slots.
+        """Reserve slots for sends of one channel.
 
         Args:
             alias: the app's alias.
             app: its settings.
             plain: sends of broadcasts without a rate of their own.
             own: broadcast → (its rate per second, sends).
-            unused: slots of earlier grants that passed unused, for the day's count.
+            unused: slots of the channel's earlier grants that passed unused, for the day's count.
             token: the same token again returns the first answer.
+            channel: which WeChat API they go by: each has a quota of its own.
 
         Raises:
             redis.ConnectionError, redis.TimeoutError: the answer was lost.
@@ -140,6 +146,7 @@ class Limiter:
                 unused=unused,
                 ahead_us=AHEAD_US,
                 plain=plain,
+                channel=channel,
             ),
             rates,
             more_keys=limiters,
@@ -183,7 +190,7 @@ class Penalty:
     async def hit(
         self,
         alias: str,
-        app: AppSettings,
+        rate: float,
         base_ms: int,
         most_ms: int,
         span_ms: int = 0,
@@ -195,7 +202,7 @@ class Penalty:
 
         Args:
             alias: the app's alias.
-            app: its settings.
+            rate: its sends per second, unless another one was set live; 0 = unlimited.
             base_ms: how long everyone is held back by the first of several in a row.
             most_ms: the longest wait.
             span_ms: the app's limit is lowered, and climbs back in spans of so long (climb.lua);
@@ -211,7 +218,7 @@ class Penalty:
                 span_ms,
                 int(minute),
                 max(0, round(took_ms)),
-                round(app.rate_per_second * 1000),
+                round(rate * 1000),
             ),
         )
         return Blow(int(until_ms), int(level), int(before) / 1000, int(after) / 1000)
@@ -224,7 +231,7 @@ class Penalty:
 
 def _grant(answer: list[str | int], groups: int, now: float, server_ahead: float) -> Grant:
     """Turn an answer in server microseconds into monotonic seconds; it was given at `now`."""
-    now_us, wait_ms, level, horizon_us, rate, limit, restored = map(int, answer[:_HEAD])
+    now_us, wait_ms, level, horizon_us, rate, limit, restored, spent = map(int, answer[:_HEAD])
     counts = [int(count) for count in answer[_HEAD : _HEAD + groups]]
     every = [now + (int(slot) - now_us) / 1e6 for slot in str(answer[-1]).split()]
     slots, place = [], 0
@@ -241,4 +248,5 @@ def _grant(answer: list[str | int], groups: int, now: float, server_ahead: float
         server_ahead,
         limit / 1000,
         restored == 1,
+        spent / 1000,
     )

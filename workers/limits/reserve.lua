@@ -4,7 +4,7 @@
 -- theoretical arrival time never lies in the past), so no window holds more than its share (I4); a
 -- broadcast's own rate nests under the app's, and what it must leave out stays with the others;
 -- minute and day counts hold together with them. Less than was asked for is granted when the next
--- slots lie too far ahead, when the minute or the day is used up, or while WeChat's limit error holds everyone back. Being limited costs no retry: the
+-- slots lie too far ahead, when the minute, the day or WeChat's quota of the channel is used up, or while WeChat's limit error holds everyone back. Being limited costs no retry: the
 -- answer says when to come again. A rate that was set while running goes before the settings' one,
 -- and a changed rate holds from the next slot on: none of the old spacing is waited for. Below it holds
 -- the limit that WeChat's errors made, while there is one (climb.lua).
@@ -13,18 +13,19 @@
 --
 -- KEYS  1 reply string, 2 limiter hash: next_us, blocked_at_ms and blocked_until_ms (a clock
 --       that was set back to before it frees everybody), level, day, day_count, rate (set
---       while running), limit (see climb.lua), sent (slots given so far), marks ("second sent" of the
---       last minute, each ten seconds), ahead (slots beyond next_us that are given already) and
+--       while running), limit (see climb.lua), sent (slots given so far), sent:CHANNEL (of one
+--       channel), quota:CHANNEL ("bound until_ms": until then sent:CHANNEL goes no further, see
+--       quota_note.lua), marks ("second sent" of the last minute, each ten seconds), ahead (slots beyond next_us that are given already) and
 --       w:0 … w:63, "second count" of each of the last seconds; then a limiter hash (next_us) per broadcast
 --       with a rate of its own
 -- ARGV  1 token, 2 now_us or '', 3 rate per 1000 s (0 unlimited), 4 per_minute (0), 5 per_day (0),
 --       6 day_offset_ms (to add to the epoch so that a day starts at a multiple of 24 h),
 --       7 unused: slots returned, 8 ahead_us: how far ahead a slot may lie, 9 plain: sends wanted
---       without a rate of their own,
+--       without a rate of their own, 10 channel of all of them,
 --       then per further key: rate per 1000 s, sends wanted
 -- Returns  {now_us, wait_ms (0 all granted), level, horizon_us (app), rate (per 1000 s, as it is set),
 --       limit (per 1000 s; 0: the rate alone holds), restored (1 when it has just climbed back to the rate),
---       granted0, granted1 …, one string: the slots of the plain sends, then per further key its
+--       spent_ms (until the day ends, when it left less than was wanted; else 0; not in wait_ms), granted0, granted1 …, one string: the slots of the plain sends, then per further key its
 --       slots, apart by blanks}; slots and horizon in us since the epoch
 --@include store/reply
 --@include store/check
@@ -39,7 +40,8 @@ end
 local limiter = KEYS[2]
 local rate, per_minute, per_day = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local has = redis.call('HMGET', limiter, 'next_us', 'blocked_until_ms', 'level', 'day', 'day_count',
-  'rate', 'ahead', 'blocked_at_ms', 'limit', 'sent', 'marks')
+  'rate', 'ahead', 'blocked_at_ms', 'limit', 'sent', 'marks', 'sent:' .. ARGV[10],
+  'quota:' .. ARGV[10])
 rate = tonumber(has[6] or rate)
 local level = tonumber(has[3] or 0)
 local function us(value) return string.format('%.0f', value) end
@@ -100,7 +102,7 @@ local function group(key, own_rate, want)
   wanted = wanted + want
 end
 group(nil, 0, tonumber(ARGV[9]))
-for i = 3, #KEYS do group(KEYS[i], tonumber(ARGV[10 + (i - 3) * 2]), tonumber(ARGV[11 + (i - 3) * 2])) end
+for i = 3, #KEYS do group(KEYS[i], tonumber(ARGV[11 + (i - 3) * 2]), tonumber(ARGV[12 + (i - 3) * 2])) end
 
 local may, wait_ms = wanted, 0
 local function at_most(limit, wait)
@@ -117,8 +119,16 @@ local now_ms = math.floor(now / 1000)
 local day = math.floor((now_ms + tonumber(ARGV[6])) / DAY)
 local day_count = tonumber(has[4] or -1) == day and tonumber(has[5] or 0) or 0
 day_count = math.max(0, day_count - tonumber(ARGV[7]))
-if per_day > 0 then
-  at_most(per_day - day_count, (day + 1) * DAY - tonumber(ARGV[6]) - now_ms)
+local spent_ms = 0
+local function of_day(left, ends_ms)
+  if left < may then may, spent_ms = math.max(0, left), math.max(spent_ms, ends_ms - now_ms) end
+end
+if per_day > 0 then of_day(per_day - day_count, (day + 1) * DAY - tonumber(ARGV[6])) end
+local of_channel = math.max(0, num(has[12]) - tonumber(ARGV[7]))
+if has[13] then
+  local bound, until_ms = string.match(has[13], '^(%d+) (%d+)$')
+  bound, until_ms = tonumber(bound), tonumber(until_ms)
+  if until_ms and until_ms > now_ms and until_ms <= now_ms + DAY then of_day(bound - of_channel, until_ms) end
 end
 
 local second, this_second = math.floor(now / 1000000), 0
@@ -170,7 +180,8 @@ end
 for i, at in ipairs(ahead) do ahead[i] = us(at) end
 local sent = num(has[10])
 redis.call('HSET', limiter, 'next_us', us(next_us), 'day', day, 'day_count', day_count + granted,
-  'ahead', table.concat(ahead, ' '), 'sent', us(sent + granted))
+  'ahead', table.concat(ahead, ' '), 'sent', us(sent + granted),
+  'sent:' .. ARGV[10], us(of_channel + granted))
 -- how much was given when, for whoever must know what a minute held (penalize.lua)
 local marked = tonumber(string.match(has[11] or '', '(%d+) %d+$'))
 if not marked or math.abs(second - marked) >= 10 then
@@ -192,7 +203,7 @@ if redis.call('HLEN', limiter) > 80 then
   local some = redis.call('HSCAN', limiter, 0, 'MATCH', 'm:*', 'COUNT', 200)[2]
   for i = 1, #some, 2 do redis.call('HDEL', limiter, some[i]) end
 end
-local reply = { us(now), wait_ms, level, us(next_us), set_rate, limit or 0, restored }
+local reply = { us(now), wait_ms, level, us(next_us), set_rate, limit or 0, restored, spent_ms }
 for _, one in ipairs(groups) do
   reply[#reply + 1] = #one.slots
   if one.key and (#one.slots > 0 or one.moved) then

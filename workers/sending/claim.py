@@ -6,6 +6,8 @@ dataclass.
 
 from typing import NamedTuple
 
+from producers.words import Channel
+
 
 class Claim(NamedTuple):
     """What take.lua or a swap gave.
@@ -52,6 +54,11 @@ class Claim(NamedTuple):
     def kind(self) -> str:
         """The permit's letter: f, p or s."""
         return self.member[0]
+
+    @property
+    def channel(self) -> str:
+        """Which WeChat API takes the permit."""
+        return Channel.SUBSCRIBE if self.member[0] == "s" else Channel.TEMPLATE
 
     @property
     def permit_id(self) -> str:

@@ -10,12 +10,11 @@ from typing import Final
 
 from producers import logs
 from producers.logs.events import LimitHit, LimitLifted, RateLowered, UnknownErrcode
-from producers.settings import Settings
 from workers.limits.gate import Gate
 from workers.limits.limiter import Penalty
 from workers.sending.claim import Claim
 from workers.sending.verdict import Verdict
-from workers.wechat.errcodes import BACK_OFFS, BackOff, Disposition, rule
+from workers.wechat.errcodes import BACK_OFFS, DAY_IS_OVER, BackOff, Disposition, rule
 from workers.wechat.reply import Fate, Reply
 from workers.wechat.tokens import TokenKeeper
 
@@ -27,7 +26,6 @@ class Consequences:
     """Lets all know what answers say; belongs to one event loop.
 
     Args:
-        settings: what each app may send.
         tokens: app → its token keeper.
         penalty: holds everyone back.
         gates: app → what this worker knows of its limits.
@@ -36,13 +34,11 @@ class Consequences:
 
     def __init__(
         self,
-        settings: Settings,
         tokens: Mapping[str, TokenKeeper],
         penalty: Penalty,
         gates: Mapping[str, Gate],
         server_time: Callable[[], float],
     ) -> None:
-        self._settings = settings
         self._tokens = tokens
         self._penalty = penalty
         self._gates = gates
@@ -59,7 +55,7 @@ class Consequences:
             self._tokens[claim.app].refuse(access_token)
             await self._tokens[claim.app].tick()
         elif verdict.penalize:
-            await self._hold_back(claim.app, reply, gate)
+            await self._hold_back(claim.app, claim.channel, reply, gate)
         elif reply.fate is Fate.ANSWERED and reply.errcode == 0:
             self._tokens[claim.app].accept(access_token)
             if gate.level:
@@ -69,22 +65,21 @@ class Consequences:
                 UnknownErrcode(claim.app, claim.broadcast, reply.errcode, reply.errmsg, reply.rid)
             )
 
-    async def _hold_back(self, app: str, reply: Reply, gate: Gate) -> None:
-        known = self._settings.apps.get(app)
-        if known is None:  # it went while this was out: nothing of it starts
-            return
+    async def _hold_back(self, app: str, channel: str, reply: Reply, gate: Gate) -> None:
         back_off = BACK_OFFS.get(reply.errcode, _BACK_OFF)
         level_before = gate.level
         gate.level = max(1, gate.level)  # here and now; the others learn it at their next reserve
         blow = await self._penalty.hit(
             app,
-            known,
+            gate.rate,
             back_off.first_ms,
             back_off.most_ms,
             back_off.span_ms,
             minute=back_off.minute,
             took_ms=reply.latency_ms,
         )
+        if reply.errcode == DAY_IS_OVER:
+            gate.urgent.add(channel)  # what is left is asked for at once
         gate.level = blow.level
         wait_ms = 0
         if blow.level:

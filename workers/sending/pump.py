@@ -15,11 +15,12 @@ import redis
 from producers import logs
 from producers.broadcasts.status import Register
 from producers.lanes.bounds import NONE, Bounds
-from producers.logs.events import AppFailed, RateRestored, StoreUnreachable
+from producers.logs.events import AppFailed, QuotaSpent, RateRestored, StoreUnreachable
 from producers.settings import Settings
 from producers.store import scripts
 from producers.store.primary import NotDoneError
 from producers.store.retry import LOST, passes, pause_s
+from producers.words import Channel
 from workers.limits.gate import Gate
 from workers.limits.hours import ALWAYS, Hours
 from workers.limits.limiter import Grant, Limiter
@@ -222,6 +223,14 @@ class Pump:
         bounding = self._gates[app].bounding
         return bounding.at(int(self._server_time() * 1000)) if bounding else NONE
 
+    def _spent_ms(self, app: str) -> tuple[int, int]:
+        """Return how long the day of each channel lasts that is used up."""
+        gate = self._gates[app]
+        if not gate.spent:
+            return 0, 0
+        now = time.monotonic()
+        return gate.spent_ms(Channel.TEMPLATE, now), gate.spent_ms(Channel.SUBSCRIBE, now)
+
     def _swapped(self) -> Batch | None:
         """Reserve slots for permits that were claimed in place of dead ones."""
         by_app: dict[str, list[Claim]] = {}
@@ -245,8 +254,8 @@ class Pump:
         # a worker that stops still asks for an answer that was lost: it may have claimed
         while not self._hands.closing or lost:
             try:
-                hours, bounds = self._hours(app), self._bounds(app)
-                return self._taker.take(app, lane, most, allowances, token, hours, bounds)
+                hours, bounds, spent_ms = self._hours(app), self._bounds(app), self._spent_ms(app)
+                return self._taker.take(app, lane, most, allowances, token, hours, bounds, spent_ms)
             except (*LOST, redis.ResponseError) as error:
                 if not passes(error):
                     raise
@@ -273,18 +282,29 @@ class Pump:
             return []
 
     def _granted(self, app: str, claims: list[Claim]) -> Batch:
-        ready = self._with_envelopes(claims)
+        by_channel: dict[str, Batch] = {}
+        for pair in self._with_envelopes(claims):
+            by_channel.setdefault(pair[0].channel, []).append(pair)
+        batch: Batch = []
+        for channel, ready in by_channel.items():  # one, for nearly all apps
+            batch += self._granted_of(app, channel, ready)
+        return batch
+
+    def _granted_of(self, app: str, channel: str, ready: Batch) -> Batch:
         plain = [pair for pair in ready if not pair[0].rate]
         own: dict[str, Batch] = {}
         for pair in ready:
             if pair[0].rate:
                 own.setdefault(pair[0].broadcast, []).append(pair)
         rates = {broadcast: (pairs[0][0].rate, len(pairs)) for broadcast, pairs in own.items()}
-        grant = self._slots(app, len(plain), rates)
+        grant = self._slots(app, channel, len(plain), rates)
         if grant is None:
             self._hand_back([claim for claim, _ in ready])
             return []
-        self._gates[app].learn(grant, rates, time.monotonic())
+        gate = self._gates[app]
+        if grant.spent_s and channel not in gate.spent:
+            logs.emit(QuotaSpent(app, channel, round(grant.spent_s)))
+        gate.learn(grant, rates, time.monotonic(), channel)
         if grant.restored:
             logs.emit(RateRestored(app, grant.rate))
         ends = grant.rate > 0 or grant.limit > 0
@@ -294,10 +314,9 @@ class Pump:
             for (claim, envelope), slot in zip(pairs, slots, strict=False):
                 batch.append((claim.at(slot, ends=ends or claim.rate > 0), envelope))
             without += [claim for claim, _ in pairs[len(slots) :]]
-        gate = self._gates[app]
         if gate.calendar:
             batch, outside = self._within_hours(batch, self._hours(app), grant.server_ahead)
-            gate.unused += len(outside)
+            gate.waste(channel, len(outside))
             without += outside
         if without:
             self._hand_back(without)
@@ -316,16 +335,18 @@ class Pump:
             inside.append((claim.at(claim.slot_at, ends=ends), envelope))
         return inside, outside
 
-    def _slots(self, app: str, plain: int, own: dict[str, tuple[float, int]]) -> Grant | None:
+    def _slots(
+        self, app: str, channel: str, plain: int, own: dict[str, tuple[float, int]]
+    ) -> Grant | None:
         """Reserve, asking again with the same token; None when Redis does not answer for long."""
         gate = self._gates[app]
-        unused, gate.unused = gate.unused, 0  # told once: twice would let the day have too many
+        unused = gate.unused.pop(channel, 0)  # told once: twice would let the day have too many
         token = scripts.new_token()
         attempt = 0
         while True:
             try:
                 return self._limiter.reserve(
-                    app, self._settings.app(app), plain, own, unused, token
+                    app, self._settings.app(app), plain, own, unused, token, channel
                 )
             except (*LOST, redis.ResponseError) as error:
                 if not passes(error):

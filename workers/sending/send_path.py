@@ -86,7 +86,7 @@ class SendPath:
             wechat,
             tokens,
             egress,
-            Consequences(settings, tokens, Penalty(loop_client), memory.gates, server_time),
+            Consequences(tokens, Penalty(loop_client), memory.gates, server_time),
             memory.gates,
             self._settler,
             memory.stops,

@@ -331,7 +331,7 @@ class Sender:
             or self._stops.cover(claim)
             or ((breaker := self._gates[claim.app].breaker).trouble and not breaker.lets_pass())
         ):
-            self._gates[claim.app].unused += 1  # the day gets its slot back with the next reserve
+            self._gates[claim.app].waste(claim.channel)
             self._settler.put(Answer(claim, None, _UNSENT))
             return ""
         return token.value

@@ -7,7 +7,8 @@
 -- a user who is being sent to waits without a permit (43108); before the first delivery at most `canary`
 -- permits are unjudged, template-refused or refused (I7); a single message whose
 -- time is over is late, unless it was perhaps sent, and so is one whose row is not kept any more; nothing of a broadcast is claimed outside its app's
--- send window. The same token again returns the first answer.
+-- send window, nor of a channel whose day is used up: what was told to goes on when that is over
+-- (`carry`), other broadcasts are paused. The same token again returns the first answer.
 -- If the worker dies just after it, recovery finds the claims under the worker's name in `flight`.
 --
 -- KEYS  1 reply    string  see reply.lua
@@ -26,7 +27,9 @@
 --       the app's send window that is open or comes next: outside it broadcasts leave the ring until
 --       it opens, 13 holds: 1 when single messages wait for it too, 14 keep: uses that
 --       broadcasts leave to single messages, see kept.lua; '' none, 15 caps: of purposes, see capped.lua; ''
---       none, then for broadcasts with a rate of their own: broadcast, allowance (how many may be claimed now), the rate for which
+--       none, 16 spent_template_ms and 17 spent_subscribe_ms: how long the day of a channel lasts whose
+--       quota is used up; 0: it is not, then for broadcasts with a rate of their own: broadcast, allowance
+--       (how many may be claimed now), the rate for which
 --       that holds, and how long until one may be claimed (ms)
 -- Returns  rows of strings: "B id low closed rate" opens a broadcast's rows (low: 1 when its queue
 --       wants a split; closed: 1 while the canary waits), then "item member expires_at_ms fence tries
@@ -76,7 +79,9 @@ if now < opens then open_again = opens elseif now >= closes then open_again = no
 local holds = ARGV[13] == '1'
 local keep, caps = ARGV[14], ARGV[15]
 local today = day_of(caps, now)
-for i = 16, #ARGV, 4 do
+local spent = { template = whole('spent_ms', ARGV[16], 0, 2 ^ 42),
+  subscribe = whole('spent_ms', ARGV[17], 0, 2 ^ 42) }
+for i = 18, #ARGV, 4 do
   wait_ms[ARGV[i]] = num(ARGV[i + 3])
   allowance[ARGV[i]], allowed_at[ARGV[i]] = num(ARGV[i + 1]), num(ARGV[i + 2])
 end
@@ -187,10 +192,22 @@ local function visit(id, quantum)
   if not is_sound(prefix, id) then return false end
   local has = redis.pcall('HMGET', lane, 'state', 'verdict', 'channel', 'template', 'open', 'canary',
     'unjudged', 'template_errors', 'rate', 'split', 'window', 'drop', 'refusals',
-    'unsure', 'paced_ms', 'audience', 'purpose')
+    'unsure', 'paced_ms', 'audience', 'purpose', 'carry')
   if has[1] ~= 'running' or has[2] ~= '' or has[12] ~= '' then return false end
   if open_again and (holds or not is_carrier(id)) then
     need(prefix, id, open_again)
+    return false
+  end
+  local spent_ms = spent[has[3]] or 0
+  if spent_ms > 0 then
+    -- of an earlier version, which did not ask, it goes on too; looked at again each minute, for the
+    -- quota may be cleared
+    if has[18] == '0' and not is_carrier(id) then
+      redis.call('HSET', lane, 'verdict', 'pause 45009')
+      need(prefix, id, now)
+    else
+      need(prefix, id, now + math.min(spent_ms, 60000))
+    end
     return false
   end
   local want, fresh, closed, places = may_claim(id, has, quantum)

@@ -66,6 +66,8 @@ class TakeArgs(NamedTuple):
     holds: int = 0
     keep: str = ""
     caps: str = ""
+    spent_template_ms: int = 0
+    spent_subscribe_ms: int = 0
 
 
 TAKE: Final = Script(__package__, "take", TakeKeys, TakeArgs, token=True, clock=True)
@@ -110,6 +112,7 @@ class Taker:
         token: str,
         hours: Hours = ALWAYS,
         bounds: Bounds = NONE,
+        spent_ms: tuple[int, int] = (0, 0),
     ) -> Taken:
         """Claim up to ``most`` messages.
 
@@ -122,6 +125,8 @@ class Taker:
             token: the same token again returns the first answer.
             hours: when the app's broadcasts may be taken.
             bounds: what they leave to each user.
+            spent_ms: how long the day lasts of the channels template and subscribe, where that is
+                used up; 0: it is not.
 
         Raises:
             redis.ConnectionError, redis.TimeoutError: the answer was lost; ask again with the
@@ -136,7 +141,14 @@ class Taker:
         rows = self._script(
             TakeKeys.of(lane, app, self._worker),
             TakeArgs(
-                self._worker, keys.lane_prefix(lane), app, most, *self._fixed, *hours, *bounds
+                self._worker,
+                keys.lane_prefix(lane),
+                app,
+                most,
+                *self._fixed,
+                *hours,
+                *bounds,
+                *spent_ms,
             ),
             own,
             token=token,

@@ -423,6 +423,10 @@ RULES: Final = _table()
 """Errcode → rule, for every errcode that is known."""
 
 
+DAY_IS_OVER: Final = 45009
+"""The day's quota of the API is used up."""
+
+
 class BackOff(NamedTuple):
     """What a limit error wants of everyone; see `limits.limiter.Penalty`.
 
@@ -446,7 +450,7 @@ BACK_OFFS: Final[Mapping[int, BackOff]] = MappingProxyType(
         45011: BackOff(5_000, 60_000, 60_000, minute=True),
         # Short first, since an operator may clear the quota; else until the reset, asked rarely.
         # A day that is used up says nothing of the pace.
-        45009: BackOff(5_000, 600_000, 0),
+        DAY_IS_OVER: BackOff(5_000, 600_000, 0),
         # "Blocked temporarily" lasts minutes, and asking often may prolong it.
         45102: BackOff(30_000, 600_000, 60_000),
         # As 45102, by a supervisor's hand.

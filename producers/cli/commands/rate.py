@@ -1,11 +1,14 @@
 """``wxbroadcast rate``, ``weight`` and ``limits``: how fast, by which share, and how much."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from producers.cli.options import App, AsJson
 from producers.cli.session import opened, print_json, print_table, say, table
+
+if TYPE_CHECKING:
+    from producers.quotas import AppLimits
 
 
 def rate(
@@ -100,10 +103,29 @@ def limits(app: App, as_json: AsJson = False) -> None:
             rows.add_row("now", f"{found.limit:g} per second: WeChat takes less; it climbs back")
         if found.held_until_ms:
             rows.add_row("held until", in_words(local(found.held_until_ms, zone)))
+        for channel, quota in found.quotas.items():
+            if quota.read_at_ms or quota.error:
+                rows.add_row(f"WeChat, {channel}", _said(found, channel))
         most = f" of {found.daily_limit:,}" if found.daily_limit else ""
         rows.add_row("sent today", f"{found.sent_today:,}{most}")
-        rows.add_row("next day", f"{in_words(local(found.resets_at_ms, zone))} {zone.key}")
+        rows.add_row("next day", found.resets)
         print_table(rows)
+
+
+def _said(limits: "AppLimits", channel: str) -> str:
+    """Return what WeChat said of a channel's quota, in words."""
+    quota = limits.quotas[channel]
+    parts = []
+    if quota.read_at_ms:
+        left = quota.remain if quota.left is None else quota.left
+        ago_s = (limits.at_ms - quota.read_at_ms) // 1000
+        day = "" if quota.left is not None else " of another day"
+        parts.append(f"{left:,} of {quota.limit:,} left{day} (read {ago_s:,} s ago)")
+    if quota.per:
+        parts.append(f"{quota.per:,} in {quota.per_s} s")
+    if quota.error:
+        parts.append(f"does not say more: {quota.error}")
+    return ", ".join(parts)
 
 
 def _number(text: str) -> float:

@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from producers.broadcasts.rates import Rates
+from producers.quotas import Quotas
 from producers.settings import Settings
 from producers.store import keys
 from workers.duties.held_rates import HeldRates
@@ -21,7 +22,13 @@ class Bench:
         self.turns = Turns()
         self.turns.wake("shop", 0)
         self.woken = 0
-        self.duty = HeldRates(Rates(client, settings), self.turns, {"shop": self.gate}, self._wake)
+        self.duty = HeldRates(
+            Rates(client, settings),
+            Quotas(client, settings),
+            self.turns,
+            {"shop": self.gate},
+            self._wake,
+        )
 
     def _wake(self) -> None:
         self.woken += 1

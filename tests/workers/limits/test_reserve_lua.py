@@ -36,6 +36,7 @@ class Grant:
     horizon_us: int
     rate: float
     groups: list[list[int]]
+    spent_ms: int = 0
 
     @property
     def slots(self) -> list[int]:
@@ -66,6 +67,7 @@ class Shared:
         unused: int = 0,
         worker: str = "w1",
         token: str = "",
+        channel: str = "subscribe",
         **own: int,
     ) -> Grant:
         args = ReserveArgs(
@@ -76,6 +78,7 @@ class Shared:
             unused=unused,
             ahead_us=self.ahead_us,
             plain=plain,
+            channel=channel,
         )
         rates: list[int] = []
         for broadcast, wanted in own.items():
@@ -89,15 +92,15 @@ class Shared:
             token=token,
             now=self.now_us,
         )
-        counts = [int(count) for count in answer[7 : 8 + len(own)]]
+        counts = [int(count) for count in answer[8 : 9 + len(own)]]
         slots = [int(slot) for slot in answer[-1].split()]
         assert len(slots) == sum(counts)
         groups, at = [], 0
         for count in counts:
             groups.append(slots[at : at + count])
             at += count
-        now_us, wait_ms, level, horizon_us, rate, *_ = map(int, answer[:7])
-        return Grant(now_us, wait_ms, level, horizon_us, rate / 1000, groups)
+        now_us, wait_ms, level, horizon_us, rate, _, _, spent_ms = map(int, answer[:8])
+        return Grant(now_us, wait_ms, level, horizon_us, rate / 1000, groups, spent_ms)
 
 
 def busiest(slots: list[int], window_us: int) -> int:
@@ -267,9 +270,9 @@ def test_a_day_ends_at_its_hour_and_the_next_begins_empty(shared: Shared) -> Non
     shared.per_day, shared.day_offset_ms = 10, 8 * 3_600_000
     assert len(shared.reserve(8).slots) == 8
     grant = shared.reserve(8)
-    assert (len(grant.slots), grant.wait_ms) == (2, 4 * 3_600_000)
-    assert (shared.reserve(8).slots, shared.reserve(8).wait_ms) == ([], 4 * 3_600_000)
-    shared.now_us += grant.wait_ms * 1000 - 1
+    assert (len(grant.slots), grant.spent_ms, grant.wait_ms) == (2, 4 * 3_600_000, 0)
+    assert (shared.reserve(8).slots, shared.reserve(8).spent_ms) == ([], 4 * 3_600_000)
+    shared.now_us += grant.spent_ms * 1000 - 1
     assert shared.reserve(8).slots == []
     shared.now_us += 1
     assert len(shared.reserve(8).slots) == 8

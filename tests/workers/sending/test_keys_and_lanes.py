@@ -165,7 +165,7 @@ async def broadcast_through_everything(worker: Worker) -> list[str]:
     assert broadcasts.create(spec(), key="once").known
     async with connected(worker.settings) as async_client:
         await Peers(async_client, worker.name).beat()
-        await Penalty(async_client).hit("shop", worker.settings.app("shop"), 1, 10)
+        await Penalty(async_client).hit("shop", 300, 1, 10)
     other = Worker(client, worker.settings, "host:2:b")
     first = worker.take(10)
     worker.reserve(5, ids[0])

@@ -62,7 +62,7 @@ class Desk:
             wechat,
             tokens,
             Egress(wechat, gates, "w1", lambda: None),
-            Consequences(settings, tokens, Penalty(loop_client), gates, time.time),
+            Consequences(tokens, Penalty(loop_client), gates, time.time),
             gates,
             self.settler,
             self.stops,
@@ -175,7 +175,7 @@ async def test_what_is_due_is_posted_once_and_settled(desk: Opener, channel: str
     assert it.posted == 40
     assert set(it.stall.outcomes(broadcast).values()) == {"delivered"}
     assert it.stall.ledger() == {"collected": 40, "spent": 40}
-    assert it.gate.unused == 0
+    assert it.gate.unused == {}
     assert it.idle
 
 
@@ -265,7 +265,7 @@ async def test_each_slot_that_passed_unused_is_told_to_the_limiter(desk: Opener)
     it.start([*late_slot(it, claims[:3]), *claims[3:]])
     await it.over()
     assert it.posted == 2
-    assert it.gate.unused == 3
+    assert it.gate.unused == {"template": 3}
 
 
 async def test_a_slot_that_does_not_end_is_used_however_late(desk: Opener) -> None:
@@ -377,7 +377,7 @@ async def test_a_drain_waits_for_what_is_posted_and_hands_all_else_back(
     assert it.stall.outcomes(broadcast) == dict.fromkeys(
         it.sandbox.state.deliveries.counts, "delivered"
     )
-    assert (broken, it.gate.unused) == ([], 0)
+    assert (broken, it.gate.unused) == ([], {})
     it.assert_handed_back(broadcast, users - 2)
     assert it.stall.ledger() == {"collected": users, "spent": 2, "available": users - 2}
 

@@ -1,0 +1,229 @@
+"""What WeChat says of its quotas: asked seldom, by one worker, and held to."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis
+from send_path import OUTSIDE_TOKEN, connected_async
+
+from producers.quotas import Quotas
+from producers.sandbox.config import SandboxConfig
+from producers.sandbox.thread import SandboxThread
+from producers.settings import Settings
+from producers.store import keys, scripts
+from producers.words import Channel
+from workers.duties.peers import Peers
+from workers.limits.gate import Gate
+from workers.limits.limiter import Grant, Limiter
+from workers.quotas.asking import Asking
+from workers.quotas.readings import MOST, PATH, Readings
+from workers.wechat.client import WeChat
+from workers.wechat.envelope import SUBSCRIBE_SEND
+from workers.wechat.tokens import TokenKeeper
+
+
+@dataclass
+class Desk:
+    """One worker that reads quotas."""
+
+    settings: Settings
+    client: "redis.Redis"
+    readings: Readings
+    gate: Gate
+    wechat: SandboxThread
+    limiter: Limiter
+
+    async def read(self, channel: Channel = Channel.SUBSCRIBE, *, urgent: bool = False) -> None:
+        """Let it read, as an app that has just sent by this channel."""
+        self.gate.used[channel] = time.monotonic()
+        self.readings._next_at["shop", channel] = 0
+        if urgent:
+            self.gate.urgent.add(channel)
+        await self.readings.run()
+
+    def reserve(self, plain: int, channel: str = "subscribe", unused: int = 0) -> Grant:
+        app, token = self.settings.app("shop"), scripts.new_token()
+        return self.limiter.reserve("shop", app, plain, {}, unused, token, channel)
+
+    def calls(self) -> int:
+        """How often WeChat was asked."""
+        return self.wechat.stats()["apis"].get(PATH, {}).get("requests", 0)
+
+    def forget_asking(self) -> None:
+        """Let the time between two questions pass."""
+        self.client.hdel(keys.quotas("shop"), "asked:subscribe", "asked:template")
+
+    @property
+    def left(self) -> int | None:
+        return Quotas(self.client, self.settings).limits("shop").left("subscribe")
+
+
+Opener = Callable[..., Any]
+
+
+@pytest.fixture
+async def desk(
+    make_settings: Callable[..., Settings], client: "redis.Redis"
+) -> AsyncIterator[Opener]:
+    """Give an opener of desks, each with a WeChat whose quotas are its arguments."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def open_one(app: dict[str, Any] | None = None, **config: Any) -> Desk:
+            sandbox = stack.enter_context(
+                SandboxThread(SandboxConfig.model_validate({"permits": "any", **config}))
+            )
+            url = f"{sandbox.url}"
+            settings = make_settings(
+                wechat_url=url, app={"rate_per_second": 0, "daily_limit": 0, **(app or {})}
+            )
+            loop_client = await stack.enter_async_context(connected_async(settings))
+            wechat = WeChat(settings)
+            stack.push_async_callback(wechat.close)
+            peers = Peers(loop_client, "w1")
+            await peers.beat()
+            keeper = TokenKeeper(
+                loop_client,
+                wechat,
+                "shop",
+                settings,
+                "w1",
+                peers.server_time,
+                lambda: True,
+                lambda *_: None,
+            )
+            await keeper.tick()
+            gates = {"shop": Gate(0)}
+            asking = Asking(loop_client, wechat, {"shop": keeper})
+            readings = Readings(loop_client, settings, asking, gates, peers.server_time, 0)
+            limiter = Limiter(client, "w1")
+            return Desk(settings, client, readings, gates["shop"], sandbox, limiter)
+
+        yield open_one
+
+
+def daily(limit: int, **more: int) -> dict[str, Any]:
+    return {"quotas": {SUBSCRIBE_SEND: {"daily": limit, **more}}}
+
+
+async def test_no_more_is_given_than_wechat_says_is_left(desk: Opener) -> None:
+    it = await desk(**daily(10))
+    it.wechat._call(lambda: None)
+    assert len(it.reserve(3).slots[0]) == 3  # which never arrive there
+    await it.read()
+    assert it.left == 10
+    grant = it.reserve(30)
+    assert (len(grant.slots[0]), grant.wait_s) == (10, 0)
+    assert 0 < grant.spent_s <= 86_400
+    assert (it.reserve(1).slots, it.left) == ([[]], 0)
+
+
+async def test_slots_that_pass_unused_return_to_it(desk: Opener) -> None:
+    it = await desk(**daily(5))
+    await it.read()
+    it.reserve(9)
+    assert len(it.reserve(9, unused=2).slots[0]) == 2
+
+
+async def test_one_channel_leaves_the_other_its_own(desk: Opener) -> None:
+    it = await desk(**daily(1))
+    await it.read()
+    it.reserve(1)
+    assert it.reserve(1).slots == [[]]
+    assert len(it.reserve(5, "template").slots[0]) == 5
+
+
+async def test_the_apps_own_day_holds_where_it_is_less(desk: Opener) -> None:
+    it = await desk({"daily_limit": 4}, **daily(10))
+    await it.read()
+    assert it.left == 4
+    assert len(it.reserve(9).slots[0]) == 4
+
+
+async def test_a_reading_of_another_day_bounds_nothing(desk: Opener) -> None:
+    it = await desk(**daily(10))
+    await it.read()
+    bound = it.client.hget(keys.limiter("shop"), "quota:subscribe").split(" ")[0]
+    for until_ms in (1, 2**52):
+        it.client.hset(keys.limiter("shop"), "quota:subscribe", f"{bound} {until_ms}")
+        assert it.left is None
+        assert len(it.reserve(11).slots[0]) == 11
+
+
+async def test_it_is_asked_seldom_by_all_workers_together(desk: Opener) -> None:
+    it = await desk(**daily(100))
+    for _ in range(3):
+        await it.read()
+    assert it.calls() == 1
+    it.reserve(95)  # a tenth is left: asked again after a minute
+    key, now = keys.quotas("shop"), int(it.client.time()[0]) * 1000
+    it.client.hset(key, "asked:subscribe", now - 61_000)
+    await it.read()
+    assert it.calls() == 2
+    await it.read(urgent=True)
+    assert it.calls() == 2, "WeChat says that it is used up: not before half a minute"
+    it.client.hset(key, "asked:subscribe", now - 31_000)
+    await it.read(urgent=True)
+    assert it.calls() == 3
+
+
+async def test_a_day_has_a_bound_of_questions(desk: Opener) -> None:
+    it = await desk(**daily(100))
+    day = int(it.client.time()[0]) // 86_400
+    await it.read()
+    it.client.hset(keys.quotas("shop"), "asks", f"{day} {MOST}")
+    it.forget_asking()
+    await it.read()
+    assert it.calls() == 1
+    it.client.hset(keys.quotas("shop"), "asks", f"{day - 1} {MOST}")
+    await it.read()
+    assert it.calls() == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"action": "status", "status": 404},
+        {"action": "errcode", "errcode": 76021},
+        {"action": "garbage"},
+        {"action": "cut_before"},
+    ],
+)
+async def test_a_wechat_that_does_not_say_leaves_it_unknown(
+    desk: Opener, lines: list[Any], fault: dict[str, Any]
+) -> None:
+    it = await desk(**daily(3), faults=({"api": PATH, **fault},))
+    for _ in range(2):
+        it.forget_asking()
+        await it.read()
+    assert it.left is None
+    assert len(it.reserve(9).slots[0]) == 9
+    told = [line for line in lines if line["event"] == "quota_unknown"]
+    assert len(told) == 1, "the same reason is told once"
+    assert Quotas(it.client, it.settings).limits("shop").quotas["subscribe"].error
+    assert "access_token" not in str(it.client.hgetall(keys.quotas("shop")))
+
+
+async def test_without_a_token_or_told_not_to_nothing_is_asked(desk: Opener) -> None:
+    it = await desk({"read_quota": False}, **daily(3))
+    await it.read()
+    other = await desk({"token_source": "redis", "token_key": OUTSIDE_TOKEN}, **daily(3))
+    await other.read()
+    assert (it.calls(), other.calls()) == (0, 0)
+
+
+async def test_what_it_takes_in_a_second_is_read_too(desk: Opener) -> None:
+    it = await desk(**daily(3, per_minute=60))
+    await it.read()
+    quota = Quotas(it.client, it.settings).limits("shop").quotas["subscribe"]
+    assert (quota.per, quota.per_s, quota.limit) == (60, 60, 3)
+
+
+async def test_workers_that_look_at_once_ask_once(desk: Opener) -> None:
+    it = await desk(**daily(3))
+    await asyncio.gather(*(it.read() for _ in range(5)))
+    assert it.calls() == 1
