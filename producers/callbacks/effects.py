@@ -7,9 +7,9 @@
 - change, anything else: nothing, WeChat pushes only withdrawals.
 - sent: the receipt of one send.
 
-A template is the app's own if its settings list it or one of its broadcasts sends it; an event of
-another does nothing but leave a log line. Where the settings list none, any is, as at the
-mini-program's door.
+A template is the app's own if its settings or WeChat's list of them have it, or one of its
+broadcasts sends it; an event of another does nothing but leave a log line. Where the settings list
+none, any is, as at the mini-program's door.
 """
 
 from typing import Any
@@ -22,6 +22,7 @@ from producers.permits.refusals import Reason
 from producers.recipients.receipts import Receipts
 from producers.settings import Settings
 from producers.store import Client
+from producers.templates import Templates
 
 
 class Effects:
@@ -31,6 +32,7 @@ class Effects:
         self._settings = settings
         self._collector = Collector(client, settings)
         self._receipts = Receipts(client, settings)
+        self._templates = Templates(client, settings)
 
     def act(self, app: str, push: Push, arrived_ms: int) -> None:
         """Act on one push.
@@ -84,6 +86,8 @@ class Effects:
         if not listed or item.template_id in {*listed, *settings.long_term_templates}:
             return True
         if self._receipts.is_sent(app, item.template_id):
+            return True
+        if item.template_id in self._templates.look(app).templates:
             return True
         logs.emit(PushStrange(app, push.event, push.openid, item.template_id))
         return False

@@ -10,6 +10,7 @@ from producers.permits.uploads import PermitItem
 from producers.settings import AppSettings
 from producers.store import keys
 from producers.store.scripts import Bound, Script, Value
+from producers.templates import Catalogue
 from producers.words import PermitKind
 
 Source = Literal["phone", "events"]
@@ -31,7 +32,7 @@ _REFUSED: Final = {
     -4: Refusal(Reason.USER_REJECT, "the user rejected the subscription; earlier accepts are void"),
     -5: Refusal(
         Reason.UNKNOWN_TEMPLATE,
-        "no setting, broadcast or message names the template_id; set subscribe_templates",
+        "no setting, list, broadcast or message names the template_id; set subscribe_templates",
     ),
     -6: Refusal(
         Reason.TOO_MANY_TEMPLATES, "the user has unused accepts of 50 other templates already"
@@ -71,15 +72,36 @@ COLLECT: Final = Script(__package__, "collect", CollectKeys, CollectArgs, token=
 
 
 class Named:
-    """The templates that an app's settings, or its broadcasts and messages of late, name."""
+    """The templates that an app's settings, its own list, or its broadcasts of late name.
 
-    def __init__(self, app: AppSettings, demand: Callable[[], Demand]) -> None:
+    Args:
+        app: its settings.
+        demand: gives what its broadcasts and messages want.
+        listed: gives the list, as far as it is known.
+    """
+
+    def __init__(
+        self, app: AppSettings, demand: Callable[[], Demand], listed: Callable[[], Catalogue]
+    ) -> None:
         self._own = frozenset((*app.subscribe_templates, *app.long_term_templates))
+        self._long_term = frozenset(app.long_term_templates)
         self._demand = demand
+        self._listed = listed
+        self._list: Catalogue | None = None
         self._sent: frozenset[str] | None = None
 
+    @property
+    def _catalogue(self) -> Catalogue:
+        if self._list is None:
+            self._list = self._listed()
+        return self._list
+
+    def is_long_term(self, template_id: str) -> bool:
+        """Say whether one accept of it allows many messages, as far as is known."""
+        return template_id in self._long_term or template_id in self._catalogue.long_term
+
     def __contains__(self, template_id: str) -> bool:
-        if template_id in self._own:
+        if template_id in self._own or template_id in self._catalogue.templates:
             return True
         if self._sent is None:
             demand = self._demand()
@@ -171,6 +193,6 @@ def _verdict(item: PermitItem, app: AppSettings, named: Named, source: Source) -
         return "reject"
     if app.subscription_source != source:
         return "correct"
-    if item.id in app.long_term_templates:
+    if named.is_long_term(item.id):
         return "forever"
     return "accept" if item.id in named else "stray"

@@ -23,6 +23,7 @@ from producers.settings import AppSettings, Settings
 from producers.store import Client, deadline, keys
 from producers.store.ahead import Ahead
 from producers.store.scripts import Bound, new_token
+from producers.templates import Templates
 
 
 class Collector:
@@ -34,6 +35,7 @@ class Collector:
         self._script = COLLECT.on(client)
         self._callers = threading.local()
         self._demand = DemandTable(client, settings)
+        self._templates = Templates(client, settings)
 
     def collect(self, app: str, uploads: Iterable[object], source: Source = "phone") -> Report:
         """Store what mini-programs uploaded, given as parsed JSON.
@@ -128,7 +130,11 @@ class Collector:
         app_settings = self._settings.app(app)
         waiting: dict[int, Batch] = {}
         ahead = Ahead(self._client, self._script.registered, "storing permits")
-        named = Named(app_settings, partial(self._demand.demand, app))
+        named = Named(
+            app_settings,
+            partial(self._demand.demand, app),
+            partial(self._templates.need, app),
+        )
         with contextlib.closing(
             _Storing(ahead, self._script, self._caller, app_settings, named, on_progress)
         ) as storing:

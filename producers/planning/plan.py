@@ -9,13 +9,15 @@ asks as well. Long-term templates, which one accept allows for good, are never a
 those the user withdrew in the last two weeks come last.
 
 The plan also says what to *skip*: templates of which the user has enough, those withdrawn within
-a day, and those that WeChat does not know. A page asks for what it names but for these: what
-nobody has planned yet, or what a service that is away cannot tell, is asked for all the same.
+a day, and those that WeChat does not know: the app's own list (`producers.templates`) lacks them,
+or it stopped their newest broadcast. A page asks for what it names but for these: what nobody has
+planned yet, or what a service that is away cannot tell, is asked for all the same.
 
 It is asked by every page view: one trip to Redis, and two more every ten seconds in each process.
 """
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ from producers.store import Client, keys
 from producers.store.connection import ms_of
 from producers.store.retry import repeat_all
 from producers.suppressions.suppressions import Reason, ask_reasons, reasons_of
+from producers.templates import Templates
 
 MOST: Final = 5
 """Templates in one wx.requestSubscribeMessage (3 below library 2.8.2; WeChat docs)."""
@@ -95,6 +98,7 @@ class Planner:
         self._client = client
         self._settings = settings
         self._table = DemandTable(client, settings)
+        self._templates = Templates(client, settings)
 
     def plan(self, app: str, openid: str, most: int = 3) -> Plan:
         """Return which templates to ask a user for now.
@@ -116,19 +120,21 @@ class Planner:
         demand = self._table.demand(app)
         user = self._read(app, openid, demand)
         wanted = {*user.under_way, *user.per_week, *demand.messages, *own.subscribe_templates}
+        listed = self._templates.need(app)
+        unknown = demand.unknown | self._templates.lacking(listed, wanted)
         if own.subscribe_templates:  # the door takes no others
             wanted &= {*own.subscribe_templates}
         asks = [
             ask
-            for template_id in wanted - {*own.long_term_templates} - demand.unknown
+            for template_id in wanted - {*own.long_term_templates} - listed.long_term - unknown
             if (ask := user.ask(template_id)) is not None
         ]
         if user.suppressed:  # nothing would be sent
-            return Plan(app, openid, [], sorted(wanted | demand.unknown)[:_SKIPPED])
+            return Plan(app, openid, [], sorted(wanted | unknown)[:_SKIPPED])
         asks.sort(
             key=lambda ask: (ask.withdrawn, user.is_spare(ask), -ask.shortage, ask.template_id)
         )
-        return Plan(app, openid, asks[:most], user.skip()[:_SKIPPED])
+        return Plan(app, openid, asks[:most], user.skip(unknown)[:_SKIPPED])
 
     def _read(self, app: str, openid: str, demand: Demand) -> "_User":
         lane, bucket, item = keys.place_of(openid, self._settings)
@@ -208,8 +214,8 @@ class _User:
         """Say whether nothing is known to want it."""
         return not self._wanted(ask.template_id)
 
-    def skip(self) -> list[str]:
-        """Return what the user is better not asked for."""
+    def skip(self, unknown: Collection[str]) -> list[str]:
+        """Return what the user is better not asked for; WeChat does not know some templates."""
         mine = {name for name in (*self._subs, *self._withdrawn) if ":" not in name}
         skipped = {
             name
@@ -217,7 +223,7 @@ class _User:
             if self._has_enough(name)
             or (not self._has(name) and self._withdrawn_within(name, _DAY_MS))
         }
-        return sorted(skipped | self._demand.unknown)
+        return sorted(skipped | {*unknown})
 
     def _has_enough(self, template_id: str) -> bool:
         has, wanted = self._has(template_id), self._wanted(template_id)

@@ -14,7 +14,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -53,6 +53,9 @@ _ASK_AGAIN_MS: Final = 60_000
 
 _EMPTY_MS: Final = 600_000
 """A list without a template is read anew when it is older: an app gets its first one some day."""
+
+_LACKING_MS: Final = 600_000
+"""A list that lacks what the settings name is read anew when it is older: it may be a mistake."""
 
 _ALIVE_MS: Final = 5_000
 """A worker beats each second."""
@@ -161,13 +164,21 @@ class Templates:
     def need(self, app: str, channel: str = Channel.SUBSCRIBE) -> Catalogue:
         """As `look`; what is old, or not known, is wanted anew, at most once a minute."""
         found = self.look(app, channel)
-        if self._is_old(found):
+        if self._is_old(found) and not self._is_off(app):
             self._ask_in_time(found)
         return found
 
-    def long_term(self, app: str) -> frozenset[str]:
-        """Return the templates of an app of which one accept allows many messages; as `need`."""
-        return self.need(app).long_term | {*self._settings.app(app).long_term_templates}
+    def lacking(self, found: Catalogue, template_ids: Collection[str]) -> set[str]:
+        """Return those that a list lacks, as far as it is known; it is read anew now and then.
+
+        Args:
+            found: the list.
+            template_ids: what somebody wants to ask users for.
+        """
+        lacking = {one for one in template_ids if found.lacks(one)}
+        if lacking and found.age_ms > _LACKING_MS:
+            self._ask_in_time(found)
+        return lacking
 
     def faults(
         self,
@@ -337,6 +348,8 @@ class Templates:
         asked_at = self._asked_at.get((one.app, one.channel), float("-inf"))
         if time.monotonic() - asked_at < _ASK_AGAIN_MS / 1000 or one.next_ms > one.now_ms:
             return
+        if one.tried_at_ms < one.wanted_at_ms and one.now_ms - one.wanted_at_ms < _ASK_AGAIN_MS:
+            return  # another process did
         with contextlib.suppress(redis.RedisError):
             self._ask_once(one.app, one.channel)
 

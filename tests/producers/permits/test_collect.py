@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from clerks import shelve
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from producers.permits.report import Report
 from producers.permits.uploads import parse_line
 from producers.settings import Settings
 from producers.store import keys
+from producers.templates import Template
 from producers.words import PermitKind
 
 USER = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
@@ -338,6 +340,28 @@ def test_one_accept_of_a_long_term_template_is_many(client: Any, make_settings: 
     uploads = [line(subscriptions={TEMPLATE: "accept"})] * 2
     assert counts(Collector(client, settings).collect_lines("shop", uploads)) == (1, 1, {})
     assert accepts(client, settings) == -1
+
+
+def test_a_template_that_wechat_lists_as_long_term_needs_no_setting(
+    client: Any, settings: Settings
+) -> None:
+    uploads = [line(subscriptions={TEMPLATE: "accept"})] * 2
+    collect = Collector(client, settings).collect_lines
+    assert counts(collect("shop", uploads[:1])) == (1, 0, {})  # nothing is known yet
+    assert client.zscore(keys.TEMPLATES_DUE, "subscribe shop")
+    shelve(client, Template(TEMPLATE, kind="long_term"))
+    assert counts(Collector(client, settings).collect_lines("shop", uploads)) == (1, 1, {})
+    assert accepts(client, settings) == -1
+
+
+def test_a_template_of_the_apps_own_list_is_no_strange_one(client: Any, settings: Settings) -> None:
+    full = {f"s:strange{number}": 1 for number in range(600)}  # phones made these up
+    client.hset(keys.stock(0, "shop"), mapping=full)
+    upload = [line(subscriptions={TEMPLATE: "accept"})]
+    refused = counts(Collector(client, settings).collect_lines("shop", upload))
+    assert refused == (0, 0, {"unknown_template": 1})
+    shelve(client, Template(TEMPLATE))
+    assert counts(Collector(client, settings).collect_lines("shop", upload)) == (1, 0, {})
 
 
 # -- the cap per user -------------------------------------------------------------------------

@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from clerks import shelve
 from shop import OTHER, TEMPLATE, Shop
 
 from producers.errors import InvalidInputError, UnknownAppError
 from producers.permits import demand as demand_module
 from producers.planning.plan import Ask, Planner
 from producers.store import keys
+from producers.templates import Template
 from producers.users.forget import Forgetter
 
 both_layouts = pytest.mark.parametrize("lanes", [1, 4])
@@ -324,6 +326,18 @@ def test_a_long_term_template_is_never_asked_for_again(
 
 
 @both_layouts
+def test_what_the_apps_own_list_lacks_is_not_asked_for(shop: Shop, make_settings: Any) -> None:
+    settings = make_settings(lanes=shop.settings.lanes, app={"subscribe_templates": [OTHER, LONG]})
+    adviser = Adviser(Shop(shop.client, settings))
+    assert set(adviser.templates()) == {OTHER, LONG}  # nothing is known
+    shelve(shop.client, Template(OTHER), age_ms=3_600_000)
+    assert (adviser.templates(), adviser.skip()) == ([OTHER], [LONG])
+    assert shop.client.zscore(keys.TEMPLATES_DUE, "subscribe shop")  # it may have been added since
+    shelve(shop.client, Template(OTHER), Template(LONG, kind="long_term"))
+    assert (adviser.templates(), adviser.skip()) == ([OTHER], [])
+
+
+@both_layouts
 def test_who_was_forgotten_is_a_stranger(shop: Shop, adviser: Adviser) -> None:
     shop.audiences.import_rows("shop", "vip", [ANN.encode()])
     shop.broadcast("subscribe", "vip")
@@ -370,6 +384,7 @@ def test_wrong_questions_are_refused(shop: Shop) -> None:
 def test_planning_changes_nothing(shop: Shop, adviser: Adviser) -> None:
     subscribers(shop, ANN)
     shop.broadcast("subscribe")
+    adviser.ask(ANN)  # has the app's list of templates read, where it is not known
     before = shop.everything()
     adviser.ask(ANN)
     adviser.ask(BOB)
