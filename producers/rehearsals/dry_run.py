@@ -43,6 +43,9 @@ _AFTER_MS: Final = (
 """How long after its start it is looked who can still be reached; in between it is interpolated."""
 
 _SAMPLE: Final = {Channel.TEMPLATE: {"keyword1": "a"}, Channel.SUBSCRIBE: {"thing1": "a"}}
+_CERTAIN_MS: Final = 60_000
+"""A list of templates so young is believed that it has no more."""
+
 _WHAT: Final = ("app", "channel", "template_id", "audience")
 _APART: Final = (
     ("rate",),
@@ -189,7 +192,7 @@ class DryRuns:
         made.zone = zone.key
         if sketch is not None:
             self._look_ahead(made, sketch, here, draw)
-        made.notes = [*_of_now(made, here), *_of_its_way(made, here, zone)]
+        made.notes += [*_of_now(made, here), *_of_its_way(made, here, zone)]
         return made
 
     # -- faults -----------------------------------------------------------------------------
@@ -217,7 +220,7 @@ class DryRuns:
         if spec is not None and key and not every:
             self._compare(made, spec, key)
         if spec is not None and not made.known:
-            made.faults += self._templates.faults(app, spec.channel, spec.template_id, spec.data)
+            self._fit(made, spec)
         try:
             made.recipients = self._audiences.measure(app, made.audience).members
         except NotFoundError as error:
@@ -227,6 +230,25 @@ class DryRuns:
             made.faults += error.faults
             sketch = None
         return sketch, zone
+
+    def _fit(self, made: DryRun, spec: Spec) -> None:
+        """Compare it with the app's templates, as they were read last.
+
+        To have them read anew would store that somebody wants it; creating does so.
+        """
+        if self._settings.app(made.app).templates == "off":
+            return
+        known = self._templates.look(made.app, spec.channel)
+        faults = known.faults(spec.template_id, spec.data, values=not spec.columns)
+        if not known.read_at_ms:
+            made.notes.append(
+                "WeChat's list of the app's templates was not read yet: whether it fits is seen "
+                f"when it is created; `wxbroadcast templates --app {made.app}` reads it"
+            )
+        elif known.lacks(spec.template_id) and known.age_ms > _CERTAIN_MS:
+            made.notes += [f"{fault}; it is read anew before it refuses" for fault in faults]
+        else:
+            made.faults += faults
 
     def _check_rows(
         self,
@@ -251,6 +273,8 @@ class DryRuns:
         if sketch is None:  # what the rows are to fill in is not known
             return None, zone
         zone = self._time(made, sketch, zone)
+        if spec is not None:
+            self._fit(made, spec)
         try:
             report = check_rows(sketch, rows, on_good=draw.take)
         except InvalidInputError as error:

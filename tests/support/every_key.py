@@ -5,7 +5,7 @@ from typing import Any
 import redis
 
 ASKED = ("{wxb:templates}:",)
-"""What somebody wants of WeChat: a question that says nothing of what is looked at."""
+"""What somebody wants of WeChat: a question, which says nothing of what else is stored."""
 
 
 def every_key(url: str, *, but: tuple[str, ...] = ()) -> dict[bytes, tuple[bytes, int]]:
@@ -13,12 +13,12 @@ def every_key(url: str, *, but: tuple[str, ...] = ()) -> dict[bytes, tuple[bytes
 
     Args:
         url: the Redis.
-        but: beginnings of keys that are left out, as those of `ASKED` always are.
+        but: beginnings of keys that are left out.
     """
     client: Any = redis.Redis.from_url(url)
     with client:
         found: dict[bytes, tuple[bytes, int]] = {}
         for key in sorted(client.scan_iter(count=1000)):
-            if not key.decode().startswith((*but, *ASKED)):
+            if not key.decode().startswith(but):
                 found[key] = (client.dump(key), client.pexpiretime(key))
         return found

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from clerks import shelve
 from every_key import every_key
 from shop import TEMPLATE, Shop
 
@@ -19,6 +20,7 @@ from producers.series import Series
 from producers.settings import Settings
 from producers.store import keys
 from producers.suppressions import Suppressions
+from producers.templates import Template
 
 both_layouts = pytest.mark.parametrize("lanes", [1, 4])
 PEOPLE = [f"o{n:03}" for n in range(100)]
@@ -29,6 +31,8 @@ SPEC: dict[str, Any] = {
     "audience": "all",
     "data": {"keyword1": "a"},
 }
+
+ROWS = ["openid,name\n", *(f"{one},N{one}\n" for one in PEOPLE)]
 
 
 def look(shop: Shop, settings: Settings | None = None, **changes: Any) -> DryRun:
@@ -61,7 +65,8 @@ def test_it_says_whom_it_would_reach_and_the_broadcast_does(shop: Shop) -> None:
     assert made.expires_at_ms == made.at_ms + 7 * 86_400_000
     assert made.day_left == 10_000_000
     assert made.wechat_left is None
-    assert made.notes == [made.hindered]
+    assert made.notes[1:] == [made.hindered]
+    assert made.notes[0].startswith("WeChat's list of the app's templates was not read yet")
     assert made.hindered.startswith("no worker alive")
     broadcast = shop.broadcast(audience="vip")
     shop.run_dry(broadcast)
@@ -123,6 +128,26 @@ def test_every_fault_is_named_at_once_and_the_rest_is_still_counted(shop: Shop) 
         look(shop, app="cafe")
 
 
+def test_it_is_compared_with_the_templates_as_they_were_read_and_asks_for_no_newer_list(
+    shop: Shop, valkey_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    crowd(shop)
+    shelve(shop.client, Template("T1"), channel="template", age_ms=3_600_000)
+    before = every_key(valkey_url)
+    made = look(shop)
+    assert made.faults == []  # it may have been added since
+    assert any("has no such template" in note and "read anew" in note for note in made.notes)
+    assert every_key(valkey_url) == before
+    shelve(shop.client, Template("T1"), channel="template")
+    [fault] = look(shop).faults
+    assert "has no such template" in fault
+    assert look(shop, template_id="T1").faults == []
+    told = {"audience": "", "data": {"keyword1": "{name}"}}
+    assert len(look(shop, **told, rows=ROWS).faults) == 1
+    off = make_settings(lanes=1, app={"templates": "off"})
+    assert look(shop, off).notes == [made.hindered]
+
+
 def test_a_key_that_was_used_says_what_would_become_of_it(shop: Shop) -> None:
     crowd(shop)
     created = shop.broadcasts.create(Spec.checked(**SPEC), "monday")
@@ -156,7 +181,7 @@ def test_what_would_be_late_is_said_before(shop: Shop) -> None:
     crowd(shop)
     made = look(shop, rate=0.5, expires_in=timedelta(minutes=1))
     assert (made.eta_s, made.late) == (120, 30)
-    [note] = [note for note in made.notes if "late" in note]
+    [note] = [note for note in made.notes if "would be late" in note]
     assert note.startswith("about 30 would be late: it ends ")
     until = look(shop, rate=0.5, until=in_hours(0.01))
     assert until.late > 30
@@ -257,9 +282,6 @@ def test_who_is_kept_or_capped_is_counted_apart(client: Any, make_settings: Any)
     wrong = look(shop, purpose="newz")
     assert len(wrong.faults) == 1
     assert "add it there" in wrong.faults[0]
-
-
-ROWS = ["openid,name\n", *(f"{one},N{one}\n" for one in PEOPLE)]
 
 
 @both_layouts
