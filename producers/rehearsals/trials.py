@@ -35,6 +35,7 @@ from producers.settings import Settings
 from producers.store import Client
 from producers.store.connection import now_ms
 from producers.store.retry import repeat
+from producers.templates import Templates
 from producers.words import Outcome, State
 
 MOST: Final = 20
@@ -136,6 +137,7 @@ class Trials:
         self._settings = settings
         self._messages = Messages(client, settings)
         self._broadcasts = Broadcasts(client, settings)
+        self._templates = Templates(client, settings)
 
     def begin(
         self,
@@ -164,14 +166,16 @@ class Trials:
         self._settings.app(spec["app"])
         checked = self._checked(openids, {**spec, "rows": rows is not None})
         said = _rows_of(openids, checked, rows) if rows is not None else {}
+        told = [said.get(openid, (0, checked)) for openid in openids]
+        self._fit([one for _, one in told])
         reason = self._hindered(checked.app)
         if reason:
             raise NobodySendsError(reason)
+        trials = [
+            Trial(openid, self._post(one, openid), row=row)
+            for openid, (row, one) in zip(openids, told, strict=True)
+        ]
         logs.emit(MessagesTested(checked.app, checked.channel, checked.template_id, len(openids)))
-        trials = []
-        for openid in openids:
-            row, told = said.get(openid, (0, checked))
-            trials.append(Trial(openid, self._post(told, openid), row=row))
         return Tried(checked.app, checked.channel, checked.template_id, trials)
 
     @staticmethod
@@ -194,6 +198,17 @@ class Trials:
         if faults:
             raise InvalidInputError(faults)
         return spec
+
+    def _fit(self, specs: Sequence[Spec]) -> None:
+        """Refuse what no template fits, before the first of them is posted."""
+        faults: dict[str, None] = {}
+        for one in specs:
+            found = self._templates.faults(
+                one.app, one.channel, one.template_id, one.data, waits=False
+            )
+            faults |= dict.fromkeys(found)
+        if faults:
+            raise InvalidInputError([*faults])
 
     def _hindered(self, app: str) -> str:
         """Return why nothing would be sent now, '' for nothing."""

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from clerks import shelve
 from shop import TEMPLATE, Shop
 
 from producers.broadcasts import carriers
@@ -15,6 +16,8 @@ from producers.rehearsals.trials import MOST
 from producers.settings import Settings
 from producers.store import keys
 from producers.suppressions import Suppressions
+from producers.templates import Field
+from producers.templates import Template as Listed
 from producers.words import State
 
 both_layouts = pytest.mark.parametrize("lanes", [1, 4])
@@ -174,6 +177,18 @@ def test_each_is_told_what_its_own_row_says_or_the_first(shop: Shop, trials: Tri
     with pytest.raises(InvalidInputError, match="none below the header"):
         trials.begin(["oA"], **spec, rows=["openid,name,days\n"])
     assert shop.broadcasts.status(carrier(tried)).total == 3
+
+
+def test_what_one_of_them_is_told_fits_the_template_or_nothing_is_sent(
+    shop: Shop, trials: Trials
+) -> None:
+    accept(shop, "oA", "oB")
+    state = Field("enum_string1", "enum_string", "状态", "", ("开",))
+    shelve(shop.client, Listed(TEMPLATE, "会议通知", "one_off", (state,)))
+    spec = {**SPEC, "audience": "", "data": {"enum_string1": "{state}"}}
+    with pytest.raises(InvalidInputError, match="enum_string1 is '关'"):
+        trials.begin(["oA", "oB"], **spec, rows=["openid,state\n", "oA,开\n", "oB,关\n"])
+    assert shop.broadcasts.latest("shop") == []
 
 
 def test_a_test_asks_no_phone_for_more(shop: Shop, trials: Trials) -> None:
