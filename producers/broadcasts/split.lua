@@ -50,7 +50,7 @@ end
 local room = whole('window', has[5], 0, 2 ^ 42) - queued
 if not counting and room <= 0 then return { 3, cursor, 0, queued } end
 
-local LOOKED_AT = 2000  -- members read and looked up, after which no further bucket is begun
+local LOOKED_AT = 2500  -- members read and looked up, after which no further bucket is begun
 local moved, reached = 0, 4
 if look and look ~= 'rest' then  -- what waits in the slots was counted nowhere yet
   local soon = {}
