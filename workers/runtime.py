@@ -24,6 +24,7 @@ from producers.logs.events import WorkerBroken, WorkerStarted, WorkerStopped, Wo
 from producers.settings import Settings
 from workers.duties.roster import Roster
 from workers.duties.ways import Ways
+from workers.figures import Figures
 from workers.lanes.edges import Edges
 from workers.lanes.errands import Errands
 from workers.lanes.keeper import Keeper
@@ -137,6 +138,8 @@ class Runtime:
             self._ended,
         )
         self.roster.begin()
+        self._figures = Figures(memory, lambda: ways.peers.alive)
+        self._figures.begin(settings, self.worker)
         _calm_the_collector()
         logs.emit(
             WorkerStarted(self.worker, settings.lanes, len(settings.apps), settings.in_flight)
@@ -198,6 +201,7 @@ class Runtime:
             asyncio.run_coroutine_threadsafe(self._close_loops(), self._loop).result(left_s())
         self.roster.join(left_s)
         self.ways.close()
+        self._figures.close()
         left = max(0, self.hands.held)
         logs.emit(WorkerStopped(self.worker, left, round(time.monotonic() - started, 3)))
 

@@ -610,6 +610,16 @@ class PermitsExpired(Event):
 
 
 @dataclass
+class MetricsServed(Event):
+    """A worker tells Prometheus its figures there; port 0: none was free, and why."""
+
+    worker: str
+    host: str
+    port: int
+    error: str
+
+
+@dataclass
 class PermitsCollected(Event):
     """A batch of permits was stored."""
 

@@ -17,7 +17,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -220,6 +220,22 @@ _told: set[str] = set()
 """Events at which a foreign configuration of structlog failed, and somebody was told."""
 
 
+_counts: dict[type[Event], int] = {}
+"""Events of this process; threads that count at once may cost one."""
+
+
+def told() -> Iterator[tuple[str, str, int]]:
+    """Yield (event, level, how often) of what this process said since it started."""
+    for model, count in list(_counts.items()):
+        yield model.name(), model.LEVEL, count
+
+
+def dropped() -> int:
+    """Return how many lines of this process a slow reader cost."""
+    writer = _state.get("writer")
+    return writer.lost if writer is not None else 0
+
+
 def emit(event: Event) -> None:
     """Write one event of the catalogue.
 
@@ -228,6 +244,8 @@ def emit(event: Event) -> None:
     ``wxbroadcast``, its message the line's fields as JSON: nothing is printed that the application
     did not ask for.
     """
+    model = type(event)
+    _counts[model] = _counts.get(model, 0) + 1
     write = _state.get("write")
     if write is not None:
         write(event)

@@ -51,6 +51,8 @@ class LogWriter:
         self._lines: deque[bytes] = deque()
         self._held = 0
         self._dropped = 0
+        self.lost = 0
+        """Lines that were dropped since the start."""
         self._told_at = -_TELL_S
         self._piece = b""
         self._piece_held = 0
@@ -73,6 +75,7 @@ class LogWriter:
         """Count a line as dropped."""
         with self._counting:
             self._dropped += 1
+            self.lost += 1
 
     def write(self, line: bytes) -> None:
         """Take one admitted line, without a newline."""

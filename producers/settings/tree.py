@@ -173,6 +173,16 @@ class Settings(BaseSettings):
         description="private networks that webhooks may reach, http:// too: "
         '["10.1.0.0/16"]; else none but public addresses',
     )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_503,
+        description="port at which a worker tells Prometheus its figures, the next free one of "
+        "the 32 from there on; 0: none. The service has /metrics",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="address of that port; 0.0.0.0: reached from elsewhere"
+    )
     log_sample: float = Field(
         1.0,
         ge=0,

@@ -12,10 +12,12 @@ from producers import store
 from producers.access.api_keys import ApiKeys
 from producers.access.door import Door
 from producers.audiences import Audiences
+from producers.board import Boards
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.messages import Messages
 from producers.callbacks import Callbacks
 from producers.exports import Exporter, Importer
+from producers.metrics import Deployment, Meter
 from producers.permits.collect import Collector
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
@@ -123,6 +125,8 @@ class Services:
         self.dry_runs = DryRuns(self.client, settings)
         self.trials = Trials(self.client, settings)
         self.waiting: Counter[str] = Counter()
+        self.deployment = Deployment(Boards(self.client, settings))
+        self.meter = Meter()
         self.dead_letters = DeadLetters(self.client, settings)
         self.idempotency = Idempotency(self.client, self.quick)
         self.door = Door(self.client, settings)

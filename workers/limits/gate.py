@@ -46,6 +46,7 @@ class Gate:
         used: channel → monotonic seconds of its last reserve.
         spent: channel → monotonic seconds at which its day ends, while that is used up.
         urgent: channels whose quota is to be asked for soon: WeChat says that it is used up.
+        given, wasted: slots that were given since the start, and those of them that passed unused.
         own_next: broadcast with a rate of its own → (rate, monotonic seconds of its next slot).
         breaker: whether this worker's POSTs come through.
         calendar: when its broadcasts may be sent; None: always.
@@ -62,6 +63,8 @@ class Gate:
     used: dict[str, float] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     urgent: set[str] = field(default_factory=set)
+    given: int = 0
+    wasted: int = 0
     own_next: dict[str, tuple[float, float]] = field(default_factory=dict)
     breaker: Breaker = field(default_factory=Breaker)
     calendar: Calendar | None = None
@@ -149,6 +152,7 @@ class Gate:
         if grant.spent_s:
             self.spent[channel] = now + grant.spent_s
         self.level = grant.level
+        self.given += sum(map(len, grant.slots))
         self.rate, self.limit = _sane(grant.rate), _sane(grant.limit)
         self.horizon = grant.horizon
         for (broadcast, (rate, wanted)), slots in zip(own.items(), grant.slots[1:], strict=True):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from producers import logs
 from producers.lanes.bounds import Bounding
 from producers.logs.events import SendWindowClosed, SendWindowOpened
+from producers.metrics import Meter
 from producers.settings import Settings
 from workers.limits.gate import Gate
 from workers.limits.hours import Calendar
@@ -42,6 +43,7 @@ class Memory:
         self.hands = Hands(room_for(settings.in_flight), len(settings.apps))
         self.gates = {alias: self.new_gate(alias) for alias in settings.apps}
         self.stops = Stops()
+        self.meter = Meter() if settings.metrics_port else None
         self.turns = Turns(on_work)
 
     def new_gate(self, alias: str) -> Gate:

@@ -341,6 +341,7 @@ class Pump:
         """Reserve, asking again with the same token; None when Redis does not answer for long."""
         gate = self._gates[app]
         unused = gate.unused.pop(channel, 0)  # told once: twice would let the day have too many
+        gate.wasted += unused
         token = scripts.new_token()
         attempt = 0
         while True:

@@ -80,7 +80,9 @@ class SendPath:
         self._loop = loop
         self._hands = memory.hands
         ttl_ms = broadcasts.ttl_ms
-        self._settler = Settler(loop_client, settings, worker, ttl_ms, memory.hands, told.flag)
+        self._settler = Settler(
+            loop_client, settings, worker, ttl_ms, memory.hands, told.flag, memory.meter
+        )
         self._sender = Sender(
             settings,
             wechat,

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from producers import logs
 from producers.logs.events import DutyFailed, MessageSettled, StoreUnreachable
+from producers.metrics import Meter
 from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.retry import pause_s
@@ -111,6 +112,7 @@ class Settler:
         hands: told of every claim that is out of hand, and given the swapped ones.
         on_flag: called with (app, broadcast, lane, flag) for what a batch says of a broadcast:
             ``opened``, ``verdict abort 40037``, ``complete``, ``closed``.
+        meter: counts the answers, where somebody reads it.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Settler:
         ttl_ms: int,
         hands: Hands,
         on_flag: Callable[[str, str, int, str], None],
+        meter: Meter | None = None,
     ) -> None:
         self._script = SETTLE.on(client)
         self._worker = worker
@@ -134,6 +137,7 @@ class Settler:
         self._sample = settings.log_sample
         self._hands = hands
         self._on_flag = on_flag
+        self._meter = meter
         self._lines: Lines[tuple[str, int], Answer] = Lines(self._run)
 
     def put(self, answer: Answer) -> None:
@@ -221,7 +225,7 @@ class Settler:
 
     def _log(self, answer: Answer, result: str) -> None:
         claim, reply, verdict = answer.claim, answer.reply, answer.verdict
-        if reply is None or (self._sample < 1 and random.random() >= self._sample):  # noqa: S311
+        if reply is None:
             return
         outcome = verdict.outcome
         if result == Outcome.KEPT:
@@ -232,6 +236,12 @@ class Settler:
             action = "swapped"
         else:
             action = "stale" if result == "stale" else _ACTIONS[verdict.action]
+        if action != "settled":
+            outcome = ""
+        if self._meter is not None:
+            self._meter.answered(claim.app, action, outcome, reply.errcode, reply.latency_ms)
+        if self._sample < 1 and random.random() >= self._sample:  # noqa: S311
+            return
         logs.emit(
             MessageSettled(
                 app=claim.app,
@@ -240,7 +250,7 @@ class Settler:
                 openid=claim.openid,
                 attempt=claim.tries + 1,
                 action=action,
-                outcome=outcome if action == "settled" else "",
+                outcome=outcome,
                 errcode=reply.errcode,
                 errmsg=reply.errmsg,
                 rid=reply.rid,

@@ -1,9 +1,11 @@
-"""The service itself: its health, and the documents."""
+"""The service itself: its health, its figures, and the documents."""
 
 from typing import Final, Literal
 
 from pydantic import Field
 
+from producers.access.api_keys import ANY_APP, Scope
+from producers.metrics import MEDIA, exposed
 from producers.web.call import Call
 from producers.web.http.answer import Answer
 from producers.web.http.media import HTML, JSON
@@ -54,6 +56,15 @@ async def show_docs(call: Call) -> Answer:
     )
 
 
+async def show_metrics(call: Call) -> Answer:
+    """Show the figures of the apps that the key is for."""
+    key, services = call.key, call.services
+    assert key is not None  # noqa: S101 - the route asks for a scope
+    own = (services.meter,) if ANY_APP in key.apps else ()
+    text = await call.run(exposed, services.deployment.of(key.is_for), *own)
+    return Answer(body=text, media=MEDIA)
+
+
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "GET",
@@ -91,5 +102,17 @@ ROUTES: Final[tuple[Route, ...]] = (
         "This document, for people",
         CHAPTER,
         {200: Reply("A page that loads nothing from elsewhere", media=(HTML,))},
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        show_metrics,
+        Scope.READ,
+        "Figures for Prometheus",
+        CHAPTER,
+        {200: Reply("Prometheus's text format", media=("text/plain",))},
+        text="Of the apps that the key is for; with a key for all apps, of the process that "
+        "answers too. Redis is looked at once in five seconds, however many ask. A worker has "
+        "its own figures at WXB_METRICS_PORT.",
     ),
 )

@@ -391,6 +391,7 @@ async def test_each_settled_answer_is_one_line_without_the_permit(
         "permit_kind": "form_id",
         "resumed": "False",
         "latency_ms": "51.5",
+        "sample": "1.0",
     }
 
 
