@@ -82,7 +82,7 @@ def _digest(apps: Mapping[str, AppSettings]) -> str:
         [alias, {name: getattr(app, name) for name in AppSettings.model_fields}]
         for alias, app in sorted(apps.items())
     ]
-    text = orjson.dumps(told, default=_plain)
+    text = orjson.dumps(told, default=_plain, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(text, digest_size=8, person=b"wxb apps").hexdigest()
 
 
