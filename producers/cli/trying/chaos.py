@@ -10,6 +10,7 @@ from producers.cli.session import Code, fail, guarded, print_json, print_table, 
 
 if TYPE_CHECKING:
     from producers.cli.interrupts import Interrupts
+    from producers.local.chaos.evening.sums import Sums
     from producers.local.chaos.schedule import Fault, Plan
     from producers.local.chaos.verdict import Verdict
 
@@ -56,6 +57,10 @@ def chaos(
     as_table: Annotated[
         bool, typer.Option("--table", help="Each fault with the kills, and all; both channels.")
     ] = False,
+    evening: Annotated[
+        bool,
+        typer.Option("--evening", help="Three apps and all that operators do; of --recipients."),
+    ] = False,
     logs: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep the workers' log lines here.")
     ] = None,
@@ -67,6 +72,11 @@ def chaos(
     Redis, connections, replies, whole units that wake up again, and WeChat's answers go wrong.
     At the end the outcomes, the ledger and the sandbox's count per openid are compared. A verdict
     that is not good makes the exit code 1. The same seed gives the same schedule.
+
+    With --evening three apps are played at once, a minute or two: a series' tick, rows, a pause, a
+    cancellation, a template that WeChat refuses and a retry, a send window that opens, a cap, an
+    app that comes, single messages. What Redis, the service, the logs and the WeChat say of each is
+    compared; with --faults none all of it must be equal.
     """
     with guarded(as_json=as_json):
         import secrets
@@ -94,6 +104,10 @@ def chaos(
         )
         try:
             with Interrupts() as interrupts:
+                if evening:
+                    played = _play(plan, interrupts)
+                    _tell_evening(played, as_json=as_json)
+                    raise typer.Exit(Code.OK if played.good else Code.WRONG)
                 plans = _rows(plan) if as_table else [plan]
                 verdicts = [_run(one, interrupts) for one in plans]
         except Interrupted as interrupted:
@@ -115,6 +129,42 @@ def _run(plan: "Plan", interrupts: "Interrupts") -> "Verdict":
     said = "good" if verdict.good else "; ".join(verdict.faults)
     typer.echo(f"chaos: seed {plan.seed}, {plan.channel}: {said}", err=True)
     return verdict
+
+
+def _play(plan: "Plan", interrupts: "Interrupts") -> "Sums":
+    from producers.cli.progress import Progress
+    from producers.cli.watcher import ShownWatcher
+    from producers.local.chaos.evening.run import run
+
+    with Progress("evening", None) as bar:
+        sums = run(plan, ShownWatcher("evening", bar, interrupts))
+    said = "good" if sums.good else "; ".join(sums.faults)
+    typer.echo(f"evening: seed {plan.seed}: {said}", err=True)
+    return sums
+
+
+def _tell_evening(sums: "Sums", *, as_json: bool) -> None:
+    if as_json:
+        print_json(sums.as_dict())
+        return
+    names = ("app", "broadcast", "ended", ">recipients", ">Redis", ">HTTP", ">logs", ">WeChat")
+    shown = table(*names, ">twice", "other outcomes")
+    for line in sums.lines:
+        others = (f"{many:,} {name}" for name, many in line.redis.items() if name != "delivered")
+        counts = (line.recipients, line.redis["delivered"], line.http["delivered"], line.logged)
+        shown.add_row(
+            line.app,
+            line.name,
+            line.state,
+            *(f"{many:,}" for many in (*counts, line.arrived, line.twice)),
+            ", ".join(others),
+        )
+    print_table(shown)
+    document = sums.as_dict()
+    for name in ("messages", "lost", "twice", "outside_window", "beyond_cap", "ticks", "struck"):
+        typer.echo(f"{name.replace('_', ' ')}: {document[name]}")
+    for finding in sums.findings:
+        typer.echo(f"found: {finding}", err=True)
 
 
 def _faults(text: str) -> "frozenset[Fault]":

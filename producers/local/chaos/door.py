@@ -197,7 +197,7 @@ def opened(
         try:
             port = _free_port()
             service.start("web.1", f"wxbroadcast web --port {port}")
-            _await(port, folder, watcher)
+            await_port(port, folder, watcher)
             honest = [
                 (_logged_in(port, wechat, upload["openid"]), _again(upload))
                 for upload in uploads[:PHONES]
@@ -255,7 +255,12 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _await(port: int, folder: Path, watcher: Watcher) -> None:
+def await_port(port: int, folder: Path, watcher: Watcher) -> None:
+    """Wait until the service in a folder listens.
+
+    Raises:
+        DemoError: it does not, in time.
+    """
     deadline = time.monotonic() + START_S
     while True:
         with contextlib.suppress(OSError), socket.create_connection((_HOST, port), 1):
