@@ -5,7 +5,7 @@ mistyped moment is still counted. What is ahead is reckoned (see `course`), from
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,14 +33,10 @@ from producers.times.zones import zone_of
 from producers.words import Channel
 
 _HOUR_MS: Final = 3_600_000
-_AFTER_MS: Final = (
-    0,
-    _HOUR_MS // 4,
-    _HOUR_MS,
-    4 * _HOUR_MS,
-    *(24 * _HOUR_MS * n for n in (1, 3, 7)),
+_AFTER_MS: Final = tuple(
+    round(hours * _HOUR_MS) for hours in (0, 0.25, 0.5, 1, 2, 4, 8, 12, 24, 48, 72, 120, 168)
 )
-"""How long after its start it is looked who can still be reached; in between it is interpolated."""
+"""How long after its start it is looked who can still be reached."""
 
 _SAMPLE: Final = {Channel.TEMPLATE: {"keyword1": "a"}, Channel.SUBSCRIBE: {"thing1": "a"}}
 _CERTAIN_MS: Final = 60_000
@@ -73,7 +69,8 @@ class DryRun:
         kept: of them, who have no more than broadcasts leave to single messages.
         capped: of them, who had as many of its purpose today as there may be.
         no_permit: the others.
-        ending: of the reachable, whose last permit ends before it would be through, about.
+        ending: of the reachable, whose last permit ends before their turn, though those whose
+            permits end first go first; about.
         method: how they were counted: ``stock``, ``scan`` or ``sample``; '' where it could not.
         zone: the time zone of its times, for people.
         starts_at_ms: when it starts, epoch ms; 0: at once.
@@ -334,9 +331,9 @@ class DryRuns:
         made.reachable_high = max(made.reachable, min(math.ceil(seen.high[0]), most))
         made.no_permit = most - made.reachable
         self._reckon(made, spec, here, starts_at_ms)
-        if made.ends_at_ms:
-            left = _between(_AFTER_MS, seen.users, made.ends_at_ms - starts_at_ms)
-            made.ending = max(0, round(seen.users[0] - left))
+        if made.ends_at_ms > made.begins_at_ms:
+            sending = made.begins_at_ms - starts_at_ms, made.ends_at_ms - starts_at_ms
+            made.ending = round(_ending(seen.users, *sending))
 
     @staticmethod
     def _reckon(made: DryRun, spec: Spec, here: traffic.Traffic, starts_at_ms: int) -> None:
@@ -391,13 +388,22 @@ def _sketch(given: Mapping[str, Any]) -> Spec | None:
     return spec
 
 
-def _between(places: tuple[int, ...], values: list[float], place: int) -> float:
-    """Return the value at a place between those that are known, on a straight line."""
-    for n in range(1, len(places)):
-        if place <= places[n]:
-            share = (place - places[n - 1]) / (places[n] - places[n - 1])
-            return values[n - 1] + share * (values[n] - values[n - 1])
-    return values[-1]
+def _ending(users: Sequence[float], begins_ms: int, through_ms: int) -> float:
+    """Return how many of those reached at the start have no permit any more at their turn.
+
+    Those whose permits end first go first (`producers.ordering`), at an even pace: at each moment,
+    who has ended and could not have been sent to by then is lost.
+
+    Args:
+        users: at each of `_AFTER_MS`, who can still be reached.
+        begins_ms: from its start to its first send.
+        through_ms: from its start to its last send.
+    """
+    lost = []
+    for after, left in zip(_AFTER_MS, users, strict=True):
+        sent = (after - begins_ms) / (through_ms - begins_ms)
+        lost.append(users[0] - left - users[0] * min(1.0, max(0.0, sent)))
+    return max(lost)
 
 
 def _finite(rate: float) -> float:
@@ -442,4 +448,7 @@ def _of_its_way(made: DryRun, here: traffic.Traffic, zone: ZoneInfo) -> Iterator
         through = f", and would be through {said(made.ends_at_ms)}" if made.ends_at_ms else ""
         yield f"about {made.late:,} would be late: it ends {said(made.expires_at_ms)}{through}"
     if made.ending:
-        yield f"about {made.ending:,} have no permit any more when their turn comes"
+        yield (
+            f"about {made.ending:,} have no permit any more when their turn comes, though those "
+            "whose permits end first go first"
+        )
