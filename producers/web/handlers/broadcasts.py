@@ -3,18 +3,20 @@
 from datetime import timedelta
 from typing import Annotated, Any, Final, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
-from producers import settings
+from producers import broadcasts, settings
 from producers.access.api_keys import Scope
 from producers.broadcasts.spec import MOST_WEIGHT, Spec
 from producers.broadcasts.status import MOST, Status
 from producers.errors import NotFoundError
 from producers.web.call import Call
+from producers.web.handlers.streams import on_stream
 from producers.web.http.answer import Answer
 from producers.web.http.cursor import seal, unseal
 from producers.web.models import Content, Cursor, Life, Model, Number, Whole, Whom
-from producers.web.routing.route import Reply, Route, json_body, ok
+from producers.web.routing.multipart import ROWS, read_form
+from producers.web.routing.route import Body, Reply, Route, json_body, ok
 from producers.web.traffic.idempotency import inner_key
 
 CHAPTER: Final = "Broadcasts"
@@ -48,23 +50,9 @@ Purpose = Annotated[
 ]
 
 
-class NewBroadcast(Content):
-    """One message to one audience."""
+class Said(Content):
+    """One message, and how it is sent."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "channel": "subscribe",
-                    "template_id": "TEMPLATE_ID",
-                    "audience": "all",
-                    "data": {"thing1": "每日签到", "date2": "2026-11-24"},
-                    "page": "pages/checkin/index",
-                }
-            ]
-        }
-    )
-    audience: Whom
     rate: Rate = 0
     expires_in_s: Life = Field(604_800, description="after so long the rest is late")
     priority: bool = Field(False, description="served before the others")
@@ -83,7 +71,6 @@ class NewBroadcast(Content):
         return {
             **self.fields,
             "app": app,
-            "audience": self.audience,
             "rate": self.rate,
             "expires_in": timedelta(seconds=self.expires_in_s),
             "priority": self.priority,
@@ -95,11 +82,76 @@ class NewBroadcast(Content):
         }
 
 
+class NewBroadcast(Said):
+    """One message to one audience."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "channel": "subscribe",
+                    "template_id": "TEMPLATE_ID",
+                    "audience": "all",
+                    "data": {"thing1": "每日签到", "date2": "2026-11-24"},
+                    "page": "pages/checkin/index",
+                }
+            ]
+        }
+    )
+    audience: Whom
+
+    def given(self, app: str) -> dict[str, Any]:
+        """Return all of it, as `Spec.checked` takes it."""
+        return {**super().given(app), "audience": self.audience}
+
+
+class NewBroadcastWithRows(Said):
+    """One message to each of some rows, its data and page with holes for their columns."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "channel": "subscribe",
+                    "template_id": "TEMPLATE_ID",
+                    "data": {"thing1": "{name|thing}，连续签到 {days} 天"},
+                }
+            ]
+        }
+    )
+    skip_bad: bool = Field(False, description="send the good rows, though others are bad")
+
+
+WITH_ROWS: Final[TypeAdapter[NewBroadcastWithRows]] = TypeAdapter(NewBroadcastWithRows)
+
+
+class BadRow(Model):
+    """A row that cannot be sent."""
+
+    row: int = Field(description="from 1, a header counted")
+    detail: str
+
+
+class Read(Model):
+    """What became of the rows."""
+
+    rows: int = Field(description="rows read, without blank ones and a CSV header")
+    bad: int = Field(description="rows that were left out")
+    rules: dict[str, int] = Field(description="what they break → how many")
+    listed: list[BadRow] = Field(description="the first 100 of them")
+
+
 class Created(Model):
     """A broadcast that runs, or waits for its start."""
 
     id: str
     known: bool = Field(description="whether the Idempotency-Key had made it before")
+
+
+class CreatedWithRows(Created):
+    """The same, of a broadcast with rows."""
+
+    rows: Read
 
 
 def _without_default(schema: dict[str, Any]) -> None:
@@ -143,13 +195,26 @@ class BroadcastList(Model):
 
 async def create_broadcast(call: Call) -> Answer:
     """Create a broadcast, and set it running, or have it wait for its start."""
-    body: NewBroadcast = call.body
-    spec = Spec.checked(**body.given(call.app))
-    made = await call.run(
-        call.services.broadcasts.create, spec, inner_key(call.request.headers, call.scope)
-    )
+    key = inner_key(call.request.headers, call.scope)
+    if call.streams:
+        made = await on_stream(call, _create_with_rows, call, key)
+    else:
+        body: NewBroadcast = call.body
+        spec = Spec.checked(**body.given(call.app))
+        made = await call.run(call.services.broadcasts.create, spec, key)
+    value = Created(id=made.id, known=made.known)
+    if made.rows:
+        read = Read.model_validate(made.rows.as_dict())
+        value = CreatedWithRows(id=made.id, known=made.known, rows=read)
     where = f"/v1/apps/{call.app}/broadcasts/{made.id}"
-    return Answer(201, value=Created(id=made.id, known=made.known), headers={"Location": where})
+    return Answer(201, value=value, headers={"Location": where})
+
+
+def _create_with_rows(call: Call, key: str) -> broadcasts.Created:
+    said, rows = read_form(call, WITH_ROWS)
+    spec = Spec.checked(**said.given(call.app), rows=True)
+    create = call.services.broadcasts.create_with_rows
+    return create(spec, rows, key, skip_bad=said.skip_bad)
 
 
 async def list_broadcasts(call: Call) -> Answer:
@@ -208,13 +273,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         {
             201: Reply(
                 "It runs, or waits for its start",
-                Created,
+                Created | CreatedWithRows,
                 headers={"Location": "where its status can be read"},
             )
         },
-        body=json_body(NewBroadcast),
+        body=Body(TypeAdapter(NewBroadcast), form=WITH_ROWS, rows=ROWS),
         creates=True,
-        text="The whole spec is checked before anything is stored.",
+        text="The whole spec is checked before anything is stored. With rows, which are its "
+        "audience, each of them is, too: with a bad one nothing is created, unless `skip_bad`.",
     ),
     Route(
         "GET",

@@ -4,16 +4,18 @@ import asyncio
 import time
 from typing import Final
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from producers.access.api_keys import Scope
 from producers.rehearsals import DryRun, Tried
 from producers.rehearsals.trials import EVERY_S, MOST
 from producers.web.call import Call
-from producers.web.handlers.broadcasts import CHAPTER, NewBroadcast
+from producers.web.handlers.broadcasts import CHAPTER, WITH_ROWS, NewBroadcast
+from producers.web.handlers.streams import on_stream
 from producers.web.http.answer import Answer
 from producers.web.models import Openid
-from producers.web.routing.route import Route, json_body, ok
+from producers.web.routing.multipart import ROWS, read_form
+from producers.web.routing.route import Body, Route, json_body, ok
 
 _WAITING: Final = 8
 """Test sends of one app that are waited for at once; further ones are answered at once."""
@@ -47,9 +49,17 @@ class TestSend(NewBroadcast):
 
 async def dry_run_broadcast(call: Call) -> Answer:
     """Say what a broadcast would do, and store nothing."""
+    if call.streams:
+        return Answer(value=await on_stream(call, _look_at_rows, call))
     body: Rehearsed = call.body
     given = {**body.given(call.app), "every": body.every, "key": body.name}
     return Answer(value=await call.run(lambda: call.services.dry_runs.look(**given)))
+
+
+def _look_at_rows(call: Call) -> DryRun:
+    said, rows = read_form(call, WITH_ROWS)
+    look = call.services.dry_runs.look
+    return look(**said.given(call.app), rows=rows, skip_bad=said.skip_bad)
 
 
 async def test_send_broadcast(call: Call) -> Answer:
@@ -81,7 +91,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Try a broadcast dry",
         CHAPTER,
         ok("Recipients, reach, faults, hours and ETA; `faults` is empty if it would run", DryRun),
-        body=json_body(Rehearsed),
+        body=Body(TypeAdapter(Rehearsed), form=WITH_ROWS, rows=ROWS),
         text="The body of `POST …/broadcasts`; nothing is stored, nothing is sent. A path of its "
         "own and no parameter, so that a typing error sends nothing.",
     ),

@@ -22,8 +22,9 @@ from pydantic import ValidationError
 
 from producers.permits.uploads import MAX_LINE_BYTES
 from producers.web.call import Call
-from producers.web.http.media import JSON
+from producers.web.http.media import FORM, JSON
 from producers.web.http.problem import ProblemError, of_validation
+from producers.web.routing.multipart import boundary_of
 from producers.web.routing.route import Body, Route
 
 if TYPE_CHECKING:
@@ -37,15 +38,17 @@ class Reader:
     """Reads the body of one call.
 
     Attributes:
-        digest: SHA-256 over what was read so far.
+        digest: SHA-256 over what was read so far, without the boundary of its parts.
     """
 
-    def __init__(self, call: Call, limit: int) -> None:
+    def __init__(self, call: Call, limit: int, boundary: bytes = b"") -> None:
         self._call = call
         self._content = call.request.content
         self._limit = limit
         self._wait_s = call.services.settings.web_read_timeout.total_seconds()
         self.digest = hashlib.sha256(call.request.content_type.encode())
+        self._boundary = boundary  # each request has another one, and is the same for all that
+        self._undigested = b""
 
     async def whole(self) -> bytes:
         """Return the body.
@@ -88,6 +91,8 @@ class Reader:
         """Read to the end, and return the digest of all of it."""
         while await self.block():
             pass
+        self.digest.update(self._undigested)
+        self._undigested = b""
         return self.digest.hexdigest()
 
     async def _some(self) -> bytes:
@@ -107,6 +112,10 @@ class Reader:
         self._call.bytes_in += len(part)
         if self._call.bytes_in > self._limit:
             raise too_large(self._limit)
+        if self._boundary:
+            part = (self._undigested + part).replace(self._boundary, b"")
+            end = max(0, len(part) - len(self._boundary) + 1)  # what follows may be one's beginning
+            part, self._undigested = part[:end], part[end:]
         self.digest.update(part)
 
     def _slow(self) -> ProblemError:
@@ -164,8 +173,10 @@ async def read(call: Call, route: Route) -> Reader | None:
     length = call.request.content_length
     if length is not None and length > limit:
         raise too_large(limit)
+    is_form = call.request.content_type == FORM
+    boundary = boundary_of(call.request.headers["Content-Type"]) if is_form else b""
     await _continue(call)
-    reader = Reader(call, limit)
+    reader = Reader(call, limit, boundary)
     if call.streams:
         return reader
     data = await reader.whole()
@@ -189,11 +200,12 @@ def _check_type(call: Call, wants: Body) -> bool:
     media = call.request.content_type if "Content-Type" in headers else ""
     charset = (call.request.charset or "utf-8").lower()
     if charset in {"utf-8", "utf8", "us-ascii"}:
-        if media in wants.streams:
+        if media in wants.streams or (media == FORM and wants.form is not None):
             return True
         if media == JSON and wants.model is not None:
             return False
     taken = [*([JSON] if wants.model is not None else []), *wants.streams]
+    taken += [FORM] if wants.form is not None else []
     raise ProblemError(
         "unsupported-media-type", f"Content-Type: take {' or '.join(taken)}, in UTF-8", close=True
     )

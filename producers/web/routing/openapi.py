@@ -17,7 +17,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from producers.access.api_keys import Scope
-from producers.web.http.media import JSON
+from producers.web.http.media import CSV, FORM, JSON, NDJSON
 from producers.web.http.problem import MEDIA, TITLES, Problem
 from producers.web.routing.route import PARAMETERS, Body, Open, Reply, Route
 from producers.web.traffic.idempotency import HEADER
@@ -103,6 +103,8 @@ class _Schemas:
         for route in routes:
             if route.body is not None and route.body.model is not None:
                 want(route.body.model, "validation")
+            if route.body is not None and route.body.form is not None:
+                want(route.body.form, "validation")
             if route.query is not None:
                 want(route.query, "validation")
             for reply in route.replies.values():
@@ -209,6 +211,20 @@ def _request_body(body: Body, schemas: _Schemas) -> dict[str, Any]:
         content[JSON] = {"schema": schemas.of(body.model)}
     for media, text in body.streams.items():
         content[media] = {"schema": {"type": "string", "description": text}}
+    if body.form is not None:
+        rows = {"type": "string", "description": body.rows}
+        content[FORM] = {
+            "schema": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["spec", "rows"],
+                "properties": {"spec": schemas.of(body.form), "rows": rows},
+            },
+            "encoding": {
+                "spec": {"contentType": JSON},
+                "rows": {"contentType": f"{CSV}, {NDJSON}"},
+            },
+        }
     if body.raw:
         content["*/*"] = {"schema": {"type": "string"}}
     return {"required": body.required, "content": content}

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
+from types import UnionType
 from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
@@ -43,6 +44,8 @@ class Body:
     Attributes:
         model: validates a JSON body; None: there is no JSON body.
         streams: content types that are read line by line, with what a line is.
+        form: validates the part ``spec`` of multipart/form-data, before the streamed part ``rows``.
+        rows: what the lines of that one are.
         raw: the handler gets the bytes, of any content type.
         required: whether there must be one.
         limit: bytes, if less than the settings' limit.
@@ -50,6 +53,8 @@ class Body:
 
     model: TypeAdapter[Any] | None = None
     streams: Mapping[str, str] = field(default_factory=dict)
+    form: TypeAdapter[Any] | None = None
+    rows: str = ""
     raw: bool = False
     required: bool = True
     limit: int | None = None
@@ -60,14 +65,14 @@ class Reply:
     """One way in which a route answers.
 
     Attributes:
-        model: pydantic model or dataclass of a JSON answer.
+        model: pydantic model or dataclass of a JSON answer, or several of them.
         media: content types that are no JSON.
         text: what it means.
         headers: of the answer, with what they mean.
     """
 
     text: str
-    model: type[Any] | None = None
+    model: type[Any] | UnionType | None = None
     media: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
 

@@ -32,6 +32,7 @@ fuzzed = settings(
 BEYOND_A_SCHEMA = {
     "create_broadcast",
     "create_series",
+    "dry_run_broadcast",  # of a form the spec comes first
     "post_message",
     "test_send_broadcast",  # WeChat's field rules
     "log_in",  # a code that WeChat knows
@@ -59,6 +60,7 @@ ROWS = {
     "replace_suppressed",
     "add_suppressed",
     "remove_suppressed",
+    "dry_run_broadcast",
 }
 """Operations that take any text, and tell which of its rows are bad."""
 
