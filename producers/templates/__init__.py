@@ -2,6 +2,6 @@
 
 from producers.templates.catalogue import Catalogue
 from producers.templates.template import Field, Template, faults_of
-from producers.templates.templates import Templates
+from producers.templates.templates import Listing, Templates
 
-__all__ = ["Catalogue", "Field", "Template", "Templates", "faults_of"]
+__all__ = ["Catalogue", "Field", "Listing", "Template", "Templates", "faults_of"]

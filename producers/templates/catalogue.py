@@ -31,6 +31,7 @@ class Catalogue:
         next_ms: it is not read anew before that, epoch ms.
         wanted_at_ms: when somebody wanted it last, epoch ms.
         now_ms: when this was looked up, epoch ms.
+        read_until_ms: end of the lease of whoever reads it, epoch ms; 0: nobody does.
     """
 
     app: str
@@ -43,6 +44,12 @@ class Catalogue:
     next_ms: int = 0
     wanted_at_ms: int = 0
     now_ms: int = 0
+    read_until_ms: int = 0
+
+    @property
+    def is_being_read(self) -> bool:
+        """Whether a worker is reading it, as far as its lease tells."""
+        return self.read_until_ms > self.now_ms
 
     @property
     def is_known(self) -> bool:

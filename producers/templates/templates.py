@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from enum import StrEnum
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -67,6 +68,17 @@ _WAITING: Final = (2, 6)
 """Calls of a process that wait at once: for one app, and for all."""
 
 
+class Listing(StrEnum):
+    """Whether an app's list has a template."""
+
+    LISTED = "listed"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+    """Nobody can tell."""
+    PENDING = "pending"
+    """A newer list may come."""
+
+
 class WantKeys(NamedTuple):
     """KEYS of template_want.lua."""
 
@@ -84,7 +96,14 @@ class WantArgs(NamedTuple):
 
 WANT: Final = Script(__package__, "template_want", WantKeys, WantArgs, clock=True)
 
-_META: Final = ("read_at_ms", "tried_at_ms", "trouble", "next_ms", "wanted_at_ms")
+_META: Final = (
+    "read_at_ms",
+    "tried_at_ms",
+    "trouble",
+    "next_ms",
+    "wanted_at_ms",
+    "lease_until_ms",
+)
 
 
 class Templates:
@@ -243,26 +262,38 @@ class Templates:
         if found:
             raise InvalidInputError(found)
 
-    def confirm(self, app: str, channel: Channel, since_ms: int, until_ms: int) -> Catalogue | None:
-        """Return an app's list as it is since a moment, or None while it may come; it never waits.
+    def confirm(
+        self, app: str, channel: Channel, template_id: str, since_ms: int, until_ms: int
+    ) -> Listing:
+        """Say whether an app's list has a template that WeChat has just called unknown.
+
+        It waits for nothing: while a newer list may come it says so, and is asked again.
 
         Args:
             app: alias of the app.
             channel: of which API.
-            since_ms: the moment, epoch ms.
-            until_ms: until when it is asked for; then, and where it cannot come, the last one.
+            template_id: the template.
+            since_ms: when WeChat said so, epoch ms: a list that has it must be read later.
+            until_ms: until when a newer list is wanted.
 
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
         if app not in self._settings.apps or self._is_off(app):
-            return Catalogue(app, channel)
+            return Listing.UNKNOWN
         found = self._read(app, channel)
+        if found.lacks(template_id) and found.read_at_ms >= since_ms - _CERTAIN_MS:
+            return Listing.ABSENT
+        if found.read_at_ms >= since_ms:
+            return Listing.LISTED if template_id in found.templates else Listing.UNKNOWN
         failed = found.trouble and found.tried_at_ms >= since_ms
-        if found.read_at_ms >= since_ms or failed or found.now_ms >= until_ms:
-            return found
+        if failed or found.now_ms >= until_ms or not self._lives(found.now_ms):
+            return Listing.UNKNOWN
+        if found.wanted_at_ms >= since_ms:
+            comes = found.is_being_read or found.next_ms < until_ms
+            return Listing.PENDING if comes else Listing.UNKNOWN
         _, from_ms = self._ask(app, channel)
-        return found if from_ms >= until_ms else None
+        return Listing.PENDING if from_ms < until_ms else Listing.UNKNOWN
 
     # -- what is known ----------------------------------------------------------------------
 
@@ -297,7 +328,7 @@ class Templates:
         text = None
         if not same and meta[0]:
             clock, (*meta, text) = self._run(ask_whole, tries)
-        read_at_ms, tried_at_ms, trouble, next_ms, wanted_at_ms = meta
+        read_at_ms, tried_at_ms, trouble, next_ms, wanted_at_ms, read_until_ms = meta
         found = Catalogue(app, channel) if kept is None else kept[1]
         if text is not None:
             with contextlib.suppress(ValueError):  # of another version, or spoilt: not known
@@ -312,6 +343,7 @@ class Templates:
             trouble=trouble or "",
             next_ms=_number(next_ms),
             wanted_at_ms=_number(wanted_at_ms),
+            read_until_ms=_number(read_until_ms),
             now_ms=ms_of(clock),
         )
         self._kept[name] = (time.monotonic(), found)

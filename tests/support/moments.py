@@ -261,6 +261,7 @@ def move(shop: Shop, settings: Settings) -> None:
 def retry(shop: Shop, settings: Settings, user: str) -> None:
     """Retry a broadcast that was cancelled when one of its recipients had an outcome."""
     ended = shop.broadcast(audience="vip")
+    Copies(shop.client).question(ended, 0, "abort 40037", 200)
     shop.broadcasts.cancel(ended)
     write(shop, keys.outcomes(0, ended, shop.bucket(user)), user, "failed 45009")
     Retries(shop.client, settings).retry(ended, "failed,cancelled")

@@ -158,6 +158,30 @@ def test_a_wrong_template_aborts_after_at_most_k_permits_and_hands_them_back(sta
     assert stage.ledger()["available"] == 200
 
 
+def test_a_good_template_that_wechat_calls_unknown_for_a_while_pauses_and_loses_nothing(
+    stage: Stage, eventually
+) -> None:
+    stage.form_ids(200)
+    stage.wechat.configure(templates=[{"template_id": TEMPLATE, "channel": "template"}])
+    send = "/cgi-bin/message/wxopen/template/send"
+    stage.wechat.fail({"api": send, "action": "errcode", "errcode": 40037})
+    stage.unit()
+
+    broadcast = stage.broadcasts.create(template_spec()).id
+    status = eventually(
+        lambda: (s := stage.status(broadcast)).state == "paused" and not s.in_flight and s,
+        "the broadcast is paused",
+    )
+
+    assert status.errcode == 40037
+    assert "its list has it" in status.reason
+    assert stage.stats["apis"][send]["requests"] <= 10
+    assert stage.ledger()["available"] == 200
+    stage.wechat.fail()
+    stage.broadcasts.resume(broadcast)
+    assert stage.wait(broadcast).outcomes == {"delivered": 200}
+
+
 def test_a_wrong_appid_pauses_having_touched_one_permit_per_recipient(
     stage: Stage, eventually
 ) -> None:

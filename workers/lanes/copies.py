@@ -44,6 +44,22 @@ class OpenArgs(NamedTuple):
     canary: str
 
 
+class QuestionKeys(NamedTuple):
+    """KEYS of question.lua."""
+
+    lane: str
+
+
+class QuestionArgs(NamedTuple):
+    """ARGV of question.lua."""
+
+    broadcast: str
+    prefix: str
+    verdict: str
+    again_ms: int
+
+
+QUESTION: Final = Script(__package__, "question", QuestionKeys, QuestionArgs, clock=True)
 MARK: Final = Script(__package__, "mark", MarkKeys, NoArgs)
 OPEN: Final = Script(__package__, "open", OpenKeys, OpenArgs, clock=True)
 
@@ -52,6 +68,7 @@ class Copies:
     """Writes into lanes' copies; where there is none, it does nothing. Safe to share."""
 
     def __init__(self, client: Client) -> None:
+        self._question = QUESTION.on(client)
         self._mark = MARK.on(client)
         self._open = OPEN.on(client)
 
@@ -66,6 +83,26 @@ class Copies:
         """
         copy = MarkKeys(keys.lane_broadcast(lane, broadcast))
         return bool(self._mark(copy, NoArgs(), (field, value)))
+
+    def question(self, broadcast: str, lane: int, verdict: str, again_ms: int) -> tuple[int, int]:
+        """Let a lane take nothing until its broadcast's template is no more in question.
+
+        Args:
+            broadcast: whose copy.
+            lane: where.
+            verdict: what the lane is to say, unless it says something.
+            again_ms: when the keeper looks again.
+
+        Returns:
+            Since when it is asked, 0: not at all; and the time (epoch ms).
+
+        Raises:
+            redis.RedisError: Redis did not answer; repeat it.
+        """
+        copy = QuestionKeys(keys.lane_broadcast(lane, broadcast))
+        args = QuestionArgs(broadcast, keys.lane_prefix(lane), verdict, again_ms)
+        since_ms, now_ms = self._question(copy, args)
+        return int(since_ms), int(now_ms)
 
     def open(self, app: str, broadcast: str, lane: int) -> bool:
         """Let the flood into a lane: somewhere a message was delivered. As `mark`."""

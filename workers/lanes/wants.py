@@ -12,7 +12,8 @@ from producers.broadcasts.split import Splitter
 from producers.errors import IllegalMoveError, NotFoundError
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.words import ENDED, State
+from producers.templates import Listing, Templates
+from producers.words import ENDED, Channel, State
 from workers.lanes.copies import Copies
 from workers.lanes.standing import MET, Standing, is_through
 
@@ -20,6 +21,14 @@ _REASONS: Final = {
     "abort": "WeChat refuses this message for everybody",
     "pause": "refusals in a row: check the appid, the audience and the template",
 }
+_LISTED: Final = (
+    "WeChat refuses the template as unknown (40037), though its list has it: resume in some minutes"
+)
+_UNKNOWN_TEMPLATE: Final = 40037
+_CONFIRM_MS: Final = 5_000
+_LOOK_MS: Final = 200
+"""How long a list is waited for that says whether it is, and how often it is looked for."""
+
 _OVER_BUDGET: Final = "over the error budget: too many of the last answers failed"
 
 
@@ -53,6 +62,7 @@ class Wants:
         self._broadcasts = broadcasts
         self._splitter = Splitter(client, settings)
         self._copies = Copies(client)
+        self._templates = Templates(client, settings)
 
     def serve(self, broadcast: str, wants: Sequence[Want], look: Standing, now_ms: int) -> bool:
         """Do what a broadcast wants; returns whether that is done.
@@ -69,16 +79,17 @@ class Wants:
         words = frozenset[str]().union(*(want.words for want in wants))
         if "adopt" in words or look.is_behind:
             self._broadcasts.adopt(broadcast)
+        waits = False
         for want in wants:
             if "verdict" in want.words:
-                self.obey(broadcast, want.lane)
+                waits = not self.obey(broadcast, want.lane) or waits
             if "split" in want.words:
                 self._splitter.fill(broadcast, want.lane)
         # one that waits for its start needs no lane for that
         whole = not look.is_behind or look.home["state"] == State.SCHEDULED
         if whole and words & {"home", "complete", "open", "canary"}:
-            return self._keep_whole(broadcast, look, now_ms)
-        return True  # the lanes that adopted something are due by that
+            return self._keep_whole(broadcast, look, now_ms) and not waits
+        return not waits  # the lanes that adopted something are due by that
 
     def _keep_whole(self, broadcast: str, look: Standing, now_ms: int) -> bool:
         """Expire, start, open, hand the canary on, finish; returns whether that is done."""
@@ -97,29 +108,64 @@ class Wants:
             return self._open_all(app, broadcast, look)
         return self._hand_canary_on(app, broadcast, look)
 
-    def obey(self, broadcast: str, lane: int) -> None:
+    def obey(self, broadcast: str, lane: int) -> bool:
         """Bring a lane's verdict (``abort 40037``, ``pause 43101``) to the whole broadcast.
 
         Unless its state has changed since the lane last heard of one: resumed, it is judged anew.
         Carriers are paused at the worst, all of the day's together: messages wait for an operator,
         or until they are late, and no further one is posted (post.lua).
+
+        A 40037 is confirmed first: false ones were seen on good templates, for minutes. Until the
+        app's list is read, `_CONFIRM_MS` at the most, no lane takes anything. A template that it
+        has is not the trouble: the broadcast is paused, and nothing of it is lost.
+
+        Returns:
+            Whether it is done; False: the list may come, look again.
         """
-        verdict, generation = self._client.hmget(
-            keys.lane_broadcast(lane, broadcast), ["verdict", "generation"]
+        verdict, generation, app, channel, template_id = self._client.hmget(
+            keys.lane_broadcast(lane, broadcast),
+            ["verdict", "generation", "app", "channel", "template"],
         )
         if not verdict:
-            return
+            return True
         move, _, errcode = verdict.partition(" ")
         reason = _REASONS[move] if int(errcode) else _OVER_BUDGET
         if keys.is_carrier(broadcast):
             move = "pause"
+        elif move == "abort" and int(errcode) == _UNKNOWN_TEMPLATE:
+            said = self._confirm(broadcast, lane, verdict, app, Channel(channel), template_id)
+            if said is Listing.PENDING:
+                return False
+            if said is Listing.LISTED:
+                move, reason = "pause", _LISTED
         try:
             self._broadcasts.move(broadcast, move, reason, int(errcode), known=generation)
         except (IllegalMoveError, NotFoundError):
-            return  # somebody was faster, or the operator was
+            return True  # somebody was faster, or the operator was
         for sibling in self._broadcasts.siblings(broadcast):
             with contextlib.suppress(IllegalMoveError, NotFoundError):
                 self._broadcasts.move(sibling, move, reason, int(errcode))
+        return True
+
+    def _confirm(
+        self,
+        broadcast: str,
+        lane: int,
+        verdict: str,
+        app: str,
+        channel: Channel,
+        template_id: str,
+    ) -> Listing:
+        """Say whether the app's own list has a template that WeChat calls unknown."""
+        since_ms, now_ms = self._copies.question(broadcast, lane, verdict, _LOOK_MS)
+        if since_ms == now_ms:  # it begins here: the others stop too
+            for other in range(self._settings.lanes):
+                if other != lane:
+                    self._copies.question(broadcast, other, verdict, _LOOK_MS)
+        if not since_ms:  # it does not run any more
+            return Listing.UNKNOWN
+        until_ms = since_ms + _CONFIRM_MS
+        return self._templates.confirm(app, channel, template_id, since_ms, until_ms)
 
     def _start(self, broadcast: str) -> bool:
         """Let a scheduled broadcast run whose time has come; returns whether it does."""
