@@ -11,7 +11,8 @@
 --       `shares:APP`)
 -- ARGV  1 now_ms or '', 2 broadcast, 3 generation, 4 state, 5 drop: an outcome or '', 6 ttl_ms,
 --       7 wake, the channel, 8 prefix of the lane, 9 rate (per second), 10 window, 11 errcode (why it
---       is paused or ended; 0), 12 state_generation, of the last change of state, 13 weight (1..100), then field,
+--       is paused or ended; 0), 12 state_generation, of the last change of state, 13 weight (1..100), 14 carry: 1 when
+--       what a day cannot carry goes on the next day by itself, 0 when it is paused then, then field,
 --       value … for a lane that has no copy
 -- Returns  {1 adopted or 0 known already, messages counted as dropped, 1 when sweep.lua is to be run}
 --@include store/clock
@@ -28,28 +29,29 @@ local books = open_books(now, 0, KEYS[8], KEYS[9])
 local id, generation, state, drop, ttl, prefix =
   ARGV[2], whole('generation', ARGV[3], 0, 2 ^ 53), ARGV[4], ARGV[5], ARGV[6], ARGV[8]
 whole('ttl_ms', ttl, 1, 2 ^ 42)
-if #ARGV < 13 or #ARGV % 2 == 0 then refuse('arguments', #ARGV) end
+if #ARGV < 14 or #ARGV % 2 == 1 then refuse('arguments', #ARGV) end
 local moved = whole('generation of the state', ARGV[12], 0, 2 ^ 53)
 local weight = whole('weight', ARGV[13], 1, MOST_WEIGHT)
+local carry = whole('carry', ARGV[14], 0, 1)
 local mine_is = redis.call('HGET', lane, 'generation')
 typed('list', queue)
 typed('zset', delayed)
 typed('hash', flight)
 local app_is = redis.call('HGET', lane, 'app')
-for i = 14, #ARGV, 2 do app_is = app_is or ARGV[i] == 'app' and ARGV[i + 1] end
+for i = 15, #ARGV, 2 do app_is = app_is or ARGV[i] == 'app' and ARGV[i + 1] end
 rings_are_sound(prefix, app_is)
 typed('hash', prefix .. 'shares:' .. app_is)
 local function sweeping() return redis.call('HEXISTS', lane, 'sweeping') end
 if (tonumber(mine_is or -1) or -1) >= generation then return { 0, 0, sweeping() } end
 if not mine_is then
-  for i = 14, #ARGV, 2 do redis.call('HSETNX', lane, ARGV[i], ARGV[i + 1]) end
+  for i = 15, #ARGV, 2 do redis.call('HSETNX', lane, ARGV[i], ARGV[i + 1]) end
 end
 if (tonumber(mine_is or -1) or -1) < moved then  -- not merely a new rate
   redis.call('HSET', lane, 'state', state, 'drop', drop, 'verdict', '', 'template_errors', 0,
     'refusals', 0, 'unknowns', 0, 'recent', 0, 'recent_errors', 0)
 end
 redis.call('HSET', lane, 'generation', generation, 'rate', ARGV[9], 'window', ARGV[10],
-  'errcode', ARGV[11])
+  'errcode', ARGV[11], 'carry', carry)
 redis.call('PEXPIRE', lane, ttl)
 local has = redis.call('HMGET', lane, 'app', 'priority', 'audience')
 local app, priority = has[1], has[2]

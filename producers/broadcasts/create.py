@@ -66,11 +66,13 @@ class Created:
         id: of the broadcast.
         known: whether the key had created it before.
         rows: what its rows were; None without any.
+        note: what today cannot carry of it, in words, or ''.
     """
 
     id: str
     known: bool
     rows: RowsReport | None = None
+    note: str = ""
 
 
 def check_key(key: str) -> None:
@@ -127,7 +129,8 @@ class Broadcasts(Lifecycle):
         created = self._store(broadcast, spec, size, *_times(timing))
         if not timing.starts_at_ms:
             self._begin(broadcast, size)
-        return Created(broadcast, known=not created)
+        note = self._note(spec, timing, size) if created else ""
+        return Created(broadcast, known=not created, note=note)
 
     def create_with_rows(
         self,
@@ -184,7 +187,16 @@ class Broadcasts(Lifecycle):
             logs.emit(BroadcastRowsLoaded(spec.app, broadcast, report.rows, report.bad, draft.size))
         if not timing.starts_at_ms:
             self._begin(broadcast, draft.size)
-        return Created(broadcast, not created, draft.report)
+        note = self._note(spec, timing, draft.size) if created else ""
+        return Created(broadcast, not created, draft.report, note)
+
+    def _note(self, spec: Spec, timing: Timing, size: int) -> str:
+        """Return what today cannot carry of a broadcast that was just created, in words."""
+        with contextlib.suppress(StoreUnavailableError):  # created is created
+            limits = self._quotas.limits(spec.app)
+            if timing.starts_at_ms < limits.resets_at_ms:
+                return limits.carried(spec.channel, size, carry_over=spec.carry_over)
+        return ""
 
     def _timing(self, spec: Spec, key: str) -> Timing:
         """Return when a spec starts and ends; of what is new it is checked."""

@@ -19,7 +19,7 @@ from producers.audiences.expressions import Expression
 from producers.broadcasts import carriers
 from producers.broadcasts.jobs import Jobs
 from producers.broadcasts.spec import Spec, weight_faults
-from producers.broadcasts.status import Register, weight_of
+from producers.broadcasts.status import Register, carries_over, weight_of
 from producers.broadcasts.timing import Timing
 from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
 from producers.logs.events import BroadcastCounted, BroadcastMoved
@@ -35,6 +35,9 @@ _VERBS: Final = {"rate": "change the rate of", "weight": "change the weight of"}
 
 _UNLIMITED_WINDOW: Final = 10_000
 """Messages queued ahead per second of window when no rate is set."""
+
+SPENT: Final = "today's quota is used up; resume lets the rest go on the next day"
+"""Reason of a pause when the day cannot carry what was not told to wait for the next one."""
 
 RESTORED: Final = "redis may be an old backup"
 """Reason of a pause after Redis came back from a gap of more than ten minutes."""
@@ -61,6 +64,7 @@ class MoveArgs(NamedTuple):
     ends_at_ms: int | str = ""
     audience_size: int | str = ""
     weight: int | str = ""
+    carry: int | str = ""
 
 
 class AdoptKeys(NamedTuple):
@@ -107,6 +111,7 @@ class AdoptArgs(NamedTuple):
     errcode: int | str
     state_generation: int | str
     weight: int | str = 1
+    carry: int = 1
 
 
 class SweepKeys(NamedTuple):
@@ -165,6 +170,9 @@ class Lifecycle(Register):
     def resume(self, broadcast: str, *, after_restore: bool = False) -> State:
         """Go on sending a paused broadcast; raises as `pause`.
 
+        One that was paused because the day's quota was used up has been told by that to wait for
+        the next day, whenever a day is used up again.
+
         Args:
             broadcast: its id.
             after_restore: needed when it was paused because Redis may have been restored from an
@@ -174,7 +182,8 @@ class Lifecycle(Register):
             raise IllegalMoveError(
                 broadcast, f"paused ({RESTORED}); look, then resume --after-restore", "resume"
             )
-        state = self.move(broadcast, "resume")
+        told = self._home(broadcast).get("reason") == SPENT  # to wait for the next day
+        state = self.move(broadcast, "resume", carry=1 if told else "")
         for sibling in self.siblings(broadcast):
             if self._home(sibling).get("errcode"):  # it was stopped for the same template
                 with contextlib.suppress(IllegalMoveError):
@@ -266,6 +275,7 @@ class Lifecycle(Register):
         timing: Timing | None = None,
         size: int | str = "",
         weight: int | str = "",
+        carry: int | str = "",
     ) -> State:
         """Make one move of a broadcast (see move.lua) and bring it to every lane.
 
@@ -291,6 +301,7 @@ class Lifecycle(Register):
                 ends_at_ms=timing.ends_at_ms or "" if timing else "",
                 audience_size=size,
                 weight=weight,
+                carry=carry,
             ),
         )
         if moved == -1:
@@ -365,6 +376,7 @@ class Lifecycle(Register):
             errcode=home.get("errcode") or 0,
             state_generation=home.get("state_generation", home["generation"]),
             weight=weight_of(home, spec),
+            carry=int(carries_over(home, spec)),
         )
         adopted = self._adopt.repeated(
             "adopting a move", AdoptKeys.of(lane, app, broadcast), args, first_copy

@@ -49,7 +49,7 @@ from producers.templates import Templates
 from producers.words import Channel
 
 MAX_LIFE: Final = timedelta(days=1)
-_OF_BROADCASTS: Final = frozenset({"weight", "purpose"})
+_OF_BROADCASTS: Final = frozenset({"weight", "purpose", "carry_over"})
 _GRACE_MS: Final = DAY_MS + 3_600_000
 """A carrier ends so long after its day: then each of its messages has ended."""
 

@@ -13,7 +13,8 @@
 --       per second (rate), 9 known, the generation that the mover knew of, or '': a change of state
 --       since forbids the move, 10 outcomes (finish), JSON of their counts, or '', 11 starts_at_ms, the
 --       new one (reschedule), 12 ends_at_ms, the new one (reschedule) or '', 13 audience_size (start) or '',
---       14 weight, the new one (weight) or ''
+--       14 weight, the new one (weight) or '', 15 carry: 1 when the rest of what a day cannot carry goes on
+--       the next day by itself from now on (resume), or ''
 -- Returns  {1 moved, 0 illegal or -1 unknown broadcast, state now, generation now}
 --@include store/clock
 --@include store/check
@@ -78,6 +79,7 @@ else
   redis.call('HSETNX', KEYS[1], 'state_generation', generation)  -- the state is as old as that, or older
 end
 if rule.drop then redis.call('HSET', KEYS[1], 'drop', rule.drop) end
+if ARGV[3] == 'resume' and ARGV[15] == '1' then redis.call('HSET', KEYS[1], 'carry_over', 1) end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[6]) end
 if size then redis.call('HSET', KEYS[1], 'audience_size', size) end
 if rule.ends then

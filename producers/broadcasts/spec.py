@@ -39,6 +39,7 @@ _LATER: Final[dict[str, Any]] = {
     "weight": 1,
     "columns": (),
     "purpose": "",
+    "carry_over": False,
 }
 """Fields that an earlier version did not have, as they are when not given: a key outlives an
 upgrade."""
@@ -70,6 +71,8 @@ class Spec:
         columns: of the rows, those that data and page have holes for (see `fields.placeholders`),
             as they are stored; none: all recipients are told the same.
         purpose: what it is for, one of the app's `per_user_per_day`; '': none.
+        carry_over: what today's quota does not carry goes on by itself when the next day begins;
+            else it is paused then.
     """
 
     app: str
@@ -90,6 +93,7 @@ class Spec:
     weight: int = 1
     columns: tuple[str, ...] = ()
     purpose: str = ""
+    carry_over: bool = False
 
     @classmethod
     def checked(
@@ -113,6 +117,7 @@ class Spec:
         zone: str = "",
         weight: int = 1,
         purpose: str = "",
+        carry_over: bool = False,
     ) -> Self:
         """Build a spec from what a caller gave.
 
@@ -137,6 +142,7 @@ class Spec:
             zone: an IANA time zone; the app's where none is given.
             weight: 1 to 100; a priority broadcast has none.
             purpose: one that the app's `per_user_per_day` names (`check_purpose`).
+            carry_over: the rest of what the day cannot carry goes on the next day by itself.
 
         Raises:
             InvalidInputError: with one sentence for every fault found.
@@ -184,6 +190,7 @@ class Spec:
             weight=weight,
             columns=columns,
             purpose=purpose,
+            carry_over=bool(carry_over),
             **times,
         )
         return spec.said(()) if rows and not columns else spec

@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from producers.broadcasts.pace import Pace, Progress, measure
 from producers.broadcasts.spec import MAX_LIFE, Spec, weight_faults
 from producers.broadcasts.timing import waits_for
 from producers.errors import InvalidInputError, NotFoundError
+from producers.quotas import AppLimits, Quotas
 from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.connection import ms_of
@@ -54,8 +55,10 @@ class Status:
         rate: answered sends per second, over the last seconds; 0 unless it runs.
         starts_at_ms: when it starts, or started, if it was scheduled; else 0. Server epoch ms.
         expires_at_ms: when the rest is late, server epoch ms.
-        waiting: what it waits for by itself, in words (its start, or the app's send window), or ''.
-        opens_at_ms: when that window opens, server epoch ms; 0 while it does not wait for one.
+        waiting: what it waits for by itself, in words (its start, the app's send window, the next
+            day), or ''.
+        opens_at_ms: when that window opens, or the next day begins that it waits for, server epoch
+            ms; 0 while it waits for neither.
         eta_s: seconds until the last recipient has an outcome, at this pace; None when nobody
             knows (it does not run, nobody works, or it has just begun).
         retry_of: of a retry, the broadcast whose recipients it is for again, else ''.
@@ -63,6 +66,11 @@ class Status:
         family: the first broadcast and its retries, in their order; none: it was never retried.
         weight: how many sends it gets while another one of weight 1 gets one.
         purpose: what it is for, by which users may have a cap a day; '': none.
+        limit: sends per second that WeChat's limit errors left of the app's rate; 0: all of it.
+        day_left: sends that today leaves to its channel, by WeChat's quota or daily_limit; None:
+            no limit is known.
+        carry_over: what today cannot carry goes on by itself the next day; else it is paused then.
+        note: what today cannot carry of it, in words, or ''.
     """
 
     id: str
@@ -96,6 +104,10 @@ class Status:
     opens_at_ms: int = 0
     weight: int = 1
     purpose: str = ""
+    limit: float = 0.0
+    day_left: int | None = None
+    carry_over: bool = False
+    note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as JSON-ready fields."""
@@ -125,6 +137,7 @@ class Register:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
+        self._quotas = Quotas(client, settings)
 
     def status(self, broadcast: str) -> Status:
         """Return what a broadcast is doing now.
@@ -216,6 +229,8 @@ class Register:
         self._name_families(known)
         each = _PER_LANE * self._settings.lanes
         now_ms = ms_of(clock)
+        apps = {home.get("app", ""): None for _, home in known if home["state"] == State.RUNNING}
+        limits = self._quotas.all([*apps]) if apps else {}
         return [
             _status(
                 broadcast,
@@ -223,6 +238,7 @@ class Register:
                 answers[place * each : (place + 1) * each],
                 now_ms,
                 self._settings,
+                limits.get(home.get("app", "")),
             )
             for place, (broadcast, home) in enumerate(known)
         ]
@@ -320,8 +336,9 @@ def _status(
     answers: list[Any],
     now_ms: int,
     settings: Settings,
+    limits: AppLimits | None,
 ) -> Status:
-    """Return a status, made of its home and of five answers per lane."""
+    """Return a status, made of its home, of five answers per lane, and its app's limits."""
     spec = Spec.from_json(home["spec"])
     copies: list[dict[str, str]] = answers[0::_PER_LANE]
     outcomes: dict[str, int] = {}
@@ -350,6 +367,12 @@ def _status(
     waiting, opens_at_ms = "", 0
     if not complete:
         waiting, opens_at_ms = waits_for(broadcast, state, spec, starts_at_ms, settings, now_ms)
+    carry_over = carries_over(home, spec)
+    day = _Day(eta_s=pace.left_s(goal - settled)) if state is State.RUNNING else _Day()
+    if limits is not None and state is State.RUNNING and not complete:
+        day = _today(limits, spec.channel, goal - settled, pace, carry_over=carry_over)
+        if day.left == 0 and not waiting:
+            waiting, opens_at_ms = f"waiting for the next day, {limits.resets}", limits.resets_at_ms
     return Status(
         id=broadcast,
         app=spec.app,
@@ -376,7 +399,7 @@ def _status(
         ended_at_ms=int(home.get("ended_at_ms", 0)),
         complete=complete,
         rate=pace.sends,
-        eta_s=pace.left_s(goal - settled) if state is State.RUNNING else None,
+        eta_s=day.eta_s,
         retry_of=home.get("retry_of", ""),
         retry_for=home.get("retry_for", ""),
         family=_family(broadcast, home),
@@ -386,7 +409,31 @@ def _status(
         opens_at_ms=opens_at_ms,
         weight=weight_of(home, spec),
         purpose=spec.purpose,
+        limit=day.limit,
+        day_left=day.left,
+        carry_over=carry_over,
+        note="" if keys.is_carrier(broadcast) else day.note,
     )
+
+
+class _Day(NamedTuple):
+    """What today makes of a broadcast that runs; see `Status`."""
+
+    left: int | None = None
+    note: str = ""
+    eta_s: int | None = None
+    limit: float = 0.0
+
+
+def _today(limits: AppLimits, channel: str, rest: int, pace: Pace, *, carry_over: bool) -> _Day:
+    """Return what today makes of a broadcast with so many recipients left."""
+    left = limits.left(channel)
+    eta_s = pace.left_s(rest)
+    if left is not None and left < rest:
+        then_s = pace.left_s(rest - left) if carry_over else None
+        night_s = (limits.resets_at_ms - limits.at_ms) // 1000
+        eta_s = None if then_s is None else night_s + then_s
+    return _Day(left, limits.carried(channel, rest, carry_over=carry_over), eta_s, limits.limit)
 
 
 def weight_of(home: dict[str, str], spec: Spec) -> int:
@@ -396,6 +443,15 @@ def weight_of(home: dict[str, str], spec: Spec) -> int:
     except (TypeError, ValueError):  # somebody wrote into it
         return 1
     return 1 if weight_faults(weight) else weight
+
+
+def carries_over(home: dict[str, str], spec: Spec) -> bool:
+    """Say whether what a day cannot carry of a broadcast goes on the next day by itself.
+
+    It was told so when it was created or resumed; one of an earlier version, which did not ask,
+    goes on too.
+    """
+    return spec.carry_over or home.get("carry_over") == "1" or '"carry_over"' not in home["spec"]
 
 
 def _family(broadcast: str, home: dict[str, str]) -> list[str]:

@@ -62,6 +62,13 @@ def state_of(status: "Status") -> str:
     return ": ".join(part for part in (status.state.value, why(status)) if part)
 
 
+def _held_up(status: "Status", hindered: str) -> list[tuple[str, str]]:
+    """Return what keeps a broadcast, or will, in rows."""
+    slowed = f"{status.limit:g} sends/s of the app: WeChat takes less" if status.limit else ""
+    said = (("waits", status.waiting), ("waits", hindered), ("today", status.note))
+    return [row for row in (*said, ("limit", slowed)) if row[1]]
+
+
 def as_table(status: "Status", hindered: str = "") -> Any:
     """Return a broadcast as a table; with what keeps it from moving, if something does."""
     expected = max(status.expected, status.total)
@@ -77,8 +84,8 @@ def as_table(status: "Status", hindered: str = "") -> Any:
         rows.add_row("weight", f"{status.weight}")
     if status.purpose:
         rows.add_row("purpose", status.purpose)
-    for waits in filter(None, (status.waiting, hindered)):
-        rows.add_row("waits", waits)
+    for name, text in _held_up(status, hindered):
+        rows.add_row(name, text)
     if seconds_of(status):
         rows.add_row("took", f"{seconds_of(status):,.1f} s")
     rows.add_section()

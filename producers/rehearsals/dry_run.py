@@ -20,6 +20,7 @@ from producers.care import roster
 from producers.errors import InvalidInputError, NotFoundError
 from producers.planning.draw import Draw
 from producers.planning.forecast import Forecaster
+from producers.quotas import Quota
 from producers.rehearsals import traffic
 from producers.rehearsals.course import Course, Runner, reckon
 from producers.rows import BadRowsError, check_rows
@@ -84,6 +85,8 @@ class DryRun:
         rate: sends per second that it could have at most; 0: no limit is set.
         others: the app's broadcasts that run now, and share that rate.
         others_waiting: their recipients that have no outcome yet.
+        carry_over: what today cannot carry goes on by itself the next day; else it is paused
+            then, and it is reckoned as if it was resumed at once.
         day_left: sends that the app's daily limit leaves today; None: it has none.
         wechat_left: those that WeChat's own quota leaves today; None: unknown.
         known: the broadcast that its key made before, '' for none.
@@ -119,6 +122,7 @@ class DryRun:
     rate: float = 0
     others: int = 0
     others_waiting: int = 0
+    carry_over: bool = False
     day_left: int | None = None
     wechat_left: int | None = None
     known: str = ""
@@ -167,7 +171,7 @@ class DryRuns:
             StoreUnavailableError: Redis did not answer.
         """
         app = spec["app"]
-        here = traffic.look(self._client, self._settings, app)
+        here = traffic.look(self._client, self._settings, app, str(spec["channel"]))
         made = DryRun(
             app,
             str(spec["channel"]),
@@ -177,7 +181,9 @@ class DryRuns:
             rate=_finite(here.road.rate),
             others=here.running,
             others_waiting=here.waiting,
-            day_left=None if math.isinf(here.road.day_left) else int(here.road.day_left),
+            carry_over=bool(spec.get("carry_over", False)),
+            day_left=_left_of(here.limits.daily_limit, here.limits.sent_today),
+            wechat_left=here.limits.quotas.get(str(spec["channel"]), Quota()).left,
             hindered=roster.look(self._client).hinders(app),
         )
         draw = None if rows is None else Draw()
@@ -406,6 +412,10 @@ def _ending(users: Sequence[float], begins_ms: int, through_ms: int) -> float:
     return max(lost)
 
 
+def _left_of(limit: int, sent: int) -> int | None:
+    return max(0, limit - sent) if limit else None
+
+
 def _finite(rate: float) -> float:
     return 0.0 if math.isinf(rate) else rate
 
@@ -437,13 +447,10 @@ def _of_its_way(made: DryRun, here: traffic.Traffic, zone: ZoneInfo) -> Iterator
         yield f"waits for the app's hours, which begin {said(made.opens_at_ms)}"
     if made.reachable and not made.begins_at_ms:
         yield "nothing of it can be sent: the app's limits leave no room"
-    elif (
-        made.day_left is not None
-        and made.day_left < made.reachable
-        and made.begins_at_ms < here.road.day_ends_at_ms
-    ):
-        ends = said(here.road.day_ends_at_ms)
-        yield f"the app's daily limit leaves {made.day_left:,} sends until {ends}; the rest waits"
+    elif made.begins_at_ms < here.road.day_ends_at_ms:
+        note = here.limits.carried(made.channel, made.reachable, carry_over=made.carry_over)
+        if note:
+            yield note
     if made.late:
         through = f", and would be through {said(made.ends_at_ms)}" if made.ends_at_ms else ""
         yield f"about {made.late:,} would be late: it ends {said(made.expires_at_ms)}{through}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from producers.broadcasts.spec import Spec
-from producers.quotas import Quotas
+from producers.quotas import AppLimits, Quota, Quotas
 from producers.rehearsals.course import NEVER_MS, Road, Runner
 from producers.settings import Settings, kept_rate
 from producers.store import Client, keys
@@ -36,6 +36,7 @@ class Traffic:
         running: how many of them run now.
         waiting: recipients of these that have no outcome yet.
         slowed_to: sends per second that WeChat's limit errors left of the rate; 0: all of it.
+        limits: what the app may send, whole.
     """
 
     now_ms: int
@@ -44,9 +45,10 @@ class Traffic:
     running: int
     waiting: int
     slowed_to: float
+    limits: AppLimits
 
 
-def look(client: Client, settings: Settings, alias: str) -> Traffic:
+def look(client: Client, settings: Settings, alias: str, channel: str) -> Traffic:
     """Return what an app has under way now.
 
     Raises:
@@ -62,11 +64,13 @@ def look(client: Client, settings: Settings, alias: str) -> Traffic:
 
     clock, active = repeat_all("reading the broadcasts", client, ask)
     at_most = [one for one in (limits.in_force, app.rate_per_minute / 60) if one]
+    quotas = [one for one in (app.daily_limit, limits.quotas.get(channel, Quota()).limit) if one]
+    left = limits.left(channel)
     road = Road(
         rate=min(at_most, default=math.inf),
         window=settings.window_of(alias),
-        day_left=max(0, app.daily_limit - limits.sent_today) if app.daily_limit else math.inf,
-        per_day=app.daily_limit or math.inf,
+        day_left=math.inf if left is None else left,
+        per_day=min(quotas, default=math.inf),
         day_ends_at_ms=limits.resets_at_ms,
     )
     broadcasts = [one for one in active if not keys.is_carrier(one)]
@@ -80,6 +84,7 @@ def look(client: Client, settings: Settings, alias: str) -> Traffic:
         running=round(len(running) * scale),
         waiting=round(sum(waiting for _, waiting in running) * scale),
         slowed_to=limits.limit,
+        limits=limits,
     )
 
 

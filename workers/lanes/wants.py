@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from producers.broadcasts import Broadcasts
+from producers.broadcasts.lifecycle import SPENT
 from producers.broadcasts.split import Splitter
 from producers.errors import IllegalMoveError, NotFoundError
 from producers.settings import Settings
@@ -29,6 +30,8 @@ _CONFIRM_MS: Final = 5_000
 _LOOK_MS: Final = 200
 """How long a list is waited for that says whether it is, and how often it is looked for."""
 
+_DAY_IS_OVER: Final = 45009
+"""What take.lua gives as the cause where a day cannot carry a broadcast."""
 _OVER_BUDGET: Final = "over the error budget: too many of the last answers failed"
 
 
@@ -130,6 +133,8 @@ class Wants:
             return True
         move, _, errcode = verdict.partition(" ")
         reason = _REASONS[move] if int(errcode) else _OVER_BUDGET
+        if int(errcode) == _DAY_IS_OVER:
+            reason = SPENT
         if keys.is_carrier(broadcast):
             move = "pause"
         elif move == "abort" and int(errcode) == _UNKNOWN_TEMPLATE:

@@ -57,6 +57,13 @@ def broadcast(
     expires_in: Annotated[
         str, typer.Option(help="After so long the rest is late: 90s, 30m, 2h, 1d or ISO 8601.")
     ] = "7d",
+    carry_over: Annotated[
+        bool,
+        typer.Option(
+            "--carry-over",
+            help="What today's quota cannot carry goes on the next day; else it is paused then.",
+        ),
+    ] = False,
     at: Annotated[
         str, typer.Option(help="When it starts: 2026-12-01 21:00, or with an offset; else at once.")
     ] = "",
@@ -138,6 +145,7 @@ def broadcast(
             "priority": priority,
             "weight": weight,
             "purpose": purpose,
+            "carry_over": carry_over,
             "at": at,
             "until": until,
         }
@@ -165,10 +173,13 @@ def broadcast(
             created = broadcasts.create(spec, key)
         if created.known:
             say(f"key {key!r} created this broadcast before; nothing new was created")
+        if created.note:
+            say(created.note)
         if not as_json:
             typer.echo(created.id)
         elif not wait:
-            told = {"rows": created.rows.as_dict()} if created.rows else {}
+            told: dict[str, Any] = {"rows": created.rows.as_dict()} if created.rows else {}
+            told |= {"note": created.note} if created.note else {}
             print_json({"id": created.id, "known": created.known, **told})
         if wait:
             _wait(session, broadcasts, created.id, as_json=as_json)

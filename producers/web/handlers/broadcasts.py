@@ -40,6 +40,13 @@ Weight = Annotated[
     Whole,
 ]
 
+Carry = Annotated[
+    bool,
+    Field(
+        description="what today's quota cannot carry goes on by itself when the next day begins; "
+        "else it is paused then"
+    ),
+]
 Purpose = Annotated[
     str,
     Field(
@@ -58,6 +65,7 @@ class Said(Content):
     priority: bool = Field(False, description="served before the others")
     weight: Weight = 1
     purpose: Purpose = ""
+    carry_over: Carry = False
     at: str = Field("", max_length=64, description="when it starts; empty: at once", examples=[_AT])
     until: str = Field(
         "", max_length=64, description="when the rest is late, if that comes before expires_in_s"
@@ -76,6 +84,7 @@ class Said(Content):
             "priority": self.priority,
             "weight": self.weight,
             "purpose": self.purpose,
+            "carry_over": self.carry_over,
             "at": self.at,
             "until": self.until,
             "zone": self.zone,
@@ -146,6 +155,7 @@ class Created(Model):
 
     id: str
     known: bool = Field(description="whether the Idempotency-Key had made it before")
+    note: str = Field("", description="what today's quota cannot carry of it, in words, or empty")
 
 
 class CreatedWithRows(Created):
@@ -202,10 +212,10 @@ async def create_broadcast(call: Call) -> Answer:
         body: NewBroadcast = call.body
         spec = Spec.checked(**body.given(call.app))
         made = await call.run(call.services.broadcasts.create, spec, key)
-    value = Created(id=made.id, known=made.known)
+    value = Created(id=made.id, known=made.known, note=made.note)
     if made.rows:
         read = Read.model_validate(made.rows.as_dict())
-        value = CreatedWithRows(id=made.id, known=made.known, rows=read)
+        value = CreatedWithRows(id=made.id, known=made.known, note=made.note, rows=read)
     where = f"/v1/apps/{call.app}/broadcasts/{made.id}"
     return Answer(201, value=value, headers={"Location": where})
 

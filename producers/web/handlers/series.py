@@ -9,7 +9,7 @@ from pydantic import Field
 from producers.access.api_keys import Scope
 from producers.series import SeriesStatus
 from producers.web.call import Call
-from producers.web.handlers.broadcasts import CHAPTER, Purpose, Rate, Weight
+from producers.web.handlers.broadcasts import CHAPTER, Carry, Purpose, Rate, Weight
 from producers.web.http.answer import Answer
 from producers.web.models import Content, Life, Model, Whom
 from producers.web.routing.route import Reply, Route, json_body, ok
@@ -32,6 +32,7 @@ class NewSeries(Content):
     priority: bool = Field(False, description="served before the others")
     weight: Weight = 1
     purpose: Purpose = ""
+    carry_over: Carry = False
 
 
 class SeriesList(Model):
@@ -58,6 +59,7 @@ async def create_series(call: Call) -> Answer:
             priority=body.priority,
             weight=body.weight,
             purpose=body.purpose,
+            carry_over=body.carry_over,
         )
 
     made = await call.run(make)

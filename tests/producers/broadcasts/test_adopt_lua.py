@@ -26,6 +26,7 @@ def test_the_first_generation_makes_the_copy(lane: Lane) -> None:
         "drop": "",
         "verdict": "",
         "errcode": "0",
+        "carry": "1",
         "template_errors": "0",
         "refusals": "0",
         "unknowns": "0",

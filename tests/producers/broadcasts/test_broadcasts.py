@@ -143,6 +143,10 @@ def test_its_status_tells_what_it_is_doing(broadcasts: Broadcasts, client: Any) 
         "opens_at_ms": 0,
         "weight": 1,
         "purpose": "",
+        "limit": 0,
+        "day_left": 10_000_000,
+        "carry_over": False,
+        "note": "",
     }
 
 

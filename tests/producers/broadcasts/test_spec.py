@@ -136,6 +136,7 @@ def test_a_fault_says_what_is_accepted(changes: dict[str, Any], said: str) -> No
         *({"lang": lang} for lang in LANGS),
         {"rate": 0.5},
         {"rate": 100, "priority": True},
+        {"carry_over": True},
         {"page": "pages/index?id=7"},
         {"expires_in": timedelta(seconds=1)},
         {"expires_in": MAX_LIFE},
@@ -183,6 +184,7 @@ def test_every_field_tells_contents_apart() -> None:
         {"rate": 1},
         {"expires_in": timedelta(days=1)},
         {"priority": True},
+        {"carry_over": True},
     ]
     assert len({checked(**change).digest() for change in changes}) == len(changes)
 

@@ -71,6 +71,36 @@ def test_who_is_held_back_is_shown_until_when(quotas: Quotas, client: "redis.Red
     assert quotas.limits("shop").held_until_ms == 0
 
 
+def spent(client: "redis.Redis", settings: Settings) -> None:
+    """Let WeChat's quota have 2 of 100 left."""
+    now = now_ms(client)
+    end_ms = now - (now + settings.app("shop").day_offset_ms()) % DAY_MS + DAY_MS
+    write(client, **{"quota:subscribe": f"12 {end_ms}", "sent:subscribe": 10})
+    client.hset(keys.quotas("shop"), "subscribe", f"100 88 12 60 60 {now - 5000}")
+    client.expire(keys.quotas("shop"), 60)
+
+
+def test_what_a_day_cannot_carry_is_said_before_and_meanwhile(
+    settings: Settings, client: "redis.Redis"
+) -> None:
+    spent(client, settings)
+    run(settings, "audience", "import", "-a", "shop", "vip", "-", stdin="oA\noB\noC\n")
+    of = ("broadcast", "-a", "shop", "--channel", "subscribe", "--template-id", "T")
+    spec = (*of, "--audience", "vip", "--data", '{"thing1": "a"}')
+    asked = run(settings, *spec, "--json")
+    assert asked.json["note"].startswith("WeChat's quota of today carries 2 of 3; it is paused")
+    told = run(settings, *spec, "--carry-over")
+    assert "WeChat's quota of today carries 2 of 3; the rest goes on at" in told.err
+    shown = " ".join(run(settings, "status", told.out.strip()).out.split())
+    assert "carries 2 of 3" in shown
+    found = run(settings, "status", told.out.strip(), "--json").json
+    assert (found["day_left"], found["carry_over"]) == (2, True)
+    limits = run(settings, "limits", "-a", "shop").out
+    assert "2 of 100 left" in limits
+    assert "60 in 60 s" in limits
+    assert "WeChat's quota of today leaves 2" in run(settings, "doctor").out.replace("\n", " ")
+
+
 def test_every_door_shows_it(settings: Settings, client: "redis.Redis") -> None:
     slowed(client)
     with Producer(settings) as producer:

@@ -244,7 +244,17 @@ def test_the_days_budget_is_what_the_limiter_leaves(
     made = look(shop, settings)
     assert made.day_left == 30
     assert made.ends_at_ms > (today + 1) * 86_400_000 - app.day_offset_ms()
-    assert any("leaves 30 sends until" in note for note in made.notes)
+    assert any("daily_limit carries 30 of" in note for note in made.notes)
+    assert any("it is paused then" in note for note in made.notes)
+    told = look(shop, settings, carry_over=True)
+    assert any("the rest goes on at" in note for note in told.notes)
+    end_ms = (today + 1) * 86_400_000 - app.day_offset_ms()
+    shop.client.hset(limiter, mapping={"quota:template": f"12 {end_ms}", "sent:template": 2})
+    shop.client.hset(keys.quotas("shop"), "template", f"50 38 12 0 0 {shop.now_ms()}")
+    shop.client.expire(keys.quotas("shop"), 60)
+    made = look(shop, settings)
+    assert (made.day_left, made.wechat_left) == (30, 10)
+    assert any("WeChat's quota of today carries 10 of" in note for note in made.notes)
     shop.client.hset(limiter, "day", today - 1)
     assert look(shop, settings).day_left == 100
 

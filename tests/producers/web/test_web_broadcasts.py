@@ -13,6 +13,7 @@ from log_lines import recorded
 from web_house import BROADCASTS, PERMITS, TEMPLATE, Caller, House
 
 from producers.broadcasts import Broadcasts
+from producers.store import keys
 
 SPEC: dict[str, Any] = {
     "channel": "template",
@@ -220,6 +221,21 @@ def test_a_user_has_a_card_and_can_be_forgotten(shop: Caller, house: House, made
     assert house.uses("oA") == set()
     assert shop.get(path).json["sends"] == []
     assert shop("DELETE", path).json["uses"] == 0
+
+
+def test_what_a_day_cannot_carry_is_in_the_answer(shop: Caller, house: House) -> None:
+    limiter, quotas = keys.limiter("shop"), keys.quotas("shop")
+    end_ms = shop.get("/v1/apps/shop/limits").json["resets_at_ms"]
+    house.client.hset(limiter, "quota:template", f"1 {end_ms}")
+    house.client.hset(quotas, "template", "100 99 1 0 0 1")
+    house.client.expire(limiter, 60)
+    house.client.expire(quotas, 60)
+    invite(shop, "oA", "oB")
+    got = shop.post(BROADCASTS, {**SPEC, "carry_over": True})
+    assert got.status == 201
+    assert got.json["note"].startswith("WeChat's quota of today carries 1 of 2; the rest goes on")
+    assert shop.get(f"{BROADCASTS}/{got.json['id']}").json["carry_over"]
+    assert shop.get("/v1/apps/shop/limits").json["quotas"]["template"]["left"] == 1
 
 
 def test_its_rate_is_changed_while_it_runs(shop: Caller, made: str) -> None:
