@@ -11,7 +11,7 @@ import redis
 from producers import store
 from producers.audiences import ALL
 from producers.audiences.counting import Counter
-from producers.care import roster, shadows, webhooks
+from producers.care import roster, shadows, templates, webhooks
 from producers.care.apps import examine_apps
 from producers.care.check import Check, Health
 from producers.care.roster import Roster
@@ -103,6 +103,7 @@ def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
     for limits in Quotas(client, settings).all([*settings.apps]).values():
         yield from _slowed(limits)
         yield from _spent(limits)
+    yield from templates.examine(client, settings)
     yield from webhooks.examine(client, settings)
 
 
