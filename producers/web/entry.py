@@ -8,8 +8,10 @@ line.
 
 import asyncio
 import contextlib
+import re
 import time
 import traceback
+from http import HTTPStatus
 from typing import Final, cast
 from urllib.parse import parse_qsl
 
@@ -44,6 +46,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
 }
+_DRY_RUN: Final = re.compile(r"(^|&)dry[-_]?run(=|&|$)", re.IGNORECASE)
 _TRACE: Final = 4000
 """Characters of a traceback that the log keeps."""
 _LARGE: Final = 16_384
@@ -102,7 +105,7 @@ class Entry:
         route, call.path = self._router.find(request.method, raw_path)
         call.template = route.path
         await self._let_in(call, route)
-        if route.query is not None:
+        if route.query is not None or query:
             call.query = _query(route, query)
         reader = await body.read(call, route)
         if route.access in _FREE:
@@ -231,8 +234,17 @@ def _check_framing(request: web.BaseRequest) -> None:
 
 
 def _query(route: Route, text: str) -> object:
-    """Return the query as the route's model makes it; each name once."""
+    """Return the query as the route's model makes it; each name once.
+
+    Where a route takes none it is not read, but for a wish that nothing may happen.
+    """
     if route.query is None:
+        if text and _DRY_RUN.search(text) and HTTPStatus.UNPROCESSABLE_ENTITY in route.statuses:
+            raise invalid(
+                "query",
+                "nothing here is tried dry by a parameter, so nothing was done; POST "
+                "…/broadcasts/dry-run says what a broadcast would do",
+            )
         return None
     try:
         text.encode()  # not, where a raw byte was no UTF-8

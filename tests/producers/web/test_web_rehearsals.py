@@ -94,4 +94,10 @@ def test_it_is_asked_like_everything_else(house: House, shop: Caller) -> None:
     # a typing error makes nothing
     assert shop.post(f"{BROADCASTS}/dryrun", SPEC).status in {404, 405}
     assert shop.post(f"{BROADCASTS}/dry_run", SPEC).status == 404
+    series = {**SPEC, "name": "s", "every": "0 21 * * *"}
+    for query in ("dry_run=true", "x=1&dryRun=1", "dry-run"):
+        got = shop.post(f"{BROADCASTS}?{query}", SPEC)
+        assert (got.kind, "nothing was done" in got.json["detail"]) == ("invalid", True)
+        assert shop.post(f"/v1/apps/shop/series?{query}", series).kind == "invalid"
+    assert shop.get("/v1/apps/shop/series").json["series"] == []
     assert shop.get(BROADCASTS).json["broadcasts"] == []
