@@ -1,11 +1,14 @@
 """The settings of callbacks are checked at the start, and never shown."""
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from wechat_pushes import AES_KEY, TOKEN
+from wechat_pushes import AES_KEY, POPUP, TOKEN, Desk, choice, push
 
+from producers.errors import UnknownAppError
 from producers.settings import AppSettings
 
 
@@ -39,3 +42,28 @@ def test_token_and_key_are_never_shown() -> None:
 def test_without_a_token_there_are_no_callbacks() -> None:
     assert app().callback_token is None
     assert app(callback_token=TOKEN).callback_plain is False
+
+
+def test_an_app_that_comes_while_the_service_runs_has_its_pushes_acted_on(
+    open_desk: Callable[..., Desk], eventually: Callable[..., Any]
+) -> None:
+    """And one that goes has them kept until it returns."""
+    desk = open_desk()
+    apps = desk.settings.apps
+    shop = apps["shop"]
+    apps.put({"cafe": shop.model_copy(update={"callback_token": None})})
+    stop = threading.Event()
+    acting = threading.Thread(target=desk.callbacks.run, args=(stop,), daemon=True)
+    acting.start()
+    try:
+        apps.put({"shop": shop})
+        query, body = push(POPUP, choice("accept"))
+        desk.callbacks.receive("shop", query, body)
+        eventually(lambda: desk.count() == 1, "it was acted on", within_s=5)
+        apps.put({"cafe": shop})
+        with pytest.raises(UnknownAppError):
+            desk.callbacks.receive("shop", *push(POPUP, choice("accept", "U")))
+        assert acting.is_alive()
+    finally:
+        stop.set()
+        acting.join(5)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +14,13 @@ import redis
 from send_path import APP, OUTSIDE_TOKEN, Stall
 
 from producers.settings import Settings
+from producers.store import keys
 from workers.duties import uptake
 from workers.runtime import Runtime
 
 Eventually = Callable[..., Any]
 SHOP = {"appid": "wx1", "secret": "shop-secret", "zone": "UTC", **APP}
+SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 CAFE = {"appid": "wx2", "secret": "cafe-secret", **APP}
 
 
@@ -34,6 +36,10 @@ class House:
 
     def say(self, **apps: Any) -> None:
         self._file.write_text(json.dumps(apps))
+
+    def call(self, awaited: Coroutine[Any, Any, Any]) -> Any:
+        """Do something on the worker's loop."""
+        return asyncio.run_coroutine_threadsafe(awaited, self.runtime._loop).result(5)
 
     def has(self, app: str) -> list[bool]:
         """Say where there is still something of an app."""
@@ -146,3 +152,21 @@ def test_what_waits_for_other_hours_than_there_are_now_is_looked_at_again(
     batch = eventually(lambda: pump.next_batch(0.1), "it is taken", within_s=6)
     assert [claim.broadcast for claim, _ in batch] == [broadcast] * len(batch)
     house.runtime.hand_back(batch)
+
+
+def test_webhooks_are_posted_for_the_first_app_that_wants_them(
+    house: House, client: "redis.Redis", eventually: Eventually
+) -> None:
+    roster = house.runtime.roster
+    assert roster._courier is None
+    hooked = {"webhook_url": "https://hooks.example.com/", "webhook_secret": SIGNING}
+    house.say(shop={**SHOP, **hooked}, cafe=CAFE)
+    eventually(lambda: roster._courier, "there is a courier", within_s=5)
+    eventually(lambda: client.hkeys(keys.hooks(0)) == ["shop"], "Redis knows the wish", within_s=5)
+    house.say(shop=SHOP, cafe={**CAFE, **hooked, "webhook_in_flight": 2})
+    courier = roster._courier
+    assert courier is not None
+    eventually(lambda: courier._outbox.places == [("cafe", 2)], "it is another's", within_s=5)
+    eventually(lambda: client.hkeys(keys.hooks(0)) == ["cafe"], "and told so", within_s=5)
+    gone: Any = house.call(courier._poster.post("shop", "evt_1", 1, b"{}"))
+    assert "left the settings" in gone.error
