@@ -164,7 +164,13 @@ class Broadcasts(Lifecycle):
         self._settings.app(spec.app)
         timing = self._timing(spec, key)
         self._check_template(spec, key)
-        draft = self._rows.load(spec.app, spec, rows, on_progress)
+        draft = self._rows.load(
+            spec.app,
+            spec,
+            rows,
+            on_progress,
+            self._templates.values_of(spec.app, spec.channel, spec.template_id),
+        )
         is_free = True  # to be discarded: nobody may have begun to send it
         try:
             if draft.report.bad and not skip_bad:

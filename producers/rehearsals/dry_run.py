@@ -279,7 +279,8 @@ class DryRuns:
         if spec is not None:
             self._fit(made, spec)
         try:
-            report = check_rows(sketch, rows, on_good=draw.take)
+            listed = self._templates.values_of(made.app, sketch.channel, sketch.template_id)
+            report = check_rows(sketch, rows, on_good=draw.take, listed=listed)
         except InvalidInputError as error:
             made.faults += error.faults
             return None, zone

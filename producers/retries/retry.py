@@ -142,7 +142,9 @@ class Retries(Broadcasts):
         known = self._known(spec.app, key, digest)
         if known is not None:
             return known
-        self._templates.check(spec.app, spec.channel, spec.template_id, spec.data)
+        self._templates.check(
+            spec.app, spec.channel, spec.template_id, spec.data, values=not spec.columns
+        )
         family = self._family(broadcast, home)
         has_rows = keys.is_rows(spec.audience)
         name = self._frozen.name(spec.app, _kept_ms(spec), rows=has_rows)

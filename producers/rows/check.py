@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from producers import fields
@@ -9,6 +10,9 @@ from producers.rows.duplicates import Seen
 from producers.rows.reading import Row, read_rows
 from producers.rows.report import RowsReport
 from producers.words import Channel
+
+_NAMED: Final = 5
+"""Values that a fault names."""
 
 _TOLD_EVERY: Final = 5000
 """Rows between two looks of whoever shows progress."""
@@ -34,14 +38,24 @@ class Said(Protocol):
         """What the holes are for."""
 
 
-class Checker:
-    """Checks rows for one message."""
+Listed = Mapping[str, frozenset[str]]
+"""Field → the only values that the template lets it have (`Templates.values_of`)."""
 
-    def __init__(self, said: Said) -> None:
+
+class Checker:
+    """Checks rows for one message.
+
+    Args:
+        said: what is to be said.
+        listed: of its template.
+    """
+
+    def __init__(self, said: Said, listed: Listed = MappingProxyType({})) -> None:
         self._channel = said.channel
         self._columns = said.columns
         # what is the same for everybody was checked when the message was made
         self._data = {key: text for key, text in said.data.items() if fields.columns_of([text])}
+        self._listed = {key: only for key, only in listed.items() if key in self._data}
         self._page = said.page if fields.columns_of([said.page]) else ""
 
     def fault(self, values: Sequence[str]) -> tuple[str, str] | None:
@@ -53,17 +67,26 @@ class Checker:
         faults = fields.check(self._channel, data)
         if faults:
             return f"{faults[0].key} {faults[0].kind}", "; ".join(one.reason for one in faults)
+        for key, only in self._listed.items():
+            if data[key] not in only:
+                some = ", ".join(sorted(only)[:_NAMED])
+                return f"{key} unlisted", f"{key} is {data[key][:40]!r}; the template has {some}"
         page = self._page and fields.check_page(fields.filled_page(self._page, named))
         return ("page", page[0]) if page else None
 
 
-def checked(said: Said, rows: Iterable[object] | str | Path, report: RowsReport) -> Iterable[Row]:
+def checked(
+    said: Said,
+    rows: Iterable[object] | str | Path,
+    report: RowsReport,
+    listed: Listed = MappingProxyType({}),
+) -> Iterable[Row]:
     """Yield the rows that can be sent, in constant memory; the others go to the report.
 
     Raises:
         InvalidInputError: as `read_rows`.
     """
-    checker = Checker(said)
+    checker = Checker(said, listed)
     for row in read_rows(rows, said.columns):
         report.rows += 1
         if row.rule:
@@ -81,6 +104,7 @@ def check_rows(
     rows: Iterable[object] | str | Path,
     on_progress: Callable[[RowsReport], None] | None = None,
     on_good: Callable[[str], None] | None = None,
+    listed: Listed = MappingProxyType({}),
 ) -> RowsReport:
     """Return what is wrong with rows; nothing is stored, and Redis is not asked.
 
@@ -91,12 +115,13 @@ def check_rows(
         rows: as `read_rows` takes them.
         on_progress: called now and then with the report so far.
         on_good: called with the openid of each row that can be sent, a duplicate too.
+        listed: the values that its template lets fields have.
 
     Raises:
         InvalidInputError: as `read_rows`.
     """
     report, seen = RowsReport(), Seen()
-    for row in checked(said, rows, report):
+    for row in checked(said, rows, report, listed):
         seen.note(row.number, row.openid)
         if on_good:
             on_good(row.openid)

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from producers.errors import InvalidInputError, StoreUnavailableError
-from producers.rows.check import DUPLICATE, Said, checked
+from producers.rows.check import DUPLICATE, Listed, Said, checked
+from producers.rows.reading import Row
 from producers.rows.report import RowsReport
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
@@ -120,6 +122,7 @@ class Rows:
         said: Said,
         rows: Iterable[object] | str | Path,
         on_progress: Callable[[RowsReport], None] | None = None,
+        listed: Listed = MappingProxyType({}),
     ) -> Draft:
         """Read, check and store rows, in constant memory.
 
@@ -128,6 +131,7 @@ class Rows:
             said: what is to be said, a `Spec` made with ``rows=True``.
             rows: as `read_rows` takes them.
             on_progress: called after each step with the report so far.
+            listed: the values that its template lets fields have.
 
         Raises:
             InvalidInputError: as `read_rows`; too many of them fall into one bucket, or they came
@@ -137,7 +141,9 @@ class Rows:
         self._list(app, name, ms(DRAFT_LIFE))
         report, digest, added = RowsReport(), hashlib.sha256(), 0
         try:
-            for step in deadline.paced(self._steps(said, rows, report, digest)):
+            for step in deadline.paced(
+                self._steps(checked(said, rows, report, listed), report, digest)
+            ):
                 known = self._add.repeated(
                     "storing rows",
                     AddKeys.of(step.lane, app, name),
@@ -178,15 +184,13 @@ class Rows:
 
         repeat_all("listing the rows", self._client, fill)
 
-    def _steps(
-        self, said: Said, rows: Iterable[object] | str | Path, report: RowsReport, digest: Any
-    ) -> Iterator[_Step]:
+    def _steps(self, rows: Iterable[Row], report: RowsReport, digest: Any) -> Iterator[_Step]:
         """Yield what is to be stored, some thousand rows of all buckets at a time."""
         stored = array("I", bytes(4 * self._settings.buckets))  # bytes of each bucket
         waiting: dict[int, dict[str, tuple[int, str]]] = {}
         count = size = 0
         give_up_at = time.monotonic() + _LOADING.total_seconds()
-        for row in checked(said, rows, report):
+        for row in rows:
             values = VALUE + VALUE.join(row.values)
             digest.update(f"{row.openid}{values}\x1e".encode())
             mine = waiting.setdefault(keys.bucket_of(row.openid, self._settings.buckets), {})

@@ -187,6 +187,13 @@ class Templates:
             self._ask_in_time(found)
         return found
 
+    def values_of(
+        self, app: str, channel: Channel, template_id: str
+    ) -> Mapping[str, frozenset[str]]:
+        """Return field → the only values that a template lets it have, as `look` knows them."""
+        template = self.look(app, channel).templates.get(template_id)
+        return {} if template is None else template.listed
+
     def lacking(self, found: Catalogue, template_ids: Collection[str]) -> set[str]:
         """Return those that a list lacks, as far as it is known; it is read anew now and then.
 

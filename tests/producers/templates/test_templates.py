@@ -15,6 +15,7 @@ from producers.broadcasts.spec import Spec
 from producers.errors import InvalidInputError
 from producers.rehearsals import DryRuns
 from producers.retries import Retries
+from producers.rows import BadRowsError
 from producers.sandbox.thread import SandboxThread
 from producers.series import Series
 from producers.settings import Settings
@@ -106,6 +107,22 @@ def test_what_a_template_fits_is_created(shop: Shop) -> None:
     shop.broadcast("subscribe", template_id="T1", data=GOOD)
     shop.post("oA", template_id="T1", data=GOOD)
     assert not DryRuns(shop.client, shop.settings).look(**SPEC, template_id="T1", data=GOOD).faults
+
+
+def test_rows_whose_values_are_not_listed_are_bad(shop: Shop) -> None:
+    shelve(shop.client, T1)
+    said = {**SPEC, "template_id": "T1", "data": {"thing1": "三楼", "enum_string2": "{state}"}}
+    del said["audience"]
+    spec = Spec.checked(**said, audience="", rows=True)
+    rows = ["openid,state", "oA,开", "oB,关"]
+    with pytest.raises(BadRowsError, match="enum_string2 is '关'; the template has 开"):
+        shop.broadcasts.create_with_rows(spec, rows)
+    assert shop.broadcasts.create_with_rows(spec, rows[:2]).id
+    lacks = Spec.checked(**{**said, "data": {"thing1": "{state}"}}, audience="", rows=True)
+    with pytest.raises(InvalidInputError, match="data lacks enum_string2"):
+        shop.broadcasts.create_with_rows(lacks, rows)
+    found = DryRuns(shop.client, shop.settings).look(**said, audience="", rows=rows)
+    assert any("the template has 开" in fault for fault in found.faults)
 
 
 def test_a_template_that_was_just_added_is_not_refused_for_an_old_list(
