@@ -28,7 +28,7 @@ from producers.cli.commands import (
     user,
     webhooks,
 )
-from producers.cli.setup import apps, events, keys, settings
+from producers.cli.setup import apps, deploy, events, keys, settings
 from producers.cli.trying import chaos, demo, miniprogram, sandbox, up, web
 
 _EPILOG = """
@@ -108,6 +108,7 @@ app.add_typer(keys.app, rich_help_panel=_CARE)
 app.command(rich_help_panel=_CARE)(top.top)
 app.command(rich_help_panel=_CARE)(logs.logs)
 app.command(rich_help_panel=_CARE)(report.report)
+app.command(rich_help_panel=_CARE)(deploy.deploy)
 app.command(rich_help_panel=_CARE)(events.events)
 app.command(rich_help_panel=_CARE)(settings.settings)
 app.add_typer(apps.app, rich_help_panel=_CARE)

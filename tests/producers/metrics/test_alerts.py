@@ -1,15 +1,11 @@
 """The alerts: each fires for what it is for, in its time, and is quiet otherwise (promtool)."""
 
-import shutil
-import subprocess
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
-
-ALERTS: Final = files("producers.metrics").joinpath("alerts.yml")
+from promtool import ALERTS, promtool
 
 CASES: Final[dict[str, tuple[dict[str, str], str, str, dict[str, str]]]] = {
     # alert: series → values, a minute each; when it is quiet still; when it fires; its labels
@@ -89,16 +85,6 @@ CASES: Final[dict[str, tuple[dict[str, str], str, str, dict[str, str]]]] = {
         {},
     ),
 }
-
-
-def promtool(*arguments: str, given: str = "") -> str:
-    program = shutil.which("promtool")
-    assert program, "promtool is needed: apt-get install prometheus"
-    done = subprocess.run(
-        [program, *arguments], input=given, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

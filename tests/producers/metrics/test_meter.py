@@ -4,8 +4,8 @@ import threading
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from promtool import promtool
 from shop import Shop
-from test_alerts import promtool
 
 from producers.board import Board, Boards
 from producers.errors import StoreUnavailableError
