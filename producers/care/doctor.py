@@ -104,6 +104,7 @@ def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
         yield from _slowed(limits)
         yield from _spent(limits)
     yield from templates.examine(client, settings)
+    yield from _puzzles(client, settings)
     yield from webhooks.examine(client, settings)
 
 
@@ -270,6 +271,22 @@ def _spent(limits: AppLimits) -> Iterator[Check]:
                 Health.WARN,
                 f"{of} leaves {left:,}",
                 f"the next day begins at {limits.resets}",
+            )
+
+
+def _puzzles(client: Client, settings: Settings) -> Iterator[Check]:
+    """Name the errcodes that nobody knows, and what WeChat says of them; of a few apps."""
+    pipeline = client.pipeline(transaction=False)
+    for app in settings.apps:
+        pipeline.exists(keys.diagnoses(app))
+    puzzled = [app for app, there in zip(settings.apps, pipeline.execute(), strict=True) if there]
+    for app in puzzled[:_NAMED]:
+        for one in Quotas(client, settings).limits(app).diagnoses[:_NAMED]:
+            yield Check(
+                f"app {app}: errcode {one.errcode}",
+                Health.WARN,
+                f"WeChat of {one.rid}: {one.text}",
+                "no row of the table knows it: its recipients fail",
             )
 
 

@@ -519,6 +519,18 @@ class QuotaSpent(Event):
 
 
 @dataclass
+class ErrcodeDiagnosed(Event):
+    """What WeChat says of one refusal with a code that is not in the table; names, no values."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    app: str
+    errcode: int
+    rid: str
+    said: str
+
+
+@dataclass
 class GateClosed(Event):
     """A worker takes nothing more for an app: its own POSTs do not come through.
 

@@ -130,6 +130,7 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "root": Meaning("id of the first broadcast of the family"),
     "route": Meaning("the path as the OpenAPI document has it"),
     "rows": Meaning("rows that were read", "rows"),
+    "said": Meaning("what WeChat says of it: names and numbers, no values"),
     "sample": Meaning("share of such lines that is written: each stands for 1 / sample"),
     "scopes": Meaning("what the key may do, with commas"),
     "seconds": Meaning("how long it took", "s"),

@@ -1,5 +1,5 @@
 """Quotas: how much an app may send, by its settings and by WeChat's own word."""
 
-from producers.quotas.limits import AppLimits, Quota, Quotas
+from producers.quotas.limits import AppLimits, Diagnosis, Quota, Quotas
 
-__all__ = ["AppLimits", "Quota", "Quotas"]
+__all__ = ["AppLimits", "Diagnosis", "Quota", "Quotas"]

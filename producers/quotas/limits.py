@@ -5,14 +5,14 @@ said of its quotas (`workers.quotas`).
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from producers.quotas.climb import FREE, climbed
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.connection import ms_of
-from producers.store.retry import repeat_all
+from producers.store.retry import repeat, repeat_all
 from producers.times.moments import in_words, local
 from producers.times.zones import zone_of
 from producers.words import Channel
@@ -21,6 +21,9 @@ DAY_MS: Final = 86_400_000
 
 _NEARLY: Final = 0.1
 """Share of a quota that is little."""
+
+_SHOWN: Final = 10
+"""Diagnoses of an app."""
 
 _LIMITER: Final = (
     "rate",
@@ -57,6 +60,22 @@ class Quota:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What WeChat said of one refusal with an errcode that nobody here knows.
+
+    Attributes:
+        errcode, rid: of the refusal.
+        at_ms: when it was asked about, server epoch ms.
+        text: names and numbers of the call, no values.
+    """
+
+    errcode: int
+    rid: str
+    at_ms: int
+    text: str
+
+
 class Left(NamedTuple):
     """What a day leaves to sends of one channel.
 
@@ -85,6 +104,7 @@ class AppLimits:
         resets_at_ms: when its next day begins, server epoch ms.
         resets: the same in words, ``00:00 Asia/Shanghai``.
         quotas: channel → what WeChat says of its quota.
+        diagnoses: what WeChat said of refusals that nobody knows, of the last days.
     """
 
     app: str
@@ -97,6 +117,7 @@ class AppLimits:
     resets_at_ms: int
     resets: str
     quotas: dict[str, Quota] = field(default_factory=dict)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the limits as JSON-ready fields."""
@@ -160,10 +181,11 @@ class Quotas:
             StoreUnavailableError: Redis did not answer.
         """
         self._settings.app(app)
-        return self.all([app])[app]
+        said = repeat("reading diagnoses", lambda: self._client.hgetall(keys.diagnoses(app)))
+        return replace(self.all([app])[app], diagnoses=_diagnoses(said))
 
     def all(self, apps: Sequence[str]) -> dict[str, AppLimits]:
-        """Return those of several apps, in one trip; apps that are not set are left out.
+        """Return those of several apps, in one trip, without diagnoses; unset apps are left out.
 
         Raises:
             StoreUnavailableError: Redis did not answer.
@@ -219,6 +241,19 @@ class Quotas:
                 for n, channel in enumerate(Channel)
             },
         )
+
+
+def _diagnoses(said: dict[str, str]) -> list[Diagnosis]:
+    """Return what is kept of refusals, the newest first."""
+    found = [
+        Diagnosis(int(errcode), rid, int(at_ms), text)
+        for errcode, (at_ms, rid, text) in (
+            (name, kept.split(" ", 2))
+            for name, kept in said.items()
+            if name.lstrip("-").isdigit() and kept.count(" ") > 1
+        )
+    ]
+    return sorted(found, key=lambda one: -one.at_ms)[:_SHOWN]
 
 
 def _quota(

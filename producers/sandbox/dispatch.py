@@ -4,6 +4,7 @@ Everything here is synchronous: a call is processed whole at the moment it arriv
 answer may take time. So a client that dies while it waits has sent its message.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -192,9 +193,17 @@ def _event(state: State, call: Call) -> Event | None:
     )
 
 
+def _sign(state: State, endpoint: Endpoint, call: Call) -> None:
+    """Note whose call it is, if its token says so: rid/get answers nobody else."""
+    if endpoint.needs_token:
+        with contextlib.suppress(RefusalError):
+            call.appid = state.tokens.authorise(call.parameter("access_token"), call.at_s)
+
+
 def _fail(state: State, endpoint: Endpoint, call: Call, rule: FaultRule, delay_ms: float) -> Answer:
     body = b""
     errcode = rule.errcode if rule.action is FaultAction.ERRCODE else None
+    _sign(state, endpoint, call)
     if rule.accepts:
         verdict, body = _process(state, endpoint, call)
         errcode = verdict if errcode is None else errcode

@@ -56,7 +56,7 @@ class AppSettings(BaseModel):
     read_quota: bool = Field(
         True,
         description="workers ask WeChat now and then what is left of the day's quota, and send no "
-        "more; false: only daily_limit holds",
+        "more, and about refusals that nobody knows; false: only daily_limit holds",
     )
     day_starts_at_hour: int = Field(0, ge=0, le=23, description="when the daily count starts anew")
     day_zone: str = Field(DEFAULT, description="the time zone of that hour")

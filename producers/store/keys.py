@@ -524,6 +524,14 @@ def quotas(app: str) -> str:
     return f"{app_prefix(app)}quotas"
 
 
+def diagnoses(app: str) -> str:
+    """hash: errcode that is not in the table → ``at_ms rid text``, what WeChat said of a refusal.
+
+    ``asked:ERRCODE`` → ms; ``asks`` → ``day count``. 2 days after the last. Owner: as `quotas`.
+    """
+    return f"{app_prefix(app)}diagnoses"
+
+
 def broadcast_limiter(app: str, broadcast: str) -> str:
     """hash: next_us of a broadcast with a rate of its own; 1 hour after last use."""
     return f"{app_prefix(app)}limiter:{broadcast}"

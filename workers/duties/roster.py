@@ -32,6 +32,7 @@ from workers.lanes.keeper import Keeper
 from workers.lanes.net import HEARD
 from workers.limits.gate import Gate
 from workers.quotas.asking import Asking
+from workers.quotas.diagnoses import Diagnoses
 from workers.quotas.readings import Readings
 from workers.sending.memory import Memory
 from workers.sending.send_path import SendPath
@@ -122,10 +123,12 @@ class Roster:
             ways.peers.server_time,
             loop,
         )
+        asking = Asking(ways.loop_client, ways.wechat, tokens)
+        self._diagnoses = Diagnoses(settings, asking, memory.gates)
         self._readings = Readings(
             ways.loop_client,
             settings,
-            Asking(ways.loop_client, ways.wechat, tokens),
+            asking,
             memory.gates,
             ways.peers.server_time,
         )
@@ -178,6 +181,7 @@ class Roster:
         self._uptake.begin()
         self._runner.spawn(self._clerk)
         self._runner.spawn(self._readings)
+        self._runner.spawn(self._diagnoses)
         self._carry_webhooks()
 
     def _carry_webhooks(self) -> None:

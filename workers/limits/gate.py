@@ -45,6 +45,7 @@ class Gate:
         unused: channel → slots that passed unused since its last reserve.
         used: channel → monotonic seconds of its last reserve.
         spent: channel → monotonic seconds at which its day ends, while that is used up.
+        unexplained: errcode that nobody knows → the rid of a refusal, a few at the most.
         urgent: channels whose quota is to be asked for soon: WeChat says that it is used up.
         given, wasted: slots that were given since the start, and those of them that passed unused.
         own_next: broadcast with a rate of its own → (rate, monotonic seconds of its next slot).
@@ -63,6 +64,7 @@ class Gate:
     used: dict[str, float] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     urgent: set[str] = field(default_factory=set)
+    unexplained: dict[int, str] = field(default_factory=dict)
     given: int = 0
     wasted: int = 0
     own_next: dict[str, tuple[float, float]] = field(default_factory=dict)

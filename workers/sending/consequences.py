@@ -21,6 +21,9 @@ from workers.wechat.tokens import TokenKeeper
 _BACK_OFF: Final = BackOff(1000, 30_000, 10_000)
 """After a limit error that `BACK_OFFS` does not name."""
 
+_UNEXPLAINED: Final = 5
+"""Errcodes that wait to be asked about."""
+
 
 class Consequences:
     """Lets all know what answers say; belongs to one event loop.
@@ -64,6 +67,8 @@ class Consequences:
             logs.emit(
                 UnknownErrcode(claim.app, claim.broadcast, reply.errcode, reply.errmsg, reply.rid)
             )
+            if reply.rid and len(gate.unexplained) < _UNEXPLAINED:
+                gate.unexplained[reply.errcode] = reply.rid
 
     async def _hold_back(self, app: str, channel: str, reply: Reply, gate: Gate) -> None:
         back_off = BACK_OFFS.get(reply.errcode, _BACK_OFF)

@@ -109,6 +109,8 @@ def limits(app: App, as_json: AsJson = False) -> None:
         most = f" of {found.daily_limit:,}" if found.daily_limit else ""
         rows.add_row("sent today", f"{found.sent_today:,}{most}")
         rows.add_row("next day", found.resets)
+        for one in found.diagnoses:
+            rows.add_row(f"errcode {one.errcode}", f"{one.text} (rid {one.rid})")
         print_table(rows)
 
 

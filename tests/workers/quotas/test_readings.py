@@ -1,109 +1,16 @@
 """What WeChat says of its quotas: asked seldom, by one worker, and held to."""
 
 import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import redis
-from send_path import OUTSIDE_TOKEN, connected_async
+from quota_desk import Opener
+from send_path import OUTSIDE_TOKEN
 
 from producers.quotas import Quotas
-from producers.sandbox.config import SandboxConfig
-from producers.sandbox.thread import SandboxThread
-from producers.settings import Settings
-from producers.store import keys, scripts
-from producers.words import Channel
-from workers.duties.peers import Peers
-from workers.limits.gate import Gate
-from workers.limits.limiter import Grant, Limiter
-from workers.quotas.asking import Asking
-from workers.quotas.readings import MOST, PATH, Readings
-from workers.wechat.client import WeChat
+from producers.store import keys
+from workers.quotas.readings import MOST, PATH
 from workers.wechat.envelope import SUBSCRIBE_SEND
-from workers.wechat.tokens import TokenKeeper
-
-
-@dataclass
-class Desk:
-    """One worker that reads quotas."""
-
-    settings: Settings
-    client: "redis.Redis"
-    readings: Readings
-    gate: Gate
-    wechat: SandboxThread
-    limiter: Limiter
-
-    async def read(self, channel: Channel = Channel.SUBSCRIBE, *, urgent: bool = False) -> None:
-        """Let it read, as an app that has just sent by this channel."""
-        self.gate.used[channel] = time.monotonic()
-        self.readings._next_at["shop", channel] = 0
-        if urgent:
-            self.gate.urgent.add(channel)
-        await self.readings.run()
-
-    def reserve(self, plain: int, channel: str = "subscribe", unused: int = 0) -> Grant:
-        app, token = self.settings.app("shop"), scripts.new_token()
-        return self.limiter.reserve("shop", app, plain, {}, unused, token, channel)
-
-    def calls(self) -> int:
-        """How often WeChat was asked."""
-        return self.wechat.stats()["apis"].get(PATH, {}).get("requests", 0)
-
-    def forget_asking(self) -> None:
-        """Let the time between two questions pass."""
-        self.client.hdel(keys.quotas("shop"), "asked:subscribe", "asked:template")
-
-    @property
-    def left(self) -> int | None:
-        return Quotas(self.client, self.settings).limits("shop").left("subscribe")
-
-
-Opener = Callable[..., Any]
-
-
-@pytest.fixture
-async def desk(
-    make_settings: Callable[..., Settings], client: "redis.Redis"
-) -> AsyncIterator[Opener]:
-    """Give an opener of desks, each with a WeChat whose quotas are its arguments."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def open_one(app: dict[str, Any] | None = None, **config: Any) -> Desk:
-            sandbox = stack.enter_context(
-                SandboxThread(SandboxConfig.model_validate({"permits": "any", **config}))
-            )
-            url = f"{sandbox.url}"
-            settings = make_settings(
-                wechat_url=url, app={"rate_per_second": 0, "daily_limit": 0, **(app or {})}
-            )
-            loop_client = await stack.enter_async_context(connected_async(settings))
-            wechat = WeChat(settings)
-            stack.push_async_callback(wechat.close)
-            peers = Peers(loop_client, "w1")
-            await peers.beat()
-            keeper = TokenKeeper(
-                loop_client,
-                wechat,
-                "shop",
-                settings,
-                "w1",
-                peers.server_time,
-                lambda: True,
-                lambda *_: None,
-            )
-            await keeper.tick()
-            gates = {"shop": Gate(0)}
-            asking = Asking(loop_client, wechat, {"shop": keeper})
-            readings = Readings(loop_client, settings, asking, gates, peers.server_time, 0)
-            limiter = Limiter(client, "w1")
-            return Desk(settings, client, readings, gates["shop"], sandbox, limiter)
-
-        yield open_one
 
 
 def daily(limit: int, **more: int) -> dict[str, Any]:
