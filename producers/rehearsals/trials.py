@@ -293,6 +293,12 @@ class Trials:
                 return f"{_PAUSED}{said or status.reason}"
             if status.waiting:
                 return status.waiting
+            if status.delayed and status.errcodes:  # some answers are tried again for a while
+                answers = (
+                    f"{code} ({meaning_of(Outcome.FAILED, int(code)).meaning})"
+                    for code in sorted(status.errcodes, key=int)
+                )
+                return f"tried again; WeChat's answers to tests of it today: {', '.join(answers)}"
         return roster.look(self._client).hinders(app)
 
     def watch(self, tried: Tried, wait_s: float) -> Iterator[Tried]:

@@ -9,7 +9,6 @@ from stage import DATA, TEMPLATE, Stage
 from web_house import BROADCASTS, opened
 
 from producers import AsyncProducer, Producer
-from producers.sandbox.memory.templates import Template
 
 SPEC: dict[str, Any] = {
     "channel": "subscribe",
@@ -65,12 +64,9 @@ async def test_a_few_get_it_first_and_each_answer_is_told(
     with Producer(stage.settings) as producer:
         assert producer.test_send(["o3"], app="shop", **SPEC).delivered
 
-    # what is wrong for all is said of the first
-    other = Template(template_id="U" * 43)
-    stage.wechat.configure(templates=[other.model_dump(mode="json")])
+    # what is wrong for all is said while it is tried again
+    stage.wechat.configure(pages=["pages/released"])
     async with AsyncProducer(stage.settings) as awaited:
-        tried = await awaited.test_send(["o4"], app="shop", **SPEC)
-    [trial] = tried.trials
-    assert (tried.ended, trial.outcome, trial.errcode) == (True, "failed", 40037)
-    assert trial.meaning == "WeChat does not know the template"
-    assert "console" in trial.advice
+        tried = await awaited.test_send(["o4"], wait=4, app="shop", page="pages/new", **SPEC)
+    assert not tried.ended
+    assert "41030 (the page is not in the released version)" in tried.waits

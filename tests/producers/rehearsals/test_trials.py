@@ -191,6 +191,16 @@ def test_what_one_of_them_is_told_fits_the_template_or_nothing_is_sent(
     assert shop.broadcasts.latest("shop") == []
 
 
+def test_what_is_tried_again_says_what_wechat_answered(shop: Shop, trials: Trials) -> None:
+    accept(shop, "oA")
+    tried = trials.begin(["oA"], **SPEC)
+    [claim] = shop.take()
+    shop.settle(claim, "delay", "back", "failed", errcode=41030)
+    found = trials.look(tried)
+    assert (found.ended, found.trials[0].state) == (False, "waiting")
+    assert found.waits.startswith("tried again; WeChat's answers to tests of it today: 41030 (the")
+
+
 def test_a_test_asks_no_phone_for_more(shop: Shop, trials: Trials) -> None:
     trials.begin(["oA"], **SPEC)
     assert DemandTable(shop.client, shop.settings).demand("shop").messages == frozenset()
