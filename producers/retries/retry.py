@@ -149,12 +149,17 @@ class Retries(Broadcasts):
         has_rows = keys.is_rows(spec.audience)
         name = self._frozen.name(spec.app, _kept_ms(spec), rows=has_rows)
         spec = replace(spec, audience=name)
-        made = None
+        is_free = True  # to be discarded: nobody may have begun to send to them
         try:
             size = self._choose(broadcast, home, family, spec, choice)
+            is_free = False
             made = self._make(broadcast, family, spec, choice, size, key, digest)
+            is_free = made.known
+        except (IllegalMoveError, IdempotencyConflictError):  # surely not written
+            is_free = True
+            raise
         finally:
-            if made is None or made.known:
+            if is_free:
                 with contextlib.suppress(StoreUnavailableError):  # it ends by itself
                     self._frozen.discard(spec.app, name)
         return made

@@ -13,6 +13,7 @@ from producers.errors import (
     IllegalMoveError,
     InvalidInputError,
     NotFoundError,
+    StoreUnavailableError,
 )
 from producers.recipients import Recipients
 from producers.recipients.receipts import Receipts
@@ -275,6 +276,21 @@ def test_a_half_built_one_never_sends_and_the_same_key_goes_on(
     assert made.known == (where == "adopt")
     give(shop, of("failed"), "b")
     assert settle(shop, made.id, lambda _: "delivered") == of("failed")
+
+
+def test_a_store_that_is_silent_once_it_is_written_leaves_it_its_recipients(
+    shop: Shop, retries: Retries, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: Any) -> None:
+        raise StoreUnavailableError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retries, "adopt", silent)
+        with pytest.raises(StoreUnavailableError):
+            retries.retry(ended, "failed", key="k")
+    made = retries.retry(ended, "failed", key="k")
+    assert made.known
+    assert whom(shop, made.id) == of("failed")
 
 
 @both_layouts
