@@ -18,11 +18,13 @@ from producers.errors import (
     StoreUnavailableError,
 )
 from producers.retries import Retries
+from producers.retries.choice import Choice
 from producers.rows import BadRowsError
 from producers.store import keys
 from producers.users.forget import Forgetter
 from workers.sending.claim import Claim
 from workers.sending.envelopes import Envelopes
+from workers.sending.settle import SETTLE, SettleArgs, SettleKeys
 
 both_layouts = pytest.mark.parametrize("lanes", [1, 4])
 
@@ -234,6 +236,7 @@ def test_a_scheduled_one_keeps_its_rows_until_its_time(shop: Shop) -> None:
     soon = datetime.fromtimestamp(shop.now_ms() / 1000 + 3600, UTC).isoformat()
     made = create(shop, at=soon).id
     assert shop.take() == []
+    assert shop.client.hget(keys.lane_broadcast(0, made), "cursor") == "r0"
     assert min(shop.client.ttl(key) for key in shop.client.scan_iter("*:rows:shop:*")) > 14 * 86_400
     shop.client.hset(keys.home(shop.broadcasts.home_lane(made), made), "starts_at_ms", 1)
     shop.broadcasts.start(made)
@@ -284,11 +287,21 @@ def test_an_end_leaves_the_rows_of_the_undelivered_for_a_day(shop: Shop, end: st
 def test_a_retry_carries_the_rows_of_the_chosen_while_they_are_kept(shop: Shop) -> None:
     give(shop, list(PEOPLE)[:40])  # the others have no permit
     made = create(shop).id
+    shop.open(made)
+    failed = {claim.openid for claim in shop.take(10) if shop.settle(claim, outcome="failed")}
     shop.run_dry(made)
     shop.keeper.run_once()
     retries = Retries(shop.client, shop.settings)
     without = set(list(PEOPLE)[40:])
-    assert kept(shop).keys() == without
+    assert kept(shop).keys() == without | failed
+    name = retries._frozen.name("shop", 60_000, rows=True)
+    rows = shop.broadcasts.spec(made).audience
+    for _ in range(2):  # as after a lost answer
+        choice = Choice.checked("failed", (), even_in_doubt=False)
+        given: dict[str, Any] = {"rest": "", "rows": rows, "others": [], "members": 60}
+        assert retries._frozen.choose("shop", name, made, choice, **given, ttl_ms=60_000) == 10
+    assert kept(shop).keys() == without | failed
+    retries._frozen.discard("shop", name)
     first = retries.retry(made, "no_permit")
     assert first.recipients == 20
     shop.broadcasts.cancel(first.id)
@@ -343,3 +356,28 @@ def test_an_earlier_version_makes_no_message_of_it_and_splits_nothing(shop: Shop
     claim = next(iter(shop.take(1)))
     with pytest.raises(ValueError, match="zip"):  # nor is one made without the values
         Envelopes(shop.broadcasts).of(claim._replace(payload=""))
+
+
+def test_an_openid_that_begins_another_finds_its_own_row(shop: Shop) -> None:
+    shop = Shop(shop.client, shop.settings.model_copy(update={"buckets": 1}))
+    people = {one: (f"n{one}", "1") for one in ("oAB", "oA", "oABC", "AB", "o")}
+    give(shop, people)
+    made = create(shop, rows_of(people)).id
+    shop.open(made)
+    queue = keys.queue(0, made)
+    items = shop.client.lrange(queue, 0, -1)
+    shop.client.lpush(queue, *items)  # not in the order in which they lie
+    shop.client.ltrim(queue, 0, len(items) - 1)
+    claims = shop.take()
+    assert [claim.item for claim in claims] == items[::-1]
+    for claim in claims:
+        assert said(shop, claim)["thing1"] == f"n{claim.openid}，连续签到 1 天"
+    shop.settle(claims[1])
+    assert kept(shop).keys() == people.keys() - {claims[1].openid}
+    rest = [claims[0], *claims[2:4]]
+    args = SettleArgs("w1", keys.lane_prefix(0), "shop", 1, 1, 60_000, 10)
+    answers = [f"{made} {one.item} {one.fence} settle spent delivered 0 0 ok - -" for one in rest]
+    SETTLE.on(shop.client)(SettleKeys.of(0, "shop", "w1"), args, answers)
+    assert kept(shop).keys() == {claims[4].openid}
+    shop.settle(claims[4])
+    assert kept(shop) == {}
