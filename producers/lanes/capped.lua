@@ -33,6 +33,7 @@ end
 -- How many of this purpose count for a user, but for one; then all that counts.
 local function had_of(daily, openid, purpose, but)
   local had, text = 0, text_of(redis.pcall('HGET', daily, openid))
+  if text == '' then return had, text end
   for word in string.gmatch(text, '%S+') do
     if word ~= but and string.match(word, '%.(.*)$') == purpose then had = had + 1 end
   end
@@ -41,10 +42,17 @@ end
 
 local function has_word(text, word) return string.find(' ' .. text .. ' ', ' ' .. word .. ' ', 1, true) end
 
+local ended = {}  -- keys that this script saw to have an end
 local function count_had(daily, openid, word, text)
-  if has_word(text, word) then return end
-  redis.pcall('HSET', daily, openid, text == '' and word or text .. ' ' .. word)
-  if redis.pcall('HLEN', daily) == 1 then redis.call('PEXPIRE', daily, DAILY_TTL) end
+  if text ~= '' then
+    if has_word(text, word) then return end
+    word = text .. ' ' .. word
+  end
+  redis.pcall('HSET', daily, openid, word)
+  if not ended[daily] then
+    ended[daily] = true
+    if redis.pcall('HLEN', daily) == 1 then redis.call('PEXPIRE', daily, DAILY_TTL) end
+  end
 end
 
 -- It surely was not sent. since: when it was claimed; the zone's day is the UTC one, or beside it.

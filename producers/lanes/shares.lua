@@ -1,7 +1,8 @@
 -- shares: the turns of an app's broadcasts in a lane, when they do not all weigh the same.
---   shares  hash  broadcast -> its weight, of each running one whose weight is not 1; and '' ->
---                 "goal step" of the round that goes on. Nothing, where all weigh the same
---   lane    hash  turn: how far a broadcast came, in claims divided by its weight
+--   shares  hash  broadcast -> its weight, of each running one whose weight is not 1; more: what all of
+--                 these are above 1; round: "goal step" of the one that goes on. Nothing, where all
+--                 weigh the same. (An id is 21 characters, so none is one of these names.)
+--   lane    hash  weight, while it is among these; turn: how far it came, in claims divided by its weight
 --
 -- In a round each broadcast may come as far as the goal, so it gets claims by its weight. Broadcasts
 -- have their turns one behind the other: when one comes that is at the goal already, so are all the
@@ -13,40 +14,39 @@ local MOST_WEIGHT = 100
 
 -- What a lane must know of a broadcast's weight. It has none while it does not run.
 local function set_share(prefix, app, id, weight, ttl)
-  local shares = prefix .. 'shares:' .. app
+  local shares, lane = prefix .. 'shares:' .. app, prefix .. 'lane:' .. id
+  local before = redis.call('HGET', shares, id)
   if weight ~= 1 then
     redis.call('HSET', shares, id, weight)
-    redis.call('PEXPIRE', shares, ttl)
-  elseif redis.call('HDEL', shares, id) == 1 and redis.call('HLEN', shares) == 1 then
-    redis.call('HDEL', shares, '')
+    redis.call('HSET', lane, 'weight', weight)
+  elseif before then
+    redis.call('HDEL', shares, id)
+    redis.call('HDEL', lane, 'weight')
+  else
+    return
   end
+  bump(shares, 'more', weight - math.max(1, num(before)))
+  if num(redis.call('HGET', shares, 'more')) <= 0 then return redis.call('UNLINK', shares) end
+  redis.call('PEXPIRE', shares, ttl)
 end
 
 -- length: how many stand in the ring. Returns nothing where all weigh the same.
 local function shares_of(prefix, app, length)
   local key = prefix .. 'shares:' .. app
-  local found = redis.pcall('HGETALL', key)
-  if found.err or #found == 0 then return end
-  local shares = { key = key, lane = prefix .. 'lane:', weights = {}, all = length, goal = 0, step = 0 }
-  for i = 1, #found, 2 do
-    if found[i] == '' then
-      local goal, step = string.match(found[i + 1], '^(%S+) (%S+)$')
-      shares.goal, shares.step = num(goal), num(step)
-    else
-      local weight = math.max(1, math.min(num(found[i + 1]), MOST_WEIGHT))
-      shares.weights[found[i]] = weight
-      shares.all = shares.all + weight - 1
-    end
-  end
-  return shares
+  local has = redis.pcall('HMGET', key, 'more', 'round')
+  if has.err or not has[1] then return end
+  local goal, step = string.match(has[2] or '', '^(%S+) (%S+)$')
+  return { key = key, lane = prefix .. 'lane:', all = length + math.max(0, num(has[1])),
+           goal = num(goal), step = num(step) }
 end
 
 local CLOSE = 1e-6  -- what is written has nine decimals
 
 -- How many claims a broadcast may have in the turn that begins. left: how many the take has left.
 local function turn_of(shares, id, left)
-  local weight = shares.weights[id] or 1
-  local at = num(redis.pcall('HGET', shares.lane .. id, 'turn'))
+  local has = redis.pcall('HMGET', shares.lane .. id, 'weight', 'turn')
+  if has.err then has = {} end
+  local weight, at = math.max(1, math.min(num(has[1]), MOST_WEIGHT)), num(has[2])
   -- what was less than a claim is not lost
   at = math.max(shares.goal - shares.step - 1 / weight, math.min(at, shares.goal))
   local claims = math.floor((shares.goal - at) * weight + CLOSE)
@@ -67,6 +67,6 @@ end
 
 local function keep_round(shares)
   if shares.moved then
-    redis.call('HSET', shares.key, '', string.format('%.9f %.9f', shares.goal, shares.step))
+    redis.call('HSET', shares.key, 'round', string.format('%.9f %.9f', shares.goal, shares.step))
   end
 end

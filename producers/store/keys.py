@@ -258,9 +258,9 @@ def priority_ring(lane: int, app: str) -> str:
 
 
 def shares(lane: int, app: str) -> str:
-    """hash: broadcast → weight, of those in the ring that do not weigh 1; see shares.lua.
+    """hash: broadcast → weight, of those that run and do not weigh 1, and their round.
 
-    As the outcomes of the last one; nothing where all weigh the same.
+    See shares.lua. As the outcomes of the last one; nothing where all weigh the same.
     """
     return f"{lane_prefix(lane)}shares:{app}"
 
