@@ -81,7 +81,7 @@ class Uptake:
         self._on_hours = on_hours
         self._have: Mapping[str, AppSettings] = settings.apps.now
         self._leaving: dict[str, float] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, tuple[KeptToken, asyncio.Task[None]]] = {}
         self.kept = {alias: self._keeping(alias) for alias in tokens}
 
     def _keeping(self, alias: str) -> KeptToken:
@@ -91,8 +91,18 @@ class Uptake:
 
     def begin(self) -> None:
         """Keep the tokens of all apps; on the loop."""
-        for alias, kept in self.kept.items():
-            self._tasks[alias] = self._runner.spawn(kept)
+        self._keep_tokens()
+
+    def _keep_tokens(self) -> None:
+        """Keep those of the apps that there are, and no others."""
+        kept = dict(self.kept)
+        for alias, (one, task) in list(self._tasks.items()):
+            if kept.get(alias) is not one:  # it went, and may have come back meanwhile
+                del self._tasks[alias]
+                task.cancel()
+        for alias, one in kept.items():
+            if alias not in self._tasks:
+                self._tasks[alias] = (one, self._runner.spawn(one))
 
     def due(self, now: float) -> bool:  # noqa: ARG002
         """Say whether apps may come and go at all."""
@@ -126,11 +136,7 @@ class Uptake:
     def _follow_on_loop(self) -> None:
         """Do the loop's part, by what is so by now."""
         self._path.serve([*self._memory.gates])
-        for alias, kept in list(self.kept.items()):
-            if alias not in self._tasks:
-                self._tasks[alias] = self._runner.spawn(kept)
-        for alias in [one for one in self._tasks if one not in self.kept]:
-            self._tasks.pop(alias).cancel()
+        self._keep_tokens()
         self._on_change()
 
     def _come(self, alias: str) -> None:

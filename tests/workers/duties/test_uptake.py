@@ -121,6 +121,25 @@ def test_of_an_app_that_went_nothing_is_kept(
     assert all(house.has("shop")[:5])
 
 
+def test_an_app_that_went_and_returned_while_the_loop_was_busy_has_its_token_kept(
+    house: House, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uptake, "_LINGERS_S", 0.0)
+    house.say(shop=SHOP, cafe=CAFE)
+    eventually(lambda: "cafe" in house.memory.gates, "it came", within_s=5)
+    eventually(lambda: house.tokens["cafe"].ready, "it has a token", within_s=5)
+    first = house.tokens["cafe"]
+    busy = threading.Event()
+    house.runtime._loop.call_soon_threadsafe(busy.wait, 20)
+    house.say(shop=SHOP)
+    eventually(lambda: "cafe" not in house.memory.gates, "it went", within_s=8)
+    house.say(shop=SHOP, cafe=CAFE)
+    eventually(lambda: "cafe" in house.memory.gates, "it returned", within_s=8)
+    busy.set()
+    assert house.tokens["cafe"] is not first
+    eventually(lambda: house.tokens["cafe"].ready, "it has a token", within_s=5)
+
+
 def test_an_app_that_returns_at_once_is_what_it_was(house: House, eventually: Eventually) -> None:
     house.say(shop=SHOP, cafe=CAFE)
     eventually(lambda: "cafe" in house.memory.gates, "it came", within_s=5)
