@@ -12,6 +12,7 @@ from producers import store
 from producers.audiences import ALL
 from producers.audiences.counting import Counter
 from producers.care import roster, shadows, templates, webhooks
+from producers.care.appids import Appids
 from producers.care.apps import examine_apps
 from producers.care.check import Check, Health
 from producers.care.roster import Roster
@@ -98,6 +99,14 @@ def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
     yield from _workers(here, settings)
     yield from _same_apps(here, settings)
     yield from _unknown_apps(client, settings, here)
+    for alias, appid in Appids(client, settings).others().items():
+        yield Check(
+            f"app {alias}: appid",
+            Health.BAD,
+            f"what is stored of it is of {appid}, the settings say {settings.app(alias).appid}",
+            "another mini-program has other users: give it an alias of its own; was it a typing "
+            f"error: `wxbroadcast apps reassign {alias}`",
+        )
     for app in settings.apps:
         yield _paused(client, settings, app)
     for limits in Quotas(client, settings).all([*settings.apps]).values():

@@ -375,6 +375,17 @@ class AppsRefused(Event):
 
 
 @dataclass
+class AliasReassigned(Event):
+    """Somebody let an alias stand for another mini-program."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    app: str
+    appid_before: str
+    appid: str
+
+
+@dataclass
 class BootFailed(Event):
     """A worker process could not start; it ends."""
 

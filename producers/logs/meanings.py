@@ -28,6 +28,8 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "app_imported.added": Meaning("uses and accepts that are new", "uses"),
     "after": Meaning("the new one; 0: unlimited", "sends/s"),
     "app": Meaning("alias of the app, a key of WXB_APPS"),
+    "appid": Meaning("WeChat's id of the mini-program"),
+    "appid_before": Meaning("the one that it was, or empty"),
     "api_key_created.apps": Meaning("aliases of the apps that it may act for, with commas; *: all"),
     "worker_started.apps": Meaning("apps that it knows", "apps"),
     "apps_changed.apps": Meaning("apps that there are now", "apps"),

@@ -416,6 +416,9 @@ def worker_apps(worker: str) -> str:
     return f"{{wxb:workers}}:apps:{worker}"
 
 
+APPIDS: Final = "wxb:appids"
+"""hash: alias → appid of the mini-program whose users it stands for. Owner: `care.appids`."""
+
 WEBS: Final = "{wxb:workers}:webs"
 """zset: ``process digest`` of each web process that follows an apps' file → when it last said so.
 
@@ -616,6 +619,7 @@ LASTING: Final[dict[str | Callable[..., str], str]] = {
     DEPLOYMENT: "what the deployment was born with",
     SERVER: "known again after any rest, however long",
     SEEN: "known again after any rest, however long",
+    APPIDS: "what is stored under an alias may be older than any worker",
     API_KEYS: "a key holds until it is revoked",
     WORKERS: "the beat removes the dead, and the last to leave itself",
     ledger: "sums of all time: they are checked against the stock",

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 
 from producers.broadcasts.rates import Rates
+from producers.care.appids import Appids
 from producers.quotas import Quotas
 from producers.series import Series
 from producers.settings import Settings
@@ -110,6 +111,7 @@ class Roster:
             self._runner,
             path,
             ways.wechat,
+            Appids(client, settings),
             self._apps_changed,
             self._hours_changed,
         )

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
+from producers.care.appids import Appids
 from producers.lanes.bounds import Bounding
 from producers.settings import AppSettings, AppsFile, Settings
 from workers.duties.kept_tokens import KeptToken
@@ -45,6 +46,7 @@ class Uptake:
         runner: begins to keep the tokens of an app that came.
         path: serves the apps.
         wechat: calls for them.
+        appids: told which there are.
         on_change: called on the loop when they have changed.
         on_hours: called with an app that sends in other hours than before.
 
@@ -65,6 +67,7 @@ class Uptake:
         runner: Runner,
         path: SendPath,
         wechat: WeChat,
+        appids: Appids,
         on_change: Callable[[], None],
         on_hours: Callable[[str], None],
     ) -> None:
@@ -77,9 +80,11 @@ class Uptake:
         self._runner = runner
         self._path = path
         self._wechat = wechat
+        self._appids = appids
         self._on_change = on_change
         self._on_hours = on_hours
         self._have: Mapping[str, AppSettings] = settings.apps.now
+        self._told: object = None
         self._leaving: dict[str, float] = {}
         self._tasks: dict[str, tuple[KeptToken, asyncio.Task[None]]] = {}
         self.kept = {alias: self._keeping(alias) for alias in tokens}
@@ -105,17 +110,24 @@ class Uptake:
                 self._tasks[alias] = (one, self._runner.spawn(one))
 
     def due(self, now: float) -> bool:  # noqa: ARG002
-        """Say whether apps may come and go at all."""
-        return self._file is not None
+        """Say whether apps may come and go at all, or it is not said yet which there are."""
+        return self._file is not None or self._told is not self._settings.apps.now
 
     def run(self) -> None:
-        """Look at the file, and follow it."""
+        """Look at the file, and follow it.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer when it was told; run it again.
+        """
         if self._file is not None:
             self._file.look()
         now = self._settings.apps.now
         if now is not self._have:
             self._follow(now)
         self._forget_who_left(time.monotonic())
+        if now is not self._told:
+            self._appids.tell(now)
+            self._told = now
 
     def _follow(self, now: Mapping[str, AppSettings]) -> None:
         """Bring this worker to what the settings say; once more changes nothing."""

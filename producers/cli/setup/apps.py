@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from producers.cli.options import AsJson
-from producers.cli.session import guarded, print_json, print_table, say, table
+from producers.cli.session import guarded, opened, print_json, print_table, say, table
 
 app = typer.Typer(name="apps", help="The apps, and the file that they come from.")
 
@@ -72,6 +72,25 @@ def check(
             print_json(answer)
         else:
             say(said)
+
+
+@app.command()
+def reassign(
+    alias: Annotated[str, typer.Argument(help="Of the app.")], as_json: AsJson = False
+) -> None:
+    """Let an alias stand for the appid of the settings, where `doctor` says that it did not.
+
+    For an appid that was a typing error: of another mini-program nothing that is stored is good.
+    """
+    with opened(as_json=as_json) as session:
+        from producers.care.appids import Appids
+
+        before = Appids(session.client, session.settings).reassign(alias)
+        appid = session.settings.app(alias).appid
+        if as_json:
+            print_json({"app": alias, "before": before, "appid": appid})
+        else:
+            say(f"{alias} is {appid}, and was {before or 'nobody'}")
 
 
 def _in_words(change: Any) -> str:

@@ -13,13 +13,14 @@ import pytest
 
 from producers import Producer
 from producers.broadcasts import Broadcasts
+from producers.care.appids import Appids
 from producers.care.check import Health
 from producers.care.doctor import examine
 from producers.care.roster import tell_web
 from producers.local.ports import free_port
 from producers.local.url import DATA_DIR
 from producers.sandbox import Sandbox, SandboxConfig
-from producers.settings import Settings
+from producers.settings import Apps, Settings
 from producers.store import keys
 
 WXBROADCAST = str(Path(sys.executable).parent / "wxbroadcast")
@@ -190,6 +191,25 @@ def test_doctor_names_packages_that_hide_ours(settings: Any, tmp_path: Path) -> 
     hidden = doctor(settings, tmp_path / "elsewhere", PYTHONPATH=str(tmp_path))["packages"]
     assert hidden["health"] == "bad"
     assert "packages" not in doctor(settings, Path(__file__).parents[3])  # these are ours
+
+
+def test_doctor_names_an_alias_that_means_another_mini_program(settings: Any, client: Any) -> None:
+    shop = settings.apps["shop"]
+    Appids(client, settings).tell(settings.apps)
+    changed = settings.model_copy(
+        update={"apps": Apps({"shop": shop.model_copy(update={"appid": "wx2"})})}
+    )
+    Appids(client, changed).tell(changed.apps)  # as a worker that is started with it
+    assert Appids(client, changed).others() == {"shop": shop.appid}
+    [found] = [one for one in examine(changed) if one.name == "app shop: appid"]
+    assert (found.health, shop.appid in found.found) == (Health.BAD, True)
+    ran = run(changed, "apps", "reassign", "shop", "--json")
+    assert json.loads(ran.stdout.splitlines()[-1]) == {
+        "app": "shop",
+        "before": shop.appid,
+        "appid": "wx2",
+    }
+    assert Appids(client, changed).others() == {}
 
 
 def test_doctor_names_processes_whose_apps_are_other_ones(

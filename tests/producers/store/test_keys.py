@@ -45,6 +45,7 @@ NO_KEYS = (
     "place_of",
     "lane_of",
     "is_carrier",
+    "is_test_carrier",
     "is_beside",
     "is_rows",
     "lane_prefix",
@@ -169,6 +170,7 @@ CONSTANTS = (
     keys.WORKERS,
     keys.SEEN,
     keys.API_KEYS,
+    keys.APPIDS,
     keys.SERIES_DUE,
 )
 
