@@ -30,11 +30,13 @@ def in_words(status: "Status") -> str:
 
 
 def to_whom(status: "Status") -> str:
-    """Return the audience; of a retry, whose recipients; what carries single messages has none."""
+    """Return the audience; of a retry, whose recipients; rows and single messages have none."""
     if status.retry_of:
         return f"{status.retry_for} of {status.retry_of}"
     if keys.is_test_carrier(status.id):
         return "test sends"
+    if keys.is_rows(status.audience):
+        return "rows"
     return status.audience or "single messages"
 
 

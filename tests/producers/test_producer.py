@@ -13,6 +13,7 @@ import pytest
 from producers import AsyncProducer, Producer
 from producers.errors import InvalidInputError, NotFoundError, SettingsError, UnknownAppError
 from producers.producer import place
+from producers.rows import BadRowsError
 from producers.settings import Settings
 from producers.words import State
 
@@ -70,6 +71,31 @@ async def test_a_backend_has_a_series(settings) -> None:
         assert (await producer.show_series("shop", "evening")).next_at_ms == made.next_at_ms
         await producer.delete_series("shop", "evening")
         assert await producer.series("shop") == []
+
+
+async def test_a_backend_tells_each_what_a_row_says(settings, tmp_path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"openid": "o1", "n": 1}\n{"openid": "o2", "n": 2}\n{"openid": "o3"}\n')
+    spec = {
+        **{name: SPEC[name] for name in SPEC if name != "audience"},
+        "data": {"keyword1": "{n}"},
+    }
+    async with AsyncProducer(settings) as producer:
+        with pytest.raises(BadRowsError, match="row 3: no column 'n'"):
+            await producer.broadcast(**spec, rows=file)
+        created = await producer.broadcast(**spec, rows=file, skip_bad=True, key="k")
+        with Producer(settings) as other:  # the same rows, in another form
+            rows = [{"openid": "o1", "n": 1}, {"openid": "o2", "n": "2"}]
+            again = other.broadcast(**spec, rows=iter(rows), key="k")
+        assert (again.id, again.known) == (created.id, True)
+        assert created.rows is not None
+        assert created.rows.as_dict() == {
+            "rows": 3,
+            "bad": 1,
+            "rules": {"columns": 1},
+            "listed": [{"row": 3, "detail": "no column 'n'"}],
+        }
+        assert (await producer.status(created.id)).total == 2
 
 
 async def test_an_async_backend_does_the_same(settings) -> None:

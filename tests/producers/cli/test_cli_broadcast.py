@@ -267,6 +267,7 @@ def test_rows_are_checked_and_sent(settings: Settings, tmp_path: Path) -> None:
     assert (made.code, made.json["rows"]["bad"]) == (0, 2)
     assert "2 of 3 rows are bad" in made.err
     assert run(settings, "status", made.json["id"], "--json").json["expected"] == 1
+    assert "rows (1 when created)" in run(settings, "status", made.json["id"]).out
     for more, says in (
         (("--audience", "all"), "the rows say"),
         (("--every", "0 1 * * *"), "series"),

@@ -381,3 +381,34 @@ def test_an_openid_that_begins_another_finds_its_own_row(shop: Shop) -> None:
     assert kept(shop).keys() == {claims[4].openid}
     shop.settle(claims[4])
     assert kept(shop) == {}
+
+
+@both_layouts
+def test_those_whose_permit_ends_first_go_first_with_their_own_rows(shop: Shop) -> None:
+    now_ms = shop.now_ms()
+    urgent = [
+        {"openid": one, "formId": f"f{one}", "expire": now_ms + 15_000 + 400 * n}
+        for n, one in enumerate(PEOPLE)
+    ]
+    people = {**PEOPLE, **{f"p{n}": (f"李{n}", str(n)) for n in range(200)}}
+    later = [{"openid": one, "formId": f"f{one}"} for one in people if one not in PEOPLE]
+    shop.collector.collect("shop", [*urgent, *later])
+    data = {"keyword1": SAID["thing1"]}
+    made = create(shop, rows_of(people), channel="template", data=data, rate=3).id
+    shop.open(made)
+    told: dict[str, str] = {}
+    while len(told) < len(people):
+        for lane in range(shop.settings.lanes):
+            shop.broadcasts._splitter.fill(made, lane)
+        claims = shop.take(50)
+        assert claims
+        for claim in claims:
+            told[claim.openid] = said(shop, claim)["keyword1"]
+            shop.settle(claim)
+    assert told == {one: f"{name}，连续签到 {days} 天" for one, (name, days) in people.items()}
+    if shop.settings.lanes == 1:
+        assert set(list(told)[:60]) == PEOPLE.keys()
+    shop.keeper.run_once()
+    assert shop.broadcasts.status(made).outcomes == {"delivered": len(people)}
+    assert kept(shop) == {}
+    assert shop.wrong() == []
