@@ -15,17 +15,21 @@ local SLOTS = 256  -- a broadcast's length is cut into so many: what ends within
 local function soon_of(prefix, id, slot) return string.format('%ssoon:%s:%d', prefix, id, slot) end
 local function hurried_of(prefix, id, bucket) return prefix .. 'hurried:' .. id .. ':' .. bucket end
 
--- Of some openids of a bucket those that were never hurried, in the same order.
+-- Of some openids of a bucket those that were never hurried, in the same order. A few are asked for;
+-- for many it is cheaper to read whom there is.
 local function without_hurried(prefix, id, bucket, openids)
   local hurried = hurried_of(prefix, id, bucket)
-  if #openids == 0 or redis.call('EXISTS', hurried) == 0 then return openids end
-  local others = {}
-  for from = 1, #openids, 5000 do
-    local last = math.min(from + 4999, #openids)
-    local slots = redis.call('HMGET', hurried, unpack(openids, from, last))
-    for i = from, last do
-      if not slots[i - from + 1] then others[#others + 1] = openids[i] end
-    end
+  local many = redis.call('HLEN', hurried)
+  if #openids == 0 or many == 0 then return openids end
+  local known, others = {}, {}
+  if #openids <= 1000 and 4 * #openids < many then
+    local slots = redis.call('HMGET', hurried, unpack(openids))
+    for i = 1, #openids do known[openids[i]] = slots[i] end
+  else
+    for _, openid in ipairs(redis.call('HKEYS', hurried)) do known[openid] = true end
+  end
+  for i = 1, #openids do
+    if not known[openids[i]] then others[#others + 1] = openids[i] end
   end
   return others
 end

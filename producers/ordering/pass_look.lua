@@ -46,7 +46,6 @@ local permits = prefix .. 'permits:' .. whose.app .. ':'
 local usable, until_ms = now + margin, from + SLOTS * width
 local soon, places, found, looked = {}, {}, 0, 0
 
--- A user's permits live until the last of them ends; and it is the one that is spent last.
 local function look_at(bucket, skipped)
   local openids = members_of(whose, bucket)
   local size = #openids
@@ -57,8 +56,8 @@ local function look_at(bucket, skipped)
   local place, mine = bucket .. ':', {}
   for i = 1, #some do
     local openid = some[i]
-    local ends = redis.call('PEXPIRETIME', permits .. openid)
-    if ends > usable and ends < until_ms then
+    local ends = tonumber(redis.pcall('ZREVRANGE', permits .. openid, 0, 0, 'WITHSCORES')[2])
+    if ends and ends > usable and ends < until_ms then
       local slot = math.max(0, math.floor((ends - from) / width))
       local items = soon[slot]
       if not items then

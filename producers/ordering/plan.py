@@ -42,6 +42,7 @@ class Outlook:
         all_of_them: whether it is for all of these.
         window: the app's send window.
         since_ms: whoever's last use ends before went first already; 0: nobody did.
+        margin_ms: a use is not claimed so shortly before its end.
     """
 
     now_ms: int
@@ -52,6 +53,7 @@ class Outlook:
     all_of_them: bool = False
     window: Window | None = None
     since_ms: int = 0
+    margin_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,11 @@ def planned(outlook: Outlook) -> Plan | None:
     through_ms = _through_ms(now_ms, sends / rate, outlook.window)
     share = outlook.members / max(outlook.members, outlook.everybody)
     gone = _ending_by(outlook.ending, now_ms, outlook.since_ms)
-    at_stake = share * (_ending_by(outlook.ending, now_ms, through_ms) - gone)
+    margin_ms = outlook.margin_ms
+    at_stake = share * (_ending_by(outlook.ending, now_ms, through_ms + margin_ms) - gone)
     if at_stake < _LEAST_SHARE * outlook.members:
         return None
-    until_ms = now_ms + _SPARE * (through_ms - now_ms)
+    until_ms = now_ms + margin_ms + _SPARE * (through_ms - now_ms)
     first_ms = max(now_ms, outlook.since_ms)
     while share * (_ending_by(outlook.ending, now_ms, until_ms) - gone) > MOST:
         until_ms = first_ms + (until_ms - first_ms) * 0.8

@@ -67,6 +67,16 @@ def test_the_last_use_counts_and_not_the_first(lane: Lane) -> None:
     assert lane.look("b1")[3] == 0
 
 
+def test_a_use_that_was_spent_is_not_the_last_one(lane: Lane) -> None:
+    give(lane, "o1", WEEK)
+    lane.start("b0", "o1", open=1)
+    lane.deliver(lane.take_one())
+    give(lane, "o1", MARGIN + WIDTH)
+    lane.adopt("b1")
+    lane.begin_pass("b1", WIDTH)
+    assert lane.look("b1")[3] == 1
+
+
 def test_a_bucket_is_looked_at_in_pieces(lane: Lane) -> None:
     ordered(lane, *OPENIDS)
     looked = 0

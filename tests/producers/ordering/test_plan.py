@@ -81,3 +81,12 @@ def test_who_went_first_already_is_not_at_stake_any_more() -> None:
     longer = planned(replace(LONG, since_ms=first.until_ms, rate=5.0))
     assert longer is not None
     assert longer.at_stake == pytest.approx(2 * 4667 - 1.25 * 4667, abs=2)
+
+
+def test_a_use_is_of_no_use_a_while_before_its_end() -> None:
+    plan, sooner = planned(replace(LONG, margin_ms=HOUR // 2)), planned(LONG)
+    assert plan is not None
+    assert sooner is not None
+    assert plan.at_stake - sooner.at_stake == pytest.approx(500, abs=1)
+    assert plan.until_ms - sooner.until_ms == pytest.approx(HOUR // 2, abs=SLOTS)
+    assert plan.length_s == sooner.length_s
