@@ -21,7 +21,18 @@ from .figures import Report, WrongSumError, show
 from .ground import CORES, laid
 from .scale import Scale
 
-NAMES: Final = ("send", "split", "limiter", "latency", "memory", "collect", "web", "idle", "report")
+NAMES: Final = (
+    "send",
+    "split",
+    "limiter",
+    "latency",
+    "memory",
+    "collect",
+    "web",
+    "idle",
+    "report",
+    "expiry",
+)
 
 
 def main() -> int:
@@ -33,7 +44,7 @@ def main() -> int:
         action="store_const",
         const=Scale.QUICK,
         default=Scale.FULL,
-        help="under 2 minutes; full: under 10",
+        help="about 4 minutes; full: about 20",
     )
     parser.add_argument(
         "--tiny",

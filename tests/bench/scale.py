@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Scale(StrEnum):
-    """FULL: under 10 minutes in all. QUICK: under 2. TINY: shows that it runs, measures nothing."""
+    """FULL: about 20 minutes in all. QUICK: about 4. TINY: shows that it runs, measures nothing."""
 
     FULL = "full"
     QUICK = "quick"
