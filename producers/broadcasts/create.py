@@ -162,6 +162,8 @@ class Broadcasts(Lifecycle):
         """
         check_key(key)
         self._settings.app(spec.app)
+        if spec.audience:
+            raise InvalidInputError(["audience: the rows say who it is for"])
         timing = self._timing(spec, key)
         self._check_template(spec, key)
         draft = self._rows.load(

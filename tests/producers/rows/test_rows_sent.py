@@ -1,6 +1,7 @@
 """Rows on their way: kept packed, claimed with their message, gone when they are delivered."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -151,6 +152,9 @@ def test_with_one_bad_row_nothing_is_created(shop: Shop) -> None:
 
 
 def test_rows_of_which_none_is_good_create_nothing(shop: Shop) -> None:
+    plain = replace(spec(), audience="all")
+    with pytest.raises(InvalidInputError, match="the rows say who it is for"):
+        shop.broadcasts.create_with_rows(plain, rows_of(PEOPLE))
     for skip_bad in (False, True):
         with pytest.raises(InvalidInputError):
             shop.broadcasts.create_with_rows(spec(), ["openid,name,days", "o"], skip_bad=skip_bad)
