@@ -20,7 +20,7 @@ _HOME: Final = (
     *("state", "spec", "rate", "weight"),
     *("audience_size", "starts_at_ms", "expires_at_ms"),
 )
-_NO_SEND: Final = (Outcome.NO_PERMIT, Outcome.SUPPRESSED)
+_NO_SEND: Final = (Outcome.NO_PERMIT, Outcome.SUPPRESSED, Outcome.KEPT, Outcome.CAPPED)
 _TELLS: Final = 100
 """Recipients settled from which on a broadcast tells which share of the rest costs a send."""
 

@@ -2,7 +2,7 @@
 
 Everything here is counted from the lines alone. Where a broadcast's last word is among them
 (``broadcast_counted``), its outcomes are Redis's own count; else they are those of its sends that
-were logged, to which no_permit, late, suppressed and cancelled leave no line each.
+were logged, to which no_permit, late, suppressed, kept, capped and cancelled leave no line each.
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -152,6 +153,22 @@ def test_an_app_that_returns_at_once_is_what_it_was(house: House, eventually: Ev
     assert house.memory.gates["cafe"] is gate
     assert gate.next_at == 0.0  # what it waited for may be over, by its new limits
     assert not house.runtime.roster._uptake._leaving
+
+
+def test_bounds_are_those_that_the_file_says_now(house: House, eventually: Eventually) -> None:
+    bounds = {"keep_for_messages": 2, "per_user_per_day": {"news": 3}}
+    house.say(shop={**SHOP, **bounds})
+    gate = house.memory.gates["shop"]
+    now_ms = time.time_ns() // 1_000_000
+
+    def found() -> tuple[str, str]:
+        assert gate.bounding
+        bounds = gate.bounding.at(now_ms)
+        return bounds.keep, bounds.caps.partition(" news:")[2]
+
+    eventually(lambda: found() == ("2", "3"), "they hold", within_s=5)
+    house.say(shop=SHOP)
+    eventually(lambda: found() == ("", ""), "they hold no more", within_s=5)
 
 
 def test_what_waits_for_other_hours_than_there_are_now_is_looked_at_again(
