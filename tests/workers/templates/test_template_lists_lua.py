@@ -83,6 +83,21 @@ def test_a_dead_workers_call_is_made_by_another_after_the_lease(desk: Desk) -> N
     assert desk.end(NOON + 15_002, NOON + 15_000, worker="w2")[0] == 1
 
 
+def test_what_is_wanted_while_it_is_read_is_not_begun_before_the_lease_ends(desk: Desk) -> None:
+    desk.want(NOON)
+    desk.begin(NOON)
+    desk.want(NOON + 10)
+    assert (desk.begin(NOON + 4_000, "w2"), desk.begin(NOON + 15_000, "w2")) == (0, 1)
+
+
+def test_a_late_answer_of_the_same_worker_is_no_answer_to_its_next_call(desk: Desk) -> None:
+    desk.want(NOON)
+    desk.begin(NOON)
+    desk.begin(NOON + 15_000)
+    assert desk.end(NOON + 15_001, NOON)[0] == 0
+    assert desk.end(NOON + 15_002, NOON + 15_000)[0] == 1
+
+
 def test_after_some_calls_in_a_day_they_come_far_apart_until_the_next_day(desk: Desk) -> None:
     now, nexts = NOON, []
     for _ in range(4):
