@@ -204,6 +204,8 @@ class Play:
         members = self.draw(st.lists(st.sampled_from(OPENIDS), unique=True, max_size=20))
         if members:
             lane.audience("vip", *members)
+        for n, openid in enumerate(members):
+            give(lane, openid, MARGIN + 1 + 997 * n)
         self.throughout, self.seen = set(members), list[str]()
         self.looks, self.cursors = ["0 0"], ["0"]
         lane.adopt("b1", audience="vip", window=self.draw(st.integers(1, 8)))
@@ -224,10 +226,17 @@ class Play:
         self.lane.feed("b1", 3)
 
     def begin(self) -> None:
-        self.lane.begin_pass("b1", self.draw(st.sampled_from([10, 100])))
+        self.lane.begin_pass("b1", self.draw(st.sampled_from([10, 100, 1000])))
 
     def end(self) -> None:
         self.lane.begin_pass("b1", 0)
+
+    def whole_pass(self) -> None:
+        self.lane.begin_pass("b1", 1000)
+        self.lane.look("b1")
+        for _ in range(4):
+            self.lane.feed("b1")
+            self.send()
 
     def split(self) -> None:
         self.cursors.append(str(self.lane.split("b1")[1]))
@@ -281,7 +290,7 @@ class Play:
 STEPS = [
     *(Play.look, Play.look, Play.feed, Play.feed, Play.send, Play.send, Play.begin, Play.end),
     *(Play.split, Play.look_again, Play.split_again, Play.give, Play.give, Play.spend),
-    *(Play.join, Play.leave, Play.later),
+    *(Play.join, Play.leave, Play.later, Play.whole_pass, Play.whole_pass),
 ]
 
 
