@@ -42,8 +42,8 @@ from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script, Value
 from producers.suppressions import Reason, Suppressions
 
-_WEIGHT: Final = 600
-"""What one script run stores, uses and the like: about 2 ms of Redis."""
+_WEIGHT: Final = 400
+"""What one script run stores, uses and the like: 1 to 2 ms of Redis."""
 _USERS: Final = 200
 """Users of one script run."""
 _OPENIDS: Final = 5000
