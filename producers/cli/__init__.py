@@ -33,8 +33,9 @@ from producers.cli.trying import chaos, demo, miniprogram, sandbox, up, web
 
 _EPILOG = """
 Exit codes: 0 fine; 1 the data is wrong (every item refused, a sum of the demo or
-the audit, a bad check of the doctor); 2 wrong usage,
-input or settings; 3 the broadcast was aborted or cancelled (--wait); 4 Redis does not answer;
+the audit, a bad check of the doctor, a test that not all have); 2 wrong usage,
+input or settings; 3 the broadcast was aborted or cancelled (--wait), or not meant
+(--confirm-above); 4 Redis does not answer;
 130 Ctrl-C.
 
 With --json the last line on stdout is one JSON object, also for an error:
