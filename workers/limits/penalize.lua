@@ -33,7 +33,7 @@ local function paced()
   local sent, from, then_sent = num(has[6]), nil, nil
   for at, count in string.gmatch(has[7] or '', '(%d+) (%d+)') do
     at = tonumber(at) * 1000
-    if not from and at <= now and now - at <= 65000 then from, then_sent = at, tonumber(count) end
+    if at <= now and now - at <= 65000 then from, then_sent = at, tonumber(count) end  -- the oldest comes last
   end
   if from and now - from >= 1000 and sent >= then_sent then
     return (sent - then_sent) * 1000000 / (now - from), sent - then_sent

@@ -28,7 +28,6 @@
 --       spent_ms (until the day ends, when it left less than was wanted; else 0; not in wait_ms), granted0, granted1 …, one string: the slots of the plain sends, then per further key its
 --       slots, apart by blanks}; slots and horizon in us since the epoch
 --@include store/reply
---@include store/check
 --@include lanes/climb
 local again = first_answer(KEYS[1], ARGV[1])
 if again then return again end
@@ -124,7 +123,7 @@ local function of_day(left, ends_ms)
   if left < may then may, spent_ms = math.max(0, left), math.max(spent_ms, ends_ms - now_ms) end
 end
 if per_day > 0 then of_day(per_day - day_count, (day + 1) * DAY - tonumber(ARGV[6])) end
-local of_channel = math.max(0, num(has[12]) - tonumber(ARGV[7]))
+local of_channel = math.max(0, (tonumber(has[12]) or 0) - tonumber(ARGV[7]))
 if has[13] then
   local bound, until_ms = string.match(has[13], '^(%d+) (%d+)$')
   bound, until_ms = tonumber(bound), tonumber(until_ms)
@@ -178,18 +177,17 @@ while granted < may do
 end
 
 for i, at in ipairs(ahead) do ahead[i] = us(at) end
-local sent = num(has[10])
+local sent = tonumber(has[10]) or 0
 redis.call('HSET', limiter, 'next_us', us(next_us), 'day', day, 'day_count', day_count + granted,
   'ahead', table.concat(ahead, ' '), 'sent', us(sent + granted),
   'sent:' .. ARGV[10], us(of_channel + granted))
 -- how much was given when, for whoever must know what a minute held (penalize.lua)
-local marked = tonumber(string.match(has[11] or '', '(%d+) %d+$'))
+local marked = tonumber(string.match(has[11] or '', '^(%d+) '))
 if not marked or math.abs(second - marked) >= 10 then
-  local marks = { us(second) .. ' ' .. us(sent) }
+  local marks = { us(second) .. ' ' .. us(sent) }  -- the newest first
   for at, count in string.gmatch(has[11] or '', '(%d+) (%d+)') do
-    if tonumber(at) < second and second - tonumber(at) <= 70 then
-      table.insert(marks, #marks, at .. ' ' .. count)
-    end
+    at = tonumber(at)
+    if at < second and second - at <= 70 then marks[#marks + 1] = us(at) .. ' ' .. count end
   end
   redis.call('HSET', limiter, 'marks', table.concat(marks, ' '))
 end
