@@ -586,6 +586,14 @@ def web_answer(app: str, key: str) -> str:
     return f"{app_prefix(app)}answer:{key}"
 
 
+def web_sessions(key: str) -> str:
+    """zset: digests of the sessions that an API key opened at the console → end (ms).
+
+    Bounded; until the last of them ends.
+    """
+    return f"{PREFIX}:{{keys}}:sessions:{key}"
+
+
 def key_limit(key: str) -> str:
     """string: as `upload_flood`, of an API key's requests. ``limit`` was the same in µs."""
     return f"{PREFIX}:{{keys}}:limit_ms:{key}"

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+COOKIE: Final = "wxb_session"
+"""The console's cookie: a session (see `producers.access.sessions`)."""
+
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -68,6 +71,20 @@ class Call:
         """What came as bearer token, '' without one."""
         scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" else ""
+
+    @property
+    def session(self) -> str:
+        """What came as the console's cookie, '' without one."""
+        for part in self.request.headers.get("Cookie", "").split(";"):
+            name, _, value = part.strip().partition("=")
+            if name == COOKIE:
+                return value
+        return ""
+
+    @property
+    def changes(self) -> bool:
+        """Whether it asks for a change, not only for a look."""
+        return self.request.method not in {"GET", "HEAD"}
 
     @property
     def scope(self) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ from aiohttp.http import StreamWriter
 from pydantic import ValidationError
 
 from producers import logs
-from producers.access.api_keys import Scope
+from producers.access.api_keys import ApiKey, Scope
+from producers.access.sessions import is_csrf
 from producers.logs.events import RequestAnswered, RequestFailed
 from producers.logs.line_quota import LineQuota
 from producers.logs.redaction import redacted
@@ -127,11 +128,13 @@ class Entry:
                 if not call.bearer:
                     raise of_ticket("send the ticket of a login: Authorization: Bearer v1.…")
                 call.actor = "ticket"
+            elif route.access is Open.SESSION and call.changes:
+                _check_page(call)
             return
         if route.or_ticket and call.bearer.startswith("v1."):
             call.actor = "ticket"
             return
-        key = call.key = await self._services.guard.identify(call.bearer)
+        key = call.key = await self._identify(call)
         call.actor = key.id
         await self._services.guard.admit(key)
         if call.app and not key.is_for(call.app):
@@ -140,6 +143,14 @@ class Entry:
             raise ProblemError("forbidden", f"this key has no scope {route.access.value!r}")
         if call.app:
             self._services.settings.app(call.app)
+
+    async def _identify(self, call: Call) -> ApiKey:
+        """Return the key that asks: as bearer, or the one that opened the console's session."""
+        if call.bearer or not call.session:
+            return await self._services.guard.identify(call.bearer)
+        if call.changes:
+            _check_page(call)
+        return await self._services.guard.identify_session(call.session)
 
     async def _work(self, call: Call, route: Route, reader: body.Reader | None) -> Answer:
         if call.streams and reader is not None:
@@ -218,6 +229,24 @@ class Entry:
                 self._lines.take_left_out(),
             )
         )
+
+
+def _check_page(call: Call) -> None:
+    """Refuse a change that our own page did not ask for.
+
+    A foreign page can neither read the CSRF token nor send it. Who signs in has none yet: then the
+    browser must say that it was our page (Fetch Metadata), or say nothing, as what is no browser.
+
+    Raises:
+        ProblemError: forbidden.
+    """
+    site = call.request.headers.get("Sec-Fetch-Site", "same-origin")
+    if site not in {"same-origin", "none"}:
+        raise ProblemError("forbidden", "this comes from another site")
+    signs_in = (call.request.method, call.template) == ("POST", "/console/session")
+    token = call.request.headers.get("X-CSRF-Token", "")
+    if call.session and not signs_in and not is_csrf(call.session, token):
+        raise ProblemError("forbidden", "X-CSRF-Token: send the one of GET /console/session")
 
 
 def _check_framing(request: web.BaseRequest) -> None:

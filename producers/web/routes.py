@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from producers.web.console import page
+from producers.web.console import sessions as console_sessions
 from producers.web.handlers import (
     audiences,
     broadcasts,
@@ -42,5 +44,7 @@ TABLE: Final[tuple[Route, ...]] = (
     *door.ROUTES,
     *callbacks.ROUTES,
     *webhooks.ROUTES,
+    *page.ROUTES,
+    *console_sessions.ROUTES,
     *health.ROUTES,
 )

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, ParamSpec, TypeVar
 from producers import store
 from producers.access.api_keys import ApiKeys
 from producers.access.door import Door
+from producers.access.sessions import Sessions
 from producers.audiences import Audiences
 from producers.board import Boards
 from producers.broadcasts import Broadcasts
@@ -37,6 +38,8 @@ from producers.web.traffic.guard import Guard
 from producers.web.traffic.idempotency import Idempotency
 from producers.web.traffic.places import MOST_APPS, Places
 from producers.web.traffic.readiness import Readiness
+from producers.web.traffic.threads import on_thread
+from producers.web.traffic.watch import Watch
 from producers.webhooks import DeadLetters
 
 P = ParamSpec("P")
@@ -104,7 +107,8 @@ class Services:
         self.stream_threads: Executor = _Threads(self.streams.most, "web-stream", seconds)
         self.stopping = False
         self.keys = ApiKeys(self.client, settings)
-        self.guard = Guard(self.keys, self.quick)
+        self.sessions = Sessions(self.client)
+        self.guard = Guard(self.keys, self.sessions, self.quick)
         self.collector = Collector(self.client, settings)
         self.readiness = Readiness(self.client, settings, self.quick)
         self.batcher = Batcher(self.collector, self.quick)
@@ -125,7 +129,9 @@ class Services:
         self.dry_runs = DryRuns(self.client, settings)
         self.trials = Trials(self.client, settings)
         self.waiting: Counter[str] = Counter()
-        self.deployment = Deployment(Boards(self.client, settings))
+        boards = Boards(self.client, settings)
+        self.deployment = Deployment(boards)
+        self.watch = Watch(lambda: on_thread(self.threads, boards.look), lambda: self.stopping)
         self.meter = Meter()
         self.dead_letters = DeadLetters(self.client, settings)
         self.idempotency = Idempotency(self.client, self.quick)

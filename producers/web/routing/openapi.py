@@ -17,7 +17,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from producers.access.api_keys import Scope
-from producers.web.http.media import CSV, FORM, JSON, NDJSON
+from producers.web.http.media import CSV, EVENTS, FORM, JSON, NDJSON
 from producers.web.http.problem import MEDIA, TITLES, Problem
 from producers.web.routing.route import PARAMETERS, Body, Open, Reply, Route
 from producers.web.traffic.idempotency import HEADER
@@ -254,7 +254,7 @@ def _reply(route: Route, reply: Reply, schemas: _Schemas) -> dict[str, Any]:
     if reply.model is not None:
         content[JSON] = {"schema": schemas.of(reply.model)}
     for media in reply.media:
-        content[media] = {"schema": {} if media == JSON else {"type": "string"}}
+        content[media] = {"schema": {} if media in {JSON, EVENTS} else {"type": "string"}}
     return {"description": reply.text, "headers": headers, "content": content}
 
 

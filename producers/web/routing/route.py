@@ -30,6 +30,8 @@ class Open(StrEnum):
     """With a login code, as WeChat checks."""
     TICKET = "ticket"
     """With a collector ticket, as the handler checks."""
+    SESSION = "session"
+    """With the console's cookie, as the handler checks."""
     SIGNED = "signed"
     """WeChat's signature, as the handler checks."""
 

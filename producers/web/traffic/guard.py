@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from producers.access.api_keys import ApiKey, ApiKeys, id_of
+from producers.access.sessions import Sessions, key_id_of
 from producers.web.http.problem import ProblemError, retry_after
 from producers.web.traffic.threads import on_thread
 
@@ -51,9 +52,15 @@ class Guard:
     """Knows keys, and counts their requests. Belongs to one event loop."""
 
     def __init__(
-        self, keys: ApiKeys, pool: Executor, clock: Callable[[], float] = time.monotonic
+        self,
+        keys: ApiKeys,
+        sessions: Sessions,
+        pool: Executor,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keys = keys
+        self._sessions = sessions
+        self._open_until: dict[str, float] = {}
         self._pool = pool
         self._clock = clock
         self._known: dict[str, _Known] = {}
@@ -82,6 +89,39 @@ class Guard:
                 headers={"WWW-Authenticate": f'{_REALM}, error="invalid_token"'},
             )
         return key
+
+    async def identify_session(self, session: str) -> ApiKey:
+        """Return the key that opened a session.
+
+        Raises:
+            ProblemError: unauthorized: it has ended, or its key was revoked.
+            StoreUnavailableError: Redis did not answer.
+        """
+        key_id = key_id_of(session)
+        key = await self._look_up(key_id) if key_id else None
+        if key is None or not await self._is_open(session):
+            raise ProblemError(
+                "unauthorized",
+                "sign in: there is no session, or it has ended",
+                headers={"WWW-Authenticate": _REALM},
+            )
+        return key
+
+    async def _is_open(self, session: str) -> bool:
+        until = self._open_until.get(session, 0.0)
+        if self._clock() < until:
+            return True
+        asked = self._clock()
+        if not await on_thread(self._pool, self._sessions.is_open, session):
+            return False
+        if len(self._open_until) >= _REMEMBERED:
+            self._open_until.clear()
+        self._open_until[session] = asked + _FRESH_S
+        return True
+
+    def forget(self, session: str) -> None:
+        """A session was ended here: it is not known any more."""
+        self._open_until.pop(session, None)
 
     async def admit(self, key: ApiKey) -> None:
         """Count one request of a key.

@@ -1,0 +1,207 @@
+// The live page: what is shown is made of the server's events; what is asked for goes by the API that
+// /docs describes. Whatever comes from elsewhere becomes text, never markup.
+import {WORDS} from './words.js';
+
+const state = {session: null, board: null, language: 'en', source: null, drawn: ''};
+const $ = (id) => document.getElementById(id);
+const word = (name) => WORDS[state.language][name] ?? name;
+const number = (n) => new Intl.NumberFormat(state.language).format(n);
+const moment = (ms) => (ms ? new Date(ms).toLocaleString(state.language === 'zh' ? 'zh-CN' : 'en-GB') : '');
+
+// -- drawing ----------------------------------------------------------------------------------
+
+export function el(tag, given = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(given)) {
+    if (name.startsWith('on')) made.addEventListener(name.slice(2), value);
+    else if (name === 'value' || name === 'max' || name === 'checked' || name === 'disabled') made[name] = value;
+    else if (value !== undefined && value !== false) made.setAttribute(name, value === true ? '' : value);
+  }
+  made.append(...children.flat().filter((one) => one !== null && one !== undefined && one !== ''));
+  return made;
+}
+
+function table(id, heads, rows) {
+  return el('div', {class: 'wide', tabindex: '0', role: 'region', 'aria-labelledby': id},
+    el('table', {},
+      el('thead', {}, el('tr', {}, heads.map((one) => el('th', {scope: 'col', class: one.startsWith('>') ? 'n' : undefined}, one.replace('>', ''))))),
+      el('tbody', {}, rows.map((row) => el('tr', {}, row.map((cell, place) => el('td', {class: heads[place].startsWith('>') ? 'n' : undefined}, cell)))))));
+}
+
+const section = (id, title, ...inside) => el('section', {'aria-labelledby': id}, el('h2', {id}, title), inside);
+
+function say(text) { $('said').textContent = text; }
+function alarm(text) { $('alarm').hidden = !text; $('alarm').textContent = text ?? ''; }
+
+function draw(...children) {
+  const main = $('main');
+  const focused = document.activeElement?.id;
+  main.replaceChildren(...children);
+  if (focused && focused !== 'main') $(focused)?.focus();
+}
+
+// -- the API ----------------------------------------------------------------------------------
+
+export async function api(method, path, body, headers = {}) {
+  const given = {...headers};
+  if (state.session && method !== 'GET') given['X-CSRF-Token'] = state.session.csrf;
+  if (body !== undefined) given['Content-Type'] = 'application/json';
+  const answer = await fetch(path, {method, headers: given, credentials: 'same-origin', body: body === undefined ? undefined : JSON.stringify(body)});
+  const text = await answer.text();
+  const value = text && answer.headers.get('Content-Type')?.includes('json') ? JSON.parse(text) : null;
+  if (answer.ok) return value;
+  if (answer.status === 401 && state.session) signedOut();
+  const faults = (value?.faults ?? []).map((one) => one.detail ?? one).join('; ');
+  throw Object.assign(new Error([value?.detail ?? answer.statusText, faults].filter(Boolean).join(': ')), {status: answer.status, problem: value});
+}
+
+async function attempt(work) {
+  try { alarm(''); await work(); say(word('done')); } catch (error) { say(''); alarm(error.message); }
+}
+
+function ask(question) {
+  return new Promise((settled) => {
+    const box = el('dialog', {'aria-label': question, onclose: () => { box.remove(); settled(box.returnValue === 'yes'); }},
+      el('form', {method: 'dialog'}, el('p', {}, question),
+        el('div', {class: 'row'}, el('button', {value: 'yes', class: 'main'}, word('yes')), el('button', {value: 'no'}, word('no')))));
+    box.querySelectorAll('button').forEach((one) => one.setAttribute('value', one.classList.contains('main') ? 'yes' : 'no'));
+    document.body.append(box);
+    box.showModal();
+  });
+}
+
+const may = (scope) => state.session?.scopes.includes(scope);
+
+// -- signing in -------------------------------------------------------------------------------
+
+function drawSignIn() {
+  const field = el('input', {id: 'key', type: 'password', autocomplete: 'off', required: true, spellcheck: 'false'});
+  draw(el('h1', {}, word('sign_in')),
+    el('form', {class: 'narrow', onsubmit: async (event) => {
+      event.preventDefault();
+      try { alarm(''); signedIn(await api('POST', '/console/session', {key: field.value})); } catch (error) { alarm(error.message); }
+    }}, el('label', {for: 'key'}, word('api_key'), field), el('p', {class: 'soft'}, word('key_help')), el('button', {class: 'main'}, word('sign_in'))));
+}
+
+function signedIn(session) {
+  state.session = session;
+  $('sign-out').hidden = false;
+  state.source = new EventSource('/console/events');
+  state.source.addEventListener('board', (event) => { alarm(''); state.board = JSON.parse(event.data); show(true); });
+  state.source.addEventListener('away', (event) => alarm(`${word('away')}: ${JSON.parse(event.data).error}`));
+  state.source.addEventListener('error', async () => {
+    alarm(word('lost'));
+    try { await api('GET', '/console/session'); } catch { /* 401 has signed out; the rest is tried again */ }
+  });
+  show();
+}
+
+function signedOut() {
+  state.source?.close();
+  Object.assign(state, {session: null, board: null, source: null});
+  $('sign-out').hidden = true;
+  show();
+}
+
+// -- the views --------------------------------------------------------------------------------
+
+const ORDER = ['delivered', 'no_permit', 'refused', 'invalid_user', 'bad_data', 'late', 'suppressed', 'kept', 'capped', 'cancelled', 'in_doubt', 'failed'];
+const TONE = {running: 'good', paused: 'warn', aborted: 'bad', cancelled: 'warn', scheduled: 'soft', finished: 'soft'};
+const expected = (one) => Math.max(one.total, one.expected);
+const outcomes = (one) => ORDER.filter((name) => one.outcomes[name]).map((name) => `${word(name)} ${number(one.outcomes[name])}`).join(' · ');
+const span = (s) => (s === null || s === undefined ? '' : s >= 3600 ? `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min` : s >= 60 ? `${Math.floor(s / 60)} min ${s % 60} s` : `${s} s`);
+
+function progressOf(one) {
+  const whole = expected(one);
+  return el('progress', {max: Math.max(1, whole), value: whole ? one.settled : Number(one.complete), 'aria-label': `${number(one.settled)} ${word('of')} ${number(whole)}`});
+}
+
+function broadcastsView() {
+  const board = state.board;
+  const sums = [
+    [board.workers.alive, word('workers')], [board.apps.reduce((n, one) => n + one.running, 0), word('running')],
+    [Math.round(board.apps.reduce((n, one) => n + one.sending, 0)), `${word('sends')} ${word('a_second')}`],
+    [board.apps.reduce((n, one) => n + one.uses.available, 0), word('permits')],
+  ];
+  return [el('h1', {}, word('broadcasts')),
+    board.workers.alive ? null : el('p', {class: 'bad'}, word('no_worker')),
+    el('ul', {class: 'cards'}, sums.map(([n, text]) => el('li', {}, el('b', {}, number(n)), text))),
+    board.broadcasts.length ? null : el('p', {class: 'soft'}, word('none_yet')),
+    el('ul', {class: 'list'}, board.broadcasts.map((one) => el('li', {class: 'item'},
+      el('div', {class: 'row'}, el('a', {href: `#/b/${one.id}`, id: `b-${one.id}`}, el('code', {}, one.id)),
+        el('span', {}, `${one.app} · ${one.audience || word('single')}`), el('b', {class: TONE[one.state]}, word(one.state))),
+      progressOf(one),
+      el('div', {class: 'row soft'}, el('span', {}, `${number(one.settled)} ${word('of')} ${number(expected(one))}`),
+        el('span', {}, one.rate ? `${number(Math.round(one.rate))} ${word('a_second')}` : ''),
+        el('span', {}, one.eta_s === null ? '' : `${word('left')} ${span(one.eta_s)}`)),
+      el('div', {}, outcomes(one)),
+      one.reason || one.waiting ? el('div', {class: 'warn'}, one.waiting || `${one.reason}${one.errcode ? ` (${one.errcode})` : ''}`) : null))),
+    board.left_out ? el('p', {class: 'soft'}, `${number(board.left_out)} ${word('left_out')}`) : null];
+}
+
+function moves(one) {
+  const offered = {running: ['pause', 'cancel'], paused: ['resume', 'cancel'], scheduled: ['cancel']}[one.state] ?? [];
+  if (!may('send')) return null;
+  const path = `/v1/apps/${one.app}/broadcasts/${one.id}`;
+  const rate = el('input', {id: 'rate', type: 'number', min: '0', step: 'any', size: '8', 'aria-label': word('rate')});
+  return el('div', {class: 'row'}, offered.map((move) => el('button', {type: 'button', id: `do-${move}`, onclick: async () => {
+    if (await ask(word(`sure_${move}`))) await attempt(() => api('POST', `${path}/${move}`));
+  }}, word(move))),
+  offered.length ? el('form', {class: 'row', onsubmit: (event) => { event.preventDefault(); attempt(() => api('PATCH', path, {rate: Number(rate.value)})); }},
+    rate, el('button', {}, `${word('set')}: ${word('rate')}`)) : null);
+}
+
+function broadcastView(id) {
+  const one = state.board.broadcasts.find((found) => found.id === id);
+  if (!one) return [el('h1', {}, id), el('p', {}, word('none_yet'))];
+  const facts = [['state', word(one.state)], ['app', one.app], ['audience', one.audience || word('single')], ['template', one.template_id],
+    ['created', moment(one.created_at_ms)], ['starts', moment(one.starts_at_ms)], ['ends', moment(one.expires_at_ms)],
+    ['queued', number(one.queued)], ['delayed', number(one.delayed)], ['in_flight', number(one.in_flight)], ['aside', number(one.aside)], ['why', one.reason], ['waits', one.waiting]];
+  return [el('p', {}, el('a', {href: '#/'}, word('back'))), el('h1', {}, el('code', {}, one.id)), moves(one), progressOf(one),
+    el('p', {class: 'soft'}, `${number(one.settled)} ${word('of')} ${number(expected(one))} ${one.rate ? `· ${number(Math.round(one.rate))} ${word('a_second')}` : ''} ${one.eta_s === null ? '' : `· ${word('left')} ${span(one.eta_s)}`}`),
+    section('outcomes', word('outcomes'), table('outcomes', [word('state'), '>' + word('uses')], ORDER.filter((name) => one.outcomes[name]).map((name) => [word(name), number(one.outcomes[name])]))),
+    Object.keys(one.errcodes).length ? section('errcodes', word('errcodes'), table('errcodes', [word('errcode'), '>' + word('answers')],
+      Object.entries(one.errcodes).map(([code, n]) => [code, number(n)]))) : null,
+    section('facts', word('broadcasts'), table('facts', ['', ''], facts.filter(([, value]) => value).map(([name, value]) => [word(name), String(value)])))];
+}
+
+function appsView() {
+  return [el('h1', {}, word('apps')), state.board.apps.map((one) => section(`app-${one.app}`, one.app,
+    one.hindered && one.running ? el('p', {class: 'bad'}, one.hindered) : null,
+    el('p', {class: 'soft'}, `${word('running')} ${number(one.running)} · ${word('paused')} ${number(one.paused)} · ${word('scheduled')} ${number(one.scheduled)} · ${number(Math.round(one.sending))} ${word('a_second')} ${word('of')} ${one.rate ? number(one.rate) : word('unlimited')}`),
+    el('p', {}, ['collected', 'available', 'held', 'spent', 'void', 'expired'].map((name) => `${word(name)} ${number(one.uses[name])}`).join(' · ')),
+    el('div', {class: 'bars', role: 'img', 'aria-label': `${word('permits')} ${word('ending')}`}, Object.entries(one.ending).map(([name, n]) => [
+      el('span', {}, word(`within_${name}`)), el('meter', {min: '0', max: Math.max(1, ...Object.values(one.ending)), value: n}), el('span', {class: 'n'}, number(n))]))))];
+}
+
+function workersView() {
+  const {alive, closed} = state.board.workers;
+  return [el('h1', {}, word('workers')), el('p', {class: alive ? 'good' : 'bad'}, alive ? `${number(alive)} ${word('alive')}` : word('no_worker')),
+    closed.length ? section('closed', word('closed'), table('closed', [word('workers'), word('app'), word('since'), word('why')],
+      closed.map((one) => [one.worker, one.app, span(one.seconds), one.reason]))) : null];
+}
+
+const VIEWS = {'': ['broadcasts', broadcastsView], apps: ['apps', appsView], workers: ['workers', workersView]};
+
+function show(lively = false) {
+  document.documentElement.lang = state.language === 'zh' ? 'zh-CN' : 'en';
+  document.querySelectorAll('[data-word]').forEach((one) => { one.textContent = word(one.dataset.word); });
+  $('language').textContent = state.language === 'zh' ? 'English' : '中文';
+  $('language').lang = state.language === 'zh' ? 'en' : 'zh';
+  $('nav').hidden = !state.session;
+  if (!state.session) return drawSignIn();
+  const [, name = '', id = ''] = location.hash.split('/');
+  $('nav').replaceChildren(...Object.entries(VIEWS).map(([path, [text]]) => el('a', {href: `#/${path}`, 'aria-current': path === name || (name === 'b' && !path) ? 'page' : undefined}, word(text))));
+  if (!state.board) return draw(el('p', {class: 'soft'}, '…'));
+  // what somebody is typing into, or has open, is not drawn anew under the hands
+  if (lively && (document.activeElement?.matches('main input, main textarea, main select') || document.querySelector('dialog'))) return undefined;
+  if (name === 'b') return draw(...broadcastView(id).filter(Boolean));
+  return draw(...(VIEWS[name] ?? VIEWS[''])[1]().flat().filter(Boolean));
+}
+
+addEventListener('hashchange', () => { show(); $('main').focus(); });
+$('language').addEventListener('click', () => { state.language = state.language === 'zh' ? 'en' : 'zh'; show(); });
+$('sign-out').addEventListener('click', async () => { try { await api('DELETE', '/console/session'); } finally { signedOut(); } });
+
+state.language = navigator.language?.startsWith('zh') ? 'zh' : 'en';
+try { signedIn(await api('GET', '/console/session')); } catch { show(); }
