@@ -30,6 +30,9 @@ _HEAD = (
     "verdict",
 )
 
+_EVENING = 20
+"""Users of each app, at least: messages go to some, and a few are suppressed."""
+
 
 def chaos(
     recipients: Annotated[int, typer.Option(min=1, help="Users, each with one permit.")] = 2000,
@@ -90,6 +93,8 @@ def chaos(
 
         if channel not in set(Channel):
             raise InvalidInputError([f"channel {channel!r}: take template or subscribe"])
+        if evening and recipients < _EVENING:
+            raise InvalidInputError([f"--evening: {_EVENING} recipients or more"])
         plan = Plan(
             secrets.randbelow(1_000_000) if seed is None else seed,
             recipients,

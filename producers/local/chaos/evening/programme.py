@@ -4,7 +4,7 @@
   paused and resumed.
 * *club* (template): one that is cancelled, one that WeChat aborts for its template and that is
   retried with a good one, and two of one purpose, of which a user gets one a day.
-* *news* (subscribe): one before its send window opens.
+* *news* (subscribe): one before its send window opens, which a few users want nothing of.
 * *cafe* comes to the apps' file in the middle of it; single messages go to all of them.
 
 Each broadcast has a page of its own, by which its messages are known at the WeChat.
@@ -33,6 +33,9 @@ CHANNELS: Final = {
 PURPOSE: Final = "offers"
 MESSAGES: Final = 8
 """Single messages to each of the three apps; the fourth gets one."""
+
+SUPPRESSED: Final = 5
+"""Of the news' users, the last ones."""
 
 FORM_IDS: Final = 4
 """Of each of the club's users: three broadcasts can use one, and a message."""
@@ -178,7 +181,7 @@ class Evening:
             Act("retried", CLUB, template_of("GOOD"), "finished", users, users),
             Act("offer1", CLUB, template_of("OFFER"), "finished", users, -1),
             Act("offer2", CLUB, template_of("OFFER"), "finished", users, -1),
-            Act("quiet", NEWS, template_of("QUIET"), "finished", users, users),
+            Act("quiet", NEWS, template_of("QUIET"), "finished", users, users - SUPPRESSED),
         )
         return {act.name: act for act in acts}
 

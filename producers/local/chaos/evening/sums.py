@@ -21,6 +21,7 @@ from producers.local.chaos.evening.programme import (
     APPS,
     CAFE,
     SHOP,
+    SUPPRESSED,
     Act,
     Evening,
     openid_of,
@@ -309,14 +310,23 @@ def _of_line(line: Line, act: Act) -> Iterator[str]:
         yield f"{line.arrived:,} arrived, {delivered:,} delivered, {doubts:,} in doubt"
     if line.http != line.redis:
         yield f"the service says {dict(line.http)}, Redis {dict(line.redis)}"
-    allowed = {Outcome.DELIVERED, Outcome.IN_DOUBT}
-    if act.name.startswith("offer"):
-        allowed.add(Outcome.CAPPED)
-    if act.state != "finished":
-        allowed.add(Outcome.CANCELLED)
-    odd = sorted(line.redis.keys() - allowed)
+    if act.name == "quiet" and line.redis[Outcome.SUPPRESSED] != SUPPRESSED:
+        yield f"{line.redis[Outcome.SUPPRESSED]} were suppressed of {SUPPRESSED}"
+    odd = sorted(line.redis.keys() - _allowed(act))
     if odd:
         yield f"outcomes that nothing explains: {', '.join(odd)}"
+
+
+def _allowed(act: Act) -> set[str]:
+    """Return the outcomes that one may end with."""
+    allowed: set[str] = {Outcome.DELIVERED, Outcome.IN_DOUBT}
+    if act.name.startswith("offer"):
+        allowed.add(Outcome.CAPPED)
+    if act.name == "quiet":
+        allowed.add(Outcome.SUPPRESSED)
+    if act.state != "finished":
+        allowed.add(Outcome.CANCELLED)
+    return allowed
 
 
 def _of_exact_line(line: Line, act: Act) -> Iterator[str]:

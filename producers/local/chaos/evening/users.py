@@ -8,6 +8,8 @@ from producers.local.chaos.evening.programme import (
     CAFE,
     CLUB,
     FORM_IDS,
+    NEWS,
+    SUPPRESSED,
     Evening,
     openid_of,
     template_of,
@@ -38,8 +40,10 @@ def collect(
             some = users[start : start + _AT_ONCE]
             uploads = [_upload(evening, app, user) for user in some]
             producer.collect(app, uploads)
-            if not later or app == CAFE:
-                wechat.post("permits", dict(_grants(uploads)))
+            wechat.post("permits", dict(_grants(uploads)))
+    if not later:
+        unwilling = range(evening.users - SUPPRESSED, evening.users)
+        producer.suppress(NEWS, [openid_of(NEWS, user) for user in unwilling])
 
 
 def _upload(evening: Evening, app: str, user: int) -> dict[str, Any]:
