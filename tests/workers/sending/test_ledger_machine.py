@@ -43,12 +43,15 @@ from producers.store.scripts import new_token
 OPENIDS = ("anna", "bert", "carl")
 BROADCASTS = 6
 CAP = 4
+MOST_DEAD = 3
+"""Permits of a user that may prove dead in a day: see permit.lua."""
 ATTEMPTS = 3
 TEMPLATE = "T"
 
 EXPIRIES = (-1, 0, 1, MARGIN, 40_000, HOUR, 3 * HOUR, 30 * 24 * HOUR, "")
 WORKER = st.sampled_from(["w1", "w2"])
 WAITS = st.sampled_from([0, 700, 1000])
+DAY = 24 * HOUR
 PASSING = (1, 500, LEASE + 1, 20 * 60_000, 5 * HOUR)
 TIMED = st.builds(
     lambda kind, name, ends: (kind(name, 0), ends),
@@ -129,6 +132,7 @@ class Ledger(RuleBasedStateMachine):
         self.uses: dict[str, dict[str, Use]] = {openid: {} for openid in OPENIDS}
         self.subs = {openid: Subscription() for openid in OPENIDS}
         self.ledger: Counter[str] = Counter()
+        self.dead: Counter[tuple[str, int]] = Counter()
         self.broadcasts: dict[str, Broadcast] = {}
         self.claims: list[tuple[str, Claimed]] = []
         self.last_fence = 0
@@ -467,7 +471,7 @@ class Ledger(RuleBasedStateMachine):
                 del one.waiting[openid]
                 one.outcomes[openid] = "no_permit"
                 without.append((openid, one.channel))
-        could = [who for who in without if self.may_claim(*who)]
+        could = [who for who in without if self.may_claim(*who) and not self.is_distrusted(*who)]
         for name in self.broadcasts:
             self.judge_suspects(name, opened_now=False)  # the last no_permit completes a broadcast
         assert not [who for who in could if self.may_claim(*who)], "no_permit though it had one"
@@ -565,7 +569,7 @@ class Ledger(RuleBasedStateMachine):
     def judge_result(
         self, claim: Claimed, worker: str, text: list[str], result: str, opened: dict[str, bool]
     ) -> None:
-        _, _, _, action, fate, outcome, errcode, _, streak, skip, _ = text
+        _, _, _, action, fate, outcome, errcode, _, streak, _, _ = text
         name, openid, one = claim.broadcast, claim.openid, self.broadcasts[claim.broadcast]
         flight = one.flight.get(openid)
         if not flight or (flight.worker, flight.fence) != (worker, claim.fence):
@@ -589,18 +593,44 @@ class Ledger(RuleBasedStateMachine):
             self.finish(one, openid, outcome if plain else f"{outcome} {errcode}", ends_as)
             return
         self.end(openid, flight, ends_as)
-        if action == "swap" and not one.drop and (was_open or fate == "back"):
-            may_claim = self.may_claim(openid, one.channel, skip)
-            if may_claim and not self.being_sent_to(openid, but=name):
-                self.judge_swap(claim, worker, result, skip)
-                return
-            if not may_claim and result == "done":
-                assert fate != "back"
-                self.finish(one, openid, f"{outcome} {errcode}", "")
-                return
+        if action == "swap" and self.swaps_or_ends(claim, worker, text, result, was_open=was_open):
+            return
         self.judge_wait(one, openid, result, "queued" if action == "requeue" else "delayed")
         if result == "later" and action != "requeue":
             one.tries[openid] = max(one.tries[openid], flight.tries + (fate == "back"))
+
+    def swaps_or_ends(
+        self, claim: Claimed, worker: str, text: list[str], result: str, *, was_open: bool
+    ) -> bool:
+        """Judge a swap; returns whether it came to another permit, or to the message's end."""
+        fate, outcome, errcode, skip = text[4], text[5], text[6], text[9]
+        openid, one = claim.openid, self.broadcasts[claim.broadcast]
+        if fate == "void":
+            self.dead[openid, self.now // DAY] += 1
+        if one.drop:
+            return False
+        if fate == "void" and self.is_worn_out(openid):
+            assert result == "done"
+        elif was_open or fate == "back":
+            may_claim = self.may_claim(openid, one.channel, skip)
+            if may_claim and not self.being_sent_to(openid, but=claim.broadcast):
+                self.judge_swap(claim, worker, result, skip)
+                return True
+            if may_claim or result != "done":
+                return False
+            assert fate != "back"
+        else:
+            return False
+        self.finish(one, openid, f"{outcome} {errcode}", "")
+        return True
+
+    def is_worn_out(self, openid: str) -> bool:
+        """Whether so many permits of a user proved dead today that no further one is tried."""
+        return self.dead[openid, self.now // DAY] >= MOST_DEAD
+
+    def is_distrusted(self, openid: str, channel: str) -> bool:
+        """Whether a take gives such a user nothing more today; only form_ids are made up."""
+        return channel == "template" and self.is_worn_out(openid)
 
     def judge_keep(self, one: Broadcast, openid: str, result: str, action: str) -> None:
         """Perhaps sent, so the permit stays with the message; without a future it is in doubt."""
