@@ -161,7 +161,7 @@ class Broadcasts(Lifecycle):
             UnknownAppError, IdempotencyConflictError, StoreUnavailableError: as `create`.
         """
         check_key(key)
-        self._settings.app(spec.app)
+        check_purpose(spec.app, spec.purpose, self._settings.app(spec.app))
         if spec.audience:
             raise InvalidInputError(["audience: the rows say who it is for"])
         timing = self._timing(spec, key)

@@ -151,6 +151,12 @@ def test_with_one_bad_row_nothing_is_created(shop: Shop) -> None:
     assert shop.broadcasts.status(made.id).total == 60
 
 
+def test_a_purpose_that_the_app_does_not_name_is_refused_with_rows_too(shop: Shop) -> None:
+    with pytest.raises(InvalidInputError, match="per_user_per_day"):
+        shop.broadcasts.create_with_rows(replace(spec(), purpose="typo"), rows_of(PEOPLE))
+    assert shop.broadcasts.page("shop", "", 10).broadcasts == []
+
+
 def test_rows_of_which_none_is_good_create_nothing(shop: Shop) -> None:
     plain = replace(spec(), audience="all")
     with pytest.raises(InvalidInputError, match="the rows say who it is for"):
