@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -142,7 +143,8 @@ def _of_mapping(number: int, row: object, columns: Sequence[str]) -> Row:
     values = []
     for column in columns:
         value = row.get(column)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        # NaN is how tables of numbers say that there is nothing: nobody is to be told "nan"
+        if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
             value = str(value)
         if not isinstance(value, str):
             what = "no column" if column not in row else "neither text nor number in column"

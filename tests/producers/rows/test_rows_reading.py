@@ -113,6 +113,7 @@ def test_a_bad_row_is_told_by_its_number_and_the_rule(row: str, rule: str, says:
         ('{"openid": "oX", "name": "a"}', "no column 'days'"),
         ('{"openid": "oX", "name": null, "days": 1}', "neither text nor number in column 'name'"),
         ('{"openid": "oX", "name": "a", "days": true}', "neither text nor number"),
+        ('{"openid": "oX", "name": NaN, "days": 1}', "neither text nor number in column 'name'"),
         ('{"openid": "a b"}', "no openid"),
         ("[1]", "no object"),
         ("{", "no JSON object"),
