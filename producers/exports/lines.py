@@ -41,8 +41,9 @@ _MOST_USES_READ: Final = 1000
 _MOST_OPENIDS_READ: Final = 10_000
 _MOST_TEMPLATES: Final = 1000
 _MOST_MS: Final = 2**53
+_MOST_KEY_BYTES: Final = 8192
 _MEMBER: Final = re.compile(r"f:[\x21-\x7e]{1,128}|p:[\x21-\x7e]{1,128}:[123]")
-_MARK: Final = re.compile(r"\d{1,16} \d{1,16} \d{1,16}( [0-9a-f]{10}:\d{13}){0,64}")
+_MARK: Final = re.compile(r"[0-9]{1,16} [0-9]{1,16} [0-9]{1,16}( [0-9a-f]{10}:[0-9]{13}){0,64}")
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{40}")
 
@@ -255,7 +256,7 @@ def _audience(found: dict[str, Any]) -> Members:
 
 def _suppressed(found: dict[str, Any]) -> Members | Digests:
     reason = found["suppressed"]
-    if reason not in set(Reason):
+    if not isinstance(reason, str) or reason not in set(Reason):
         raise BadLineError("suppressed: no reason")
     if reason != Reason.FORGOTTEN:
         return Members(reason, [_openid(one) for one in _list(found, "openids")])
@@ -268,9 +269,14 @@ def _suppressed(found: dict[str, Any]) -> Members | Digests:
 
 
 def _key(found: dict[str, Any]) -> Key:
-    if not isinstance(found["key"], dict):
-        raise BadLineError("key: no object")
-    return Key(found["key"])
+    shown = found["key"]
+    if not isinstance(shown, dict) or len(written(shown)) > _MOST_KEY_BYTES:
+        raise BadLineError(f"key: an object of at most {_MOST_KEY_BYTES:,} bytes")
+    scopes = shown.get("scopes")
+    texts = [shown.get("name"), *(scopes if isinstance(scopes, list) else [None])]
+    if not all(isinstance(one, str) and one.isprintable() for one in texts):
+        raise BadLineError("key: no name, or no list of scopes")
+    return Key(shown)
 
 
 def _footer(found: dict[str, Any]) -> Footer:

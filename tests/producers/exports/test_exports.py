@@ -327,8 +327,14 @@ def test_bad_lines_are_told_and_the_others_stored(shop: Shop, there: Shop) -> No
         b'{"user": "oX", "marks": {"T": "1 2"}}\n',
         b'{"audience": "all", "openids": []}\n',
         b'{"audience": "~x", "openids": ["oA"]}\n',
+        '{"user": "oX", "marks": {"T": "١ ١ ١"}}\n'.encode(),
         b'{"suppressed": "whim", "openids": ["oA"]}\n',
+        b'{"suppressed": [], "openids": ["oA"]}\n',
         b'{"suppressed": "forgotten", "bucket": 1, "digests": ["oA"]}\n',
+        b'{"key": {"name": "k", "scopes": [1]}}\n',
+        b'{"key": {"scopes": ["read"]}}\n',
+        b'{"key": {"name": "\\u001b[2J", "scopes": []}}\n',
+        b'{"key": {"name": "k", "scopes": ["' + b"x" * 9000 + b'"]}}\n',
         b'{"end": {}}\n',
     ]
     report = imported(there, [*lines[:3], *bad, *lines[3:], lines[3]])
