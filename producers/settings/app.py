@@ -25,6 +25,9 @@ PURPOSE: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 PURPOSE_IS: Final = "1-32 of a-z 0-9 _ -, a letter first"
 """What a broadcast is for, as its app names it."""
 
+MOST_SENDS: Final = 1_000_000_000_000
+"""In a minute, in a day: a number that Redis and JSON hold exactly."""
+
 MOST_PURPOSES: Final = 16
 MOST_KEPT: Final = 50
 """Templates with a number of their own."""
@@ -46,11 +49,12 @@ class AppSettings(BaseModel):
         description="sends started by all workers together; 0 = unlimited, else 0.001 to 1,000,000",
     )
     rate_per_minute: PerMinute = Field(
-        0, ge=0, description="the same per sliding minute; 0 = unlimited"
+        0, ge=0, le=MOST_SENDS, description="the same per sliding minute; 0 = unlimited"
     )
     daily_limit: PerDay = Field(
         10_000_000,
         ge=0,
+        le=MOST_SENDS,
         description="sends per day; 0 = unlimited. WeChat: 10,000,000, with WeChat Pay 30,000,000",
     )
     read_quota: bool = Field(
@@ -217,6 +221,17 @@ class AppSettings(BaseModel):
         if value is not None:
             signing_keys(value.get_secret_value())
         return value
+
+    @model_validator(mode="after")
+    def _texts_are_whole(self) -> Self:
+        """Refuse half a surrogate, which JSON can name, and no digest and no request can hold."""
+        for name, value in self:
+            text = value.get_secret_value() if isinstance(value, SecretStr) else value
+            if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise ValueError(
+                    f"{name}: half a character (\\ud800…\\udfff) is in it; write it anew"
+                )
+        return self
 
     @model_validator(mode="after")
     def _something_is_left(self) -> Self:

@@ -14,6 +14,8 @@ stored of an app is stored under its alias.
 import contextlib
 import hashlib
 import json
+import os
+import stat
 import threading
 import time
 import tomllib
@@ -71,6 +73,8 @@ def parse(raw: bytes) -> dict[str, Any]:
         raise InvalidInputError([f"not JSON: {error.msg} ({where})"]) from None
     except tomllib.TOMLDecodeError as error:
         raise InvalidInputError([f"not TOML: {error}"]) from None
+    except ValueError:  # its text would hold a part of the file
+        raise InvalidInputError(["it holds a number of thousands of digits"]) from None
     except RecursionError:
         raise InvalidInputError(["too deeply nested"]) from None
     return dict(found)
@@ -188,10 +192,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        # a pipe would keep whoever opens it waiting for its writer
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InvalidInputError([f"{path.name} is no regular file; write the apps to one"])
             return file.read(_MOST + 1)
     except OSError as error:
         raise InvalidInputError([_unreadable(path, error)]) from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _unreadable(path: Path, error: OSError) -> str:

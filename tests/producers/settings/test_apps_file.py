@@ -1,6 +1,7 @@
 """The apps' file: read whole or not at all, followed by looking, and silent about secrets."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 from producers.errors import InvalidInputError, SettingsError
 from producers.logs import lines as log_lines
 from producers.settings import AppsFile, Settings, load
-from producers.settings.apps_file import Change, check, parse
+from producers.settings.apps_file import Change, check, parse, read
 
 Lines = Callable[[str], list[Any]]
 
@@ -108,6 +109,13 @@ def test_toml_and_json_say_the_same(tmp_path: Path, settings: Settings) -> None:
         ('{"a": {}, "a": {}}', "a stands twice in one object"),
         ('[a]\nappid = "x"\n[a]\n', "not TOML: Cannot declare ('a',) twice"),
         ("{" + '"a":{' * 100_000, "too deeply nested"),
+        ('{"a": ' + "1" * 5000 + "}", "it holds a number of thousands of digits"),
+        ("a = " + "1" * 5000, "it holds a number of thousands of digits"),
+        (
+            f'[a]\nappid = "x"\nsecret = "{SECRET}"\ndaily_limit = 1{"0" * 300}',
+            "a.daily_limit: Input should be less than or equal to 1000000000000",
+        ),
+        ('{"a": {"appid": "x", "secret": "\\ud800"}}', "a: secret: half a character"),
         (f'[shop]\nappid = "wx1"\nsecret = "{SECRET}"\nrates = 1\n', "shop.rates: unknown; "),
         (f'[shop]\nsecret = "{SECRET}"\n', "shop.appid: Field required (set: the mini-program's"),
         (f'[Shop]\nappid = "wx1"\nsecret = "{SECRET}"\n', "Shop: an alias is 1-32 of a-z, "),
@@ -123,6 +131,14 @@ def test_each_fault_is_named_by_where_it_stands_and_no_value_is(
 ) -> None:
     [fault] = faults(raw)
     assert fault.startswith(said)
+
+
+def test_a_pipe_in_the_place_of_the_file_is_refused_and_keeps_nobody_waiting(
+    tmp_path: Path,
+) -> None:
+    os.mkfifo(tmp_path / "apps")
+    with pytest.raises(InvalidInputError, match="apps is no regular file; write the apps to one"):
+        read(tmp_path / "apps", private=False)
 
 
 def test_all_faults_are_told_at_once_and_a_mark_at_the_beginning_is_none() -> None:
