@@ -54,7 +54,9 @@ async def watch(call: Call) -> Answer:
     """Stream the board, whenever it has changed."""
     key = call.key
     assert key is not None  # noqa: S101 - the route asks for a scope
-    return Answer(parts=await call.services.watch.events(key), media=EVENTS)
+    guard, session = call.services.guard, "" if call.bearer else call.session
+    parts = await call.services.watch.events(key, lambda: guard.has_ended(key, session))
+    return Answer(parts=parts, media=EVENTS)
 
 
 def _document(path: str, handler: object, summary: str, media: str) -> Route:

@@ -6,6 +6,7 @@ Whoever loses the process's block loses a twentieth of a second of the key's rat
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -14,6 +15,7 @@ from typing import Final, TypeVar
 
 from producers.access.api_keys import ApiKey, ApiKeys, id_of
 from producers.access.sessions import Sessions, key_id_of
+from producers.errors import StoreUnavailableError
 from producers.web.http.problem import ProblemError, retry_after
 from producers.web.traffic.threads import on_thread
 
@@ -23,6 +25,8 @@ _FRESH_S: Final = 1.0
 """How long a looked-up key, or a leased block, is used."""
 _BLOCKS_PER_S: Final = 20
 """A block is so much of a second of the key's rate; one request at least."""
+_WATCHED_S: Final = 5.0
+"""How long a session of somebody who watches is taken for open without asking."""
 _REMEMBERED: Final = 10_000
 """Ids, of real keys and of guesses, that are remembered."""
 _PATIENCE_S: Final = 10.0
@@ -60,7 +64,7 @@ class Guard:
     ) -> None:
         self._keys = keys
         self._sessions = sessions
-        self._open_until: dict[str, float] = {}
+        self._open_at: dict[str, float] = {}
         self._pool = pool
         self._clock = clock
         self._known: dict[str, _Known] = {}
@@ -107,21 +111,36 @@ class Guard:
             )
         return key
 
-    async def _is_open(self, session: str) -> bool:
-        until = self._open_until.get(session, 0.0)
-        if self._clock() < until:
-            return True
+    async def has_ended(self, key: ApiKey, session: str) -> bool:
+        """Say whether somebody who was let in, and stays, may not stay any more.
+
+        Args:
+            key: which let them in; revoked, it has ended.
+            session: in whose name it did, '' in none.
+
+        Nobody is sent away because Redis does not answer.
+        """
+        with contextlib.suppress(StoreUnavailableError, TimeoutError):
+            if await self._look_up(key.id) is None:
+                return True
+            return bool(session) and not await self._is_open(session, _WATCHED_S)
+        return False
+
+    async def _is_open(self, session: str, fresh_s: float = _FRESH_S) -> bool:
         asked = self._clock()
+        if asked < self._open_at.get(session, float("-inf")) + fresh_s:
+            return True
         if not await on_thread(self._pool, self._sessions.is_open, session):
+            self.forget(session)
             return False
-        if len(self._open_until) >= _REMEMBERED:
-            self._open_until.clear()
-        self._open_until[session] = asked + _FRESH_S
+        if len(self._open_at) >= _REMEMBERED:
+            self._open_at.clear()
+        self._open_at[session] = asked
         return True
 
     def forget(self, session: str) -> None:
         """A session was ended here: it is not known any more."""
-        self._open_until.pop(session, None)
+        self._open_at.pop(session, None)
 
     async def admit(self, key: ApiKey) -> None:
         """Count one request of a key.

@@ -46,8 +46,14 @@ class Watch:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def events(self, key: ApiKey) -> AsyncGenerator[bytes, None]:
+    async def events(
+        self, key: ApiKey, ended: Callable[[], Awaitable[bool]]
+    ) -> AsyncGenerator[bytes, None]:
         """Return server-sent events for whoever has a key: the board, whenever it has changed.
+
+        Args:
+            key: who watches.
+            ended: asked with each look whether the key may watch no more; then the events end.
 
         Raises:
             ProblemError: busy: too many watch.
@@ -57,24 +63,28 @@ class Watch:
             raise ProblemError(
                 "busy", "too many watch already", headers=retry_after(_AGAIN_MS), close=True
             )
-        events = self._events(key)
+        events = self._events(key, ended)
         await anext(events)  # its place is taken; what follows is the client's
         return events
 
-    async def _events(self, key: ApiKey) -> AsyncGenerator[bytes, None]:
+    async def _events(
+        self, key: ApiKey, ended: Callable[[], Awaitable[bool]]
+    ) -> AsyncGenerator[bytes, None]:
         self._watchers[key.id] = self._watchers.get(key.id, 0) + 1
         try:
             yield b""
-            if self._task is None:
-                self._task = asyncio.create_task(self._keep_looking())
             yield b"retry: 2000\n\n"
             told, number = b"", -1
             while not self._stopping():
+                if self._task is None:  # nobody looked yet, or what looked has failed
+                    self._task = asyncio.create_task(self._keep_looking())
                 if number == self._number:
                     if not await self._next():
                         yield b": still here\n\n"
                     continue
                 number = self._number
+                if await ended():
+                    return
                 text = self._text(key)
                 if text and text != told:
                     yield text

@@ -90,7 +90,7 @@ def test_a_session_ends_with_its_sign_out_its_key_and_its_time(house: House, sho
     assert second("GET", SESSION).status == 200
     (name,) = house.client.scan_iter("*sessions*")
     house.client.zadd(name, dict.fromkeys(house.client.zrange(name, 0, -1), 1))
-    house.service.services.guard._open_until.clear()
+    house.service.services.guard._open_at.clear()
     assert second("GET", SESSION).status == 401
     third = Browser(house, shop)
     house.keys.revoke(third.session["key"])
@@ -152,6 +152,21 @@ def test_events_are_of_the_keys_apps_alone_and_one_reader_serves_all(
     assert watch._number - looks <= 5  # however many watch
     for one, _ in [*opened, (connection, None)]:
         one.close()
+
+
+def test_who_watches_sees_no_more_once_the_key_is_revoked_or_the_session_ended(
+    house: House, shop: Caller
+) -> None:
+    left, revoked = Browser(house, shop), Browser(house, house.caller("read"))
+    opened = [events(house, one) for one in (left, revoked)]
+    for _, answer in opened:
+        assert board_of(answer)["apps"]
+    assert left("DELETE", SESSION, X_CSRF_Token=left.csrf).status == 204
+    house.keys.revoke(revoked.session["key"])
+    for connection, answer in opened:
+        answer.read()  # until it ends
+        connection.close()
+    assert house.service.services.watch._watchers == {}
 
 
 def test_who_watches_is_bounded(house: House, shop: Caller) -> None:
