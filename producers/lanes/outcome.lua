@@ -114,7 +114,8 @@ local function doubtful_outcome(here, id, item, held)
   return 'in_doubt', 'in_doubt'
 end
 
--- Perhaps sent, and never to be known from here: in_doubt, the permit counted as spent.
+-- Perhaps sent, and never to be known from here: in_doubt, the permit counted as spent. Returns what
+-- it ended as: its receipt may know.
 local function doubt(here, id, item, held)
   local _, openid = bucket_and_openid(item)
   local lane = here.prefix .. 'lane:' .. id
@@ -125,4 +126,5 @@ local function doubt(here, id, item, held)
   end_lease(here, openid, held)
   bump(lane, 'o:' .. outcome, 1)
   bump(lane, 'done', 1)
+  return outcome
 end

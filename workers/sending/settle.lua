@@ -24,7 +24,7 @@
 --       streak: ok, template, refusal, unknown, forgotten, used or - (see verdict.py)
 --       skip:   f or p: a kind the next claim must not use; else -
 -- Returns  per answer one string: "stale", "done" (outcome written), "later" (delayed or requeued),
---       "kept" (outcome written: that one),
+--       an outcome (written: that one, instead: kept, or its broadcast was ended, or a receipt came first),
 --       or "next MEMBER EXPIRES FENCE UNSURE" (swapped; unsure: 1 when Redis may have forgotten an
 --       attempt with it); then "id flag" per broadcast that has something to say: opened, verdict,
 --       complete, closed, queued (some are back)
@@ -188,7 +188,7 @@ local function spend_budget(one, outcome, streak)
 end
 
 local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
-  local value = outcome
+  local asked, value = outcome, outcome
   if errcode ~= '0' and outcome ~= 'delivered' then value = outcome .. ' ' .. errcode end
   if outcome == 'in_doubt' then
     local recorded
@@ -225,7 +225,7 @@ local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
   end_flight(one, item, openid, held)
   count(one, 'o:' .. outcome)
   one.done = one.done + 1
-  return 'done'
+  return outcome == asked and 'done' or outcome
 end
 
 -- What a message ends as that may not wait any more: its broadcast was ended, or its user forgotten.
@@ -243,7 +243,7 @@ local function wait(one, item, openid, held, tried, delay, errcode)
     if left_as(here, one.id, item) then write_outcome(here, one.id, item, drop) end
     count(one, 'o:' .. drop)
     one.done = one.done + 1
-    return 'done'
+    return drop
   end
   if tried > 0 then
     redis.call('HSET', one.tries, item, tried)
@@ -278,31 +278,28 @@ local function settle(row)
   local held = entry and read_flight(entry)
   if not held or held.worker ~= worker or held.fence ~= token then return 'stale' end
   held.item = item
+  if errcode ~= '0' then count(one, 'e:' .. errcode) end
 
   if action == 'keep' then
     if one.drop ~= '' or left_as(here, id, item) then
       judge(one, streak, errcode, false)
       one.doubted = true
-      doubt(here, id, item, held)
-      return 'done'
+      return doubt(here, id, item, held)
     end
     judge(one, streak, errcode, true)
     end_lease(here, openid, held)
     write_flight(one.flight, item, '-', token, held.member, held.expires, held.since,
       held.tries + 1, '1')
     delay_until(one, item, now + num(delay))
-    if errcode ~= '0' then count(one, 'e:' .. errcode) end
     return 'later'
   end
 
-  if errcode ~= '0' then count(one, 'e:' .. errcode) end
   if action == 'requeue' then
     judge(one, '-', errcode, held.resumed == '1')
     if held.resumed == '1' then  -- an earlier attempt is unanswered: its permit stays with it
       if one.drop ~= '' or left_as(here, id, item) then
         one.doubted = true
-        doubt(here, id, item, held)
-        return 'done'
+        return doubt(here, id, item, held)
       end
       end_lease(here, openid, held)
       write_flight(one.flight, item, '-', token, held.member, held.expires, held.since, held.tries,

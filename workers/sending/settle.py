@@ -36,12 +36,13 @@ MOST_TOLD: Final = 128
 """The same where each is a webhook event too, which costs as much again and more."""
 
 _ACTIONS: Final = {
-    Action.SETTLE: "settled",
-    Action.SWAP: "settled",
+    Action.SWAP: "delayed",
     Action.DELAY: "delayed",
     Action.KEEP: "kept",
     Action.REQUEUE: "requeued",
 }
+"""What was done with an answer whose message waits."""
+_OUTCOMES: Final = frozenset(Outcome)
 
 
 class SettleKeys(NamedTuple):
@@ -228,8 +229,8 @@ class Settler:
         if reply is None:
             return
         outcome = verdict.outcome
-        if result == Outcome.KEPT:
-            action, outcome = "settled", Outcome.KEPT
+        if result in _OUTCOMES:
+            action, outcome = "settled", result
         elif result == "done":
             action = "settled"
         elif result.startswith("next "):

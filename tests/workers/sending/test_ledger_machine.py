@@ -634,7 +634,7 @@ class Ledger(RuleBasedStateMachine):
 
     def judge_keep(self, one: Broadcast, openid: str, result: str, action: str) -> None:
         """Perhaps sent, so the permit stays with the message; without a future it is in doubt."""
-        assert result == ("done" if one.drop else "later")
+        assert result == ("in_doubt" if one.drop else "later")
         if one.drop:
             self.finish(one, openid, "in_doubt", "spent")
             return
@@ -646,7 +646,7 @@ class Ledger(RuleBasedStateMachine):
     @staticmethod
     def judge_wait(one: Broadcast, openid: str, result: str, place: str) -> None:
         del one.flight[openid]
-        assert result == ("done" if one.drop else "later")
+        assert result == (one.drop or "later")
         if one.drop:
             one.dropped[one.drop] += 1
         else:

@@ -355,7 +355,7 @@ def test_of_a_dropped_broadcast_what_was_not_sent_takes_the_drops_outcome(
         "park": row(claim, "swap", "void", "no_permit", errcode=41028, streak="refusal"),
     }
     settled = lane.settle(answers[action])
-    assert settled.results == ["done"]
+    assert settled.results == [drop]
     assert "b1 complete" in settled.flags
     counts = lane.counts("b1")
     assert (counts["done"], counts[f"o:{drop}"]) == (1, 1)
@@ -371,7 +371,7 @@ def test_of_a_dropped_broadcast_what_was_perhaps_sent_is_in_doubt(lane: Lane, ac
     again = lane.take_one("w2")
     lane.adopt("b1", 2, "cancelled", "cancelled")
     settled = lane.settle(row(again, action, "back", delay=1000), worker="w2")
-    assert settled.results == ["done"]
+    assert settled.results == ["in_doubt"]
     assert lane.outcomes("b1") == {"anna": "in_doubt"}
     assert lane.counts("b1") == {"total": 1, "done": 1, "o:in_doubt": 1}
     assert (lane.flight("b1"), lane.sending(), lane.queue("b1")) == ({}, {}, [])
@@ -381,7 +381,10 @@ def test_of_a_dropped_broadcast_what_was_perhaps_sent_is_in_doubt(lane: Lane, ac
 def test_a_message_kept_by_a_dropped_broadcast_completes_it(lane: Lane) -> None:
     (claim,) = running(lane, "anna")
     lane.adopt("b1", 2, "cancelled", "cancelled")
-    assert "b1 complete" in lane.settle(row(claim, "keep", "keep", delay=1000)).flags
+    settled = lane.settle(row(claim, "keep", "keep", errcode=-1, delay=1000))
+    assert "b1 complete" in settled.flags
+    assert settled.results == ["in_doubt"]
+    assert lane.counts("b1") == {"total": 1, "done": 1, "o:in_doubt": 1, "e:-1": 1}
 
 
 def test_of_a_dropped_broadcast_an_answer_still_counts(lane: Lane) -> None:

@@ -395,6 +395,31 @@ async def test_each_settled_answer_is_one_line_without_the_permit(
     }
 
 
+async def test_a_line_says_what_was_recorded_instead_of_the_verdict(
+    desk: Opener, lines: list[Any]
+) -> None:
+    """A lost answer of a cancelled broadcast is in doubt, and what waits is not settled."""
+    it = await desk()
+    it.stall.form_ids(1, each=2)
+    waits = it.stall.broadcast()
+    (claim,) = it.take()
+    dead = Reply(Fate.ANSWERED, 41028, "invalid form id")
+    it.put(claim, verdict_on(claim, dead), dead)  # the next one waits for the canary
+    await it.settled()
+    cancelled = it.stall.broadcast()
+    (claim,) = it.take()
+    assert claim.broadcast == cancelled
+    it.stall.broadcasts.cancel(cancelled)
+    lost = Reply(Fate.ANSWERED, -1, "system error")
+    it.put(claim, Verdict(Action.KEEP, "keep", delay_ms=1000), lost)
+    await it.settled()
+    told = [line for line in lines if line["event"] == "message_settled"]
+    assert [(one["broadcast"], one["action"], one["outcome"]) for one in told] == [
+        (waits, "delayed", ""),
+        (cancelled, "settled", "in_doubt"),
+    ]
+
+
 async def test_per_send_lines_can_be_left_out(desk: Opener, lines: list[Any]) -> None:
     it = await desk(log_sample=0)
     it.stall.form_ids(5)
