@@ -9,10 +9,20 @@ from producers.web.call import Call
 from producers.web.console.sessions import CHAPTER
 from producers.web.http.answer import Answer
 from producers.web.http.media import EVENTS, HTML
-from producers.web.routing.route import Open, Reply, Route
+from producers.web.routing.route import Handler, Open, Reply, Route
 
 _SCRIPT: Final = "text/javascript"
 _STYLE: Final = "text/css"
+
+_ASSETS: Final = (
+    ("console.js", _SCRIPT, "Its script"),
+    ("parts.js", _SCRIPT, "What its views are made of"),
+    ("composer.js", _SCRIPT, "Where a broadcast is composed"),
+    ("files.js", _SCRIPT, "What a file of recipients is"),
+    ("words.js", _SCRIPT, "Its words, in both languages"),
+    ("console.css", _STYLE, "Its style"),
+)
+"""Name, media type, what it is."""
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -35,19 +45,12 @@ async def show_console(call: Call) -> Answer:  # noqa: ARG001 - a handler's sign
     return _shown("console.html", HTML)
 
 
-async def show_console_script(call: Call) -> Answer:  # noqa: ARG001
-    """Show its script."""
-    return _shown("console.js", _SCRIPT)
+def _shower(name: str, media: str) -> Handler:
+    async def show(call: Call) -> Answer:  # noqa: ARG001
+        return _shown(name, media)
 
-
-async def show_console_words(call: Call) -> Answer:  # noqa: ARG001
-    """Show its words, in both languages."""
-    return _shown("words.js", _SCRIPT)
-
-
-async def show_console_style(call: Call) -> Answer:  # noqa: ARG001
-    """Show its style."""
-    return _shown("console.css", _STYLE)
+    show.__name__ = f"show_console_{name.replace('.', '_')}"
+    return show
 
 
 async def watch(call: Call) -> Answer:
@@ -59,11 +62,11 @@ async def watch(call: Call) -> Answer:
     return Answer(parts=parts, media=EVENTS)
 
 
-def _document(path: str, handler: object, summary: str, media: str) -> Route:
+def _document(path: str, handler: Handler, summary: str, media: str) -> Route:
     return Route(
         "GET",
         path,
-        handler,  # type: ignore[arg-type]
+        handler,
         Open.ALL,
         summary,
         CHAPTER,
@@ -73,9 +76,10 @@ def _document(path: str, handler: object, summary: str, media: str) -> Route:
 
 ROUTES: Final[tuple[Route, ...]] = (
     _document("/", show_console, "The live page for people", HTML),
-    _document("/console/console.js", show_console_script, "Its script", _SCRIPT),
-    _document("/console/words.js", show_console_words, "Its words", _SCRIPT),
-    _document("/console/console.css", show_console_style, "Its style", _STYLE),
+    *(
+        _document(f"/console/{name}", _shower(name, media), summary, media)
+        for name, media, summary in _ASSETS
+    ),
     Route(
         "GET",
         "/console/events",

@@ -57,8 +57,11 @@ def test_what_is_open_is_what_the_design_says(house: House, route: Route) -> Non
             "/openapi.json",
             "/docs",
             "/",
+            "/console/composer.js",
             "/console/console.css",
             "/console/console.js",
+            "/console/files.js",
+            "/console/parts.js",
             "/console/words.js",
         }
         assert got.status == 200

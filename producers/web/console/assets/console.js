@@ -1,76 +1,7 @@
 // The live page: what is shown is made of the server's events; what is asked for goes by the API that
-// /docs describes. Whatever comes from elsewhere becomes text, never markup.
-import {WORDS} from './words.js';
-
-const state = {session: null, board: null, language: 'en', source: null, drawn: ''};
-const $ = (id) => document.getElementById(id);
-const word = (name) => WORDS[state.language][name] ?? name;
-const number = (n) => new Intl.NumberFormat(state.language).format(n);
-const moment = (ms) => (ms ? new Date(ms).toLocaleString(state.language === 'zh' ? 'zh-CN' : 'en-GB') : '');
-
-// -- drawing ----------------------------------------------------------------------------------
-
-export function el(tag, given = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(given)) {
-    if (name.startsWith('on')) made.addEventListener(name.slice(2), value);
-    else if (name === 'value' || name === 'max' || name === 'checked' || name === 'disabled') made[name] = value;
-    else if (value !== undefined && value !== false) made.setAttribute(name, value === true ? '' : value);
-  }
-  made.append(...children.flat().filter((one) => one !== null && one !== undefined && one !== ''));
-  return made;
-}
-
-function table(id, heads, rows) {
-  return el('div', {class: 'wide', tabindex: '0', role: 'region', 'aria-labelledby': id},
-    el('table', {},
-      el('thead', {}, el('tr', {}, heads.map((one) => el('th', {scope: 'col', class: one.startsWith('>') ? 'n' : undefined}, one.replace('>', ''))))),
-      el('tbody', {}, rows.map((row) => el('tr', {}, row.map((cell, place) => el('td', {class: heads[place].startsWith('>') ? 'n' : undefined}, cell)))))));
-}
-
-const section = (id, title, ...inside) => el('section', {'aria-labelledby': id}, el('h2', {id}, title), inside);
-
-function say(text) { $('said').textContent = text; }
-function alarm(text) { $('alarm').hidden = !text; $('alarm').textContent = text ?? ''; }
-
-function draw(...children) {
-  const main = $('main');
-  const focused = document.activeElement?.id;
-  main.replaceChildren(...children);
-  if (focused && focused !== 'main') $(focused)?.focus();
-}
-
-// -- the API ----------------------------------------------------------------------------------
-
-export async function api(method, path, body, headers = {}) {
-  const given = {...headers};
-  if (state.session && method !== 'GET') given['X-CSRF-Token'] = state.session.csrf;
-  if (body !== undefined) given['Content-Type'] = 'application/json';
-  const answer = await fetch(path, {method, headers: given, credentials: 'same-origin', body: body === undefined ? undefined : JSON.stringify(body)});
-  const text = await answer.text();
-  const value = text && answer.headers.get('Content-Type')?.includes('json') ? JSON.parse(text) : null;
-  if (answer.ok) return value;
-  if (answer.status === 401 && state.session) signedOut();
-  const faults = (value?.faults ?? []).map((one) => one.detail ?? one).join('; ');
-  throw Object.assign(new Error([value?.detail ?? answer.statusText, faults].filter(Boolean).join(': ')), {status: answer.status, problem: value});
-}
-
-async function attempt(work) {
-  try { alarm(''); await work(); say(word('done')); } catch (error) { say(''); alarm(error.message); }
-}
-
-function ask(question) {
-  return new Promise((settled) => {
-    const box = el('dialog', {'aria-label': question, onclose: () => { box.remove(); settled(box.returnValue === 'yes'); }},
-      el('form', {method: 'dialog'}, el('p', {}, question),
-        el('div', {class: 'row'}, el('button', {value: 'yes', class: 'main'}, word('yes')), el('button', {value: 'no'}, word('no')))));
-    box.querySelectorAll('button').forEach((one) => one.setAttribute('value', one.classList.contains('main') ? 'yes' : 'no'));
-    document.body.append(box);
-    box.showModal();
-  });
-}
-
-const may = (scope) => state.session?.scopes.includes(scope);
+// /docs describes.
+import {composerView} from './composer.js';
+import {$, alarm, api, ask, attempt, draw, el, may, moment, number, section, span, state, table, word} from './parts.js';
 
 // -- signing in -------------------------------------------------------------------------------
 
@@ -83,14 +14,20 @@ function drawSignIn() {
     }}, el('label', {for: 'key'}, word('api_key'), field), el('p', {class: 'soft'}, word('key_help')), el('button', {class: 'main'}, word('sign_in'))));
 }
 
+// what is said of the connection goes when that is back; what is said of a deed stays
+function away(text) {
+  if (text || state.away) alarm(text);
+  state.away = text;
+}
+
 function signedIn(session) {
   state.session = session;
   $('sign-out').hidden = false;
   state.source = new EventSource('/console/events');
-  state.source.addEventListener('board', (event) => { alarm(''); state.board = JSON.parse(event.data); show(true); });
-  state.source.addEventListener('away', (event) => alarm(`${word('away')}: ${JSON.parse(event.data).error}`));
+  state.source.addEventListener('board', (event) => { away(''); state.board = JSON.parse(event.data); show(true); });
+  state.source.addEventListener('away', (event) => away(`${word('away')}: ${JSON.parse(event.data).error}`));
   state.source.addEventListener('error', async () => {
-    alarm(word('lost'));
+    away(word('lost'));
     try { await api('GET', '/console/session'); } catch { /* 401 has signed out; the rest is tried again */ }
   });
   show();
@@ -109,7 +46,6 @@ const ORDER = ['delivered', 'no_permit', 'refused', 'invalid_user', 'bad_data', 
 const TONE = {running: 'good', paused: 'warn', aborted: 'bad', cancelled: 'warn', scheduled: 'soft', finished: 'soft'};
 const expected = (one) => Math.max(one.total, one.expected);
 const outcomes = (one) => ORDER.filter((name) => one.outcomes[name]).map((name) => `${word(name)} ${number(one.outcomes[name])}`).join(' · ');
-const span = (s) => (s === null || s === undefined ? '' : s >= 3600 ? `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min` : s >= 60 ? `${Math.floor(s / 60)} min ${s % 60} s` : `${s} s`);
 
 function progressOf(one) {
   const whole = expected(one);
@@ -153,7 +89,7 @@ function moves(one) {
 
 function broadcastView(id) {
   const one = state.board.broadcasts.find((found) => found.id === id);
-  if (!one) return [el('h1', {}, id), el('p', {}, word('none_yet'))];
+  if (!one) return [el('p', {}, el('a', {href: '#/'}, word('back'))), el('h1', {}, id), el('p', {class: 'soft'}, word('not_on_board'))];
   const facts = [['state', word(one.state)], ['app', one.app], ['audience', one.audience || word('single')], ['template', one.template_id],
     ['created', moment(one.created_at_ms)], ['starts', moment(one.starts_at_ms)], ['ends', moment(one.expires_at_ms)],
     ['queued', number(one.queued)], ['delayed', number(one.delayed)], ['in_flight', number(one.in_flight)], ['aside', number(one.aside)], ['why', one.reason], ['waits', one.waiting]];
@@ -181,7 +117,13 @@ function workersView() {
       closed.map((one) => [one.worker, one.app, span(one.seconds), one.reason]))) : null];
 }
 
-const VIEWS = {'': ['broadcasts', broadcastsView], apps: ['apps', appsView], workers: ['workers', workersView]};
+// path → word, what draws it, whether each event draws it anew, the scope it needs
+const VIEWS = {
+  '': ['broadcasts', broadcastsView, true, 'read'],
+  new: ['new', composerView, false, 'send'],
+  apps: ['apps', appsView, true, 'read'],
+  workers: ['workers', workersView, true, 'read'],
+};
 
 function show(lively = false) {
   document.documentElement.lang = state.language === 'zh' ? 'zh-CN' : 'en';
@@ -191,17 +133,22 @@ function show(lively = false) {
   $('nav').hidden = !state.session;
   if (!state.session) return drawSignIn();
   const [, name = '', id = ''] = location.hash.split('/');
-  $('nav').replaceChildren(...Object.entries(VIEWS).map(([path, [text]]) => el('a', {href: `#/${path}`, 'aria-current': path === name || (name === 'b' && !path) ? 'page' : undefined}, word(text))));
+  $('nav').replaceChildren(...Object.entries(VIEWS).filter(([, view]) => may(view[3])).map(([path, [text]]) => el('a', {href: `#/${path}`, 'aria-current': path === name || (name === 'b' && !path) ? 'page' : undefined}, word(text))));
   if (!state.board) return draw(el('p', {class: 'soft'}, '…'));
   // what somebody is typing into, or has open, is not drawn anew under the hands
   if (lively && (document.activeElement?.matches('main input, main textarea, main select') || document.querySelector('dialog'))) return undefined;
-  if (name === 'b') return draw(...broadcastView(id).filter(Boolean));
-  return draw(...(VIEWS[name] ?? VIEWS[''])[1]().flat().filter(Boolean));
+  if (name === 'b') { state.shown = name; return draw(...broadcastView(id).filter(Boolean)); }
+  const [, view, isLive] = VIEWS[name] ?? VIEWS[''];
+  // a form is drawn when somebody comes to it, and changes by what is typed alone
+  if (lively && !isLive && state.shown === name) return undefined;
+  state.shown = name;
+  return draw(...view(id).flat().filter(Boolean));
 }
 
 addEventListener('hashchange', () => { show(); $('main').focus(); });
 $('language').addEventListener('click', () => { state.language = state.language === 'zh' ? 'en' : 'zh'; show(); });
 $('sign-out').addEventListener('click', async () => { try { await api('DELETE', '/console/session'); } finally { signedOut(); } });
 
+state.signedOut = signedOut;
 state.language = navigator.language?.startsWith('zh') ? 'zh' : 'en';
 try { signedIn(await api('GET', '/console/session')); } catch { show(); }
