@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ def folders() -> list[str]:
 @pytest.mark.parametrize("folder", folders())
 def test_every_folder_of_tests_mirrors_a_room(folder: str) -> None:
     assert (ROOT / folder / "__init__.py").is_file()
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """They are no package: the second of a name cannot be imported beside the first."""
+    names = Counter(path.name for path in TESTS.rglob("test_*.py"))
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_every_script_and_file_of_tests_that_ci_names_is_there() -> None:
