@@ -27,4 +27,4 @@ def deploy(
             return
         for path in written:
             typer.echo(path)
-        say(f"{folder / 'README.md'} says what to set")
+        say(f"{folder / 'START.md'} says what to set")

@@ -42,7 +42,7 @@ def test_all_of_it_is_written_and_nothing_that_was_changed_is_lost(
     assert ran.code == 0
     written = {Path(line).relative_to(tmp_path / "watch") for line in ran.out.splitlines()}
     assert {str(one) for one in written} == {
-        "README.md",
+        "START.md",
         "compose.yaml",
         "grafana/dashboards/figures.json",
         "grafana/dashboards/logs.json",
