@@ -70,6 +70,11 @@ class Figures:
             "Slots of the shared limit that this worker was given, and that passed unused",
             labels=("app", "use"),
         )
+        waits = CounterMetricFamily(
+            "wxbroadcast_limiter_wait_seconds",
+            "For how long the shared limit told this worker to wait",
+            labels=("app",),
+        )
         level = GaugeMetricFamily(
             "wxbroadcast_limit_level", "WeChat's limit errors in force", labels=("app",)
         )
@@ -81,6 +86,7 @@ class Figures:
         for app, gate in list(self._memory.gates.items()):
             slots.add_metric((app, "given"), gate.given)
             slots.add_metric((app, "unused"), gate.wasted)
+            waits.add_metric((app,), gate.waited_s)
             level.add_metric((app,), gate.level)
             closed.add_metric((app,), int(bool(gate.breaker.trouble)))
-        yield from (slots, level, closed)
+        yield from (slots, waits, level, closed)

@@ -49,6 +49,7 @@ class AppLine:
         uses: where the uses of its permits are.
         ending: uses that end within the hour, within a day, within 7 days, later or never.
         aside: messages that outlived their workers too often.
+        token_s: seconds until its access token ends; 0: there is none.
         hindered: why nothing of it is sent, and what to do; '' when workers are there.
     """
 
@@ -61,6 +62,7 @@ class AppLine:
     uses: Uses
     ending: dict[str, int]
     aside: int
+    token_s: float
     hindered: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class Board:
         broadcasts: those that move or wait first, the newest first; then those that ended.
         left_out: broadcasts that run or wait and have no place on it.
         workers: who works.
+        scripts: how many Redis ran since its start, and for how long (s).
     """
 
     at_ms: int
@@ -86,6 +89,7 @@ class Board:
     broadcasts: list[Status]
     left_out: int
     workers: Roster
+    scripts: tuple[int, float] = (0, 0.0)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the board as JSON-ready fields."""
@@ -142,7 +146,7 @@ class Boards:
         for app in wanted:
             self._settings.app(app)
         workers = roster.look(self._client)
-        at_ms, ids, left_out = self._listed(wanted)
+        at_ms, ids, left_out, tokens, scripts = self._listed(wanted)
         statuses = sorted(
             self._broadcasts.statuses(ids),
             key=lambda one: (one.state in ENDED, -one.created_at_ms, one.id),
@@ -155,31 +159,43 @@ class Boards:
                 [one for one in statuses if one.app == app],
                 rates[app],
                 stocks.get(app, _NONE),
+                tokens[app],
                 workers,
             )
             for app in wanted
         ]
-        return Board(at_ms, lines, statuses, left_out, workers)
+        return Board(at_ms, lines, statuses, left_out, workers, scripts)
 
-    def _listed(self, apps: list[str]) -> tuple[int, list[str], int]:
-        """Return the server's time, which broadcasts have a place, and how many have none."""
+    def _listed(
+        self, apps: list[str]
+    ) -> tuple[int, list[str], int, dict[str, float], tuple[int, float]]:
+        """Return what one trip tells beside the workers.
+
+        Returns:
+            The server's time (ms); the broadcasts that have a place, and how many have none; app →
+            seconds until its token ends; scripts run, and for how long (s).
+        """
 
         def ask(pipeline: Any) -> None:
             pipeline.time()
+            pipeline.info("commandstats")
             for app in apps:
+                pipeline.pttl(keys.token(app))
                 pipeline.zcard(keys.active(app))
                 pipeline.zrevrange(keys.active(app), 0, _EACH - 1)
                 pipeline.zrevrange(keys.history(app), 0, _EACH - 1)
 
-        clock, *answers = repeat_all("looking at the board", self._client, ask)
-        moving = [list(ids) for ids in answers[1::3]]
+        clock, stats, *answers = repeat_all("looking at the board", self._client, ask)
+        lives = {app: max(0, ms) / 1000 for app, ms in zip(apps, answers[0::4], strict=True)}
+        moving = [list(ids) for ids in answers[2::4]]
         ended = [
             [one for one in ids if one not in set(active)]
-            for ids, active in zip(answers[2::3], moving, strict=True)
+            for ids, active in zip(answers[3::4], moving, strict=True)
         ]
         placed = _in_turns(moving, MOST)
-        left_out = sum(answers[0::3]) - len(placed)
-        return ms_of(clock), placed + _in_turns(ended, MOST - len(placed)), max(0, left_out)
+        left_out = max(0, sum(answers[1::4]) - len(placed))
+        ids = placed + _in_turns(ended, MOST - len(placed))
+        return ms_of(clock), ids, left_out, lives, _scripts(stats)
 
     def _stocked(self, apps: list[str], now_ms: int) -> dict[str, _Stock]:
         with self._reading:
@@ -204,6 +220,13 @@ class Boards:
             app: _stock(answers[place * each : (place + 1) * each], now_ms)
             for place, app in enumerate(apps)
         }
+
+
+def _scripts(stats: dict[str, dict[str, float]]) -> tuple[int, float]:
+    """Return how many scripts Redis ran, and for how long (s)."""
+    found = [stats.get(f"cmdstat_{name}", {}) for name in ("evalsha", "eval")]
+    calls, spent_us = (sum(one.get(name, 0) for one in found) for name in ("calls", "usec"))
+    return int(calls), spent_us / 1e6
 
 
 def _in_turns(lists: list[list[str]], most: int) -> list[str]:
@@ -238,7 +261,14 @@ def _stock(hashes: Sequence[dict[str, str]], now_ms: int) -> _Stock:
     return _Stock(uses, ending)
 
 
-def _line(app: str, statuses: list[Status], rate: float, stock: _Stock, workers: Roster) -> AppLine:
+def _line(
+    app: str,
+    statuses: list[Status],
+    rate: float,
+    stock: _Stock,
+    token_s: float,
+    workers: Roster,
+) -> AppLine:
     return AppLine(
         app=app,
         running=sum(one.state is State.RUNNING for one in statuses),
@@ -249,5 +279,6 @@ def _line(app: str, statuses: list[Status], rate: float, stock: _Stock, workers:
         uses=stock.uses,
         ending=stock.ending,
         aside=sum(one.aside for one in statuses),
+        token_s=token_s,
         hindered=workers.hinders(app),
     )

@@ -76,6 +76,11 @@ class Seen:
         yield GaugeMetricFamily(
             "wxbroadcast_workers", "Workers that are alive", board.workers.workers
         )
+        calls, spent_s = board.scripts
+        yield CounterMetricFamily("wxbroadcast_redis_scripts", "Scripts that Redis ran", calls)
+        yield CounterMetricFamily(
+            "wxbroadcast_redis_script_seconds", "For how long Redis ran scripts", spent_s
+        )
         lines = [line for line in board.apps if self._may_see(line.app)]
         yield from _broadcasts(board, lines)
         yield from _permits(lines)
@@ -95,6 +100,7 @@ def _broadcasts(board: Board, lines: list[AppLine]) -> Iterable[Metric]:
     states = _gauge("broadcasts", "Broadcasts on the board, by state", "state")
     sending = _gauge("sending_rate", "Answered sends per second, lately")
     limit = _gauge("rate_limit", "Sends per second that the app may start; 0: unlimited")
+    token = _gauge("token_seconds_left", "Until the access token ends; 0: there is none")
     hindered = _gauge("hindered", "1 when broadcasts run and no worker can send for the app")
     messages = _gauge("messages", "Messages of the board's broadcasts, by where they are", "where")
     for line in lines:
@@ -102,13 +108,14 @@ def _broadcasts(board: Board, lines: list[AppLine]) -> Iterable[Metric]:
             states.add_metric((line.app, state), getattr(line, state))
         sending.add_metric((line.app,), line.sending)
         limit.add_metric((line.app,), line.rate)
+        token.add_metric((line.app,), line.token_s)
         hindered.add_metric((line.app,), int(bool(line.hindered and line.running)))
         own = [one for one in board.broadcasts if one.app == line.app]
         for where in ("queued", "delayed", "in_flight", "aside"):
             messages.add_metric((line.app, where), sum(getattr(one, where) for one in own))
         unsent = sum(max(one.expected, one.total) - one.settled for one in own if not one.complete)
         messages.add_metric((line.app, "unsettled"), unsent)
-    yield from (states, sending, limit, hindered, messages)
+    yield from (states, sending, limit, token, hindered, messages)
     yield GaugeMetricFamily(
         "wxbroadcast_broadcasts_left_out",
         "Broadcasts that run or wait and have no place on the board",

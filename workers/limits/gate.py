@@ -48,6 +48,7 @@ class Gate:
         unexplained: errcode that nobody knows → the rid of a refusal, a few at the most.
         urgent: channels whose quota is to be asked for soon: WeChat says that it is used up.
         given, wasted: slots that were given since the start, and those of them that passed unused.
+        waited_s: seconds that it was told to wait, since the start.
         own_next: broadcast with a rate of its own → (rate, monotonic seconds of its next slot).
         breaker: whether this worker's POSTs come through.
         calendar: when its broadcasts may be sent; None: always.
@@ -67,6 +68,7 @@ class Gate:
     unexplained: dict[int, str] = field(default_factory=dict)
     given: int = 0
     wasted: int = 0
+    waited_s: float = 0.0
     own_next: dict[str, tuple[float, float]] = field(default_factory=dict)
     breaker: Breaker = field(default_factory=Breaker)
     calendar: Calendar | None = None
@@ -155,6 +157,7 @@ class Gate:
             self.spent[channel] = now + grant.spent_s
         self.level = grant.level
         self.given += sum(map(len, grant.slots))
+        self.waited_s += grant.wait_s
         self.rate, self.limit = _sane(grant.rate), _sane(grant.limit)
         self.horizon = grant.horizon
         for (broadcast, (rate, wanted)), slots in zip(own.items(), grant.slots[1:], strict=True):

@@ -107,7 +107,7 @@ class Watch:
         try:
             while self._watchers:
                 try:
-                    self._seen, self._error = (await self._look()).as_dict(), ""
+                    self._seen, self._error = _lasting((await self._look()).as_dict()), ""
                 except WxbroadcastError as error:
                     self._error = str(error)
                 self._texts.clear()
@@ -138,3 +138,9 @@ class Watch:
             workers = {**seen["workers"], "closed": closed}
             seen = {**seen, "apps": mine, "broadcasts": own, "workers": workers, "left_out": 0}
         return b"event: board\ndata: " + orjson.dumps(seen) + b"\n\n"
+
+
+def _lasting(board: dict[str, Any]) -> dict[str, Any]:
+    """Return a board without what changes by itself: where nothing happens, nothing is written."""
+    apps = [{**one, "token_s": int(one["token_s"] > 0)} for one in board["apps"]]
+    return {**{name: value for name, value in board.items() if name != "at_ms"}, "apps": apps}

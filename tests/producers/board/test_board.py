@@ -32,6 +32,10 @@ def test_it_shows_what_runs_what_waits_and_what_is_left(shop: Shop) -> None:
     assert [one.id for one in board.broadcasts] == [third, first, second]
     assert board.left_out == 0
     assert board.workers.workers == 0
+    assert line.token_s == 0
+    calls, seconds = board.scripts
+    assert calls > 3
+    assert 0 < seconds < 60
     shown = board.as_dict()
     assert shown["workers"] == {"alive": 0, "closed": []}
     assert shown["apps"][0]["uses"]["spent"] == 5
@@ -47,7 +51,7 @@ def test_no_app_takes_the_places_of_the_others(
     for n in range(1, 8):
         mine.zadd(keys.active(f"a{n}"), {f"c{n}x{i:02}": i for i in range(40)})
     boards = Boards(mine, settings)
-    _, ids, left_out = boards._listed(list(apps))
+    _, ids, left_out, *_ = boards._listed(list(apps))
     assert len(ids) == MOST
     of_each = [sum(one.startswith(f"c{n}x") for one in ids) for n in range(1, 8)]
     assert of_each == [25] * 7

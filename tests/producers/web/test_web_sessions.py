@@ -178,3 +178,16 @@ def test_who_watches_is_bounded(house: House, shop: Caller) -> None:
         assert board_of(opened[0][1])["apps"]
     for one, _ in opened:
         one.close()
+
+
+def test_where_nothing_happens_nothing_is_written(
+    house: House, shop: Caller, made: str, eventually: Any
+) -> None:
+    browser = Browser(house, shop)
+    connection, answer = events(house, browser)
+    assert board_of(answer)["broadcasts"]
+    watch, key = house.service.services.watch, house.keys.find(browser.session["key"])
+    before, looks = watch._made(key), watch._number
+    eventually(lambda: watch._number >= looks + 2, "it was looked at again")
+    assert watch._made(key) == before
+    connection.close()
