@@ -24,6 +24,7 @@ from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.quotas import Quotas
 from producers.recipients import Recipients
+from producers.recipients.doubts import Doubts
 from producers.rehearsals import DryRuns, Trials
 from producers.retries import Retries
 from producers.series import Series
@@ -119,6 +120,7 @@ class Services:
         self.series = Series(self.client, settings)
         self.messages = Messages(self.client, settings)
         self.recipients = Recipients(self.client, settings)
+        self.doubts = Doubts(self.client, settings)
         self.templates = Templates(self.client, settings)
         self.users = Users(self.client, settings)
         self.exporter = Exporter(self.client, settings)

@@ -18,6 +18,8 @@ _ASSETS: Final = (
     ("console.js", _SCRIPT, "Its script"),
     ("parts.js", _SCRIPT, "What its views are made of"),
     ("composer.js", _SCRIPT, "Where a broadcast is composed"),
+    ("looks.js", _SCRIPT, "Looks at a user, at an app"),
+    ("trouble.js", _SCRIPT, "What stands still, or waits for a word"),
     ("files.js", _SCRIPT, "What a file of recipients is"),
     ("words.js", _SCRIPT, "Its words, in both languages"),
     ("console.css", _STYLE, "Its style"),

@@ -1,4 +1,4 @@
-"""Before a broadcast goes out: what it would do, and its message to a few users first."""
+"""Before a broadcast goes out: a dry run, a test to a few; and what WeChat's answers mean."""
 
 import asyncio
 import time
@@ -8,12 +8,13 @@ from pydantic import Field, TypeAdapter
 
 from producers.access.api_keys import Scope
 from producers.rehearsals import DryRun, Tried
+from producers.rehearsals.answers import CODES
 from producers.rehearsals.trials import EVERY_S, MOST
 from producers.web.call import Call
 from producers.web.handlers.broadcasts import CHAPTER, WITH_ROWS, NewBroadcast
 from producers.web.handlers.streams import on_stream
 from producers.web.http.answer import Answer
-from producers.web.models import Openid
+from producers.web.models import Model, Openid
 from producers.web.routing.multipart import ROWS, read_form
 from producers.web.routing.route import Body, Route, json_body, ok
 
@@ -45,6 +46,33 @@ class TestSend(NewBroadcast):
         examples=[[{"openid": "oAnna", "name": "Anna"}]],
     )
     wait_s: int = Field(8, ge=0, le=10, description="how long the answers are waited for")
+
+
+class Errcode(Model):
+    """One answer of WeChat's."""
+
+    errcode: int
+    meaning: str = Field(description="one phrase")
+    advice: str = Field(description="what to do; empty for nothing")
+
+
+class Errcodes(Model):
+    """What WeChat's answers to a send mean."""
+
+    errcodes: list[Errcode]
+
+
+_ERRCODES: Final = Errcodes(
+    errcodes=[
+        Errcode(errcode=code, meaning=one.meaning, advice=one.advice)
+        for code, one in sorted(CODES.items())
+    ]
+)
+
+
+async def list_errcodes(call: Call) -> Answer:  # noqa: ARG001 - a handler's signature
+    """Say what WeChat's answers mean."""
+    return Answer(value=_ERRCODES)
 
 
 async def dry_run_broadcast(call: Call) -> Answer:
@@ -108,5 +136,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         text="Single messages, each spending a permit; what is not sent within a minute is never "
         "sent. 409 while no worker would send them: nothing is posted then. Who has no answer "
         "after `wait_s` is shown by `GET …/messages/{message}`.",
+    ),
+    Route(
+        "GET",
+        "/v1/errcodes",
+        list_errcodes,
+        Scope.READ,
+        "What WeChat's answers mean",
+        CHAPTER,
+        ok("Every errcode that a send may be answered with, and what to do", Errcodes),
     ),
 )

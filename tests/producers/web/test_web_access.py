@@ -61,7 +61,9 @@ def test_what_is_open_is_what_the_design_says(house: House, route: Route) -> Non
             "/console/console.css",
             "/console/console.js",
             "/console/files.js",
+            "/console/looks.js",
             "/console/parts.js",
+            "/console/trouble.js",
             "/console/words.js",
         }
         assert got.status == 200

@@ -1,14 +1,19 @@
 """The console in a real browser: signed in, watched, moved; and nobody else's page can do it."""
 
+import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from clerks import shelve
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from shop import Shop
 from web_house import BROADCASTS, PERMITS, TEMPLATE, Caller, House
 
 from producers.store import keys
+from producers.store.connection import now_ms
 from producers.templates import Field, Template
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -192,7 +197,7 @@ def test_a_dropped_file_becomes_an_audience_or_words_for_each(page: Page, shop: 
 
 
 @pytest.mark.usefixtures("school")
-def test_it_is_tried_first_and_made_for_later(page: Page, shop: Caller) -> None:
+def test_it_is_tried_first_and_made_for_later(page: Page, shop: Caller, house: House) -> None:
     compose(page, shop)
     page.get_by_label("recipients").select_option("expression")
     page.get_by_label("expression").fill("all - nobody")
@@ -204,6 +209,16 @@ def test_it_is_tried_first_and_made_for_later(page: Page, shop: Caller) -> None:
     page.get_by_label("openids").fill("o1 o2")
     page.get_by_role("button", name="Send the test").click()
     expect(page.get_by_role("alert")).to_contain_text("no worker alive")
+    house.client.zadd(keys.WORKERS, {"w1": now_ms(house.client) + 60_000})
+    page.get_by_role("button", name="Send the test").click()
+    staff, answered = Shop(house.client, house.settings), 0
+    while answered < 2:
+        for claim in staff.take():
+            outcome, errcode = ("delivered", 0) if answered else ("refused", 43101)
+            staff.settle(claim, outcome=outcome, errcode=errcode)
+            answered += 1
+    expect(page.get_by_role("row", name="43101")).to_contain_text("has not accepted")
+    expect(page.get_by_role("row", name="delivered")).to_contain_text("WeChat took it")
     page.get_by_label("start").select_option("every")
     page.get_by_label("name of the series").fill("evening")
     page.get_by_label("every (cron)").fill("0 21 * *")
@@ -215,3 +230,104 @@ def test_it_is_tried_first_and_made_for_later(page: Page, shop: Caller) -> None:
     page.get_by_role("button", name="Yes").click()
     expect(page.get_by_role("status")).to_contain_text("Made: evening")
     assert shop.get("/v1/apps/shop/series/evening").json["every"] == "0 21 * * *"
+
+
+def test_what_is_in_doubt_is_shown_and_decided(page: Page, shop: Caller, house: House) -> None:
+    staff = Shop(house.client, house.settings)
+    for openid in ("o1", "o2"):
+        staff.give(openid, subscriptions={TEMPLATE: "accept"})
+    made = staff.broadcast("subscribe")
+    staff.open(made)
+    for claim in staff.take():
+        if claim.openid == "o2":
+            staff.settle(claim, outcome="refused", errcode=43101)
+    staff.recover(made)
+    sign_in(page, shop.token)
+    page.get_by_role("link", name=made).click()
+    expect(page.get_by_role("row", name="43101")).to_contain_text("has not accepted")
+    page.get_by_role("link", name="Trouble").click()
+    page.get_by_role("button", name="Who").click()
+    expect(page.get_by_text("o1 (")).to_be_visible()
+    page.get_by_role("button", name="They had it not").click()
+    page.get_by_role("button", name="Yes").click()
+    expect(page.get_by_role("heading", name="In doubt")).to_have_count(0)
+    assert shop.get(f"{BROADCASTS}/{made}").json["outcomes"] == {"failed": 1, "refused": 1}
+    page.get_by_role("link", name="User").click()
+    page.get_by_label("openid").fill("o2")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("row", name="43101")).to_contain_text("refused")
+
+
+VIEWS = ("", "new", "apps", "app/shop", "workers", "trouble", "user")
+
+
+@pytest.mark.usefixtures("school")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_rule_of_axe_is_broken_and_nothing_is_wider_than_a_phone(
+    page: Page, shop: Caller, made: str, scheme: str
+) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto("/")
+    expect(page.get_by_label("API key")).to_be_visible()
+    check(page)
+    sign_in(page, shop.token)
+    for view in (*VIEWS, f"b/{made}"):
+        page.goto(f"/#/{view}")
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        if view == "new":
+            page.get_by_role("combobox", name="template", exact=True).select_option("T1")
+            page.get_by_label("课程").fill("x" * 30)
+            expect(page.locator("#fault-thing1")).not_to_be_empty()
+            page.locator("summary").click()
+        if view == "app/shop":
+            page.get_by_label("template", exact=True).fill("T1")
+            page.get_by_role("button", name="Show").click()
+            expect(page.get_by_role("row", name="now")).to_contain_text("5")
+        if view == "user":
+            page.get_by_label("openid").fill("o1")
+            page.get_by_role("button", name="Show").click()
+            expect(page.get_by_role("row", name="subscription")).to_contain_text("T1")
+        check(page)
+
+
+def check(page: Page) -> None:
+    found = Axe().run(page).response["violations"]
+    told = [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
+    assert told == [], page.url
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360, page.url
+
+
+PICTURES = Path(__file__).parents[3] / "producers" / "web" / "pictures"
+
+
+@pytest.mark.skipif(not os.environ.get("WXB_PICTURES"), reason="WXB_PICTURES=1 makes them anew")
+@pytest.mark.usefixtures("school")
+def test_the_pictures_of_the_readme_are_made(page: Page, shop: Caller, house: House) -> None:
+    PICTURES.mkdir(exist_ok=True)
+    page.set_viewport_size({"width": 1100, "height": 860})
+    house.client.zadd(keys.WORKERS, {"w1": now_ms(house.client) + 60_000})
+    compose(page, shop)
+    page.get_by_label("课程").fill("英语口语 第三课")
+    page.get_by_label("状态").select_option("待上课")
+    expect(page.locator("#reach")).to_contain_text("Nothing is wrong with it.")
+    take(page, "composer.png")
+    staff = Shop(house.client, house.settings)
+    made = staff.broadcast("subscribe", template_id="T1", data={"thing1": "a", "phrase2": "待上课"})
+    staff.open(made)
+    for place, claim in enumerate(staff.take()[:3]):
+        staff.settle(
+            claim, outcome="delivered" if place else "refused", errcode=0 if place else 43101
+        )
+    page.set_viewport_size({"width": 390, "height": 760})
+    page.emulate_media(color_scheme="dark")
+    page.get_by_role("button", name="中文").click()
+    page.goto(f"/#/b/{made}")
+    expect(page.get_by_role("row", name="43101")).to_be_visible()
+    take(page, "phone.png")
+
+
+def take(page: Page, name: str) -> None:
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=PICTURES / name)
+    assert (PICTURES / name).stat().st_size < 200_000

@@ -122,7 +122,7 @@ function what() {
     ? choice('template_id', [['', isAsked ? '…' : '—'], ...listed().map((one) => [one.template_id, one.title || one.template_id])])
     : input('template_id', {spellcheck: 'false', maxlength: '128'});
   const why = known.catalogue && !listed().length ? el('p', {class: 'soft'}, known.catalogue.trouble || word('no_templates')) : null;
-  return [choose, el('button', {type: 'button', id: 'read-anew', onclick: () => { known.of = ''; load(true); }}, word('read_anew')), why,
+  return [choose, el('button', {type: 'button', id: 'read-anew', class: 'apart', onclick: () => { known.of = ''; load(true); }}, word('read_anew')), why,
     draft.template_id || !(isAsked || listed().length) ? (isFree() ? freeFields() : typeable().map(field)) : null, input('page', {placeholder: 'pages/index/index', spellcheck: 'false'})];
 }
 
@@ -277,7 +277,7 @@ function reach() {
   return [found.faults.length ? el('ul', {class: 'bad'}, found.faults.map((one) => el('li', {}, one))) : el('p', {class: 'good'}, word('all_well')),
     found.recipients === undefined ? null : [table('reach-title', [word('what'), '>' + word('users')], lines.map(([name, n]) => [word(name), number(n ?? 0)])), part],
     times.length ? el('p', {}, times.map(([name, text]) => `${word(name)} ${text}`).join(' · ')) : null,
-    [found.hindered, ...found.notes].filter(Boolean).map((one) => el('p', {class: 'warn'}, one))].flat(Infinity).filter(Boolean);
+    [...new Set([found.hindered, ...found.notes])].filter(Boolean).map((one) => el('p', {class: 'warn'}, one))].flat(Infinity).filter(Boolean);
 }
 
 function testing() {

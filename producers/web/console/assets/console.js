@@ -1,7 +1,9 @@
 // The live page: what is shown is made of the server's events; what is asked for goes by the API that
 // /docs describes.
 import {composerView} from './composer.js';
+import {appView, bars, userView} from './looks.js';
 import {$, alarm, api, ask, attempt, draw, el, may, moment, number, section, span, state, table, word} from './parts.js';
+import {advice, meaning, said, troubleView} from './trouble.js';
 
 // -- signing in -------------------------------------------------------------------------------
 
@@ -23,6 +25,7 @@ function away(text) {
 function signedIn(session) {
   state.session = session;
   $('sign-out').hidden = false;
+  if (may('read')) api('GET', '/v1/errcodes').then(({errcodes}) => { state.meanings = Object.fromEntries(errcodes.map((one) => [one.errcode, one])); }, () => {});
   state.source = new EventSource('/console/events');
   state.source.addEventListener('board', (event) => { away(''); state.board = JSON.parse(event.data); show(true); });
   state.source.addEventListener('away', (event) => away(`${word('away')}: ${JSON.parse(event.data).error}`));
@@ -71,7 +74,7 @@ function broadcastsView() {
         el('span', {}, one.rate ? `${number(Math.round(one.rate))} ${word('a_second')}` : ''),
         el('span', {}, one.eta_s === null ? '' : `${word('left')} ${span(one.eta_s)}`)),
       el('div', {}, outcomes(one)),
-      one.reason || one.waiting ? el('div', {class: 'warn'}, one.waiting || `${one.reason}${one.errcode ? ` (${one.errcode})` : ''}`) : null))),
+      one.reason || one.waiting ? el('div', {class: 'warn'}, said(one)) : null))),
     board.left_out ? el('p', {class: 'soft'}, `${number(board.left_out)} ${word('left_out')}`) : null];
 }
 
@@ -96,9 +99,9 @@ function broadcastView(id) {
   return [el('p', {}, el('a', {href: '#/'}, word('back'))), el('h1', {}, el('code', {}, one.id)), moves(one), progressOf(one),
     el('p', {class: 'soft'}, `${number(one.settled)} ${word('of')} ${number(expected(one))} ${one.rate ? `· ${number(Math.round(one.rate))} ${word('a_second')}` : ''} ${one.eta_s === null ? '' : `· ${word('left')} ${span(one.eta_s)}`}`),
     section('outcomes', word('outcomes'), table('outcomes', [word('state'), '>' + word('uses')], ORDER.filter((name) => one.outcomes[name]).map((name) => [word(name), number(one.outcomes[name])]))),
-    Object.keys(one.errcodes).length ? section('errcodes', word('errcodes'), table('errcodes', [word('errcode'), '>' + word('answers')],
-      Object.entries(one.errcodes).map(([code, n]) => [code, number(n)]))) : null,
-    section('facts', word('broadcasts'), table('facts', ['', ''], facts.filter(([, value]) => value).map(([name, value]) => [word(name), String(value)])))];
+    Object.keys(one.errcodes).length ? section('errcodes', word('errcodes'), table('errcodes', [word('errcode'), '>' + word('answers'), word('meaning'), word('do')],
+      Object.entries(one.errcodes).map(([code, n]) => [code, number(n), meaning(code), advice(code)]))) : null,
+    section('facts', word('broadcasts'), table('facts', [word('what'), word('state')], facts.filter(([, value]) => value).map(([name, value]) => [word(name), String(value)])))];
 }
 
 function appsView() {
@@ -106,8 +109,8 @@ function appsView() {
     one.hindered && one.running ? el('p', {class: 'bad'}, one.hindered) : null,
     el('p', {class: 'soft'}, `${word('running')} ${number(one.running)} · ${word('paused')} ${number(one.paused)} · ${word('scheduled')} ${number(one.scheduled)} · ${number(Math.round(one.sending))} ${word('a_second')} ${word('of')} ${one.rate ? number(one.rate) : word('unlimited')}`),
     el('p', {}, ['collected', 'available', 'held', 'spent', 'void', 'expired'].map((name) => `${word(name)} ${number(one.uses[name])}`).join(' · ')),
-    el('div', {class: 'bars', role: 'img', 'aria-label': `${word('permits')} ${word('ending')}`}, Object.entries(one.ending).map(([name, n]) => [
-      el('span', {}, word(`within_${name}`)), el('meter', {min: '0', max: Math.max(1, ...Object.values(one.ending)), value: n}), el('span', {class: 'n'}, number(n))]))))];
+    bars(Object.entries(one.ending).map(([name, n]) => [word(`within_${name}`), n]), `${word('permits')} ${word('ending')}`),
+    el('p', {}, el('a', {href: `#/app/${one.app}`, id: `look-${one.app}`}, `${word('limits')}, ${word('forecast')}: ${one.app}`))))];
 }
 
 function workersView() {
@@ -123,6 +126,9 @@ const VIEWS = {
   new: ['new', composerView, false, 'send'],
   apps: ['apps', appsView, true, 'read'],
   workers: ['workers', workersView, true, 'read'],
+  trouble: ['trouble', troubleView, true, 'read'],
+  user: ['user', userView, false, 'read'],
+  app: ['', appView, false, 'read'], // by its link among the apps
 };
 
 function show(lively = false) {
@@ -133,7 +139,7 @@ function show(lively = false) {
   $('nav').hidden = !state.session;
   if (!state.session) return drawSignIn();
   const [, name = '', id = ''] = location.hash.split('/');
-  $('nav').replaceChildren(...Object.entries(VIEWS).filter(([, view]) => may(view[3])).map(([path, [text]]) => el('a', {href: `#/${path}`, 'aria-current': path === name || (name === 'b' && !path) ? 'page' : undefined}, word(text))));
+  $('nav').replaceChildren(...Object.entries(VIEWS).filter(([, view]) => view[0] && may(view[3])).map(([path, [text]]) => el('a', {href: `#/${path}`, 'aria-current': path === name || (name === 'b' && !path) || (name === 'app' && path === 'apps') ? 'page' : undefined}, word(text))));
   if (!state.board) return draw(el('p', {class: 'soft'}, '…'));
   // what somebody is typing into, or has open, is not drawn anew under the hands
   if (lively && (document.activeElement?.matches('main input, main textarea, main select') || document.querySelector('dialog'))) return undefined;
@@ -142,13 +148,13 @@ function show(lively = false) {
   // a form is drawn when somebody comes to it, and changes by what is typed alone
   if (lively && !isLive && state.shown === name) return undefined;
   state.shown = name;
-  return draw(...view(id).flat().filter(Boolean));
+  return draw(...view(id, lively).flat(Infinity).filter(Boolean));
 }
 
 addEventListener('hashchange', () => { show(); $('main').focus(); });
 $('language').addEventListener('click', () => { state.language = state.language === 'zh' ? 'en' : 'zh'; show(); });
 $('sign-out').addEventListener('click', async () => { try { await api('DELETE', '/console/session'); } finally { signedOut(); } });
 
-state.signedOut = signedOut;
+Object.assign(state, {signedOut, show});
 state.language = navigator.language?.startsWith('zh') ? 'zh' : 'en';
 try { signedIn(await api('GET', '/console/session')); } catch { show(); }

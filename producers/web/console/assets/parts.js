@@ -1,7 +1,7 @@
 // What every view is made of: words, elements, the API. Whatever comes from elsewhere becomes text, never markup.
 import {WORDS} from './words.js';
 
-export const state = {session: null, board: null, language: 'en', source: null, signedOut: () => {}};
+export const state = {session: null, board: null, language: 'en', source: null, meanings: {}, shown: null, away: '', signedOut: () => {}, show: () => {}};
 export const $ = (id) => document.getElementById(id);
 export const word = (name) => WORDS[state.language][name] ?? name;
 export const number = (n) => new Intl.NumberFormat(state.language).format(n);
@@ -23,7 +23,7 @@ export function el(tag, given = {}, ...children) {
 }
 
 export function table(id, heads, rows) {
-  return el('div', {class: 'wide', tabindex: '0', role: 'region', 'aria-labelledby': id},
+  return el('div', {class: 'wide', tabindex: '0', role: 'group', 'aria-labelledby': id},
     el('table', {},
       el('thead', {}, el('tr', {}, heads.map((one) => el('th', {scope: 'col', class: one.startsWith('>') ? 'n' : undefined}, one.replace('>', ''))))),
       el('tbody', {}, rows.map((row) => el('tr', {}, row.map((cell, place) => el('td', {class: heads[place].startsWith('>') ? 'n' : undefined}, cell)))))));
