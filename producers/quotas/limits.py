@@ -44,7 +44,8 @@ class Quota:
     Attributes:
         limit: calls a day; 0: it was not asked, or does not say.
         used, remain: calls, when it was asked.
-        left: what is left now, by our own count since; None: unknown.
+        left: what is left now, by our own count since; None: unknown, or not asked for any more
+            (``read_quota``).
         per, per_s: calls that it takes in so many seconds; 0 and 0: unknown.
         read_at_ms: when it was asked, server epoch ms; 0: never.
         error: why the last question was not answered, or ''.
@@ -236,7 +237,11 @@ class Quotas:
             resets=f"{in_words(local(resets_at_ms, zone))} {zone.key}",
             quotas={
                 channel.value: _quota(
-                    said[2 * n], said[2 * n + 1], of_channels[2 * n], of_channels[2 * n + 1], now_ms
+                    said[2 * n],
+                    said[2 * n + 1],
+                    of_channels[2 * n],
+                    of_channels[2 * n + 1] if settings.read_quota else None,
+                    now_ms,
                 )
                 for n, channel in enumerate(Channel)
             },

@@ -43,6 +43,7 @@ class ReserveArgs(NamedTuple):
     ahead_us: int
     plain: int
     channel: str
+    bounded: int = 1
 
 
 class PenalizeKeys(NamedTuple):
@@ -147,6 +148,7 @@ class Limiter:
                 ahead_us=AHEAD_US,
                 plain=plain,
                 channel=channel,
+                bounded=int(app.read_quota),
             ),
             rates,
             more_keys=limiters,

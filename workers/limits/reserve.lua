@@ -21,7 +21,8 @@
 -- ARGV  1 token, 2 now_us or '', 3 rate per 1000 s (0 unlimited), 4 per_minute (0), 5 per_day (0),
 --       6 day_offset_ms (to add to the epoch so that a day starts at a multiple of 24 h),
 --       7 unused: slots returned, 8 ahead_us: how far ahead a slot may lie, 9 plain: sends wanted
---       without a rate of their own, 10 channel of all of them,
+--       without a rate of their own, 10 channel of all of them, 11 bounded: 1 when WeChat's quota
+--       of the channel holds, 0: the app does not ask for it any more, and what was said is nothing,
 --       then per further key: rate per 1000 s, sends wanted
 -- Returns  {now_us, wait_ms (0 all granted), level, horizon_us (app), rate (per 1000 s, as it is set),
 --       limit (per 1000 s; 0: the rate alone holds), restored (1 when it has just climbed back to the rate),
@@ -101,7 +102,7 @@ local function group(key, own_rate, want)
   wanted = wanted + want
 end
 group(nil, 0, tonumber(ARGV[9]))
-for i = 3, #KEYS do group(KEYS[i], tonumber(ARGV[11 + (i - 3) * 2]), tonumber(ARGV[12 + (i - 3) * 2])) end
+for i = 3, #KEYS do group(KEYS[i], tonumber(ARGV[12 + (i - 3) * 2]), tonumber(ARGV[13 + (i - 3) * 2])) end
 
 local may, wait_ms = wanted, 0
 local function at_most(limit, wait)
@@ -124,7 +125,7 @@ local function of_day(left, ends_ms)
 end
 if per_day > 0 then of_day(per_day - day_count, (day + 1) * DAY - tonumber(ARGV[6])) end
 local of_channel = math.max(0, (tonumber(has[12]) or 0) - tonumber(ARGV[7]))
-if has[13] then
+if has[13] and ARGV[11] == '1' then
   local bound, until_ms = string.match(has[13], '^(%d+) (%d+)$')
   bound, until_ms = tonumber(bound), tonumber(until_ms)
   if until_ms and until_ms > now_ms and until_ms <= now_ms + DAY then of_day(bound - of_channel, until_ms) end

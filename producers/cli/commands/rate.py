@@ -121,7 +121,7 @@ def _said(limits: "AppLimits", channel: str) -> str:
     if quota.read_at_ms:
         left = quota.remain if quota.left is None else quota.left
         ago_s = (limits.at_ms - quota.read_at_ms) // 1000
-        day = "" if quota.left is not None else " of another day"
+        day = "" if quota.left is not None else " then; it holds no more"
         parts.append(f"{left:,} of {quota.limit:,} left{day} (read {ago_s:,} s ago)")
     if quota.per:
         parts.append(f"{quota.per:,} in {quota.per_s} s")

@@ -123,6 +123,16 @@ async def test_without_a_token_or_told_not_to_nothing_is_asked(desk: Opener) -> 
     assert (it.calls(), other.calls()) == (0, 0)
 
 
+async def test_what_was_read_holds_no_more_once_it_is_told_not_to_read(desk: Opener) -> None:
+    it = await desk(**daily(3))
+    await it.read()
+    assert it.reserve(9).spent_s > 0
+    shop = it.settings.app("shop").model_copy(update={"read_quota": False})
+    it.settings.apps.put({**it.settings.apps, "shop": shop})
+    assert (len(it.reserve(9).slots[0]), it.reserve(9).spent_s) == (9, 0)
+    assert Quotas(it.client, it.settings).limits("shop").quotas["subscribe"].left is None
+
+
 async def test_what_it_takes_in_a_second_is_read_too(desk: Opener) -> None:
     it = await desk(**daily(3, per_minute=60))
     await it.read()
