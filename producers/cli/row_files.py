@@ -50,21 +50,48 @@ def test_rows(
     openids: str,
     given: dict[str, Any],
     file: str,
+    follows: dict[str, Any] | None,
     *,
     as_json: bool,
-    goes_on: bool,
 ) -> None:
-    """Send a test, with the rows of a file if there is one; as `send_test`."""
+    """Send a test, with the rows of a file if there is one; as `send_test`.
+
+    Args:
+        session: the open command.
+        openids: the users, with commas between them.
+        given: as `Spec.checked` takes it.
+        file: the rows, '' for none.
+        follows: what goes out afterwards, as `DryRuns.faults` takes it; None: nothing does. If it
+            would be refused, that is told before the test spends a permit.
+        as_json: print an object in place of the table.
+    """
+    if follows is not None:
+        _check_what_follows(session, follows, file)
+    goes_on = follows is not None
     if not file:
         send_test(session, openids, given, as_json=as_json, goes_on=goes_on)
         return
-    from producers.errors import InvalidInputError
     from producers.rows.reading import MAX_LINE_BYTES
 
-    if file == "-" and goes_on:
-        raise InvalidInputError(["rows: stdin cannot be read twice; give --then a file"])
     with source(file, MAX_LINE_BYTES) as lines:
         send_test(session, openids, {**given, "rows": lines}, as_json=as_json, goes_on=goes_on)
+
+
+def _check_what_follows(session: Session, follows: dict[str, Any], file: str) -> None:
+    from producers.errors import InvalidInputError
+    from producers.rehearsals import DryRuns
+    from producers.rows.reading import MAX_LINE_BYTES
+
+    faults_of = DryRuns(session.client, session.settings).faults
+    if file == "-":
+        raise InvalidInputError(["rows: stdin cannot be read twice; give --then a file"])
+    if file:
+        with source(file, MAX_LINE_BYTES) as lines:
+            faults = faults_of(**follows, rows=lines)
+    else:
+        faults = faults_of(**follows)
+    if faults:
+        raise InvalidInputError(faults)
 
 
 def count_rows(spec: "Spec", file: str) -> int:

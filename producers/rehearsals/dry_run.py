@@ -27,6 +27,7 @@ from producers.rows import BadRowsError, check_rows
 from producers.series import Series
 from producers.settings import Settings
 from producers.store import Client, keys
+from producers.store.connection import now_ms
 from producers.store.retry import repeat
 from producers.templates import Templates
 from producers.times.moments import to_the_second
@@ -198,6 +199,28 @@ class DryRuns:
         made.notes += [*_of_now(made, here), *_of_its_way(made, here, zone)]
         return made
 
+    def faults(
+        self,
+        /,
+        *,
+        key: str | None = None,
+        every: str = "",
+        missed: str = "skip",
+        rows: Iterable[object] | str | Path | None = None,
+        skip_bad: bool = False,
+        **spec: Any,
+    ) -> list[str]:
+        """Return why it would be refused, by the arguments of `look`; nobody is counted for it."""
+        at_ms = repeat("asking the time", partial(now_ms, self._client))
+        what = (spec["app"], str(spec["channel"]), str(spec["template_id"]))
+        made = DryRun(*what, str(spec.get("audience", "")), at_ms=at_ms)
+        if rows is None:
+            self._check(made, spec, key or "", every, missed)
+        else:
+            asked = {**spec, "rows": True}
+            self._check_rows(made, asked, key or "", rows, Draw(), skip_bad=skip_bad)
+        return made.faults
+
     # -- faults -----------------------------------------------------------------------------
 
     def _check(
@@ -278,6 +301,7 @@ class DryRuns:
         zone = self._time(made, sketch, zone)
         if spec is not None:
             self._fit(made, spec)
+            self._note_key(made, key)
         try:
             listed = self._templates.values_of(made.app, sketch.channel, sketch.template_id)
             report = check_rows(sketch, rows, on_good=draw.take, listed=listed)
@@ -312,6 +336,16 @@ class DryRuns:
                 made.faults.append(
                     f"key {key!r} already created {made.known} with other content; use another key"
                 )
+
+    def _note_key(self, made: DryRun, key: str) -> None:
+        """Note what its key made before: whether the rows are those of then is seen later."""
+        name = keys.idempotency(made.app, key)
+        held = key and repeat("looking up the key", partial(self._client.get, name))
+        if held:
+            made.notes.append(
+                f"its key created {held.partition(' ')[0]} before: with the same content nothing "
+                "new would be created, with other content it would be refused"
+            )
 
     # -- ahead ------------------------------------------------------------------------------
 

@@ -117,7 +117,8 @@ def broadcast(
 
     With --dry-run nothing is created: it says whom it would reach, by when, and every fault.
     With --test its message goes to a few users, spending a permit each, and what WeChat answered is
-    shown: the exit code is 1 if not all have it. Nothing else is created, unless --then is given.
+    shown: the exit code is 1 if not all have it. Nothing else is created, unless --then is given:
+    then what would follow is checked first, and the test is not sent if that would be refused.
     With --every it is a series, whose name is printed (see `series`); its runs are broadcasts.
     With --rows the rows are the audience, each is checked before anything is created, and bad ones
     are told by row and rule.
@@ -151,13 +152,13 @@ def broadcast(
         }
         _check_whom(audience, rows, every)
         _check_test(test, asks=then or bool(test_state), dry=dry_run)
+        asked = {**given, "key": key, "every": every, "missed": missed, "zone": zone}
         if dry_run:
-            tried = {"key": key, "every": every, "missed": missed, "zone": zone}
-            asked = {**given, **tried}
             raise typer.Exit(try_rows(session, asked, rows, skip_bad=skip_bad, as_json=as_json))
         if test:
             tested = {**given, "zone": zone, "miniprogram_state": test_state or state}
-            test_rows(session, test, tested, rows, as_json=as_json, goes_on=then)
+            follows = {**asked, "skip_bad": skip_bad} if then else None
+            test_rows(session, test, tested, rows, follows, as_json=as_json)
         spec = Spec.checked(**given, zone="" if every else zone, rows=bool(rows))
         recipients = (
             partial(count_rows, spec, rows) if rows else partial(count, session, app, audience)

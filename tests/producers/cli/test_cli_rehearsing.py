@@ -103,6 +103,25 @@ def test_good_rows_are_what_is_confirmed(shop: Shop, settings: Settings, tmp_pat
     assert (ran.code, "cannot be read twice" in ran.json["error"]) == (2, True)
 
 
+def test_what_would_follow_a_test_is_checked_before_the_test_spends_anything(
+    shop: Shop, settings: Settings, tmp_path: Path
+) -> None:
+    crowd(shop)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("openid,name\no1,Anna\no1,Anna\n")
+    of_rows = (*CREATE, "--data", DATA, "--rows", rows)
+    for asked, says in (
+        ((*ALL, "--purpose", "typo"), "per_user_per_day"),
+        ((*ALL, "--every", "noon", "--key", "k"), "five fields"),
+        ((*ALL, "--at", "2020-01-01 10:00"), "is past"),
+        ((*CREATE, "--audience", "nosuch", "--data", "a,b"), "no audience"),
+        (of_rows, "the openid has a row before"),
+        ((*of_rows, "--skip-bad"), "no worker"),  # the test itself, which nobody would send
+    ):
+        ran = run(settings, *asked, "--test", "o1", "--then", "--json")
+        assert (ran.code != 0, says in ran.json["error"]) == (True, True), ran.json
+
+
 def test_a_setting_asks_always_and_an_option_goes_before_it(
     shop: Shop, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

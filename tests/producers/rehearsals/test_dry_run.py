@@ -317,6 +317,9 @@ def test_of_rows_it_says_whom_they_reach_and_what_they_break(shop: Shop, valkey_
     assert "no column 'nobody'" in lost.faults[0]
     assert look(shop, audience="", data={"nonsense": "{name}"}, rows=ROWS).method == ""
     assert every_key(valkey_url) == before
+    made_before = shop.broadcasts.create(Spec.checked(**{**SPEC, "audience": "vip"}), "k").id
+    (note,) = [one for one in look(shop, **told, rows=ROWS, key="k").notes if "its key" in one]
+    assert (made_before in note, "it would be refused" in note) == (True, True)
 
 
 @both_layouts
