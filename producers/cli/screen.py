@@ -18,7 +18,7 @@ from textual.widgets import DataTable, Footer, Static, TabbedContent, TabPane
 
 from producers.board import Board
 from producers.broadcasts.status import Status
-from producers.cli.statuses import in_words, state_of, to_whom
+from producers.cli.statuses import in_words, recipients_of, state_of, to_whom
 from producers.errors import WxbroadcastError
 from producers.logs.spoken import printable
 from producers.words import ENDED
@@ -252,7 +252,7 @@ class Top(App[None]):
 
 
 def _broadcast(one: Status) -> tuple[str, list[Text]]:
-    expected = max(one.total, one.expected)
+    expected = recipients_of(one)
     share = one.settled / expected if expected else 1.0 * one.complete
     full = round(_BAR * min(1.0, share))
     return one.id, [

@@ -64,6 +64,11 @@ def state_of(status: "Status") -> str:
     return ": ".join(part for part in (status.state.value, why(status)) if part)
 
 
+def recipients_of(status: "Status") -> int:
+    """Return how many it has: as far as it is split as many as expected, in the end those found."""
+    return status.total if status.complete else max(status.expected, status.total)
+
+
 def _held_up(status: "Status", hindered: str) -> list[tuple[str, str]]:
     """Return what keeps a broadcast, or will, in rows."""
     slowed = f"{status.limit:g} sends/s of the app: WeChat takes less" if status.limit else ""
@@ -73,7 +78,6 @@ def _held_up(status: "Status", hindered: str) -> list[tuple[str, str]]:
 
 def as_table(status: "Status", hindered: str = "") -> Any:
     """Return a broadcast as a table; with what keeps it from moving, if something does."""
-    expected = max(status.expected, status.total)
     rows = table("broadcast", status.id)
     rows.add_row("app, channel", f"{status.app}, {status.channel}")
     rows.add_row("template_id", status.template_id)
@@ -91,7 +95,7 @@ def as_table(status: "Status", hindered: str = "") -> Any:
     if seconds_of(status):
         rows.add_row("took", f"{seconds_of(status):,.1f} s")
     rows.add_section()
-    rows.add_row("settled", f"{status.settled:,} of {expected:,}")
+    rows.add_row("settled", f"{status.settled:,} of {recipients_of(status):,}")
     for outcome, count in status.outcomes.items():
         rows.add_row(f"  {outcome}", f"{count:,}")
     for errcode, count in sorted(status.errcodes.items()):
@@ -112,7 +116,7 @@ def show(bar: Progress, status: "Status") -> None:
     bar.update(
         status.settled,
         in_words(status),
-        total=max(status.expected, status.total, 1),
+        total=max(recipients_of(status), 1),
         last=status.complete,
     )
 

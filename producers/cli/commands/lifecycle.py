@@ -32,7 +32,7 @@ def list_(
     """List the newest broadcasts of an app."""
     with opened(as_json=as_json) as session:
         from producers.broadcasts.status import Register
-        from producers.cli.statuses import in_words, state_of, to_whom
+        from producers.cli.statuses import in_words, recipients_of, state_of, to_whom
 
         page = Register(session.client, session.settings).page(app, cursor, limit)
         if as_json:
@@ -47,7 +47,7 @@ def list_(
                 one.channel,
                 to_whom(one),
                 state_of(one),
-                f"{one.settled:,}/{max(one.expected, one.total):,}",
+                f"{one.settled:,}/{recipients_of(one):,}",
                 in_words(one),
             )
         print_table(rows)

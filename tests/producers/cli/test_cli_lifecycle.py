@@ -32,6 +32,19 @@ def test_a_status_is_a_table_or_json(settings: Settings) -> None:
     assert (found["state"], found["expected"], found["queued"]) == ("running", 2, 2)
 
 
+def test_what_ended_has_as_many_recipients_as_were_found(shop: Shop, settings: Settings) -> None:
+    broadcast = create(settings)
+    home = keys.home(shop.broadcasts.home_lane(broadcast), broadcast)
+    shop.client.hset(home, "audience_size", 5)  # three of them left before they were split
+    assert "0/5" in run(settings, "list", "-a", "shop").out
+    shop.run_dry(broadcast)
+    shop.keeper.run_once()
+    assert "2/2" in run(settings, "list", "-a", "shop").out
+    rows = [" ".join(row.split()) for row in run(settings, "status", broadcast).out.splitlines()]
+    assert "settled 2 of 2" in rows
+    assert "audience vips (5 when created)" in rows
+
+
 def test_moves_print_the_new_state(settings: Settings) -> None:
     broadcast = create(settings)
     assert run(settings, "pause", broadcast).out == "paused\n"

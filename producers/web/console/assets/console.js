@@ -47,7 +47,7 @@ function signedOut() {
 
 const ORDER = ['delivered', 'no_permit', 'refused', 'invalid_user', 'bad_data', 'late', 'suppressed', 'kept', 'capped', 'cancelled', 'in_doubt', 'failed'];
 const TONE = {running: 'good', paused: 'warn', aborted: 'bad', cancelled: 'warn', scheduled: 'soft', finished: 'soft'};
-const expected = (one) => Math.max(one.total, one.expected);
+const expected = (one) => (one.complete ? one.total : Math.max(one.total, one.expected));
 const outcomes = (one) => ORDER.filter((name) => one.outcomes[name]).map((name) => `${word(name)} ${number(one.outcomes[name])}`).join(' · ');
 
 function progressOf(one) {
