@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import Field, TypeAdapter
 
 from producers.access.api_keys import Scope
+from producers.audiences.expressions import MOST_TEXT
 from producers.rehearsals import DryRun, Tried
 from producers.rehearsals.answers import CODES
 from producers.rehearsals.trials import EVERY_S, MOST
@@ -35,7 +36,7 @@ class TestSend(NewBroadcast):
     """A broadcast's message, to a few users first."""
 
     audience: str = Field(
-        "", max_length=64, description="not read here, as rate, times, weight and priority"
+        "", max_length=MOST_TEXT, description="not read here, as rate, times, weight and priority"
     )
     openids: list[Openid] = Field(min_length=1, max_length=MOST, examples=[["oAnna", "oBert"]])
     rows: list[dict[str, str | int | float]] | None = Field(

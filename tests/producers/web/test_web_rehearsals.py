@@ -55,8 +55,9 @@ def test_faults_are_told_in_the_answer_not_as_a_problem(shop: Caller) -> None:
 def test_a_test_send_says_when_nobody_would_send_it(house: House, shop: Caller) -> None:
     give(shop)
     spec = {name: value for name, value in SPEC.items() if name != "audience"}
-    got = shop.post(TEST_SEND, {**spec, "openids": ["o1"]})
-    assert got.kind == "conflict"
+    for body in (spec, {**spec, "audience": "(vip | new) - churned & " * 4 + "all"}):
+        got = shop.post(TEST_SEND, {**body, "openids": ["o1"]})
+        assert got.kind == "conflict"
     assert "no worker alive" in got.json["detail"]
     assert shop.get(BROADCASTS).json["broadcasts"] == []
     for wrong in ([], ["o1"] * 21, ["o 1"], "o1"):
