@@ -126,7 +126,8 @@ def _values(listed: object) -> dict[str, tuple[str, ...]]:
         if not isinstance(code, str) or not isinstance(values, list):
             continue
         if len(values) <= _VALUES and all(
-            isinstance(one, str) and len(one) <= _VALUE for one in values
+            isinstance(one, str) and len(one) <= _VALUE and not _UNSEEN.search(one)
+            for one in values
         ):
             found[code.removesuffix(".DATA")] = tuple(values)
     return found

@@ -86,7 +86,7 @@ def test_what_is_no_list_is_an_error(answer: dict[str, Any]) -> None:
 
 
 def test_values_of_another_shape_let_any_value_pass() -> None:
-    for values in (None, 7, ["a", 7], ["x" * 101], ["a"] * 201):
+    for values in (None, 7, ["a", 7], ["x" * 101], ["a"] * 201, ["\x1b[31ma"]):
         code = {"keywordCode": "enum_string1.DATA", "enumValueList": values}
         for listed_values in ([code], code, [7, code]):
             found = one(content="{{enum_string1.DATA}}", keywordEnumValueList=listed_values)
