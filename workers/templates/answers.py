@@ -32,7 +32,8 @@ _FIELDS: Final = 30
 _VALUES: Final = 200
 _VALUE: Final = 100
 
-_KEY: Final = re.compile(r"\{\{\s*(?P<key>[^{}]{1,80}?)\.DATA\s*\}\}")
+# a key begins with no blank: each stretch of blanks has one reading, however long it is
+_KEY: Final = re.compile(r"\{\{\s*(?P<key>[^{}\s][^{}]{0,79}?)\.DATA\s*\}\}")
 _GOOD_KEY: Final = re.compile(r"(?P<type>[a-z_]{1,40})[0-9]{1,6}")
 _UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _KINDS: Final = {2: ONE_OFF, 3: LONG_TERM}

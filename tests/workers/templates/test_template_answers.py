@@ -1,6 +1,7 @@
 """What WeChat says of templates, well-formed and hostile."""
 
 import json
+import time
 from typing import Any
 
 import orjson
@@ -91,6 +92,15 @@ def test_values_of_another_shape_let_any_value_pass() -> None:
         for listed_values in ([code], code, [7, code]):
             found = one(content="{{enum_string1.DATA}}", keywordEnumValueList=listed_values)
             assert found.fields[0].values == ()
+
+
+@pytest.mark.parametrize("content", ["{{" + " " * 3990, "{{a.DATA" + " " * 3990, "{{" * 2000])
+def test_no_content_takes_long_to_read(content: str) -> None:
+    rows = [{"priTmplId": f"T{n}", "content": content} for n in range(250)]  # a whole answer
+    began = time.process_time()
+    found, _ = templates_in(Channel.SUBSCRIBE, listed(*rows))
+    assert time.process_time() - began < 0.5  # it was three seconds, of all apps' event loop
+    assert {one.fields for one in found} == {()}
 
 
 def test_ten_thousand_templates_are_cut_and_take_a_bounded_place() -> None:
