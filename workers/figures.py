@@ -9,7 +9,7 @@ from typing import Final
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from producers import logs
 from producers.logs.events import MetricsServed
@@ -31,12 +31,14 @@ class Figures:
     def __init__(self, memory: Memory, peers: Callable[[], int]) -> None:
         self._memory = memory
         self._peers = peers
+        self._worker = ""
         self._serving: tuple[WSGIServer, Thread] | None = None
 
     def begin(self, settings: Settings, worker: str) -> None:
         """Listen, where the settings say so; a port that cannot be had costs nobody a message."""
         if self._memory.meter is None:
             return
+        self._worker = worker
         registry = registry_of(self, self._memory.meter)
         error = ""
         for port in range(settings.metrics_port, settings.metrics_port + _PORTS):
@@ -59,6 +61,11 @@ class Figures:
 
     def collect(self) -> Iterable[Metric]:
         """Return the figures, as they are now."""
+        yield InfoMetricFamily(
+            "wxbroadcast_worker",
+            "Whose figures these are, as its log lines name it",
+            {"worker": self._worker},
+        )
         yield GaugeMetricFamily(
             "wxbroadcast_in_hand", "Claims that are not settled yet", self._memory.hands.held
         )

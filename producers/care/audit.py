@@ -114,12 +114,14 @@ class Audit:
         ledgers: app → its ledger, read after the scan.
         users: app → users recounted.
         broadcasts: broadcasts recounted.
+        written: of one broadcast alone, outcome → recipients recounted; else empty.
         findings: every comparison that is not equal to the unit.
     """
 
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     users: dict[str, int] = field(default_factory=dict)
     broadcasts: int = 0
+    written: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -134,6 +136,7 @@ class Audit:
             "permits": {app: found.as_dict() for app, found in self.ledgers.items()},
             "users": self.users,
             "broadcasts": self.broadcasts,
+            "written": self.written,
             "discrepancies": [finding.as_dict() for finding in self.wrong],
         }
 
@@ -161,7 +164,8 @@ class Auditor:
         """
         audit = Audit()
         if broadcast:
-            self._audit_broadcast(broadcast, audit)
+            written = self._audit_broadcast(broadcast, audit)
+            audit.written = {outcome.value: count for outcome, count in sorted(written.items())}
             return audit
         for app in self._settings.apps:
             self._audit_permits(app, audit, on_progress)
@@ -257,7 +261,8 @@ class Auditor:
 
     # -- I2 ---------------------------------------------------------------------------------
 
-    def _audit_broadcast(self, broadcast: str, audit: Audit) -> None:
+    def _audit_broadcast(self, broadcast: str, audit: Audit) -> Counter[Outcome]:
+        """Compare a broadcast's counts with what is written; return the latter."""
         before = self._register.status(broadcast)
         written = self._written(broadcast)
         after = self._register.status(broadcast)
@@ -290,6 +295,7 @@ class Auditor:
         if keys.is_rows(after.audience):
             self._audit_rows(after, audit)
         audit.broadcasts += 1
+        return written
 
     def _audit_rows(self, status: Status, audit: Audit) -> None:
         """Compare the rows that are kept with their count, and with who still waits for one."""

@@ -38,6 +38,7 @@ class Plan:
         lanes: lanes in Redis.
         latency_ms: how long the sandbox takes to answer.
         logs: where the units' log lines are kept; None: gone with the rest.
+        metrics_port: where the first worker tells its figures; 0: nowhere.
     """
 
     recipients: int = 2000
@@ -47,6 +48,7 @@ class Plan:
     lanes: int = 1
     latency_ms: float = 20
     logs: Path | None = None
+    metrics_port: int = 0
 
 
 class DemoError(WxbroadcastError):
@@ -78,6 +80,7 @@ def _fields(plan: Plan, redis_url: str, wechat_url: str) -> dict[str, Any]:
                 "daily_limit": 0,
             }
         },
+        "metrics_port": plan.metrics_port,
         "lanes": plan.lanes,
         "buckets": -(-16384 // plan.lanes) * plan.lanes,
     }

@@ -55,7 +55,7 @@ class Meter:
             buckets = self._buckets[app] = [0] * (len(BUCKETS_S) + 1)
         buckets[bisect_left(_BOUNDS_MS, latency_ms)] += 1
         self._seconds[app] = self._seconds.get(app, 0.0) + latency_ms / 1000
-        if errcode:
+        if errcode and action != "stale":  # another worker has its message, and counts it
             known = self._codes.setdefault(app, set())
             if len(known) < _CODES:
                 known.add(errcode)
@@ -72,7 +72,9 @@ class Meter:
             answers.add_metric(labels, count)
         yield answers
         errcodes = CounterMetricFamily(
-            "wxbroadcast_errcodes", "Answers by WeChat's errcode", labels=("app", "errcode")
+            "wxbroadcast_errcodes",
+            "Answers that counted, by WeChat's errcode",
+            labels=("app", "errcode"),
         )
         for named, count in list(self._errcodes.items()):
             errcodes.add_metric(named, count)

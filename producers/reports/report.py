@@ -261,7 +261,8 @@ class _Reader:
             )
         for broadcast, outcome, errcode, n in self._rows(
             "SELECT broadcast, coalesce(outcome, ''), coalesce(errcode, 0), sum(n) FROM counted"
-            " WHERE event = $sends AND broadcast IS NOT NULL GROUP BY ALL ORDER BY 1, 2, 3",
+            " WHERE event = $sends AND broadcast IS NOT NULL AND action IS DISTINCT FROM 'stale'"
+            " GROUP BY ALL ORDER BY 1, 2, 3",
             sends=SENDS,
         ):
             one = found[broadcast]

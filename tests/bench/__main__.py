@@ -32,6 +32,7 @@ NAMES: Final = (
     "idle",
     "report",
     "expiry",
+    "metered",
 )
 
 

@@ -143,20 +143,20 @@ def _compare(
         ground.workers() as workers,
         ground.units(stock.COMMAND, 1, MEASURED, env) as others,
     ):
-        _warm(ground, 100, 2 * IN_FLIGHT)
+        warm(ground, 100, 2 * IN_FLIGHT)
         _stock(ground, others, 500, 100)
         for number in range(1, size.rounds + 1):
             found["floor"].append(_floor(ground, floor, size.messages, number))
-            found["ours"].append(_ours(ground, workers, "everybody", size.messages, number))
+            found["ours"].append(measure(ground, workers, "everybody", size.messages, number))
             found["plain"].append(_floor(ground, floor, size.messages, number, relaxed=False))
             found["stock"].append(_stock(ground, others, size.stock, number))
         if profile:
             with profiled(workers.busy_pids[0], profile / "send-worker.raw"):
                 for number in range(201, 206):
-                    _ours(ground, workers, "everybody", size.messages, number)
+                    measure(ground, workers, "everybody", size.messages, number)
             with profiled(workers.busy_pids[0], profile / "send-worker-native.raw", native=True):
                 for number in range(206, 209):
-                    _ours(ground, workers, "everybody", size.messages, number)
+                    measure(ground, workers, "everybody", size.messages, number)
             with profiled(floor.process.pid, profile / "send-floor.raw"):
                 for number in range(201, 206):
                     _floor(ground, floor, size.messages, number)
@@ -168,7 +168,7 @@ def _compare(
     return found
 
 
-def _warm(ground: Ground, given: int, users: int = 1000) -> None:
+def warm(ground: Ground, given: int, users: int = 1000) -> None:
     """Send a little first: what is loaded on first use is start-up."""
     name = f"warm-{given}"
     ground.invite(name, users, group=f"W{given}")
@@ -177,7 +177,7 @@ def _warm(ground: Ground, given: int, users: int = 1000) -> None:
     ground.check(ground.finish(ground.broadcasts.create(spec(name)).id), users)
 
 
-def _ours(ground: Ground, workers: Workers, audience: str, messages: int, given: int) -> Run:
+def measure(ground: Ground, workers: Workers, audience: str, messages: int, given: int) -> Run:
     ground.give(messages, given)
     ground.wechat.post("reset", {})
     lines = _settled_lines(workers)
@@ -255,8 +255,8 @@ def _bounded(ground: Ground, size: Size, report: Report, usual: float) -> None:
         ground.wechat.post("latency", latency)
         ground.invite("everybody", size.slow)
         with told("floor", ground.wechat_url) as floor, ground.workers() as workers:
-            _warm(ground, 300)
-            one = _ours(ground, workers, "everybody", size.slow, 301)
+            warm(ground, 300)
+            one = measure(ground, workers, "everybody", size.slow, 301)
             bare = _floor(ground, floor, size.slow, 301, in_flight=in_flight)
         bound = 1000 * in_flight / one.mean_ms
         must(one.peak <= in_flight, f"{one.peak:,} in flight")
@@ -294,10 +294,10 @@ def _two(ground: Ground, size: Size, report: Report) -> None:
         for units in (1, 2):
             with ground.workers(units, cores=MEASURED if units == 1 else CORES) as workers:
                 given += 1
-                _warm(ground, given, 2 * IN_FLIGHT)
+                warm(ground, given, 2 * IN_FLIGHT)
                 for _ in range(2):
                     given += 1
-                    found[units].append(_ours(ground, workers, "everybody", size.two, given))
+                    found[units].append(measure(ground, workers, "everybody", size.two, given))
     one, two = ([run.us for run in found[units]] for units in (1, 2))
     scale = [2 * a / b for a, b in zip(one, two, strict=True)]
     report.figures += [

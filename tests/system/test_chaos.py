@@ -100,3 +100,22 @@ def test_an_unknown_fault_or_channel_is_wrong_input(
     code, told, _ = start(*options).end()
     assert code == 2
     assert options[1].rpartition(",")[2] in told["error"]
+
+
+def test_all_who_tell_of_a_broadcast_say_the_same(start: Callable[..., Run]) -> None:
+    """Through kills too: a worker is asked for its figures before, and dies with its hands full."""
+    options = ("--recipients", 300, "--rate", 40, "--kills", 2, "--faults", "kills,wechat,cuts")
+    run = start("--compare", *options, "--channel", "subscribe", "--seed", 8)
+    code, told, _ = run.end()
+    assert [wrong for wrong in told["wrong"] if "a recovery took" not in wrong] == []
+    assert code == (0 if told["good"] else 1)
+    rows = {row.pop("name"): row for row in told["views"]}
+    assert told["outcomes"].keys() == {"delivered", "in_doubt"}
+    for outcome, count in told["outcomes"].items():
+        row = rows[f"outcome {outcome}"]
+        assert row.pop("equal")
+        assert set(row.values()) == {count}
+        assert {"Redis", "HTTP", "page", "top", "report", "lines", "workers' metrics"} <= set(row)
+    assert rows["answers"]["lines"] == rows["answers"]["workers' metrics"] > 0
+    assert rows["permits spent"]["/metrics"] == 300
+    run.assert_nothing_is_left()

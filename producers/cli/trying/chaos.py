@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from producers.local.chaos.evening.sums import Sums
     from producers.local.chaos.schedule import Fault, Plan
     from producers.local.chaos.verdict import Verdict
+    from producers.local.chaos.views import Views
 
 _HEAD = (
     "channel",
@@ -64,6 +65,10 @@ def chaos(
         bool,
         typer.Option("--evening", help="Three apps and all that operators do; of --recipients."),
     ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="All who tell of the broadcast, side by side."),
+    ] = False,
     logs: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep the workers' log lines here.")
     ] = None,
@@ -76,6 +81,11 @@ def chaos(
     At the end the outcomes, the ledger and the sandbox's count per openid are compared. A verdict
     that is not good makes the exit code 1. The same seed gives the same schedule.
 
+    With --compare, Redis's status, the service, the page's stream, top, the audit, the report, the
+    workers' figures and the WeChat stand side by side in a table; a number that is not equal in all
+    makes the exit code 1. It leaves out the faults after which no figures can be equal: rolling,
+    redis-everysec, hostile.
+
     With --evening three apps are played at once, a minute or two: a series' tick, rows, a pause, a
     cancellation, a template that WeChat refuses and a retry, a send window that opens, a cap, an
     app that comes, single messages. What Redis, the service, the logs and the WeChat say of each is
@@ -83,12 +93,14 @@ def chaos(
     """
     with guarded(as_json=as_json):
         import secrets
+        from dataclasses import replace
 
         from producers.cli.interrupts import Interrupted, Interrupts
         from producers.cli.watcher import kept
         from producers.errors import InvalidInputError
-        from producers.local.chaos.schedule import Plan
+        from producers.local.chaos.schedule import UNCOUNTED, Plan
         from producers.local.parts import DemoError
+        from producers.local.ports import free_port
         from producers.words import Channel
 
         if channel not in set(Channel):
@@ -107,6 +119,10 @@ def chaos(
             lost / 100,
             logs=kept(logs),
         )
+        if compare:
+            if evening or as_table:
+                raise InvalidInputError(["--compare: without --evening and --table"])
+            plan = replace(plan, faults=plan.faults - UNCOUNTED, metrics_port=free_port())
         try:
             with Interrupts() as interrupts:
                 if evening:
@@ -246,6 +262,17 @@ def _tell(verdicts: "list[Verdict]", *, as_table: bool, as_json: bool) -> None:
             _print(verdict)
 
 
+def _print_views(views: "Views") -> None:
+    from producers.local.chaos.views import NAMES
+
+    shown = table("", *(f">{name}" for name in NAMES), "")
+    for row in views.rows.values():
+        cells = (f"{row.cells[name]:,}" if name in row.cells else "" for name in NAMES)
+        shown.add_row(row.name, *cells, "equal" if row.equal else "DIFFERS")
+    print_table(shown)
+    typer.echo(f"figures of {views.lives} workers, those that were killed among them")
+
+
 def _print(verdict: "Verdict") -> None:
     rows = table("", ">")
     for name, cell in zip(_HEAD, _cells(verdict), strict=True):
@@ -267,5 +294,7 @@ def _print(verdict: "Verdict") -> None:
         )
     rows.add_row("seed", f"{verdict.plan.seed}")
     print_table(rows)
+    if verdict.views is not None:
+        _print_views(verdict.views)
     for finding in verdict.findings:
         typer.echo(f"found: {finding}", err=True)

@@ -9,11 +9,13 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from producers.broadcasts import Broadcasts
 from producers.errors import IllegalMoveError
 from producers.local.chaos.door import Door
+from producers.local.chaos.figures import Figures
 from producers.local.chaos.link import Link
 from producers.local.chaos.schedule import Fault, Plan, Strike
 from producers.local.chaos.watch import Watch
@@ -23,6 +25,13 @@ from producers.sandbox.control.client import SandboxClient
 
 Later = tuple[float, Callable[[], object]]
 """In how many seconds, what."""
+
+_AGAIN_S: Final = 1.0
+_SILENT_MS: Final = 4000
+"""WeChat takes what it is sent, and answers it later: longer than a look, shorter than a POST."""
+_SETTLED_S: Final = 0.6
+"""Until what it answered before is settled."""
+_LONGEST_S: Final = 2.5
 
 
 @dataclass
@@ -36,6 +45,9 @@ class Crew:
         struck: fault → how often so far.
         paused: pauses that are not resumed yet.
         door: the service and its phones, if there are hostile ones.
+        figures: of the workers, if they are compared.
+        lost: share of Redis's replies that are lost.
+        rules: what goes wrong at WeChat.
     """
 
     server: Server
@@ -48,6 +60,9 @@ class Crew:
     struck: dict[Fault, int] = field(default_factory=dict)
     paused: int = 0
     door: Door | None = None
+    figures: Figures | None = None
+    lost: float = 0.0
+    rules: list[dict[str, Any]] = field(default_factory=list)
 
     def unit(self, number: int) -> str:
         """Return a unit's name by its number."""
@@ -55,7 +70,25 @@ class Crew:
 
 
 def kill(crew: Crew, strike: Strike) -> list[Later]:
-    """Kill a unit (kill -9): its whole process group, or of all but its master."""
+    """Kill a unit (kill -9): its whole process group, or of all but its master.
+
+    Where figures are compared, it is asked for them first: WeChat answers nobody for a moment, what
+    it answered before is settled, and the unit dies with its hands full.
+    """
+    if crew.figures is None:
+        return _kill_now(crew, strike)
+    if not crew.server.running or crew.link.is_cut:
+        return [(_AGAIN_S, partial(kill, crew, strike))]
+    crew.link.lose(0)
+    crew.wechat.post("faults", [{"api": "/send", "action": "delay", "ms": _SILENT_MS}])
+    try:
+        still = crew.figures.await_still(_SETTLED_S, _LONGEST_S)
+        return _kill_now(crew, strike) if still else [(_AGAIN_S, partial(kill, crew, strike))]
+    finally:
+        begin_wrongs(crew)
+
+
+def _kill_now(crew: Crew, strike: Strike) -> list[Later]:
     name = crew.unit(strike.unit)
     pids = crew.units.pids(name)
     if strike.whole or len(pids) < 2:
@@ -150,10 +183,17 @@ def begin(crew: Crew, plan: Plan) -> None:
     """Set off the faults that last as long as the broadcast."""
     if crew.door is not None:
         crew.door.start()
-    if Fault.LOST_REPLIES in plan.faults:
-        crew.link.lose(plan.lost)
-    if Fault.WECHAT in plan.faults:
-        crew.wechat.post("faults", wechat_rules())
+    crew.lost = plan.lost if Fault.LOST_REPLIES in plan.faults else 0.0
+    crew.rules = wechat_rules() if Fault.WECHAT in plan.faults else []
+    if crew.figures is not None:  # what hangs ends at any moment, also between a look and a kill
+        crew.rules = [rule for rule in crew.rules if rule["action"] != "hang"]
+    begin_wrongs(crew)
+
+
+def begin_wrongs(crew: Crew) -> None:
+    """Let replies of Redis and answers of WeChat go wrong, as the plan says."""
+    crew.link.lose(crew.lost)
+    crew.wechat.post("faults", crew.rules)
 
 
 def let_mob_loose(crew: Crew, door: Door) -> list[Later]:

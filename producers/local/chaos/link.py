@@ -52,6 +52,11 @@ class Link:
         """The URL of Redis through this link."""
         return f"redis://{_HOST}:{self.port}/0"
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether no connection comes through."""
+        return self._is_cut
+
     def cut(self) -> None:
         """Drop all connections, and every new one until `heal`."""
         self._is_cut = True

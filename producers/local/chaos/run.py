@@ -24,8 +24,9 @@ from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
 from producers.errors import StoreUnavailableError
 from producers.local import embedded
-from producers.local.chaos import crowd, door, faults, link
+from producers.local.chaos import crowd, door, faults, link, views
 from producers.local.chaos.faults import Crew, Later
+from producers.local.chaos.figures import Figures
 from producers.local.chaos.schedule import MOB_AT, Fault, Plan, schedule
 from producers.local.chaos.verdict import Verdict, count
 from producers.local.chaos.watch import Watch
@@ -81,6 +82,7 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
         units = stack.enter_context(workers(plan.demo, folder, behind, watcher, _OPTIONS))
         watch = Watch(client, settings.lanes)
         crew = Crew(server, proxy, units, wechat, Broadcasts(client, settings), watch)
+        crew.figures = Figures(plan.metrics_port) if plan.metrics_port else None
         stack.callback(faults.stop_all, crew)
         await_workers(plan.demo, folder, client, watcher)
         with ExitStack() as phones:
@@ -104,6 +106,21 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
         openids = [upload["openid"] for upload in uploads]
         received = {row["openid"]: row["deliveries"] for row in wechat.lines("counts")}
         count(verdict, client, settings, crew.broadcast, openids, received)
+        if crew.figures is not None and end == "finished":
+            watcher.say("asking everybody else")
+            faults.stop_all(crew)
+            arrived = sum(got > 0 for got in received.values())
+            verdict.views = views.ask(
+                plan,
+                units,
+                crew.figures,
+                folder,
+                client,
+                settings,
+                crew.broadcast,
+                arrived - (verdict.in_doubt - verdict.false_doubts),
+                watcher,
+            )
         return verdict
 
 

@@ -48,6 +48,11 @@ class Fault(StrEnum):
 ALL: Final = frozenset(Fault) - {Fault.REDIS_EVERYSEC, Fault.HOSTILE}
 """Those that must not do any harm together; where Redis is down all phones wait, the honest too."""
 
+UNCOUNTED: Final = frozenset({Fault.ROLLING, Fault.REDIS_EVERYSEC, Fault.HOSTILE})
+"""Those after which what is counted cannot be equal: a worker that ends takes the figures of its
+last moment along (a kill is held back until it was asked for them, see `figures`), a Redis that
+forgets knows less than the lines, and hostile phones come to be recipients."""
+
 MOB_AT: Final = 0.3
 """Share of the sending after which the mob is let loose: until then honest phones are alone."""
 
@@ -98,6 +103,8 @@ class Plan:
         lost: share of Redis's replies that `Fault.LOST_REPLIES` swallows.
         latency_ms: how long the sandbox takes to answer.
         logs: where the units' log lines are kept; None: gone with the rest.
+        metrics_port: where the first worker tells its figures, to be compared with what all others
+            say (see `views`); 0: nothing is compared.
     """
 
     seed: int
@@ -111,6 +118,7 @@ class Plan:
     lost: float = 0.005
     latency_ms: float = 100
     logs: Path | None = None
+    metrics_port: int = 0
 
     @property
     def seconds(self) -> float:
@@ -131,6 +139,7 @@ class Plan:
             self.lanes,
             self.latency_ms,
             self.logs,
+            self.metrics_port,
         )
 
 

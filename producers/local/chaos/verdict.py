@@ -9,6 +9,7 @@ from typing import Any, Final
 from producers.care.audit import Auditor
 from producers.local.chaos.door import Crowd
 from producers.local.chaos.schedule import Fault, Plan
+from producers.local.chaos.views import Views
 from producers.local.parts import APP
 from producers.permits import ledger
 from producers.settings import Settings
@@ -49,6 +50,7 @@ class Verdict:
         lost_replies: of Redis.
         crowd: what came of honest and hostile phones, if there were any.
         seconds: from the creation of the broadcast to its end.
+        views: what everybody says of it, if they are compared.
     """
 
     plan: Plan
@@ -69,6 +71,7 @@ class Verdict:
     lost_replies: int = 0
     crowd: Crowd | None = None
     seconds: float = 0.0
+    views: Views | None = None
 
     @property
     def in_doubt(self) -> int:
@@ -96,6 +99,7 @@ class Verdict:
             f"only {killed} of {wanted} kills happened": killed < wanted,
         }
         wrong = [sentence for sentence, is_so in found.items() if is_so]
+        wrong += self.views.faults if self.views is not None else []
         return wrong + (self.crowd.faults if self.crowd is not None else [])
 
     @property
@@ -133,6 +137,7 @@ class Verdict:
             "lost_replies": self.lost_replies,
             "seconds": round(self.seconds, 1),
             **(self.crowd.as_dict() if self.crowd is not None else {}),
+            **(self.views.as_dict() if self.views is not None else {}),
         }
 
 

@@ -33,6 +33,7 @@ def test_answers_are_counted_by_outcome_errcode_and_time() -> None:
     for _ in range(3):
         meter.answered("shop", "settled", "delivered", 0, 60.0)
     meter.answered("shop", "settled", "refused", 43101, 9_000.0)
+    meter.answered("shop", "stale", "", 43101, 60.0)  # another worker has its message
     meter.answered("club", "delayed", "", -1, 10.0)
     found = samples(exposed(meter))
     assert found["wxbroadcast_answers_total", "shop", "settled", "delivered"] == 3
@@ -40,11 +41,11 @@ def test_answers_are_counted_by_outcome_errcode_and_time() -> None:
     assert found["wxbroadcast_errcodes_total", "shop", "43101"] == 1
     latency = "wxbroadcast_send_latency_seconds"
     assert found[f"{latency}_bucket", "shop", "0.05"] == 0
-    assert found[f"{latency}_bucket", "shop", "0.075"] == 3
-    assert found[f"{latency}_bucket", "shop", "8.0"] == 3
-    assert found[f"{latency}_bucket", "shop", "+Inf"] == found[f"{latency}_count", "shop"] == 4
+    assert found[f"{latency}_bucket", "shop", "0.075"] == 4
+    assert found[f"{latency}_bucket", "shop", "8.0"] == 4
+    assert found[f"{latency}_bucket", "shop", "+Inf"] == found[f"{latency}_count", "shop"] == 5
     assert found[f"{latency}_bucket", "club", "0.01"] == 1
-    assert found[f"{latency}_sum", "shop"] == pytest.approx(9.18)
+    assert found[f"{latency}_sum", "shop"] == pytest.approx(9.24)
 
 
 def test_codes_that_somebody_makes_up_are_bounded() -> None:

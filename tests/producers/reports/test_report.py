@@ -85,6 +85,7 @@ def test_a_run_is_added_up(tmp_path: Path) -> None:
             sent(outcome="", errcode=-1, latency_ms=900.0),
             sent(outcome="refused", errcode=43101),
             sent("b2", app="club"),
+            sent("b2", app="club", outcome="", action="stale", errcode=-1),
             LimitHit("shop", 45009, "", 1, 500),
             WorkerBuried("w1", "w2", 9000),
             MessagesRecovered("b1", 0, "w2", 2, 1, 0, 0),
@@ -111,6 +112,7 @@ def test_a_run_is_added_up(tmp_path: Path) -> None:
     assert one.latency.longest == pytest.approx(900, rel=0.02)
     other = next(one for one in report.broadcasts if one.id == "b2")
     assert (other.app, other.outcomes, other.by_redis) == ("club", {"delivered": 1}, False)
+    assert (other.answers, other.errcodes) == (2, {})  # another worker has the stale one's message
     assert report.outcomes["club"] == {"delivered": 1}
     assert report.actions["shop"] == {"delayed": 1, "settled": 4}
     assert (report.limits, report.expired) == ({"shop": 1}, {"shop": 7})
@@ -120,9 +122,9 @@ def test_a_run_is_added_up(tmp_path: Path) -> None:
         "w1": "stopped",
         "w2": "killed, or cut off",
     }
-    assert sum(sum(at.outcomes.values()) for at in report.moments) == 6
-    assert sum(n for _, n in report.spread) == 6
-    assert (report.lines, report.unread, report.dropped, report.sampled) == (17, 0, 0, False)
+    assert sum(sum(at.outcomes.values()) for at in report.moments) == 7
+    assert sum(n for _, n in report.spread) == 7
+    assert (report.lines, report.unread, report.dropped, report.sampled) == (18, 0, 0, False)
 
 
 def test_what_stands_before_a_line_or_between_lines_is_passed_by(tmp_path: Path) -> None:
