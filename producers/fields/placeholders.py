@@ -32,6 +32,12 @@ _SHORTENS: Final[Mapping[str, int]] = {
 
 _NAME_WITH_HAN: Final = 10
 _PIECE: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_JOINER: Final = "\u200d"
+_FOLLOWS: Final = re.compile(
+    "[\u0300-\u036f\u200d\u20d0-\u20ff\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
+)
+"""Marks, joiners, variants, colours of skin, tags: part of the sign before them."""
+_FLAG_LETTERS: Final = "".join(map(chr, range(0x1F1E6, 0x1F200)))
 _MOST_COLUMN: Final = 64
 _SAMPLE: Final = "x"
 """Stands in for a value where only the text around it is looked at."""
@@ -141,10 +147,26 @@ def _most(kind: str, whole: str) -> int:
 
 
 def cut(text: str, units: int) -> str:
-    """Return a text's first UTF-16 units, no pair of them parted."""
+    """Return a text's first UTF-16 units; nothing that is seen as one sign is parted.
+
+    A sign is a letter with its marks, an emoji with its colour, a family, a flag; one that has more
+    units than there may be is cut between its characters.
+    """
     if utf16_units(text) <= units:
         return text
-    return text.encode("utf-16-le")[: 2 * max(0, units)].decode("utf-16-le", "ignore")
+    first = text.encode("utf-16-le")[: 2 * max(0, units)].decode("utf-16-le", "ignore")
+    end = len(first)
+    while end and _belongs(text, end):
+        end -= 1
+    return first[:end] or first
+
+
+def _belongs(text: str, place: int) -> bool:
+    """Say whether the character at a place is seen as one sign with what stands before it."""
+    if text[place - 1] == _JOINER or _FOLLOWS.match(text, place):
+        return True
+    before = len(text[:place]) - len(text[:place].rstrip(_FLAG_LETTERS))
+    return before % 2 == 1 and text[place] in _FLAG_LETTERS  # a flag is two of them
 
 
 def check_templates(channel: Channel, data: Mapping[str, str], page: str = "") -> list[str]:

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from producers.fields import check, columns_of, filled, filled_page, utf16_units
 from producers.words import Channel
 
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+
 
 @pytest.mark.parametrize(
     ("text", "values", "expected"),
@@ -20,6 +22,11 @@ from producers.words import Channel
         ),
         ("{a|thing}-{b|thing}", {"a": "1" * 15, "b": "2" * 15}, "1" * 15 + "-2222"),
         ("{a|phrase}", {"a": "已经完成了吗"}, "已经完成了"),
+        ("{a|thing}", {"a": FAMILY * 3}, FAMILY * 2),
+        ("a{a|thing}", {"a": "\U0001f1e8\U0001f1f3" * 6}, "a" + "\U0001f1e8\U0001f1f3" * 4),
+        ("{a|thing}", {"a": "ab" + "\U0001f44d\U0001f3fd" * 6}, "ab" + "\U0001f44d\U0001f3fd" * 4),
+        ("{a|phrase}", {"a": "e\u0301" * 6}, "e\u0301" * 2),
+        ("{a|phrase}", {"a": "\U0001f468\u200d\U0001f469"}, "\U0001f468\u200d\U0001f469"),
         ("{a|name}", {"a": "长" * 12}, "长" * 10),
         ("{a|name}", {"a": "b" * 30}, "b" * 20),
         ("{a|character_string}", {"a": "b" * 40}, "b" * 32),
