@@ -122,6 +122,8 @@ class Exporter:
                 for some in _pieces(read_members(self._client, self._settings, app, name)):
                     sums.audiences[name] += len(some)
                     yield Members(name, some).line("audience")
+                if not sums.audiences[name]:  # an expression, or a series, may name it
+                    yield Members(name, []).line("audience")
 
     def _suppressed_lines(self, app: str, sums: Sums) -> Iterator[bytes]:
         for reason in Reason:

@@ -156,6 +156,13 @@ def test_an_app_arrives_as_it_was(shop: Shop, there: Shop) -> None:
     assert not there.wrong()
 
 
+def test_an_audience_that_nobody_is_in_is_there_afterwards(shop: Shop, there: Shop) -> None:
+    shop.audiences.import_rows("shop", "churned", [b"openid"])
+    report = imported(there, exported(shop))
+    assert (report.whole, dict(report.audiences)) == (True, {"churned": 0})
+    assert there.audiences.count("shop", "churned") == 0  # not: there is no such audience
+
+
 def test_the_same_file_twice_changes_nothing(shop: Shop, there: Shop) -> None:
     lived(shop)
     lines = exported(shop)
