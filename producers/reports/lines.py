@@ -95,12 +95,14 @@ SELECT
   f.event AS event, f.level AS level, date_trunc('second', f.time) AS second, f.app AS app,
   f.broadcast AS broadcast, f.action AS action, f.outcome AS outcome, f.errcode AS errcode,
   f.permit_kind AS kind, f.attempt > 1 AS again, f.route AS route, f.status AS status,
-  CASE WHEN f.event IN ('{sends}', '{requests}') AND f.latency_ms > 0
+  CASE WHEN f.event IN ('{sends}', '{requests}') AND f.latency_ms BETWEEN 1e-6 AND 1e12
     THEN CAST(round(ln(f.latency_ms) / ln({step})) AS SMALLINT) END AS step,
   CASE WHEN f.event IN ({kept}) THEN line END AS line,
   CAST(count(*) AS BIGINT) AS lines,
-  sum(CASE WHEN f.event = '{sends}' AND f.sample > 0 THEN 1 / f.sample ELSE 1 END) AS n,
-  CAST(coalesce(sum(f.dropped_lines), 0) AS BIGINT) AS dropped,
+  sum(CASE WHEN f.event = '{sends}' AND f.sample BETWEEN 1e-9 AND 1
+    THEN 1 / f.sample ELSE 1 END) AS n,
+  CAST(coalesce(sum(CASE WHEN f.dropped_lines BETWEEN 0 AND 1e12
+    THEN f.dropped_lines END), 0) AS BIGINT) AS dropped,
   min(f.time) AS first_at, max(f.time) AS last_at
 FROM parsed
 WHERE ($since IS NULL OR f.time IS NULL OR f.time >= CAST($since AS TIMESTAMP))

@@ -5,6 +5,7 @@ Everything here is counted from the lines alone. Where a broadcast's last word i
 were logged, to which no_permit, late, suppressed, kept, capped and cancelled leave no line each.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -278,14 +279,12 @@ class _Reader:
         for (text,) in self._rows(
             "SELECT line FROM counted WHERE line IS NOT NULL ORDER BY last_at, line"
         ):
-            line = orjson.loads(text)
-            event, at = str(line.get("event")), str(line.get("time", ""))
-            if event.startswith("broadcast_") or event == "messages_recovered":
-                self._of_broadcast(by_id, event, at, line)
-            elif event.startswith("worker_"):
-                _of_worker(lives, event, at, line)
-            else:
-                self._of_app(event, line)
+            # its names are ours, what they hold may be anybody's
+            try:
+                self._of_line(by_id, lives, orjson.loads(text))
+            except (ValueError, TypeError, AttributeError, OverflowError):
+                self._report.lines -= 1
+                self._report.unread += 1
         self._report.workers = sorted(
             (
                 Life(
@@ -299,6 +298,17 @@ class _Reader:
             ),
             key=lambda life: (life.started_at, life.worker),
         )
+
+    def _of_line(
+        self, by_id: dict[str, Broadcast], lives: dict[str, dict[str, str]], line: dict[str, Any]
+    ) -> None:
+        event, at = str(line.get("event")), str(line.get("time", ""))
+        if event.startswith("broadcast_") or event == "messages_recovered":
+            self._of_broadcast(by_id, event, at, line)
+        elif event.startswith("worker_"):
+            _of_worker(lives, event, at, line)
+        else:
+            self._of_app(event, line)
 
     def _of_broadcast(
         self, by_id: dict[str, Broadcast], event: str, at: str, line: dict[str, Any]
@@ -363,7 +373,8 @@ class _Reader:
         if first is None:
             return
         whole_s = int((last - first).total_seconds()) + 1
-        step = next((s for s in _STEPS_S if whole_s / s <= _BINS), 86400)
+        days = 86400 * math.ceil(whole_s / 86400 / _BINS)  # of clocks that went astray: years
+        step = next((s for s in _STEPS_S if whole_s / s <= _BINS), days)
         self._report.step_s = step
         times = [first + timedelta(seconds=at) for at in range(0, whole_s, step)]
         moments: dict[Any, dict[str, int]] = {at: {} for at in times}

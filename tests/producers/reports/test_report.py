@@ -147,6 +147,30 @@ def test_what_stands_before_a_line_or_between_lines_is_passed_by(tmp_path: Path)
     assert report.from_at == report.to_at == "2026-12-01T12:00:00Z"
 
 
+def test_what_a_line_of_ours_cannot_hold_is_left_out(tmp_path: Path) -> None:
+    at = {"time": "2026-12-01T12:00:00.000+00:00", "app": "shop", "broadcast": "b1"}
+    send = {"event": "message_settled", "action": "settled", "outcome": "delivered", **at}
+    dropped = {"event": "lines_dropped", "dropped_lines": 2**63 - 1, **at}
+    report = report_of(
+        raw(
+            tmp_path,
+            json.dumps({**send, "latency_ms": 5}).replace(": 5", ": 1e400").encode(),
+            {**send, "latency_ms": 5, "sample": 1e-320},
+            {**send, "time": "0001-01-01T00:00:00+00:00"},
+            dropped,
+            dropped,
+            json.dumps({"event": "broadcast_moved", **at, "errcode": 5})
+            .replace(": 5", ": 1e400")
+            .encode(),
+            {"event": "broadcast_counted", **at, "total": "many"},
+            {"event": "broadcast_counted", **at, "outcomes": ["delivered"]},
+        )
+    )
+    assert (report.lines, report.unread, report.dropped) == (5, 3, 0)
+    assert report.outcomes["shop"] == {"delivered": 3}
+    assert len(report.moments) < 1000
+
+
 def test_packed_files_and_patterns_are_read_together(tmp_path: Path) -> None:
     plain = written(tmp_path, *[sent()] * 3)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
