@@ -10,6 +10,7 @@ from typing import Final
 
 import orjson
 
+from producers.errors import InvalidInputError
 from producers.openid import OPENID
 
 FAULT: Final = "no openid: 1-64 letters, digits, _ or -"
@@ -20,7 +21,12 @@ def openids(rows: Iterable[bytes | str]) -> Iterator[tuple[int, str | None]]:
 
     Args:
         rows: lines, as bytes or text; anything else is a bad row.
+
+    Raises:
+        InvalidInputError: it is one text, of which each letter would be an openid.
     """
+    if isinstance(rows, str | bytes):
+        raise InvalidInputError(["rows: a list of openids, or the lines of a file; not one text"])
     column = 0
     at_start = True
     for number, row in enumerate(rows, start=1):

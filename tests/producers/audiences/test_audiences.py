@@ -18,6 +18,7 @@ from shop import Shop
 from producers import store
 from producers.audiences import Audiences
 from producers.audiences.reports import ImportReport
+from producers.audiences.rows import openids
 from producers.errors import InvalidInputError, NotFoundError, UnknownAppError
 from producers.permits.collect import Collector
 from producers.settings import Settings
@@ -563,3 +564,9 @@ def test_who_dies_while_replacing_leaves_sums_that_are_right(
     assert died > 2
     Audiences(client, settings).replace_rows("shop", "vip", rows[100:])
     assert members(client, settings) == sorted(row.decode() for row in rows[100:])
+
+
+@pytest.mark.parametrize("text", ["oA", b"oA"])
+def test_one_text_is_no_list_of_openids(text: Any) -> None:
+    with pytest.raises(InvalidInputError, match="not one text"):  # its letters would be openids
+        list(openids(text))
