@@ -10,6 +10,10 @@ from typing import Any
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from producers import store
+from producers.settings import Settings
+from producers.webhooks.outbox import Outbox
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwabcdefghijk="
 HERE = "127.0.0.0/8"
 
@@ -76,3 +80,14 @@ class End:
 def of_app(url: str, **more: Any) -> dict[str, Any]:
     """Return the settings of an app whose webhooks go to a URL."""
     return {"webhook_url": url, "webhook_secret": SECRET, **more}
+
+
+async def kill(settings: Settings) -> None:
+    """Let all that waits die."""
+    client = store.connect_async(settings)
+    outbox = Outbox(client, {"shop": 50}, 10_000)
+    for lane in range(settings.lanes):
+        for letter in await outbox.take(lane, 50):
+            await outbox.died(letter, "HTTP 500")
+    await client.aclose()
+    await client.connection_pool.disconnect()

@@ -10,7 +10,7 @@ from cli_runs import run
 from log_lines import recorded
 from shop import Shop
 from web_house import APPS, opened
-from webhook_end import SECRET, of_app
+from webhook_end import SECRET, kill, of_app
 
 from producers import Producer, store
 from producers.care.webhooks import examine
@@ -19,7 +19,6 @@ from producers.settings import Settings
 from producers.store import keys
 from producers.webhooks import DeadLetters
 from producers.webhooks.events import Event
-from producers.webhooks.outbox import Outbox
 from producers.webhooks.wishes import Wishes
 
 HOOKED = of_app("https://hooks.example/")
@@ -42,17 +41,6 @@ def hooked(request: Any, client: Any, make_settings: Callable[..., Settings]) ->
     mine.close()
     mine.connection_pool.disconnect()
     return settings
-
-
-async def kill(settings: Settings) -> None:
-    """Let all that waits die."""
-    client = store.connect_async(settings)
-    outbox = Outbox(client, {"shop": 50}, 10_000)
-    for lane in range(settings.lanes):
-        for letter in await outbox.take(lane, 50):
-            await outbox.died(letter, "HTTP 500")
-    await client.aclose()
-    await client.connection_pool.disconnect()
 
 
 def test_the_command_line_lists_and_replays(hooked: Settings) -> None:

@@ -13,11 +13,14 @@ let draft = fresh();
 let known = {of: '', catalogue: null, audiences: []}; // what the server said of the app
 let found = null; // of the last dry run
 let tried = null; // of the last test send
+let owner = ''; // whose draft it is
 let busy = false;
 let later = 0;
 let asking = 0;
 
 export function composerView() {
+  if (!state.session.apps.length) return [el('h1', {}, word('new')), el('p', {class: 'warn'}, word('no_app'))];
+  if (owner !== state.session.key) [draft, found, tried, owner] = [fresh(), null, null, state.session.key];
   if (!state.session.apps.includes(draft.app)) [draft.app] = state.session.apps;
   load();
   soon();

@@ -26,6 +26,7 @@ function signedIn(session) {
   state.session = session;
   $('sign-out').hidden = false;
   if (may('read')) api('GET', '/v1/errcodes').then(({errcodes}) => { state.meanings = Object.fromEntries(errcodes.map((one) => [one.errcode, one])); }, () => {});
+  if (!may('read')) return show();
   state.source = new EventSource('/console/events');
   state.source.addEventListener('board', (event) => { away(''); state.board = JSON.parse(event.data); show(true); });
   state.source.addEventListener('away', (event) => away(`${word('away')}: ${JSON.parse(event.data).error}`));
@@ -33,7 +34,7 @@ function signedIn(session) {
     away(word('lost'));
     try { await api('GET', '/console/session'); } catch { /* 401 has signed out; the rest is tried again */ }
   });
-  show();
+  return show();
 }
 
 function signedOut() {
@@ -140,6 +141,7 @@ function show(lively = false) {
   if (!state.session) return drawSignIn();
   const [, name = '', id = ''] = location.hash.split('/');
   $('nav').replaceChildren(...Object.entries(VIEWS).filter(([, view]) => view[0] && may(view[3])).map(([path, [text]]) => el('a', {href: `#/${path}`, 'aria-current': path === name || (name === 'b' && !path) || (name === 'app' && path === 'apps') ? 'page' : undefined}, word(text))));
+  if (!may('read')) return draw(el('p', {class: 'warn'}, word('needs_read')));
   if (!state.board) return draw(el('p', {class: 'soft'}, '…'));
   // what somebody is typing into, or has open, is not drawn anew under the hands
   if (lively && (document.activeElement?.matches('main input, main textarea, main select') || document.querySelector('dialog'))) return undefined;

@@ -16,7 +16,7 @@ export function troubleView(_, lively) {
   const doubtful = broadcasts.filter((one) => one.outcomes.in_doubt);
   const aside = broadcasts.filter((one) => one.aside);
   const hindered = apps.filter((one) => one.hindered && one.running);
-  const dead = Object.entries(letters).filter(([, one]) => one.box.dead);
+  const dead = Object.entries(letters).filter(([app, one]) => one.box.dead && state.session.apps.includes(app));
   const well = !(stopped.length || doubtful.length || aside.length || hindered.length || dead.length || workers.closed.length);
   return [el('h1', {}, word('trouble')), well ? el('p', {class: 'good'}, word('no_trouble')) : null,
     hindered.map((one) => el('p', {class: 'bad'}, `${one.app}: ${one.hindered}`)),
@@ -36,7 +36,7 @@ const pathOf = (one) => `/v1/apps/${one.app}/broadcasts/${one.id}`;
 const linkTo = (one) => el('div', {class: 'row'}, el('a', {href: `#/b/${one.id}`}, el('code', {}, one.id)), el('span', {}, `${one.app} · ${word(one.state)}`));
 
 function act(id, name, question, work) {
-  return may('send') ? el('button', {type: 'button', id, onclick: async () => { if (await ask(word(question))) await attempt(work); }}, word(name)) : null;
+  return may('send') ? el('button', {type: 'button', id, onclick: async () => { if (await ask(word(question))) { await attempt(work); state.show(true); } }}, word(name)) : null;
 }
 
 function doubt(one) {

@@ -38,6 +38,7 @@ export const WORDS = {
     openid: 'openid', show: 'Show', any_number: 'any number', withdrawn: 'withdrawn', sends_of_user: 'What was sent', settled: 'settled', to_be_split: 'its turn comes',
     limits: 'Limits', forecast: 'Forecast', in: 'in', now: 'now', ends_unsent: 'end unsent', in_force: 'left by WeChat’s limit errors', all_of_it: 'all of it', held_until: 'nothing is sent until',
     daily_limit: 'a day', sent_today: 'sent today', next_day: 'the next day begins', quotas: 'WeChat’s own quota', left_today: 'left today',
+    no_app: 'This key is for no app that there is.', needs_read: 'This key may not look: make one with the scope read.',
   },
   zh: {
     skip: '跳到内容', sign_in: '登录', sign_out: '退出', api_key: 'API 密钥',
@@ -77,5 +78,6 @@ export const WORDS = {
     openid: 'openid', show: '查看', any_number: '不限次数', withdrawn: '已撤回', sends_of_user: '发送记录', settled: '已有结果', to_be_split: '尚未轮到',
     limits: '限额', forecast: '预测', in: '再过', now: '现在', ends_unsent: '未用到期', in_force: '因微信限频降为', all_of_it: '未降低', held_until: '暂停发送至',
     daily_limit: '每天', sent_today: '今天已发', next_day: '下一天开始于', quotas: '微信配额', left_today: '今天剩余',
+    no_app: '这个密钥不对应任何现有的小程序。', needs_read: '这个密钥没有查看权限：请生成带 read 的密钥。',
   },
 };
