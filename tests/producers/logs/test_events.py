@@ -15,6 +15,7 @@ from producers.logs import events, meanings
 from producers.logs.events import Event
 
 CATALOGUE = list(events.catalogue())
+SCHEMA = events.json_schema()
 RELEASED = json.loads(Path(__file__).with_name("released.json").read_bytes())
 """The catalogue of the last release, as `wxbroadcast events --json` printed it: field → type."""
 SAMPLES: dict[type, Any] = {
@@ -58,7 +59,7 @@ def matching(line: dict[str, Any]) -> list[str]:
     """Return the events of the schema that a line is."""
     return [
         schema["properties"]["event"]["const"]
-        for schema in events.json_schema()["oneOf"]
+        for schema in SCHEMA["oneOf"]
         if not faults(line, schema)
     ]
 
