@@ -628,6 +628,7 @@ READ_WHERE = {
     "producers/logs/lines.py": "the time of a log line",
     "producers/sandbox/server.py": "WeChat has a clock of its own",
     "producers/settings/app.py": "the offset of a time zone, the same all day",
+    "producers/settings/apps_file.py": "whether a file of this host is still being written",
 }
 
 

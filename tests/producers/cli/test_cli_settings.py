@@ -79,7 +79,7 @@ def test_people_read_defaults_in_words() -> None:
         "| `WXB_WEB_PORT` | integer, 0 to 65,535 | 8080 |",
         "| `WXB_WEB_STREAM_LIMIT` | bytes, 1024 or more | 1 GiB |",
         "| `WXB_POST_TIMEOUT` | seconds, more than 0 | 8 seconds |",
-        "| `daily_limit` | per day | 10,000,000 |",
+        "| `daily_limit` | per day, 0 to 1,000,000,000,000 | 10,000,000 |",
         "| `callback_plain` | true or false | false |",
         "| `secret` | text, secret | must be set |",
     ):

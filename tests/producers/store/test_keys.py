@@ -72,7 +72,7 @@ def build(function: Callable[..., str], **values: Any) -> str:
 
 BUILDERS = builders()
 OF_LANES = [name for name, function in BUILDERS.items() if "lane" in parameters(function)]
-OF_API_KEYS = ["key_limit", "key_limit_reply"]
+OF_API_KEYS = ["key_limit", "key_limit_reply", "web_sessions"]
 OF_WORKERS = ["worker_apps", "closed_gates"]
 OF_SERIES = ["series", "series_names"]
 OF_TEMPLATES = ["templates"]
