@@ -71,10 +71,15 @@ class Apps(Mapping[str, AppSettings]):
         return f"Apps({', '.join(self._now)})"
 
 
+def _plain_dict(apps: Mapping[str, AppSettings]) -> dict[str, AppSettings]:
+    """Return the apps as a dict; pydantic 2.7 cannot look at the type itself."""
+    return dict(apps)
+
+
 if TYPE_CHECKING:
     AppsField = Apps
 else:  # variables with nested names are read by the type of a dict
-    AppsField = Annotated[Named, AfterValidator(Apps), PlainSerializer(dict)]
+    AppsField = Annotated[Named, AfterValidator(Apps), PlainSerializer(_plain_dict)]
 
 
 def _digest(apps: Mapping[str, AppSettings]) -> str:
