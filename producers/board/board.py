@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.rates import Rates
@@ -116,6 +116,24 @@ class _Stock:
     ending: dict[str, int]
 
 
+class _Listed(NamedTuple):
+    """What one trip tells beside the workers.
+
+    Attributes:
+        at_ms: server epoch ms.
+        ids: broadcasts that have a place.
+        left_out: how many that run or wait have none.
+        tokens: app → seconds until its access token ends.
+        scripts: how many Redis ran since its start, and for how long (s).
+    """
+
+    at_ms: int
+    ids: list[str]
+    left_out: int
+    tokens: dict[str, float]
+    scripts: tuple[int, float]
+
+
 _NONE: Final = _Stock(Uses(), {})
 HORIZONS: Final = {"1h": 1, "24h": 24, "7d": 168}
 """Names of the times within which uses end → hours from now."""
@@ -146,35 +164,28 @@ class Boards:
         for app in wanted:
             self._settings.app(app)
         workers = roster.look(self._client)
-        at_ms, ids, left_out, tokens, scripts = self._listed(wanted)
+        listed = self._listed(wanted)
         statuses = sorted(
-            self._broadcasts.statuses(ids),
+            self._broadcasts.statuses(listed.ids),
             key=lambda one: (one.state in ENDED, -one.created_at_ms, one.id),
         )
         rates = self._rates.all(wanted)
-        stocks = self._stocked(wanted, at_ms)
+        stocks = self._stocked(wanted, listed.at_ms)
         lines = [
             _line(
                 app,
                 [one for one in statuses if one.app == app],
                 rates[app],
                 stocks.get(app, _NONE),
-                tokens[app],
+                listed.tokens[app],
                 workers,
             )
             for app in wanted
         ]
-        return Board(at_ms, lines, statuses, left_out, workers, scripts)
+        return Board(listed.at_ms, lines, statuses, listed.left_out, workers, listed.scripts)
 
-    def _listed(
-        self, apps: list[str]
-    ) -> tuple[int, list[str], int, dict[str, float], tuple[int, float]]:
-        """Return what one trip tells beside the workers.
-
-        Returns:
-            The server's time (ms); the broadcasts that have a place, and how many have none; app →
-            seconds until its token ends; scripts run, and for how long (s).
-        """
+    def _listed(self, apps: list[str]) -> "_Listed":
+        """Return what one trip tells beside the workers."""
 
         def ask(pipeline: Any) -> None:
             pipeline.time()
@@ -195,7 +206,7 @@ class Boards:
         placed = _in_turns(moving, MOST)
         left_out = max(0, sum(answers[1::4]) - len(placed))
         ids = placed + _in_turns(ended, MOST - len(placed))
-        return ms_of(clock), ids, left_out, lives, _scripts(stats)
+        return _Listed(ms_of(clock), ids, left_out, lives, _scripts(stats))
 
     def _stocked(self, apps: list[str], now_ms: int) -> dict[str, _Stock]:
         with self._reading:

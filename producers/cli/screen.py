@@ -24,9 +24,7 @@ from producers.logs.spoken import printable
 from producers.words import ENDED
 
 Move = Callable[[str, str], object]
-"""Given the id of a broadcast and one of `MOVES`, moves it."""
-
-MOVES: Final = ("pause", "resume", "cancel")
+"""Given the id of a broadcast and pause, resume or cancel, moves it."""
 
 _TONES: Final = {
     "running": "green",
