@@ -29,7 +29,7 @@ MOST: Final = 200
 """Broadcasts on a board; how many more there are stands beside them."""
 
 _EACH: Final = 50
-"""Broadcasts of one app that are looked at: no app takes the places of the others."""
+"""Ids of one app that are read; who has a place goes by turns, so no app takes the others'."""
 
 _STOCKS_S: Final = 10.0
 """Stocks are read anew after so long."""

