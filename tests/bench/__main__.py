@@ -26,6 +26,7 @@ NAMES: Final = (
     "split",
     "limiter",
     "latency",
+    "distance",
     "memory",
     "collect",
     "web",

@@ -341,9 +341,9 @@ class Told:
 
 
 @contextlib.contextmanager
-def told(module: str, *args: str) -> Iterator[Told]:
-    """Start a module of this package that is told by lines, on the measured core."""
-    with on(MEASURED):
+def told(module: str, *args: str, cores: Sequence[int] = MEASURED) -> Iterator[Told]:
+    """Start a module of this package that is told by lines, on the measured core or others."""
+    with on(cores):
         process = subprocess.Popen(
             [sys.executable, "-m", f"tests.bench.{module}", *args],
             stdin=subprocess.PIPE,

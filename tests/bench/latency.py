@@ -53,7 +53,7 @@ def _idle(ground: Ground, report: Report, singles: int) -> None:
         for user in range(singles):
             began = time.time()
             created = ground.broadcasts.create(spec(f"single-{user}")).id
-            by_broadcast.append(1000 * (_arrival(ground, openid(user)) - began))
+            by_broadcast.append(1000 * (arrival(ground, openid(user)) - began))
             status = ground.finish(created)
             must(status.outcomes == {"delivered": 1}, f"not delivered: {status}")
             time.sleep(rng.uniform(0.02, 0.2))
@@ -67,7 +67,7 @@ def _idle(ground: Ground, report: Report, singles: int) -> None:
                 data=spec().data,
                 page=spec().page,
             ).id
-            by_message.append(1000 * (_arrival(ground, one) - began))
+            by_message.append(1000 * (arrival(ground, one) - began))
             _ended(messages, posted)
             time.sleep(rng.uniform(0.02, 0.2))
     ground.check_arrived(2 * singles, 2 * singles)
@@ -84,7 +84,8 @@ def _idle(ground: Ground, report: Report, singles: int) -> None:
     report.sums.append(f"{singles:,} broadcasts of one, and as many single messages, once each")
 
 
-def _arrival(ground: Ground, one: str) -> float:
+def arrival(ground: Ground, one: str) -> float:
+    """Wait until WeChat has a send to an openid; returns when it came, epoch seconds."""
     deadline = time.monotonic() + _UNTIL_S
     while not (found := ground.arrivals(one)):
         must(time.monotonic() < deadline, f"{one} was never sent to")

@@ -8,7 +8,18 @@ import orjson
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHMARKS = ("send", "split", "limiter", "latency", "memory", "collect", "web", "idle", "expiry")
+BENCHMARKS = (
+    "send",
+    "split",
+    "limiter",
+    "latency",
+    "distance",
+    "memory",
+    "collect",
+    "web",
+    "idle",
+    "expiry",
+)
 
 ONE_TOO_MANY = """
 import sys, types
