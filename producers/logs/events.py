@@ -375,6 +375,19 @@ class AppsRefused(Event):
 
 
 @dataclass
+class SettingsLinksIgnored(Event):
+    """Variables named as settings are service links, which Kubernetes sets: they set nothing.
+
+    ``links`` names up to 20 of so ``many``. Pods with ``enableServiceLinks: false`` get none.
+    """
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    many: int
+    links: str
+
+
+@dataclass
 class AliasReassigned(Event):
     """Somebody let an alias stand for another mini-program."""
 

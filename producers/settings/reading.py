@@ -3,19 +3,28 @@
 import json
 import os
 from pathlib import Path
+from typing import Final
 
 from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_settings import SettingsError as SourceError
 
+from producers import logs
 from producers.errors import SettingsError
+from producers.logs.events import SettingsLinksIgnored
 from producers.logs.processors import Processor, imported
 from producers.settings import faults as told
+from producers.settings.links import links
 from producers.settings.tree import APPS_FILE, PREFIX, Settings
+
+_NAMED: Final = 20
+"""Variables that one line names."""
 
 
 def load(env_file: str | Path = ".env") -> Settings:
     """Read the settings from the environment and a ``.env`` file; the environment wins.
+
+    Variables that Kubernetes sets for its Services are left out, with a line that names them.
 
     Args:
         env_file: path of the file; it may be absent.
@@ -25,7 +34,11 @@ def load(env_file: str | Path = ".env") -> Settings:
             and what to set.
     """
     from_file = dotenv_values(env_file) if Path(env_file).is_file() else {}
-    names = {name.upper() for name in (*os.environ, *from_file) if name.upper().startswith(PREFIX)}
+    ignored = links(os.environ, PREFIX)
+    if ignored:
+        logs.emit(SettingsLinksIgnored(len(ignored), ", ".join(ignored[:_NAMED])))
+    given = (*(os.environ.keys() - ignored), *from_file)
+    names = {name.upper() for name in given if name.upper().startswith(PREFIX)}
     known = tuple(f"{PREFIX}{field.upper()}" for field in Settings.model_fields)
     faults = [
         f"{name}: {told.unknown(name, known)}"

@@ -16,13 +16,19 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from producers.errors import InvalidInputError, UnknownAppError
 from producers.settings import apps_file
 from producers.settings.app import AppSettings
 from producers.settings.apps import Apps, AppsField
 from producers.settings.apps_file import AppsFile
+from producers.settings.links import without_links
 from producers.settings.values import (
     Bytes,
     Duration,
@@ -227,6 +233,20 @@ class Settings(BaseSettings):
     web_keepalive: PositiveDuration = Field(
         timedelta(seconds=75), description="an idle connection, longer than your balancer's"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the environment without its service links."""
+        if isinstance(env_settings, EnvSettingsSource):
+            env_settings.env_vars = without_links(env_settings.env_vars)
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     @field_validator("redis_url")
     @classmethod
