@@ -17,6 +17,7 @@ import orjson
 from yarl import URL
 
 from producers.openid import OPENID
+from producers.outward import Outward, named
 from producers.settings import Settings
 
 PATH: Final = "/sns/jscode2session"
@@ -65,8 +66,9 @@ class LoginCodes:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._outward = Outward(settings)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=self._outward.connector(
                 limit=_CONNECTIONS, keepalive_timeout=10, ttl_dns_cache=60
             ),
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
@@ -102,10 +104,12 @@ class LoginCodes:
                     )
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Exchange(error=type(error).__name__)
+            return Exchange(error=named(error))
 
     async def _ask(self, url: URL) -> Exchange:
-        async with self._session.get(url, allow_redirects=False) as response:
+        async with self._session.get(
+            url, allow_redirects=False, **self._outward.way(url)
+        ) as response:
             if response.status != 200:
                 return Exchange(error=f"HTTP {response.status}")
             raw = b""

@@ -11,9 +11,11 @@ from typing import Any, Final
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from producers.care.check import Check, Health
 from producers.logs.redaction import redacted
+from producers.outward import Outward, named
 from producers.settings import AppSettings, Settings
 from producers.words import TokenSource
 
@@ -56,14 +58,14 @@ def _pushes(alias: str, app: AppSettings) -> Check:
 
 async def _ask_all(settings: Settings) -> list[Check]:
     """Ask each app's WeChat, some at once; who has not answered in time for all is bad."""
-    places = asyncio.Semaphore(_AT_ONCE)
+    places, outward = asyncio.Semaphore(_AT_ONCE), Outward(settings)
 
     async def ask(session: aiohttp.ClientSession, alias: str) -> list[Check]:
         async with places:
-            return await _ask_one(session, settings, alias)
+            return await _ask_one(session, outward, settings, alias)
 
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=outward.connector(limit=0),
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
     ) as session:
         asked = {alias: asyncio.create_task(ask(session, alias)) for alias in settings.apps}
@@ -89,7 +91,9 @@ def _late(settings: Settings, alias: str) -> Check:
     )
 
 
-async def _ask_one(session: aiohttp.ClientSession, settings: Settings, alias: str) -> list[Check]:
+async def _ask_one(
+    session: aiohttp.ClientSession, outward: Outward, settings: Settings, alias: str
+) -> list[Check]:
     app = settings.app(alias)
     name = f"app {alias}: token"
     if app.token_source is not TokenSource.STABLE:
@@ -101,7 +105,7 @@ async def _ask_one(session: aiohttp.ClientSession, settings: Settings, alias: st
         "force_refresh": False,
     }
     base = settings.wechat_base(alias)
-    answer = await _post(session, f"{base}/cgi-bin/stable_token", body)
+    answer = await _post(session, outward, f"{base}/cgi-bin/stable_token", body)
     if isinstance(answer, str):
         return [Check(name, Health.BAD, answer, f"is {base} reachable from here?")]
     if "access_token" not in answer:
@@ -110,7 +114,7 @@ async def _ask_one(session: aiohttp.ClientSession, settings: Settings, alias: st
     checks = [Check(name, Health.OK, f"{answer.get('expires_in')} s left")]
     for path in _PATHS:
         url = f"{base}/cgi-bin/openapi/quota/get?access_token={answer['access_token']}"
-        quota = await _post(session, url, {"cgi_path": path})
+        quota = await _post(session, outward, url, {"cgi_path": path})
         checks.append(_quota(f"app {alias}: quota", quota, app.daily_limit))
     return checks
 
@@ -127,12 +131,15 @@ def _quota(name: str, answer: dict[str, Any] | str, daily_limit: int) -> Check:
 
 
 async def _post(
-    session: aiohttp.ClientSession, url: str, body: dict[str, Any]
+    session: aiohttp.ClientSession, outward: Outward, url: str, body: dict[str, Any]
 ) -> dict[str, Any] | str:
     """Return the JSON object of an answer, or what went wrong; never the URL: it holds a token."""
     try:
-        async with session.post(url, data=orjson.dumps(body), allow_redirects=False) as response:
+        way = outward.way(URL(url))
+        async with session.post(
+            url, data=orjson.dumps(body), allow_redirects=False, **way
+        ) as response:
             answer = orjson.loads(await response.read())
     except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
-        return type(error).__name__
+        return named(error)
     return answer if isinstance(answer, dict) else "not a JSON object"

@@ -8,6 +8,7 @@ unnoticed. No other module reads the environment.
 from producers.settings.app import AppSettings
 from producers.settings.apps import Apps
 from producers.settings.apps_file import AppsFile
+from producers.settings.proxies import is_excepted, proxies
 from producers.settings.reading import faults_of, import_log_processors, load
 from producers.settings.tree import Settings
 from producers.settings.values import Rate, Unit, kept_rate, ms, rate_faults, signing_keys
@@ -21,9 +22,11 @@ __all__ = [
     "Unit",
     "faults_of",
     "import_log_processors",
+    "is_excepted",
     "kept_rate",
     "load",
     "ms",
+    "proxies",
     "rate_faults",
     "signing_keys",
 ]

@@ -1,5 +1,6 @@
 """The tree: everything that can be set in a deployment."""
 
+import ssl
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -29,6 +30,7 @@ from producers.settings.app import AppSettings
 from producers.settings.apps import Apps, AppsField
 from producers.settings.apps_file import AppsFile
 from producers.settings.links import without_links
+from producers.settings.proxies import proxies
 from producers.settings.values import (
     Bytes,
     Duration,
@@ -60,6 +62,16 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr = Field(description="redis://host:6379/0, or rediss:// for TLS")
     wechat_url: AnyHttpUrl = Field(AnyHttpUrl(WECHAT_URL), description="WeChat's base URL")
+    egress_ca_file: Path | None = Field(
+        None,
+        description="PEM file of certificate authorities that WeChat, a token_url and webhooks may "
+        "have theirs from, beside the system's (SSL_CERT_FILE replaces those)",
+    )
+    egress_proxy: SecretStr = Field(
+        SecretStr(""),
+        description="HTTP proxy to them, http://user:password@host:port, but for the hosts of "
+        "NO_PROXY; environment: as HTTPS_PROXY says; empty: none",
+    )
     apps_file: Path | None = Field(
         None,
         description="TOML or JSON file with the apps, in place of WXB_APPS; followed while it runs",
@@ -278,7 +290,25 @@ class Settings(BaseSettings):
             raise ValueError(f"the URL has an unknown parameter: {unknown}") from None
         return value
 
-    @field_validator("apps_file", mode="before")
+    @field_validator("egress_ca_file")
+    @classmethod
+    def _authorities_are_readable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=value)
+            except ssl.SSLError:
+                raise ValueError("holds no certificate in PEM") from None
+            except OSError as error:
+                raise ValueError(f"cannot be read: {error.strerror}") from None
+        return value
+
+    @field_validator("egress_proxy")
+    @classmethod
+    def _egress_proxy_is_one(cls, value: SecretStr) -> SecretStr:
+        proxies(value.get_secret_value())
+        return value
+
+    @field_validator("apps_file", "egress_ca_file", mode="before")
     @classmethod
     def _no_file_is_none(cls, value: object) -> object:
         return value or None

@@ -25,11 +25,13 @@ class End:
     Attributes:
         answer: given the number of the request (0, 1, …), its status, or a response.
         came: id and body of each request.
+        hosts: its Host.
         url: where it listens.
     """
 
     answer: Callable[[int], Any] = lambda _: 204
     came: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
     url: str = ""
     secret: str = SECRET
 
@@ -41,6 +43,7 @@ class End:
         body = await request.text()
         verified = Webhook(self.secret).verify(body, dict(request.headers))
         number = len(self.came)
+        self.hosts.append(request.headers["Host"])
         self.came.append((request.headers["webhook-id"], verified))
         answer = self.answer(number)
         if asyncio.iscoroutine(answer):

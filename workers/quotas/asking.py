@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 
 from producers.logs.redaction import redacted
+from producers.outward import named
 from producers.store import Client, keys
 from producers.store.scripts import Script
 from workers.wechat.client import WeChat
@@ -109,7 +110,7 @@ class Asking:
                 answer = await self._wechat.call("POST", url, json=body)
         # the error's text may hold the URL, and with it the token: only its name is said
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise NoAnswerError(type(error).__name__) from None
+            raise NoAnswerError(named(error)) from None
         errcode = answer.get("errcode") or 0
         if errcode:
             said = str(answer.get("errmsg", "")).partition(" rid:")[0]

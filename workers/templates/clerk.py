@@ -24,6 +24,7 @@ from producers import logs
 from producers.errors import StoreUnavailableError
 from producers.logs.events import DutyFailed, StoreUnreachable, TemplatesFailed, TemplatesRead
 from producers.logs.redaction import redacted
+from producers.outward import NEVER_SENT, named
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.scripts import Script
@@ -303,9 +304,9 @@ class Clerk:
                 self._tokens[app].refuse(token)
             return _Got("failed", str(error), error.errcode)
         # an error's text may hold the URL, and with it the token: only its name is said
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except NEVER_SENT as error:
             self._leave(app, _AWAY_S)
-            return _Got("left", type(error).__name__)
+            return _Got("left", named(error))
         except _TooLongError:
             return _Got("failed", f"the answer has more than {_ANSWER_BYTES:,} bytes")
         except TimeoutError:

@@ -40,10 +40,16 @@ def is_allowed(text: str, networks: Sequence[Network] = ()) -> bool:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    meant = _meant(address)
-    if any(one in network for network in networks for one in (address, meant)):
+    if lies_in(text, networks):
         return True
+    meant = _meant(address)
     return meant.is_global and not meant.is_multicast and not meant.is_reserved
+
+
+def lies_in(text: str, networks: Sequence[Network]) -> bool:
+    """Say whether an address, or the one that it carries, lies in one of these networks."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return any(one in network for network in networks for one in (address, _meant(address)))
 
 
 def _meant(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

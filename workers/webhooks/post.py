@@ -2,19 +2,32 @@
 
 What an answer means: 2xx took it; 410 wants none of it, ever; all others, redirects too, and no
 answer at all, did not take it now. Of an answer little is read, and nothing is kept.
+
+Where a proxy is set (`producers.outward`) it is asked for a tunnel to an address that was looked up
+and allowed here, never to a name, which it would look up itself. What lies in
+``WXB_WEBHOOK_NETWORKS`` is reached past it.
 """
 
+import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
 
+from producers.outward import Outward, named
 from producers.settings import Settings, signing_keys
-from workers.webhooks.addresses import ForbiddenAddressError, Resolver, is_address, is_allowed
+from workers.webhooks.addresses import (
+    ForbiddenAddressError,
+    Resolver,
+    is_address,
+    is_allowed,
+    lies_in,
+)
 from workers.webhooks.signature import headers
 
 _MOST: Final = 16_384
@@ -54,16 +67,21 @@ class Poster:
         self._networks = settings.webhook_networks
         self._settings = settings
         self._targets: dict[str, tuple[URL, list[bytes]]] = {}
+        self._outward = Outward(settings)
+        self._resolver = Resolver(self._networks)
+        self._timeout_s = settings.webhook_timeout.total_seconds()
         self.follow()
-        self._session = aiohttp.ClientSession(
-            # how many are out is bounded by app: a limit here would let one wait for another's
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=15,
-                use_dns_cache=False,
-                resolver=Resolver(self._networks),
-            ),
-            timeout=aiohttp.ClientTimeout(total=settings.webhook_timeout.total_seconds()),
+        # how many are out is bounded by app: a limit here would let one wait for another's
+        self._session = self._opened(
+            keepalive_timeout=15, use_dns_cache=False, resolver=self._resolver
+        )
+        # of a tunnel to an address it is not known whose certificate was shown: each is used once
+        self._tunnels = self._opened(force_close=True)
+
+    def _opened(self, **options: Any) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=self._outward.connector(limit=0, **options),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"Content-Type": "application/json", "User-Agent": "wxbroadcast-webhooks"},
@@ -86,8 +104,9 @@ class Poster:
         return list(self._targets)
 
     async def close(self) -> None:
-        """Close the session and its connections."""
+        """Close the sessions and their connections."""
         await self._session.close()
+        await self._tunnels.close()
 
     async def post(self, app: str, event: str, at_s: int, body: bytes) -> Answer:
         """Post one webhook; never raises for what the network or the other side does.
@@ -104,9 +123,15 @@ class Poster:
         started = time.monotonic()
         if is_address(url.host or "") and not is_allowed(url.host or "", self._networks):
             return Answer(0, _in_words(ForbiddenAddressError()), 0.0)
+        signed = headers(keys, event, at_s, body)
         try:
-            async with self._session.post(
-                url, data=body, headers=headers(keys, event, at_s, body), allow_redirects=False
+            session, there, way = await self._route(url)
+            async with session.post(
+                there,
+                data=body,
+                headers=signed if there is url else {**signed, "Host": url.raw_authority},
+                allow_redirects=False,
+                **way,
             ) as response:
                 with contextlib.suppress(Exception):  # its status is the answer
                     await _read_some(response)
@@ -117,6 +142,25 @@ class Poster:
             return Answer(status, "", _ms_since(started))
         wait_s = min(int(after), _MOST_PATIENT_S) if after.isdecimal() and len(after) < 9 else 0
         return Answer(status, f"HTTP {status}", _ms_since(started), status == _GONE, wait_s)
+
+    async def _route(self, url: URL) -> tuple[aiohttp.ClientSession, URL, dict[str, Any]]:
+        """Return by which session, to where, and how a webhook goes; see the module.
+
+        Raises:
+            ForbiddenAddressError, OSError, TimeoutError: it goes nowhere.
+        """
+        way = self._outward.way(url) if url.scheme == "https" else {}
+        host = url.host or ""
+        if not way:
+            return self._session, url, {}
+        address = host
+        if not is_address(host):
+            async with asyncio.timeout(self._timeout_s):
+                found = await self._resolver.resolve(host, url.port or 0, socket.AF_UNSPEC)
+            address = found[0]["host"]
+        if lies_in(address, self._networks):
+            return self._session, url, {}
+        return self._tunnels, url.with_host(address), {**way, "server_hostname": host}
 
 
 async def _read_some(response: aiohttp.ClientResponse) -> None:
@@ -136,7 +180,7 @@ def _in_words(error: Exception) -> str:
         return "no answer in time"
     if isinstance(cause, ssl.SSLError):
         return f"TLS: {cause.reason or type(cause).__name__}"
-    return type(cause).__name__
+    return named(cause)
 
 
 def _ms_since(started: float) -> float:

@@ -11,6 +11,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from producers.outward import NEVER_SENT, Outward, named
 from producers.settings import Settings
 from workers.wechat.reply import Fate, Reply, parse
 
@@ -26,11 +27,12 @@ class WeChat:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._bases = {alias: settings.wechat_base(alias) for alias in settings.apps}
-        self._urls: dict[tuple[str, str], tuple[str, URL]] = {}
+        self._urls: dict[tuple[str, str], tuple[str, URL, dict[str, Any]]] = {}
+        self._outward = Outward(settings)
         self._session = aiohttp.ClientSession(
             # POSTs are bounded by shares (`sender`): a limit here would let one app's POSTs, or the
             # fetching of its token, wait for another's
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=10, ttl_dns_cache=60),
+            connector=self._outward.connector(limit=0, keepalive_timeout=10, ttl_dns_cache=60),
             timeout=aiohttp.ClientTimeout(
                 total=settings.post_timeout.total_seconds(),
                 connect=settings.connect_timeout.total_seconds(),  # names and the pool too
@@ -53,18 +55,18 @@ class WeChat:
         return await self._head(app) is Fate.ANSWERED
 
     async def _head(self, app: str) -> Fate:
-        connector = aiohttp.TCPConnector(force_close=True)
+        connector, url = self._outward.connector(force_close=True), URL(self.base(app))
         try:
             async with (
                 aiohttp.ClientSession(
                     connector=connector, timeout=self._session.timeout, headers=_HEADERS
                 ) as session,
-                session.head(URL(self.base(app)), allow_redirects=False),
+                session.head(url, allow_redirects=False, **self._outward.way(url)),
             ):
                 return Fate.ANSWERED
         except aiohttp.ClientResponseError:  # a body after a HEAD is an answer too
             return Fate.ANSWERED
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        except NEVER_SENT:
             return Fate.UNSENT
         except Exception:  # noqa: BLE001  (a connection came up)
             return Fate.UNANSWERED
@@ -83,13 +85,13 @@ class WeChat:
             body: JSON.
         """
         started = time.monotonic()
-        url = self._url(app, path, access_token)
+        url, way = self._url(app, path, access_token)
         try:
-            async with self._session.post(url, data=body, allow_redirects=False) as response:
+            async with self._session.post(url, data=body, allow_redirects=False, **way) as response:
                 raw = await _read(response.content)
             return parse(response.status, raw, _ms_since(started))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return Reply(Fate.UNSENT, 0, type(error).__name__, "", "", _ms_since(started))
+        except NEVER_SENT as error:
+            return Reply(Fate.UNSENT, 0, named(error), "", "", _ms_since(started))
         except Exception as error:  # noqa: BLE001  (whatever broke, it may have been posted)
             return Reply(Fate.UNANSWERED, 0, type(error).__name__, "", "", _ms_since(started))
 
@@ -102,9 +104,9 @@ class WeChat:
             aiohttp.ClientError, TimeoutError, OSError: no answer.
             ValueError: the answer is not a JSON object.
         """
-        data = None if json is None else orjson.dumps(json)
+        data, whole = None if json is None else orjson.dumps(json), URL(url, encoded=True)
         async with self._session.request(
-            method, URL(url, encoded=True), data=data, allow_redirects=False
+            method, whole, data=data, allow_redirects=False, **self._outward.way(whole)
         ) as response:
             answer = orjson.loads(await _read(response.content))
         if not isinstance(answer, dict):
@@ -138,7 +140,9 @@ class WeChat:
         """
         method, data = ("GET", None) if json is None else ("POST", orjson.dumps(json))
         url = URL(self._bases[app] + path).with_query({"access_token": access_token})
-        async with self._session.request(method, url, data=data, allow_redirects=False) as response:
+        async with self._session.request(
+            method, url, data=data, allow_redirects=False, **self._outward.way(url)
+        ) as response:
             if response.status != 200:
                 raise ValueError(f"HTTP {response.status}")
             raw = await _read(response.content, most_bytes + 1)
@@ -167,12 +171,12 @@ class WeChat:
         for known in [one for one in list(self._urls) if one[0] == app]:
             self._urls.pop(known, None)
 
-    def _url(self, app: str, path: str, access_token: str) -> URL:
+    def _url(self, app: str, path: str, access_token: str) -> tuple[URL, dict[str, Any]]:
         known = self._urls.get((app, path))
         if known is None or known[0] != access_token:
             url = URL(self.base(app) + path).with_query({"access_token": access_token})
-            known = self._urls[app, path] = (access_token, url)
-        return known[1]
+            known = self._urls[app, path] = (access_token, url, self._outward.way(url))
+        return known[1:]
 
 
 async def _read(content: aiohttp.StreamReader, most: int = _MOST) -> bytes:

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from producers.logs.redaction import redacted
+from producers.outward import NEVER_SENT, named
 from producers.settings import AppSettings
 from producers.words import TokenSource
 from workers.wechat.client import WeChat
@@ -111,9 +112,9 @@ class TokenService:
             async with asyncio.timeout(most_s):
                 answer = await self._ask(forced=forced)
         # the error's text may hold the URL, and with it the secret: only its name is said
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except NEVER_SENT as error:
             if self._is_wechat:
-                self._heard(self._alias, Fate.UNSENT, type(error).__name__)
+                self._heard(self._alias, Fate.UNSENT, named(error))
             raise self._missed(error, Fate.UNSENT) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._missed(error, Fate.UNANSWERED) from None
@@ -129,7 +130,7 @@ class TokenService:
         away_s = min(_AWAY_S[0] * 2**self._unanswered, _AWAY_S[1])
         self._away_until = time.monotonic() + away_s
         self._unanswered = min(self._unanswered + 1, 10)
-        return TokenError(0, type(error).__name__, fate)
+        return TokenError(0, named(error), fate)
 
     async def _ask(self, *, forced: bool) -> dict[str, Any]:
         app, base = self._app, self._wechat.base(self._alias)
