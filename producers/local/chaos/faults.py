@@ -16,10 +16,10 @@ from producers.broadcasts import Broadcasts
 from producers.errors import IllegalMoveError
 from producers.local.chaos.door import Door
 from producers.local.chaos.figures import Figures
-from producers.local.chaos.link import Link
 from producers.local.chaos.schedule import Fault, Plan, Strike
 from producers.local.chaos.watch import Watch
 from producers.local.embedded import Server
+from producers.local.link import Link
 from producers.local.supervisor import Supervisor
 from producers.sandbox.control.client import SandboxClient
 

@@ -6,10 +6,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from producers.local import embedded
-from producers.local.chaos import link
-from producers.local.chaos.link import Link
+from producers.local import embedded, link
 from producers.local.chaos.schedule import Fault, Plan
+from producers.local.link import Link
 from producers.local.parts import Watcher, sandbox
 from producers.sandbox.control.client import SandboxClient
 

@@ -13,7 +13,7 @@ from wechat_pushes import CHANGE, NOW_S, POPUP, SENT, Desk, Request, choice, pus
 from producers.callbacks.callbacks import Callbacks
 from producers.callbacks.effects import Effects
 from producers.errors import ForgedError, InvalidInputError, StoreUnavailableError, UnknownAppError
-from producers.local.chaos.link import opened
+from producers.local.link import opened
 from producers.recipients.receipts import Receipts
 from producers.store import keys
 

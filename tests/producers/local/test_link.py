@@ -12,7 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from producers.local.chaos.link import Link, opened
+from producers.local.link import Link, opened
 
 Eventually = Callable[..., object]
 

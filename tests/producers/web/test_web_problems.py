@@ -9,7 +9,7 @@ import pytest
 from log_lines import recorded
 from web_house import BROADCASTS, PERMITS, TEMPLATE, Caller, House, opened
 
-from producers.local.chaos.link import opened as link_to
+from producers.local.link import opened as link_to
 from producers.settings import Settings
 from producers.store import keys
 

@@ -1,8 +1,9 @@
-"""The link: a TCP proxy in front of Redis that can be cut, and that can lose replies.
+"""The link: a TCP proxy in front of Redis that can be cut, lose replies, and hold replicas back.
 
-For `chaos` alone. It runs on an event loop in a thread of its own. What Redis sends in one piece
-counts as one reply: commands that wait for their answer, as ours do, come one at a time. A lost
-reply is the worst case of a network: the command ran, nobody heard of it, the connection is gone.
+For `chaos` and tests. It runs on an event loop in a thread of its own. What Redis sends in one
+piece counts as one reply: commands that wait for their answer, as ours do, come one at a time. A
+lost reply is the worst case of a network: the command ran, nobody heard of it, the connection is
+gone. A replica that lags is the worst case of a failover: it takes over without the last moments.
 
 Own code, because Toxiproxy and its like cut and delay; they do not swallow one reply.
 """
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import random
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
@@ -18,6 +20,10 @@ import uvloop
 
 _HOST: Final = "127.0.0.1"
 _START_S: Final = 10.0
+_SYNC: Final = b"PSYNC"
+"""What only a replica asks for."""
+
+_TICK_S: Final = 0.001
 
 
 class Link:
@@ -42,6 +48,7 @@ class Link:
         self._server_port = port
         self._rng = random.Random(seed)  # noqa: S311 - a fault, not a secret
         self._probability = 0.0
+        self._lag_s = 0.0
         self._is_cut = False
         self._loop = uvloop.new_event_loop()
         self._sides: set[_Side] = set()
@@ -69,6 +76,13 @@ class Link:
     def lose(self, probability: float) -> None:
         """Swallow each reply with this probability from now on, and drop its connection."""
         self._probability = probability
+
+    def lag(self, seconds: float) -> None:
+        """Let replicas have so much later what the server streams to them; 0: at once.
+
+        What they have not got when it dies, or the link is cut, they never get.
+        """
+        self._lag_s = seconds
 
     # -- the loop's own ---------------------------------------------------------------------
 
@@ -99,6 +113,11 @@ class Link:
     def _soon(self, call: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(call)
+
+    @property
+    def lag_s(self) -> float:
+        """How much later replicas get what they are streamed."""
+        return self._lag_s
 
     def _drop_all(self) -> None:
         for task in self._connecting:
@@ -147,6 +166,9 @@ class _Side(asyncio.Protocol):
     Args:
         link: whose.
         client: the client's side, when this is the server's.
+
+    Attributes:
+        is_replica: whether this is the side of a replica.
     """
 
     def __init__(self, link: Link, client: "_Side | None" = None) -> None:
@@ -155,6 +177,8 @@ class _Side(asyncio.Protocol):
         self._is_server = client is not None
         self._early: list[bytes] = []
         self._transport: Any = None
+        self.is_replica = False
+        self._late: deque[tuple[float, bytes]] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -182,15 +206,41 @@ class _Side(asyncio.Protocol):
                 side._transport.abort()  # noqa: SLF001
 
     def data_received(self, data: bytes) -> None:
-        if self._is_server and not self._link.passes():
-            self.drop()
-        elif self._partner is None:
-            self._early.append(data)
+        if self._is_server:
+            self._reply(data)
         else:
-            self._partner.write(data)
+            self.is_replica = self.is_replica or _SYNC in data
+            if self._partner is None:
+                self._early.append(data)
+            else:
+                self._partner.write(data)
+
+    def _reply(self, data: bytes) -> None:
+        """Pass on what the server said: at once, never, or later to a replica."""
+        client = cast("_Side", self._partner)
+        if not client.is_replica and not self._link.passes():
+            self.drop()
+            return
+        lag_s = self._link.lag_s if client.is_replica else 0.0
+        if not lag_s and not self._late:
+            client.write(data)
+            return
+        loop = asyncio.get_running_loop()
+        self._late.append((loop.time() + lag_s, data))
+        if len(self._late) == 1:
+            loop.call_at(self._late[0][0], self._reply_late)
+
+    def _reply_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        client = cast("_Side", self._partner)
+        while self._late and self._late[0][0] <= loop.time() + _TICK_S:
+            client.write(self._late.popleft()[1])
+        if self._late:
+            loop.call_at(self._late[0][0], self._reply_late)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._link.forget(self)
+        self._late.clear()
         partner = self._partner
         if partner is not None and partner._transport is not None:  # noqa: SLF001
             partner._transport.close()  # noqa: SLF001 - what was read before is sent on first
