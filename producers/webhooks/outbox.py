@@ -4,9 +4,13 @@ Kept in Redis, each in the lane of what it tells of. Whoever dies with an event 
 the end of its lease, after which it is given out again: an event is posted at least once.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import redis
+
 from producers.store import Client, keys
+from producers.store.reach import is_split, learn
 from producers.store.scripts import Script
 from producers.webhooks.events import Event
 
@@ -71,10 +75,26 @@ class Outbox:
     """
 
     def __init__(self, client: Client, places: dict[str, int], lease_ms: int) -> None:
+        self._client = client
         self._take, self._done = TAKE.on(client), DONE.on(client)
         self.places = [*places.items()]
         self._lease_ms = lease_ms
         self._turn = 0
+
+    async def lanes(self, lanes: Sequence[int]) -> list[int]:
+        """Return those of some lanes in which anything waits; one call where nothing does.
+
+        Raises:
+            redis.RedisError: Redis did not answer.
+        """
+        names = [keys.hooks_due(lane) for lane in lanes]
+        if len(names) > 1 and not is_split(self._client):
+            try:
+                return [*lanes] if await self._client.exists(*names) else []
+            except redis.ResponseError as error:
+                if not learn(self._client, error):
+                    raise
+        return [*lanes]
 
     async def take(self, lane: int, most: int) -> list[Letter]:
         """Return events to post; each app in its turn is asked first.

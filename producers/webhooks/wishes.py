@@ -9,7 +9,8 @@ from typing import Any
 
 from producers.settings import AppSettings, Settings
 from producers.store import Client, keys
-from producers.store.retry import repeat_all
+from producers.store.reach import are_empty
+from producers.store.retry import repeat, repeat_all
 
 LEAST = 10
 """Events that a lane keeps in any case."""
@@ -53,6 +54,10 @@ class Wishes:
                 pipeline.hmget(keys.hooks(lane), apps)
 
         wanted = {app: self._wanted(one) for app, one in settings.items()}
+        if not any(wanted.values()):
+            names = [keys.hooks(lane) for lane in lanes]
+            if repeat("reading what webhooks want", lambda: are_empty(self._client, names)):
+                return 0
         told = repeat_all("reading what webhooks want", self._client, ask)
         changes = [
             (lane, app)

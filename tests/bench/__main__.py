@@ -34,6 +34,7 @@ NAMES: Final = (
     "report",
     "expiry",
     "metered",
+    "lanes",
 )
 
 

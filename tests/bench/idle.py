@@ -50,7 +50,7 @@ def _waiting(ground: Ground, report: Report, scale: Scale) -> None:
         while (sent := ground.wechat.get("stats")["accepted"]) < 0.9 * count:
             must(time.monotonic() < deadline, f"only {sent:,} of them sent their first message")
             time.sleep(0.2)
-        _judge(report, f"{count:,} broadcasts that wait", *_cost(ground, workers, scale))
+        _judge(report, f"{count:,} broadcasts that wait", *cost(ground, workers, scale))
     report.sums.append(f"{sent:,} of {count:,} broadcasts sent one message; the other one waits")
 
 
@@ -61,7 +61,7 @@ def _lanes(ground: Ground, report: Report, scale: Scale) -> None:
     ground.use(lanes=LANES, apps=apps)
     with ground.workers() as workers:
         name = f"{len(apps):,} idle apps on {LANES} lanes"
-        _judge(report, name, *_cost(ground, workers, scale))
+        _judge(report, name, *cost(ground, workers, scale))
 
 
 def _beside(ground: Ground, report: Report, scale: Scale) -> None:
@@ -110,7 +110,7 @@ def _apps(ground: Ground, idle: int) -> dict[str, Any]:
     return {APP: busy} | others
 
 
-def _cost(ground: Ground, workers: Any, scale: Scale) -> tuple[float, float]:
+def cost(ground: Ground, workers: Any, scale: Scale) -> tuple[float, float]:
     """Return the share of a core and the calls a second of an idle worker."""
     time.sleep(SETTLE_S[scale])  # until its first looks at everything are over
     calls = 0

@@ -449,13 +449,13 @@ class Lane:
         self, worker: str = "k1", *, most: int = 100, messages: int = 1000, alone: bool = True
     ) -> list[list[str]] | None:
         """Look after what is due; returns what is given to the keeper, None without the lease."""
-        args = KeepArgs(worker, 3000, self.prefix, most, messages, TTL, 10_000, int(alone))
-        held, *answer = self.run(KEEP, KeepKeys.of(self.number), args)
+        args = KeepArgs(worker, 3000, most, messages, TTL, 10_000, int(alone))
+        _, held, _, _, *rows = self.run(KEEP, KeepKeys.of(self.number), args)
         if not int(held):
             return None
         return [
             [member.replace("/", " "), *words]
-            for member, _, *words in (row.split(" ") for row in answer[2:])
+            for member, _, *words in (row.split(" ") for row in rows)
         ]
 
     def due(self) -> dict[str, int]:

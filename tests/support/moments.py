@@ -17,6 +17,7 @@ import pytest
 import redis
 from lasting_keys import everlasting
 from redis.commands.core import AsyncScript, Script
+from redis.exceptions import ClusterCrossSlotError
 from shop import TEMPLATE, Shop
 
 import producers
@@ -42,7 +43,7 @@ from producers.recipients.receipts import Receipts
 from producers.retries import Retries
 from producers.series import Series
 from producers.settings import Settings
-from producers.store import keys, scripts
+from producers.store import keys, reach, scripts
 from producers.store.scripts import Script as Declared
 from producers.suppressions import Suppressions
 from producers.templates import Templates
@@ -429,6 +430,8 @@ def moments_of_a_life(url: str, lanes: int = 1) -> dict[str, Moment]:
 
     client = store.connect(settings)
     store.check_layout(client, settings)
+    if client.info("cluster")["cluster_enabled"]:  # a client of one server does not know
+        reach.learn(client, ClusterCrossSlotError())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Script, "__call__", seen)
         patch.setattr(AsyncScript, "__call__", async_seen)

@@ -19,6 +19,7 @@ BENCHMARKS = (
     "web",
     "idle",
     "expiry",
+    "lanes",
 )
 
 ONE_TOO_MANY = """

@@ -17,6 +17,7 @@ from producers.broadcasts.status import Register
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.paging import sums
+from producers.store.reach import members
 from producers.store.scripts import Script
 from workers.sending.claim import Claim
 from workers.sending.take import sending_lease_ms
@@ -126,10 +127,11 @@ class Recoverer:
     def places(self) -> Iterator[tuple[str, str, int]]:
         """Yield (app, broadcast, lane) of everything that is in flight."""
         pipeline = self._client.pipeline(transaction=False)
-        for lane in range(self._settings.lanes):
-            pipeline.smembers(keys.flying(lane))
+        names = [keys.flying(lane) for lane in range(self._settings.lanes)]
         flying = [
-            (broadcast, lane) for lane, some in enumerate(pipeline.execute()) for broadcast in some
+            (broadcast, lane)
+            for lane, some in enumerate(members(self._client, names))
+            for broadcast in some
         ]
         for start in range(0, len(flying), _PLACES):
             some = flying[start : start + _PLACES]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 
 from producers.settings import Settings
 from producers.store import Client, keys
+from producers.store.reach import members
 from producers.words import State
 from workers.sending.stops import Stops
 from workers.sending.turns import Turns
@@ -41,7 +42,7 @@ class Watch:
         wake: Callable[[], None],
     ) -> None:
         self._client = client
-        self._lanes = settings.lanes
+        self._busy = [keys.busy(lane) for lane in range(settings.lanes)]
         self._turns = turns
         self._stops = stops
         self._apps = apps
@@ -58,20 +59,18 @@ class Watch:
             redis.RedisError, StoreUnavailableError: Redis did not answer; look again.
         """
         places = self._stops.places()
-        pipeline = self._client.pipeline(transaction=False)
-        for lane in range(self._lanes):
-            pipeline.smembers(keys.busy(lane))
-        for broadcast, lane in places:
-            pipeline.hmget(keys.lane_broadcast(lane, broadcast), ["state", "verdict", "drop"])
         asked_at = time.monotonic()
-        answers = pipeline.execute()
-        for (broadcast, _), (state, verdict, drop) in zip(
-            places, answers[self._lanes :], strict=True
-        ):
-            if state != State.RUNNING or verdict or drop:
-                self._stops.stop(broadcast, asked_at)
+        if places:
+            pipeline = self._client.pipeline(transaction=False)
+            for broadcast, lane in places:
+                pipeline.hmget(keys.lane_broadcast(lane, broadcast), ["state", "verdict", "drop"])
+            for (broadcast, _), (state, verdict, drop) in zip(
+                places, pipeline.execute(), strict=True
+            ):
+                if state != State.RUNNING or verdict or drop:
+                    self._stops.stop(broadcast, asked_at)
         found = False
-        for lane, apps in enumerate(answers[: self._lanes]):
+        for lane, apps in enumerate(members(self._client, self._busy)):
             for app in apps:
                 if app in self._apps:
                     found = True

@@ -1,45 +1,40 @@
 #!lua flags=allow-oom
--- keep: look after what is due in one lane: put off, promote, and say what the keeper must do itself.
+-- keep: look after what is due in some lanes: put off, promote, and say what the keeper must do itself.
 --
 -- Guarantee: one worker at a time looks after a lane, by a lease that nobody can steal. What a
 -- broadcast wants within its lane is done here: delayed messages whose time has come go to the front
 -- of its queue, and a queue that may be taken from stands in the ring. What goes beyond the lane is
 -- given to the keeper, and comes again should it not be done in time (done.lua). A need that is
--- written meanwhile is kept: it lies in `due`, what was given in `doing`.
+-- written meanwhile is kept: it lies in `due`, what was given in `doing`. Lanes of one server may ride
+-- in one call: they share what it may do, the first ones first, and what is broken in one leaves the
+-- others alone.
 --
--- KEYS  1 lease string, 2 due zset, 3 doing zset (member -> when it comes again, ms)
+-- KEYS  1 lease string (its name tells the lane's prefix), 2 due zset, 3 doing zset (member -> when it
+--       comes again, ms), then the same of each further lane of this server
 -- Found on the way, with the lane's hash tag: home:ID, lane:ID, delayed:ID, queue:ID, flight:ID, the
 -- rings and `flying` (see keys.py)
--- ARGV  1 now_ms or '', 2 worker, 3 lease_ms, 4 prefix of the lane, 5 most broadcasts, 6 messages
---       (delayed ones), 7 ttl_ms, 8 time_ms that the keeper has for what it is given, 9 alone: 1 when
---       this is the only lane, then members that are to be due at once (the net)
--- Returns  {0 somebody else looks after it}, or {1, now_ms, when the next is due (ms; '' nothing),
---       then per broadcast that wants something: "member until_ms word word …"}; words: adopt, verdict,
---       split, open, complete, canary (of a lane), home, gone (at its home)
+-- ARGV  1 now_ms or '', 2 worker, 3 lease_ms, 4 most broadcasts, 5 messages (delayed ones), 6 ttl_ms,
+--       7 time_ms that the keeper has for what it is given, 8 alone: 1 when there is only one lane,
+--       then members that are to be due at once (the net): "ID" in each lane of the call, "ID home N"
+--       in the Nth one of them
+-- Returns  {now_ms, then per lane: held (1; 0 somebody else looks after it; -1 its keys are broken), when
+--       the next is due (ms; '' nothing), n, then n rows, one per broadcast that wants something:
+--       "member until_ms word word …"}; words: adopt, verdict, split, open, complete, canary (of a
+--       lane), home, gone (at its home)
 --@include store/clock
 --@include store/check
 --@include lanes/ring
 --@include lanes/need
 local now = clock(ARGV[1])
-local lease, due, doing = KEYS[1], KEYS[2], KEYS[3]
-local worker, prefix, ttl = ARGV[2], ARGV[4], whole('ttl_ms', ARGV[7], 1, 2 ^ 42)
-local most, messages = whole('most', ARGV[5], 0, 4000), whole('messages', ARGV[6], -4000, 4000)
+local worker, ttl = ARGV[2], whole('ttl_ms', ARGV[6], 1, 2 ^ 42)
+local most, messages = whole('most', ARGV[4], 0, 4000), whole('messages', ARGV[5], -4000, 4000)
 local lease_ms = whole('lease_ms', ARGV[3], 1, 2 ^ 42)
-local until_ms = string.format('%d', now + whole('time_ms', ARGV[8], 0, 2 ^ 42))
-typed('zset', due, doing)
-local alone = ARGV[9] == '1'
-local holder = redis.call('GET', lease)
-if holder and holder ~= worker then
-  local left = redis.call('PTTL', lease)  -- longer than a lease lasts: the clock was set back
-  if left >= 0 and left <= lease_ms then return { 0 } end
+local until_ms = string.format('%d', now + whole('time_ms', ARGV[7], 0, 2 ^ 42))
+local alone = ARGV[8] == '1'
+for i = 1, #KEYS, 3 do
+  if not string.match(KEYS[i], '{%d+}:keeper$') or not KEYS[i + 2] then refuse('no lane', KEYS[i]) end
 end
-redis.call('SET', lease, worker, 'PX', lease_ms)
-
-for i = 10, #ARGV do need(prefix, ARGV[i], 0) end
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', doing, '-inf', now, 'LIMIT', 0, most)) do
-  redis.call('ZREM', doing, member)
-  need(prefix, member, 0)  -- it was given, and not done in time
-end
+local prefix  -- of the lane that is looked at
 
 local AHEAD = 1500  -- a scheduled one is told of so long before its start (ms), so that it starts in time
 local FAR = 300000  -- no delay is so long (ms): what lies further ahead is from before the clock was set back
@@ -108,28 +103,61 @@ local function look_at_home(id)
   return { 'home' }, expires
 end
 
-local members = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, most)
-local rows = { 1, string.format('%d', now), '' }
-for _, member in ipairs(members) do
-  local id, at_home = string.match(member, '^(%S+)(.*)$')
-  local words, again = {}, nil
-  if not id then  -- no broadcast has that name
-  elseif at_home == ' home' then
-    words, again = look_at_home(id)
-  else
-    words, again = look_in_lane(id)
+-- One lane: the lease, the net, and what is due. Returns held, when the next is due, and rows.
+local function look(place)
+  local lease, due, doing = KEYS[3 * place - 2], KEYS[3 * place - 1], KEYS[3 * place]
+  prefix = string.sub(lease, 1, -7)
+  if not (is_a('string', lease) and is_a('zset', due) and is_a('zset', doing)) then return -1, '', {} end
+  local holder = redis.call('GET', lease)
+  if holder and holder ~= worker then
+    local left = redis.call('PTTL', lease)  -- longer than a lease lasts: the clock was set back
+    if left >= 0 and left <= lease_ms then return 0, '', {} end
   end
-  if again then
-    redis.call('ZADD', due, again, member)
-  else
-    redis.call('ZREM', due, member)
+  redis.call('SET', lease, worker, 'PX', lease_ms)
+
+  for i = 9, #ARGV do
+    local member, at = string.match(ARGV[i], '^(.* home) (%d+)$')
+    if not at then need(prefix, ARGV[i], 0) elseif tonumber(at) == place then need(prefix, member, 0) end
   end
-  if #words > 0 then
-    redis.call('ZADD', doing, until_ms, member)
-    rows[#rows + 1] = string.gsub(member, ' ', '/') .. ' ' .. until_ms .. ' ' .. table.concat(words, ' ')
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', doing, '-inf', now, 'LIMIT', 0, most)) do
+    redis.call('ZREM', doing, member)
+    need(prefix, member, 0)  -- it was given, and not done in time
   end
-  if messages <= 0 then break end
+
+  local rows = {}
+  local left = (messages > 0 or place == 1) and most or 0
+  local members = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, left)
+  most = most - #members
+  for _, member in ipairs(members) do
+    local id, at_home = string.match(member, '^(%S+)(.*)$')
+    local words, again = {}, nil
+    if not id then  -- no broadcast has that name
+    elseif at_home == ' home' then
+      words, again = look_at_home(id)
+    else
+      words, again = look_in_lane(id)
+    end
+    if again then
+      redis.call('ZADD', due, again, member)
+    else
+      redis.call('ZREM', due, member)
+    end
+    if #words > 0 then
+      redis.call('ZADD', doing, until_ms, member)
+      rows[#rows + 1] = string.gsub(member, ' ', '/') .. ' ' .. until_ms .. ' ' .. table.concat(words, ' ')
+    end
+    if messages <= 0 then break end
+  end
+  local following = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+  return 1, following[2] or '', rows
 end
-local following = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
-rows[3] = following[2] or ''
-return rows
+
+local answer = { string.format('%d', now) }
+for place = 1, #KEYS / 3 do
+  local held, next_ms, rows = look(place)
+  answer[#answer + 1] = held
+  answer[#answer + 1] = next_ms
+  answer[#answer + 1] = #rows
+  for _, row in ipairs(rows) do answer[#answer + 1] = row end
+end
+return answer

@@ -2,21 +2,22 @@
 
 Whoever makes a need writes it, in the same script, into the lane's `due` (need.lua): so no lost
 message or killed process can leave a broadcast behind, and what needs nothing costs nothing. A pass
-looks at what is due, all lanes in one trip (keep.lua); what goes beyond a lane (`wants`) is done
-for at most a second, and the rest in the next pass. Jobs and wake-ups only make it sooner; the
-`net` below finds what nobody wrote.
+looks at what is due, all lanes of a server in one call (keep.lua); what goes beyond a lane
+(`wants`) is done for at most a second, and the rest in the next pass. Jobs and wake-ups only make
+it sooner; the `net` below finds what nobody wrote.
 """
 
 import math
 import time
-from itertools import islice
-from typing import Final, NamedTuple
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple
 
 from producers import logs
 from producers.broadcasts import Broadcasts
 from producers.logs.events import DutyFailed
 from producers.settings import Settings
 from producers.store import Client, keys
+from producers.store.reach import groups, learn
 from producers.store.scripts import NoArgs, Script
 from producers.words import State
 from workers.lanes import standing
@@ -46,7 +47,7 @@ _READ: Final = 50
 
 
 class KeepKeys(NamedTuple):
-    """KEYS of keep.lua."""
+    """KEYS of keep.lua; those of further lanes of the same server follow."""
 
     lease: str
     due: str
@@ -63,7 +64,6 @@ class KeepArgs(NamedTuple):
 
     worker: str
     lease_ms: int
-    prefix: str
     most: int
     messages: int
     ttl_ms: int
@@ -106,6 +106,7 @@ class Keeper:
         self._quiet: dict[int, float] = {}
         self._todo: dict[str, dict[tuple[int, str], Want]] = {}
         self._now_ms = 0
+        self._turn = 0
         self._looked_at = 0.0
         self.alarm_at = math.inf
         """When a broadcast starts (monotonic s), if that is before the next pass."""
@@ -162,42 +163,64 @@ class Keeper:
         started = time.monotonic()
         lanes = every if net else [n for n in every if self._quiet.get(n, 0.0) <= started]
         self._looked_at = started
+        self._turn += 1
+        together = groups(self._client, lanes, self._turn)
+        args = KeepArgs(
+            worker=self._worker,
+            lease_ms=LEASE_MS,
+            most=_LOOKED_AT,
+            messages=_PROMOTED,
+            ttl_ms=self._broadcasts.ttl_ms,
+            time_ms=_AGAIN_MS,
+            alone=int(len(every) == 1),
+        )
         pipeline = self._client.pipeline(transaction=False)
-        for lane in lanes:
-            args = KeepArgs(
-                worker=self._worker,
-                lease_ms=LEASE_MS,
-                prefix=keys.lane_prefix(lane),
-                most=_LOOKED_AT,
-                messages=_PROMOTED,
-                ttl_ms=self._broadcasts.ttl_ms,
-                time_ms=_AGAIN_MS,
-                alone=int(len(every) == 1),
+        for some in together:
+            homes = (
+                f"{one} home {1 + some.index(lane)}"
+                for one in net
+                if (lane := self._broadcasts.home_lane(one)) in some
             )
-            homes = (f"{one} home" for one in net if self._broadcasts.home_lane(one) == lane)
-            self._keep(KeepKeys.of(lane), args, (*net, *homes), into=pipeline)
-        more = False
+            first, *others = (KeepKeys.of(lane) for lane in some)
+            more_keys = chain.from_iterable(others)
+            self._keep(first, args, (*net, *homes), more_keys=more_keys, into=pipeline)
+        answers = pipeline.execute(raise_on_error=False)
+        if sum(learn(self._client, answer) for answer in answers):
+            return self._look(net)  # each lane by a call of its own
         held_before = set(self._held)
-        for lane, answer in zip(lanes, pipeline.execute(raise_on_error=False), strict=True):
-            self._held.discard(lane)
+        more = False
+        for some, answer in zip(together, answers, strict=True):
+            more = self._learn(some, answer, started) or more
+        self._stocks.take_over(self._held - held_before)
+        return more
+
+    def _learn(self, lanes: list[int], answer: Any, started: float) -> bool:
+        """Note what a look at some lanes found; returns whether more is due already."""
+        failed = isinstance(answer, Exception)
+        words = iter(() if failed else answer)
+        now_ms = int(next(words, 0))
+        more = False
+        for lane in lanes:
             # a lane that another worker holds is looked at as seldom as one that needs nothing
             self._quiet[lane] = started + _QUIET_S
-            if isinstance(answer, Exception):
-                logs.emit(DutyFailed("look", lane, type(answer).__name__))
+            self._held.discard(lane)
+            held, next_ms, count = (next(words, "") for _ in range(3))
+            if failed or int(held) < 0:
+                what = type(answer).__name__ if failed else "its keys are broken"
+                logs.emit(DutyFailed("look", lane, what))
                 continue
-            if not int(answer[0]):
+            if not int(held):
                 continue
             self._held.add(lane)
-            self._now_ms = int(answer[1])
-            next_ms = float(answer[2] or "inf")
-            more = more or next_ms <= self._now_ms
-            if next_ms < self._now_ms + 1000 * _QUIET_S:
+            self._now_ms = now_ms
+            due_ms = float(next_ms or "inf")
+            more = more or due_ms <= now_ms
+            if due_ms < now_ms + 1000 * _QUIET_S:
                 del self._quiet[lane]
-            for row in answer[3:]:
-                member, until_ms, *words = row.split(" ")
-                want = Want(lane, member.replace("/", " "), until_ms, frozenset(words))
+            for row in islice(words, int(count)):
+                member, until_ms, *wanted = row.split(" ")
+                want = Want(lane, member.replace("/", " "), until_ms, frozenset(wanted))
                 self._todo.setdefault(want.broadcast, {})[lane, want.member] = want
-        self._stocks.take_over(self._held - held_before)
         return more
 
     def _serve(self, until: float) -> bool:

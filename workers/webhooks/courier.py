@@ -93,7 +93,12 @@ class Courier:
         now = self._looked_at = time.monotonic()
         lanes = sorted(self._busy_lanes)
         if now >= self._all_at + _EVERY_S:
-            lanes, self._all_at = [*self._lanes], now
+            self._all_at = now
+            try:
+                lanes = await self._outbox.lanes(self._lanes)
+            except Exception as error:  # noqa: BLE001  (the next look makes it good)
+                logs.emit(DutyFailed("webhooks", -1, type(error).__name__))
+                return
         self._busy_lanes.clear()
         left = _AT_ONCE
         for lane in lanes:

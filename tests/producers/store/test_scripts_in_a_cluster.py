@@ -18,6 +18,7 @@ DERIVED = {
     "create": ("due",),
     "move": ("due", "hooks"),
     "join": ("due",),
+    "keep": ("home", "lane", "delayed", "queue", "flight", "ring", "first", "flying", "busy"),
     "forget": ("marks", "dead", "daily"),
 }
 """Script → what it finds by the name of one of its KEYS, as its header says."""

@@ -656,3 +656,38 @@ def test_what_a_pass_had_no_time_for_is_due_in_the_next_one(
     shop.keeper.run_once()
     assert shop.keeper._todo
     assert shop.keeper.due(time.monotonic())
+
+
+def scripts_run(client: "redis.Redis") -> int:
+    return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+@FOUR
+def test_lanes_of_one_server_are_looked_at_in_one_call(ward: Ward) -> None:
+    ward.keeper.run_once()  # loads the script, casts the net
+    before = scripts_run(ward.client)
+    ward.keeper.run_once()
+    assert scripts_run(ward.client) - before == 1
+    assert [ward.client.get(keys.keeper(lane)) for lane in range(4)] == ["k1"] * 4
+
+
+@FOUR
+def test_a_lane_whose_keys_are_broken_leaves_the_others_alone(
+    ward: Ward, lines: list[dict[str, Any]]
+) -> None:
+    ward.client.set(keys.due(1), "no zset", px=60_000)
+    for lane in range(4):
+        ward.client.delete(keys.keeper(lane))
+    ward.keeper.run_once()
+    held = [ward.client.get(keys.keeper(lane)) for lane in range(4)]
+    assert held == ["k1", None, "k1", "k1"]
+    [line] = [one for one in lines if one["event"] == "duty_failed"]
+    assert (line["duty"], line["lane"], line["error"]) == ("look", 1, "its keys are broken")
+
+
+@FOUR
+def test_a_lane_that_another_keeper_holds_is_left_to_it(ward: Ward) -> None:
+    ward.client.set(keys.keeper(2), "k2", px=3000)
+    ward.keeper.run_once()
+    held = [ward.client.get(keys.keeper(lane)) for lane in range(4)]
+    assert held == ["k1", "k1", "k2", "k1"]

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+from redis.exceptions import ClusterCrossSlotError
 
 from producers import store
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.spec import Spec
 from producers.permits.collect import Collector
 from producers.settings import Settings
-from producers.store import keys, scripts
+from producers.store import keys, reach, scripts
 from producers.words import State
 from workers.duties.peers import Peers
 from workers.duties.recover import Recoverer
@@ -303,6 +304,7 @@ def known_keys(worker: Worker, ids: list[str]) -> Iterator[str]:
 async def test_a_script_touches_the_keys_of_one_hash_tag_only(worker: Worker, crowd: None) -> None:
     """As MONITOR sees it: what Lua runs within a script, beside the keys that it was given."""
     seen: list[tuple[str, set[str]]] = []
+    reach.learn(worker.client, ClusterCrossSlotError())  # as on a cluster
     with worker.client.monitor() as monitor:
         await broadcast_through_everything(worker)
         worker.client.echo("the end")
