@@ -10,8 +10,9 @@ thousand requests alive this is a third of the floor's CPU. The floor is run wit
 (``relaxed`` 1: what exists is frozen, thresholds are high), as anybody would who cares; and as
 Python comes (``relaxed`` 0).
 
-Told by a JSON line on stdin (``in_flight``, ``messages``, ``given``, ``relaxed``), it answers by
-one on stdout (``cpu_s``, ``seconds``). Making the bodies is not in the CPU, the POSTs are.
+Its arguments: WeChat's URL, and for https:// the file of its authority. Told by a JSON line on
+stdin (``in_flight``, ``messages``, ``given``, ``relaxed``), it answers by one on stdout (``cpu_s``,
+``seconds``). Making the bodies is not in the CPU, the POSTs are.
 """
 
 import asyncio
@@ -44,9 +45,11 @@ async def _post(session: Any, url: URL, bodies: Iterator[bytes]) -> None:
 class _Floor:
     """One session for all rounds, as a worker has one."""
 
-    def __init__(self, wechat_url: str) -> None:
+    def __init__(self, wechat_url: str, ca_file: str | None = None) -> None:
         # more than it ever has in flight: the bound is the number of coroutines
-        settings = ground.settings("redis://127.0.0.1:1/0", wechat_url, in_flight=10_000)
+        settings = ground.settings(
+            "redis://127.0.0.1:1/0", wechat_url, in_flight=10_000, egress_ca_file=ca_file
+        )
         self._session = WeChat(settings)._session
         self._envelope = Envelope.of(ground.spec())
         self._url = URL(wechat_url + self._envelope.path).with_query(
@@ -75,7 +78,7 @@ class _Floor:
 
 
 async def _serve() -> None:
-    floor = _Floor(sys.argv[1])
+    floor = _Floor(*sys.argv[1:])
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         found = await floor.run(**orjson.loads(line))

@@ -100,16 +100,26 @@ class Ground:
     Attributes:
         folder: for files that are gone afterwards.
         wechat: control of the WeChat.
+        tls_url: the same WeChat by TLS.
+        ca_file: what it is to be trusted by.
         changes: settings that differ from `fields`.
     """
 
     def __init__(
-        self, stack: contextlib.ExitStack, folder: Path, redis_url: str, wechat_url: str
+        self,
+        stack: contextlib.ExitStack,
+        folder: Path,
+        redis_url: str,
+        wechat_url: str,
+        tls_url: str,
+        ca_file: Path,
     ) -> None:
         self._stack = stack
         self.folder = folder
         self.redis_url = redis_url
         self.wechat_url = wechat_url
+        self.tls_url = tls_url
+        self.ca_file = ca_file
         self.wechat = SandboxClient(wechat_url)
         stack.callback(self.wechat.close)
         self._logs = 0
@@ -310,15 +320,19 @@ def laid(folder: Path) -> Iterator[Ground]:
         with on(OTHERS):
             redis_url = stack.enter_context(embedded.valkey(folder / "valkey"))
             wechat = subprocess.Popen(
-                [sys.executable, "-m", "tests.bench.wechat"], stdout=subprocess.PIPE, cwd=ROOT
+                [sys.executable, "-m", "tests.bench.wechat", str(folder / "tls")],
+                stdout=subprocess.PIPE,
+                cwd=ROOT,
             )
         stack.callback(wechat.wait)
         stack.callback(wechat.terminate)
         assert wechat.stdout
         stack.callback(wechat.stdout.close)
-        url = orjson.loads(wechat.stdout.readline())["url"]
+        at = orjson.loads(wechat.stdout.readline())
         with on(OTHERS):  # whatever this thread starts or does later
-            yield Ground(stack, folder, redis_url, url)
+            yield Ground(
+                stack, folder, redis_url, at["url"], at["tls_url"], folder / "tls" / "cert.pem"
+            )
 
 
 class Told:

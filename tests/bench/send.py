@@ -146,9 +146,9 @@ def _compare(
         warm(ground, 100, 2 * IN_FLIGHT)
         _stock(ground, others, 500, 100)
         for number in range(1, size.rounds + 1):
-            found["floor"].append(_floor(ground, floor, size.messages, number))
+            found["floor"].append(bare(ground, floor, size.messages, number))
             found["ours"].append(measure(ground, workers, "everybody", size.messages, number))
-            found["plain"].append(_floor(ground, floor, size.messages, number, relaxed=False))
+            found["plain"].append(bare(ground, floor, size.messages, number, relaxed=False))
             found["stock"].append(_stock(ground, others, size.stock, number))
         if profile:
             with profiled(workers.busy_pids[0], profile / "send-worker.raw"):
@@ -159,7 +159,7 @@ def _compare(
                     measure(ground, workers, "everybody", size.messages, number)
             with profiled(floor.process.pid, profile / "send-floor.raw"):
                 for number in range(201, 206):
-                    _floor(ground, floor, size.messages, number)
+                    bare(ground, floor, size.messages, number)
     report.sums.append(
         f"{size.rounds} × {size.messages:,} delivered once each (WeChat's count per openid and "
         f"form_id, outcomes, ledger, log lines), and {size.rounds} × {size.stock:,} "
@@ -196,7 +196,7 @@ def _settled_lines(workers: Workers) -> int:
     return workers.read().count(b'"event":"message_settled"')
 
 
-def _floor(
+def bare(
     ground: Ground,
     floor: Told,
     messages: int,
@@ -205,6 +205,7 @@ def _floor(
     relaxed: bool = True,
     in_flight: int = IN_FLIGHT,
 ) -> Run:
+    """Let the floor send, its connections opened before."""
     fixed = {"in_flight": in_flight, "relaxed": int(relaxed)}
     floor.ask(**fixed, messages=2 * in_flight, given=given + 1000)  # opens the connections
     ground.wechat.post("reset", {})
@@ -257,7 +258,7 @@ def _bounded(ground: Ground, size: Size, report: Report, usual: float) -> None:
         with told("floor", ground.wechat_url) as floor, ground.workers() as workers:
             warm(ground, 300)
             one = measure(ground, workers, "everybody", size.slow, 301)
-            bare = _floor(ground, floor, size.slow, 301, in_flight=in_flight)
+            floored = bare(ground, floor, size.slow, 301, in_flight=in_flight)
         bound = 1000 * in_flight / one.mean_ms
         must(one.peak <= in_flight, f"{one.peak:,} in flight")
         report.figures += [
@@ -268,7 +269,7 @@ def _bounded(ground: Ground, size: Size, report: Report, usual: float) -> None:
                 "in flight / mean latency",
                 [bound],
                 "≥ 0.85 × that",
-                note=f"mean {one.mean_ms:.0f} ms; the floor came to {bare.rate:,.0f}",
+                note=f"mean {one.mean_ms:.0f} ms; the floor came to {floored.rate:,.0f}",
             ).judge(lambda ratio: ratio >= 0.85),
             Figure(
                 f"worker CPU per message, {name}",
@@ -277,7 +278,7 @@ def _bounded(ground: Ground, size: Size, report: Report, usual: float) -> None:
                 "at 50 ms",
                 [usual],
                 "the same (+ 15 %)",
-                note=f"the floor's {bare.us:.0f} µs",
+                note=f"the floor's {floored.us:.0f} µs",
             ).judge(lambda ratio: ratio <= 1.15),
         ]
     report.sums.append(f"2 × {size.slow:,} at 300 ms and with the heavy tail, once each")

@@ -5,6 +5,9 @@ two cores it would be what a benchmark measures. This one reads the openid and t
 where this system (and the baselines) write them, and nothing else. It counts every openid and
 every form_id, so that a message too many, or too few, is seen all the same.
 
+Given a folder it listens by TLS too, under a certificate that it leaves there (``cert.pem``). When
+it listens, one JSON line says where: ``url``, and ``tls_url``.
+
 Control, as the sandbox's, so that its client serves::
 
     POST /_sandbox/reset    forget what was counted
@@ -17,15 +20,19 @@ Control, as the sandbox's, so that its client serves::
 import asyncio
 import math
 import random
+import ssl
 import sys
 import time
 from array import array
 from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 import orjson
 import uvloop
+
+from tests.support.certificate import Certificate
 
 _OK: Final = b'{"errcode":0,"errmsg":"ok"}'
 _TOKEN: Final = orjson.dumps({"access_token": "bench-access-token", "expires_in": 7200})
@@ -172,16 +179,29 @@ class Line(asyncio.Protocol):
         return b"{}"
 
 
-async def _serve() -> None:
+async def _serve(folder: Path | None) -> None:
     loop = asyncio.get_running_loop()
     counts = Counts()
-    server = await loop.create_server(lambda: Line(counts, loop), "127.0.0.1", 0, backlog=4096)
-    port = server.sockets[0].getsockname()[1]
-    sys.stdout.write(orjson.dumps({"url": f"http://127.0.0.1:{port}"}).decode() + "\n")
+
+    async def listen(tls: ssl.SSLContext | None) -> tuple[asyncio.Server, int]:
+        server = await loop.create_server(
+            lambda: Line(counts, loop), "127.0.0.1", 0, backlog=4096, ssl=tls
+        )
+        return server, server.sockets[0].getsockname()[1]
+
+    server, port = await listen(None)
+    told = {"url": f"http://127.0.0.1:{port}"}
+    if folder is not None:
+        certificate = Certificate(folder, "127.0.0.1")
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate.path, certificate.key_path)
+        _, port = await listen(tls)
+        told["tls_url"] = f"https://127.0.0.1:{port}"
+    sys.stdout.write(orjson.dumps(told).decode() + "\n")
     sys.stdout.flush()
     await server.serve_forever()
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve())
+        runner.run(_serve(Path(sys.argv[1]) if sys.argv[1:] else None))

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificate import Certificate
 from http_proxy import HttpProxy
-from tls_way import Certificate, tls_way
+from tls_way import tls_way
 from yarl import URL
 
 from producers.access.login_codes import LoginCodes

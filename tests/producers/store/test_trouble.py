@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificate import Certificate
 from cli_runs import run
 from mishaps import closed_port
 from own_valkey import APPS, OwnValkey, own_valkey
-from tls_way import Certificate, tls_way
+from tls_way import tls_way
 
 from producers import Producer, store
 from producers.care import doctor

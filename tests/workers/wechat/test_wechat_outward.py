@@ -11,8 +11,9 @@ from urllib.request import urlopen
 
 import orjson
 import pytest
+from certificate import Certificate
 from http_proxy import HttpProxy
-from tls_way import Certificate, tls_way
+from tls_way import tls_way
 
 from producers.sandbox import SandboxConfig
 from producers.sandbox.thread import SandboxThread
