@@ -1,4 +1,4 @@
-"""Deploy: files that run what is around wxbroadcast, written out where an operator wants them."""
+"""Deploy: files that run wxbroadcast and what is around it, written out for an operator."""
 
 from producers.deploy.write import KINDS, write
 

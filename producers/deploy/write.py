@@ -1,5 +1,6 @@
 """Writing: the files of one kind go into a folder; what somebody changed there stays."""
 
+from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -7,11 +8,19 @@ from typing import Final
 
 from producers.errors import InvalidInputError
 
-KINDS: Final = ("observability",)
+KINDS: Final = ("compose", "kubernetes", "systemd", "observability")
 """Folders of this room, each a kind of files."""
 
-_BROUGHT: Final = {"observability": {"prometheus/alerts.yml": "producers.metrics"}}
-"""Files of other rooms that go with them."""
+_IMAGE: Final = ("Dockerfile", "Dockerfile.dockerignore", "wheels/README.txt")
+
+_BROUGHT: Final = {
+    "observability": {"prometheus/alerts.yml": "producers.metrics:alerts.yml"},
+    "kubernetes": {name: f"producers.deploy:compose/{name}" for name in _IMAGE},
+}
+"""Files that go with a kind and lie elsewhere: where they go → package and path."""
+
+_VERSION: Final = "@VERSION@"
+"""Stands in files for the version that wrote them."""
 
 
 def write(kind: str, folder: Path, *, overwrite: bool = False) -> list[Path]:
@@ -31,8 +40,11 @@ def write(kind: str, folder: Path, *, overwrite: bool = False) -> list[Path]:
     if kind not in KINDS:
         raise InvalidInputError([f"{kind}: take one of {', '.join(KINDS)}"])
     texts = dict(_texts(files(__package__).joinpath(kind), ""))
-    for name, room in _BROUGHT.get(kind, {}).items():
-        texts[name] = files(room).joinpath(name.rpartition("/")[2]).read_text("utf-8")
+    for name, where in _BROUGHT.get(kind, {}).items():
+        room, _, place = where.partition(":")
+        texts[name] = files(room).joinpath(place).read_text("utf-8")
+    ours = version("wxbroadcast")
+    texts = {name: text.replace(_VERSION, ours) for name, text in texts.items()}
     if not overwrite and (differing := _differing(folder, texts)):
         faults = [f"{path}: it is there and differs; --overwrite replaces it" for path in differing]
         raise InvalidInputError(faults)
