@@ -12,7 +12,7 @@ from skips import EXPECTED
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
-OF_ALL = {"system", "bench", "explore", "miniprogram", "support"}
+OF_ALL = {"system", "bench", "explore", "miniprogram", "mutants", "support"}
 """Folders of tests that belong to no single room."""
 
 
