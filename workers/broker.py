@@ -162,7 +162,7 @@ class WorkBroker(RedisBroker):
     def __init__(self) -> None:
         self.runtime: Runtime | None = None
         super().__init__(  # type: ignore[no-untyped-call]
-            client=redis.Redis(),  # connects to nothing; `open` gives it the real pool
+            client=redis.Redis(),  # connects to nothing; `open` gives it the real one
             namespace=keys.DRAMATIQ_NAMESPACE,
             maintenance_chance=0,
             middleware=[],
@@ -174,9 +174,10 @@ class WorkBroker(RedisBroker):
     def open(self, runtime: Runtime) -> None:
         """Use a booted runtime."""
         self.runtime = runtime
-        self.client.connection_pool = store.open_pool(
-            runtime.settings, 16, role="worker", decode_responses=False
-        )
+        self.client = store.connect(runtime.settings, 16, role="worker", decode_responses=False)
+        self.scripts = {
+            name: self.client.register_script(one.script) for name, one in self.scripts.items()
+        }
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue, without the delay queue that nothing here uses."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final, Self
 from zoneinfo import ZoneInfo
 
-import redis.connection
 from pydantic import (
     AnyHttpUrl,
     Field,
@@ -25,7 +24,7 @@ from pydantic_settings import (
 )
 
 from producers.errors import InvalidInputError, UnknownAppError
-from producers.settings import apps_file
+from producers.settings import apps_file, redis_url
 from producers.settings.app import AppSettings
 from producers.settings.apps import Apps, AppsField
 from producers.settings.apps_file import AppsFile
@@ -60,7 +59,19 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    redis_url: SecretStr = Field(description="redis://host:6379/0, or rediss:// for TLS")
+    redis_url: SecretStr = Field(
+        description="redis://host:6379/0, redis+sentinel://host1,host2,host3/mymaster/0 or "
+        "redis+cluster://host1,host2; rediss… for TLS"
+    )
+    redis_ca_file: Path | None = Field(
+        None, description="certificates that Redis's own may be signed by; default: the system's"
+    )
+    redis_cert_file: Path | None = Field(
+        None, description="certificate of ours, where Redis wants one"
+    )
+    redis_key_file: Path | None = Field(
+        None, description="its key, where the file of the certificate does not hold it"
+    )
     wechat_url: AnyHttpUrl = Field(AnyHttpUrl(WECHAT_URL), description="WeChat's base URL")
     egress_ca_file: Path | None = Field(
         None,
@@ -263,34 +274,10 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must start with redis://, rediss:// or unix://")
-        scheme, _, rest = value.get_secret_value().partition("://")
-        place, _, query = rest.partition("#")[0].partition("?")
-        path = place.partition("/")[2]
-        if scheme != "unix" and ((path and not path.isdigit()) or "@" in query):
-            # a / or ? of a password ends its host: the rest would be taken for a path
-            raise ValueError(
-                "after the host only a database number may come, such as redis://host:6379/0; a "
-                "password with / ? # @ or : is to be percent-encoded"
-            )
-        try:
-            options = redis.connection.parse_url(  # type: ignore[no-untyped-call]
-                value.get_secret_value()
-            )
-        except ValueError:
-            # its text may hold the password
-            raise ValueError("not a Redis URL, such as redis://host:6379/0") from None
-        connection = options.pop("connection_class", redis.connection.Connection)
-        options.pop("max_connections", None)  # of the pool
-        try:
-            connection(**options)  # connects to nothing
-        except TypeError as error:
-            unknown = str(error).rpartition("argument ")[2] or "one"
-            raise ValueError(f"the URL has an unknown parameter: {unknown}") from None
+        redis_url.parsed(value.get_secret_value())
         return value
 
-    @field_validator("egress_ca_file")
+    @field_validator("egress_ca_file", "redis_ca_file")
     @classmethod
     def _authorities_are_readable(cls, value: Path | None) -> Path | None:
         if value is not None:
@@ -308,7 +295,17 @@ class Settings(BaseSettings):
         proxies(value.get_secret_value())
         return value
 
-    @field_validator("apps_file", "egress_ca_file", mode="before")
+    @field_validator("redis_cert_file", "redis_key_file")
+    @classmethod
+    def _file_is_there(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"{value} is no file")
+        return value
+
+    @field_validator(
+        *("apps_file", "egress_ca_file", "redis_ca_file", "redis_cert_file", "redis_key_file"),
+        mode="before",
+    )
     @classmethod
     def _no_file_is_none(cls, value: object) -> object:
         return value or None
@@ -366,6 +363,18 @@ class Settings(BaseSettings):
                 raise PydanticCustomError(APPS_FILE, "{said}", {"said": said}) from None
         for fault in apps_file.webhook_faults(self.apps, private=private):
             raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _files_of_tls_are_used(self) -> Self:
+        files = (self.redis_ca_file, self.redis_cert_file, self.redis_key_file)
+        if any(files) and not self.redis_url.get_secret_value().startswith("rediss"):
+            raise ValueError(
+                "WXB_REDIS_CA_FILE, WXB_REDIS_CERT_FILE and WXB_REDIS_KEY_FILE are of TLS: "
+                "WXB_REDIS_URL must start with rediss"
+            )
+        if self.redis_key_file is not None and self.redis_cert_file is None:
+            raise ValueError("WXB_REDIS_KEY_FILE needs WXB_REDIS_CERT_FILE")
         return self
 
     @model_validator(mode="after")

@@ -7,9 +7,11 @@ from producers.store.connection import (
     compare_layout,
     connect,
     connect_async,
-    lend,
-    open_pool,
+    is_cluster,
+    nodes_of,
+    pool_of,
 )
+from producers.store.patience import lend
 
 __all__ = [
     "LAYOUT",
@@ -18,6 +20,8 @@ __all__ = [
     "compare_layout",
     "connect",
     "connect_async",
+    "is_cluster",
     "lend",
-    "open_pool",
+    "nodes_of",
+    "pool_of",
 ]

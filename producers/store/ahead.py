@@ -6,13 +6,21 @@ the same, but beside one that reads JSON it waits for Python's lock after each r
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import redis
 
-from producers.store import Client, lend
+from producers.store import Client, lend, pool_of
 from producers.store.retry import LOST, raise_lasting, repeat
 from producers.store.scripts import Value
+
+_ELSEWHERE: Final = (
+    redis.exceptions.NoScriptError,
+    redis.exceptions.AskError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+)
+"""Nothing was done: the script or its slot is not there; the client itself knows the way."""
 
 
 class Ahead:
@@ -25,16 +33,18 @@ class Ahead:
     """
 
     def __init__(self, client: Client, script: Any, during: str) -> None:
-        self._pool = client.connection_pool
+        self._client = client
         self._script = script
         self._during = during
         self._call: tuple[Sequence[str], Sequence[Value]] | None = None
+        self._pool: Any = None
         self._connection: Any = None
 
     def start(self, keys: Sequence[str], args: Sequence[Value]) -> None:
         """Send a call; the one before must have been finished."""
         self._call = (keys, args)
         with contextlib.suppress(*LOST):  # then `finish` repeats it
+            self._pool = pool_of(self._client, keys[0])
             self._connection = lend(self._pool)
             self._connection.send_command("EVALSHA", self._script.sha, len(keys), *keys, *args)
             return
@@ -51,7 +61,7 @@ class Ahead:
         if self._connection is not None:
             try:
                 reply = self._connection.read_response()
-            except redis.exceptions.NoScriptError:
+            except _ELSEWHERE:
                 self._let_go(broken=False)
             except LOST:
                 self._let_go(broken=True)

@@ -1,13 +1,13 @@
 """Redis: opening it, and checking that the deployment was born with the same lanes and buckets.
 
-A connection waits as the settings say, and no longer than the deadline of the call that uses it
-(`deadline`). It leaves a server that may not be written to (`primary`).
+One factory for all that speaks to Redis: one server, a primary that sentinels name, or a cluster,
+as the URL says (`settings.redis_url`). Connections are patient (`patience`).
 """
 
 import os
 import re
 import socket
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import redis
 import redis.asyncio
@@ -17,8 +17,12 @@ from redis.retry import Retry
 
 from producers.errors import LayoutMismatchError, StoreUnavailableError
 from producers.settings import Settings
-from producers.store import deadline, keys, trouble
-from producers.store.primary import Fleet, fleet_to, is_no_primary
+from producers.settings.redis_url import RedisUrl, parsed
+from producers.store import keys, trouble
+from producers.store.cluster import Cluster, LoopCluster, LoopPools, Pools
+from producers.store.patience import ASYNC_CONNECTIONS, CONNECTIONS, PatientPool
+from producers.store.primary import fleet_to
+from producers.store.sentinels import LoopSentinels, Sentinels
 
 Client = Any
 """A redis-py client. Its stubs give every reply as bytes or text, whatever ``decode_responses``
@@ -32,153 +36,6 @@ Role = Literal["producer", "worker", "web", "cli"]
 """What a connection is for, as ``CLIENT LIST`` shows it."""
 
 
-def _is_since(version: str, first: tuple[int, int]) -> bool:
-    major, minor = version.split(".")[:2]
-    return (int(major), int(minor)) >= first
-
-
-_SHORTEST_S: Final = 0.05
-"""A wait that is not worth halving."""
-
-
-def _patience_s(most_s: float) -> float:
-    """Return how long to wait for Redis once: at most what the settings say.
-
-    Of what the call has left it is the half, so that there is time for another connection.
-
-    Raises:
-        redis.TimeoutError: nothing is left.
-    """
-    left_s = deadline.left_s()
-    if left_s is None:
-        return most_s
-    if left_s <= 0:
-        raise redis.TimeoutError("the call's time is over")
-    return min(most_s, max(left_s / 2, min(left_s, _SHORTEST_S)))
-
-
-class _Patient(redis.connection.AbstractConnection):
-    """A connection whose timeouts end with the deadline of the call that uses it.
-
-    It closes itself when its server, or that of another one to the address, is no primary any more.
-    """
-
-    def __init__(self, fleet: Fleet, **kwargs: Any) -> None:
-        self._fleet = fleet
-        self._since = fleet.left
-        self._most_s = float(kwargs["socket_timeout"])
-        super().__init__(**kwargs)
-
-    def _connect(self) -> Any:
-        self._since = self._fleet.left
-        self.socket_connect_timeout = self.socket_timeout = _patience_s(self._most_s)
-        return super()._connect()  # type: ignore[safe-super, no-untyped-call]
-
-    def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().read_response(*args, **kwargs)
-        except redis.RedisError as error:
-            if not is_no_primary(error):
-                raise
-            self.disconnect()  # type: ignore[no-untyped-call]
-            raise self._fleet.leave(error) from None
-
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        if self._since != self._fleet.left:
-            self.disconnect()  # type: ignore[no-untyped-call]  # sending connects anew
-        patience_s = _patience_s(self._most_s)
-        if self._sock is not None and self._sock.gettimeout() != patience_s:
-            self._sock.settimeout(patience_s)
-        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
-
-
-class _PatientConnection(_Patient, redis.Connection):
-    """Over TCP."""
-
-
-class _PatientSslConnection(_Patient, redis.SSLConnection):
-    """Over TLS."""
-
-
-class _PatientUnixConnection(_Patient, redis.UnixDomainSocketConnection):
-    """Over a socket of this machine."""
-
-
-_CONNECTIONS: Final = {
-    "redis": _PatientConnection,
-    "rediss": _PatientSslConnection,
-    "unix": _PatientUnixConnection,
-}
-
-
-class _Async(redis.asyncio.connection.AbstractConnection):
-    """As `_Patient`, for an event loop; nothing there has a deadline."""
-
-    def __init__(self, fleet: Fleet, **kwargs: Any) -> None:
-        self._fleet = fleet
-        self._since = fleet.left
-        super().__init__(**kwargs)
-
-    async def _connect(self) -> Any:
-        self._since = self._fleet.left
-        return await super()._connect()  # type: ignore[safe-super, no-untyped-call]
-
-    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return await super().read_response(*args, **kwargs)
-        except redis.RedisError as error:
-            if not is_no_primary(error):
-                raise
-            await self.disconnect()
-            raise self._fleet.leave(error) from None
-
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        if self._since != self._fleet.left:
-            await self.disconnect()
-        await super().send_packed_command(command, check_health)
-
-
-class _AsyncConnection(_Async, redis.asyncio.Connection):
-    """Over TCP."""
-
-
-class _AsyncSslConnection(_Async, redis.asyncio.SSLConnection):
-    """Over TLS."""
-
-
-class _AsyncUnixConnection(_Async, redis.asyncio.UnixDomainSocketConnection):
-    """Over a socket of this machine."""
-
-
-_ASYNC_CONNECTIONS: Final = {
-    "redis": _AsyncConnection,
-    "rediss": _AsyncSslConnection,
-    "unix": _AsyncUnixConnection,
-}
-
-
-class _PatientPool(redis.BlockingConnectionPool):
-    """A pool in which a call waits for a connection no longer than its deadline."""
-
-    @property
-    def timeout(self) -> float:
-        """Seconds to wait for a connection."""
-        return _patience_s(self._most_s)
-
-    @timeout.setter
-    def timeout(self, seconds: float) -> None:
-        self._most_s = seconds
-
-
-_LENT_FOR: Final = () if _is_since(redis.__version__, (5, 3)) else ("EVALSHA",)
-"""redis-py before 5.3 wants to know the command, later ones warn of it."""
-
-
-def lend(pool: Any) -> Any:
-    """Return a connection of a pool, which is to be released."""
-    return pool.get_connection(*_LENT_FOR)
-
-
 def client_name(role: Role) -> str:
     """Return the name under which Redis lists this process's connections, its place included.
 
@@ -188,56 +45,99 @@ def client_name(role: Role) -> str:
     return f"wxbroadcast-{role}-{host}-{os.getpid()}"
 
 
-def connect(settings: Settings, connections: int = 64, *, role: Role = "producer") -> Client:
+def connect(
+    settings: Settings,
+    connections: int = 64,
+    *,
+    role: Role = "producer",
+    decode_responses: bool = True,
+) -> Client:
     """Open a thread-safe client; it connects when first used.
 
     Args:
         settings: where Redis is, and how long a command may take.
-        connections: how many may be open at once; further calls wait for one.
+        connections: how many may be open at once, to each node; further calls wait for one.
         role: what for.
+        decode_responses: whether replies are text, and not bytes.
     """
-    return redis.Redis.from_pool(open_pool(settings, connections, role=role))
-
-
-def open_pool(
-    settings: Settings, connections: int, *, role: Role, decode_responses: bool = True
-) -> redis.BlockingConnectionPool:
-    """Open the pool of a client; as `connect`."""
-    seconds = settings.redis_timeout.total_seconds()
+    where = parsed(settings.redis_url.get_secret_value())
+    made_of = {
+        **_made_of(settings, where, connections, role),
+        "connection_class": CONNECTIONS[where.way],
+        "retry": Retry(NoBackoff(), 0),  # scripts carry tokens; their callers repeat them
+        "decode_responses": decode_responses,
+        **where.options,
+    }
     url = settings.redis_url.get_secret_value()
-    return _PatientPool.from_url(
-        url,
-        connection_class=_CONNECTIONS[url.partition("://")[0]],
-        fleet=fleet_to(url),
-        max_connections=connections,
-        timeout=seconds,
-        socket_timeout=seconds,
-        socket_connect_timeout=seconds,
-        health_check_interval=30,
-        client_name=client_name(role),
-        decode_responses=decode_responses,
-        retry=Retry(NoBackoff(), 0),  # scripts carry tokens; their callers repeat them
-    )
+    if where.kind == "cluster":
+        return Cluster(Pools(url, made_of), where.hosts)
+    if where.kind == "sentinel":
+        made_of["whereabouts"] = Sentinels(where, made_of)
+    pool = PatientPool(**made_of, fleet=fleet_to(url))  # type: ignore[no-untyped-call]
+    return redis.Redis.from_pool(pool)
 
 
 def connect_async(settings: Settings, connections: int = 64, *, role: Role = "worker") -> Client:
     """Open a client for one event loop; as `connect`."""
-    seconds = settings.redis_timeout.total_seconds()
+    where = parsed(settings.redis_url.get_secret_value())
+    made_of = {
+        **_made_of(settings, where, connections, role),
+        "connection_class": ASYNC_CONNECTIONS[where.way],
+        "retry": AsyncRetry(NoBackoff(), 0),
+        "decode_responses": True,
+        **where.options,
+    }
     url = settings.redis_url.get_secret_value()
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url,
-        connection_class=_ASYNC_CONNECTIONS[url.partition("://")[0]],
-        fleet=fleet_to(url),
-        max_connections=connections,
-        timeout=seconds,
-        socket_timeout=seconds,
-        socket_connect_timeout=seconds,
-        health_check_interval=30,
-        client_name=client_name(role),
-        decode_responses=True,
-        retry=AsyncRetry(NoBackoff(), 0),
-    )
+    if where.kind == "cluster":
+        return LoopCluster(LoopPools(url, made_of), where.hosts)
+    if where.kind == "sentinel":
+        made_of["whereabouts"] = LoopSentinels(where, made_of)
+    pool = redis.asyncio.BlockingConnectionPool(**made_of, fleet=fleet_to(url))
     return redis.asyncio.Redis.from_pool(pool)
+
+
+def _made_of(settings: Settings, where: RedisUrl, connections: int, role: Role) -> dict[str, Any]:
+    """Return what a pool is made of, where the URL does not say otherwise."""
+    seconds = settings.redis_timeout.total_seconds()
+    files = {
+        "ssl_ca_certs": settings.redis_ca_file,
+        "ssl_certfile": settings.redis_cert_file,
+        "ssl_keyfile": settings.redis_key_file,
+    }
+    return {
+        "max_connections": connections,
+        "timeout": seconds,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "health_check_interval": 30,
+        "client_name": client_name(role),
+        **{
+            name: str(file)
+            for name, file in files.items()
+            if file is not None and where.way == "rediss"
+        },
+    }
+
+
+def is_cluster(client: Client) -> bool:
+    """Say whether a client is of a cluster."""
+    return isinstance(client, (Cluster, LoopCluster))
+
+
+def nodes_of(client: Client) -> dict[str, Client]:
+    """Return the client of each server that serves keys, by its address; of one alone, by ''."""
+    if isinstance(client, Cluster):
+        return {f"{host}:{port}": node for (host, port), node in client.nodes().items()}
+    return {"": client}
+
+
+def pool_of(client: Client, key: str) -> Any:
+    """Return the pool of connections to whoever serves a key just now.
+
+    Raises:
+        redis.RedisError: nobody could say who does.
+    """
+    return client.pool_of(key) if isinstance(client, Cluster) else client.connection_pool
 
 
 def ms_of(clock: tuple[int, int]) -> int:

@@ -25,12 +25,18 @@ WORKERS: Final = "wxb:workers"
 SERVER: Final = "wxb:server"
 """string: run_id of the Redis server that the deployment last ran on; never expires."""
 
+SERVERS: Final = "wxb:servers"
+"""hash: of a cluster, id of a node that serves slots → its run_id when it last did.
+
+As `SERVER`; never expires. Owner: `workers.duties.epochs`.
+"""
+
 SEEN: Final = "{wxb:workers}:seen"
 """hash: what is known of the workers as a whole, of a server that may have been restored.
 
 ``at_ms`` the last beat of any of them (server epoch ms); ``resting`` 1 when the last one has left
 with nothing in its hands; ``epoch`` the run_id that the epoch began with, ``epoch_at_ms`` what
-``at_ms`` was then. Never expires. Owner: the beat, and `workers.duties.epoch`.
+``at_ms`` was then. Never expires. Owner: the beat, and `workers.duties.epochs`.
 """
 
 APPS: Final = "wxb:apps"
@@ -626,6 +632,7 @@ def key_limit_reply(caller: str) -> str:
 LASTING: Final[dict[str | Callable[..., str], str]] = {
     DEPLOYMENT: "what the deployment was born with",
     SERVER: "known again after any rest, however long",
+    SERVERS: "known again after any rest, however long",
     SEEN: "known again after any rest, however long",
     APPIDS: "what is stored under an alias may be older than any worker",
     API_KEYS: "a key holds until it is revoked",

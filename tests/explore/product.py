@@ -26,7 +26,7 @@ from producers.store.scripts import Bound
 from producers.users import forget as forgetting
 from producers.users.forget import Forgetter
 from workers.duties import epoch
-from workers.duties.epoch import Epochs
+from workers.duties.epochs import Epochs
 from workers.duties.flights import Flights
 from workers.duties.peers import BEAT, BeatArgs, BeatKeys
 from workers.duties.recover import Recoverer

@@ -37,6 +37,71 @@ def cluster_of_one(port: int) -> Iterator[str]:
         server.stop()
 
 
+class Nodes:
+    """A cluster of several primaries, each a server of its own that may be killed.
+
+    Attributes:
+        servers: in the order of the slots that they serve at first.
+        url: for the settings.
+    """
+
+    def __init__(self, servers: list[ValkeyServer]) -> None:
+        self.servers = servers
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        self.url = f"redis+cluster://{hosts}"
+
+    def each(self) -> Iterator["redis.Redis"]:
+        """Yield a client to each node, one after the other."""
+        for server in self.servers:
+            with closing(
+                redis.Redis(host="127.0.0.1", port=server.port, decode_responses=True)
+            ) as client:
+                yield client
+
+    def number_of(self, slot: int) -> int:
+        """Return which node served a slot at first."""
+        return slot * len(self.servers) // SLOTS
+
+    def wait_until_ok(self) -> None:
+        """Wait until every node sees a cluster that works."""
+        for client in self.each():
+            while not _is_ok(client.execute_command("CLUSTER INFO"), len(self.servers)):
+                time.sleep(0.01)
+
+
+def _is_ok(info: Any, nodes: int) -> bool:
+    return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) >= nodes
+
+
+@contextlib.contextmanager
+def cluster_of(nodes: int, **config: Any) -> Iterator[Nodes]:
+    """Run a cluster of so many primaries."""
+    made = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(nodes):
+            own = {
+                "cluster-enabled": "yes",
+                "cluster-port": _free_port(),
+                "cluster-node-timeout": 1000,
+                "cluster-require-full-coverage": "no",
+                **config,
+            }
+            server = ValkeyServer(port=_free_port(), appendonly="no", config=own)
+            server.start()
+            stack.callback(server.stop)
+            made.append((server, own["cluster-port"]))
+        cluster = Nodes([server for server, _ in made])
+        first, first_bus = made[0]
+        for number, client in enumerate(cluster.each()):
+            begin, end = (SLOTS * one // nodes for one in (number, number + 1))
+            client.execute_command("CLUSTER ADDSLOTSRANGE", begin, end - 1)
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            if number:
+                client.execute_command("CLUSTER MEET", "127.0.0.1", first.port, first_bus)
+        cluster.wait_until_ok()
+        yield cluster
+
+
 def strictly(script: Script[Keys, Args], client: Any) -> Bound[Keys, Args]:
     """Return a script on a client, as `strict`."""
     bound = script.on(client)

@@ -11,7 +11,7 @@ from typing import Final
 
 from producers import logs
 from producers.logs.events import StoreUnreachable
-from workers.duties.epoch import Epochs, ServerChangedError
+from workers.duties.epochs.server import Epochs, ServerChangedError
 from workers.duties.peers import BEAT_S, Peers
 from workers.limits.gate import Gate
 from workers.wechat.tokens import TokenKeeper

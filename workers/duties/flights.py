@@ -11,7 +11,7 @@ from typing import Final
 
 from producers import logs
 from producers.logs.events import ClaimsForgotten, MessagesRecovered, WorkerBuried
-from workers.duties.epoch import Epochs
+from workers.duties.epochs import Epochs
 from workers.duties.peers import Peers
 from workers.duties.recover import Entry, Recoverer, forgotten
 from workers.sending.claim import Claim

@@ -14,7 +14,7 @@ from producers import store
 from producers.broadcasts import Broadcasts
 from producers.settings import Settings
 from producers.store.retry import LOST
-from workers.duties.epoch import Epochs
+from workers.duties.epochs import Epochs, NodeEpochs
 from workers.duties.peers import Peers
 from workers.wechat.client import WeChat
 
@@ -47,7 +47,8 @@ class Ways:
         self.client = store.connect(settings, role="worker")
         store.check_layout(self.client, settings)
         self.broadcasts = Broadcasts(self.client, settings)
-        self.epochs = Epochs(self.client, settings, self.broadcasts)
+        kind = NodeEpochs if store.is_cluster(self.client) else Epochs
+        self.epochs = kind(self.client, settings, self.broadcasts)
         self.epochs.begin()
         self.taking = store.connect(settings, connections=2, role="worker")
         self.epochs.guard(self.taking)

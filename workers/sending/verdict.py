@@ -9,7 +9,7 @@ three-state truth above it. A send is delivered, not delivered, or in doubt (pos
   ``in_doubt``, and never repeated.
 * A permit with an unanswered attempt is never handed back and never swapped.
 
-Redis may come back having forgotten an attempt (`duties.epoch`). While its broadcast is *unsure*,
+Redis may come back having forgotten an attempt (`duties.epochs`). While its broadcast is *unsure*,
 an answer that only says "used before" (41029; 41028 for a prepay_id, 43101 for a subscription) is
 perhaps that attempt's: in doubt, neither a refusal nor an error, and it voids nothing.
 """

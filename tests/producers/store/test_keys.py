@@ -167,6 +167,7 @@ def test_lanes_spread_over_the_slots_of_a_cluster(lanes: int) -> None:
 CONSTANTS = (
     keys.DEPLOYMENT,
     keys.SERVER,
+    keys.SERVERS,
     keys.WORKERS,
     keys.SEEN,
     keys.API_KEYS,

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from workers.duties.beat import Beat
-from workers.duties.epoch import ServerChangedError
+from workers.duties.epochs.server import ServerChangedError
 from workers.limits.breaker import Trouble
 from workers.limits.gate import Gate
 

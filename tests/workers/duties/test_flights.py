@@ -9,7 +9,7 @@ from send_path import Stall
 
 from producers.settings import Settings
 from producers.store import connection, keys, scripts
-from workers.duties.epoch import Epochs
+from workers.duties.epochs import Epochs
 from workers.duties.flights import EVERY_S, Flights
 from workers.duties.recover import FORGOTTEN_MS, ORPHAN_MS, Recoverer
 from workers.sending.claim import Claim

@@ -10,7 +10,7 @@ from send_path import Stall
 from producers.settings import Settings
 from producers.store import keys
 from producers.words import State
-from workers.duties.epoch import Epochs
+from workers.duties.epochs import Epochs
 from workers.lanes.copies import Copies
 from workers.lanes.keeper import Keeper
 

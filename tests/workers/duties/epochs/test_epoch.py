@@ -19,7 +19,7 @@ from producers.permits.collect import Collector
 from producers.settings import Settings
 from producers.store import connection as store
 from producers.store import keys
-from workers.duties.epoch import _FENCES, Epochs, ServerChangedError, SeveralServersError
+from workers.duties.epochs.server import _FENCES, Epochs, ServerChangedError, SeveralServersError
 
 
 def test_threads_that_meet_a_change_at_once_begin_one_epoch(
@@ -129,7 +129,8 @@ def test_a_newcomer_takes_the_time_from_redis(
 ) -> None:
     epochs = Epochs(client, settings, broadcasts)
     restored(client, minutes_ago=minutes_ago, resting=resting)
-    epochs._mark({"run_id": "this run", "uptime_in_seconds": uptime_s}, begins=True)
+    info = {"run_id": "this run", "uptime_in_seconds": uptime_s}
+    epochs._mark(info, epochs._forgotten_ms(info), range(settings.lanes), begins=True)
     assert broadcasts.status(running).state == state
 
 

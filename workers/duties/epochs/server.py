@@ -19,10 +19,13 @@ What it cannot know: with ``appendfsync everysec`` a crash forgets up to the las
 Whoever was sent a subscription or prepay_id message in them may be sent another one; a form_id
 broadcast reaches nobody twice even then.
 
+This is of one server, and of a primary that sentinels name; of a cluster see `nodes`.
+
 If the process dies in the middle, the old run_id still stands, and the next worker does it again.
 """
 
 import threading
+from collections.abc import Iterable
 from typing import Any, Final
 
 from producers import logs
@@ -139,7 +142,8 @@ class Epochs:
             self._server = server
             return
         if last is not None:
-            self._mark(info, begins=last != server)
+            lanes = range(self._settings.lanes)
+            self._mark(info, self._forgotten_ms(info), lanes, begins=last != server)
         if self._server:
             self.changed_at_ms = now_ms(self._client)
         self._client.set(keys.SERVER, server)
@@ -156,32 +160,35 @@ class Epochs:
         try:
             for connection in connections:
                 connection.send_command("INFO", "server")
-                found.add(_run_id(connection.read_response()))
+                found.add(run_id_in(connection.read_response()))
         finally:
             for connection in connections:
                 pool.release(connection)
         if len(found) > 1:
             raise SeveralServersError
 
-    def _mark(self, info: dict[str, Any], *, begins: bool) -> None:
+    def _mark(
+        self, info: dict[str, Any], forgotten_ms: int, lanes: Iterable[int], *, begins: bool
+    ) -> None:
         """Let what may be forgotten count as in doubt; pause when it may be too much.
 
         Args:
             info: of the server, as it answers.
+            forgotten_ms: how much of the deployment's life it may not know of.
+            lanes: those that it serves.
             begins: whether this process begins the epoch, or only met it.
         """
-        forgotten_ms = self._forgotten_ms(info)
         paused = forgotten_ms > GAP_MS
         marked = 0
         if begins:
-            for lane in range(self._settings.lanes):
+            for lane in lanes:
                 # tokens may be forgotten that were given out: none may be given out again
                 self._client.incrby(keys.fence(lane), _FENCES)
         # those of apps that left the settings stand still, and may go on one day
         for app in {*self._settings.apps, *self._client.zrange(keys.APPS, 0, -1)}:
             for broadcast in self._client.zrange(keys.active(app), 0, -1):
                 if begins:
-                    self._be_unsure(broadcast)
+                    self._be_unsure(broadcast, lanes)
                     marked += 1
                 if paused:  # also by who only met it, and alone may know how long the gap was
                     self._pause(broadcast)
@@ -208,18 +215,18 @@ class Epochs:
         # it was up all the while: a replica that took over
         return max(0, (started_ms if started_ms > at_ms else clock_ms) - at_ms)
 
-    def _be_unsure(self, broadcast: str) -> None:
+    def _be_unsure(self, broadcast: str, lanes: Iterable[int]) -> None:
         try:
             self._broadcasts.adopt(broadcast)  # a lane may have forgotten its copy
         except NotFoundError:
             return
-        for lane in range(self._settings.lanes):
+        for lane in lanes:
             self._copies.mark(broadcast, lane, "unsure", "1")
             self._copies.mark(broadcast, lane, "unsure_at_ms", str(now_ms(self._client)))
 
     def _compare(self, info: str, last: str | None) -> None:
         """Raise unless the server is the one of the current epoch."""
-        server = _run_id(info)
+        server = run_id_in(info)
         if server != last or self._server not in {"", server}:
             raise ServerChangedError(f"another server run ({server[:12]})")
 
@@ -236,7 +243,7 @@ class Epochs:
             return
 
 
-def _run_id(info: str) -> str:
+def run_id_in(info: str) -> str:
     """Return the run_id in a server's INFO."""
     lines = (line.partition(":") for line in info.splitlines())
     return next((value for name, _, value in lines if name == "run_id"), "")

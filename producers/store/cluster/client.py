@@ -1,0 +1,430 @@
+"""A cluster's client for threads: each command goes to the node of its key's slot.
+
+To its callers it is a `redis.Redis`; to each node leads one of redis-py's own, with a bounded pool.
+redis-py's `RedisCluster` is not used: when one node fails, or a slot has moved, it closes the
+connections to all of them, what is under way included; it repeats and sleeps beyond the deadline of
+a call; what it raises is no `RedisError`; and its pipelines know no scripts.
+
+*A call* follows its slot: MOVED and ASK say where to. Nothing is repeated beyond that: while a slot
+is on its way in pieces (TRYAGAIN), or served by nobody (CLUSTERDOWN), the call has done nothing and
+raises `MovingError`, which callers repeat as a lost answer, with the same token.
+
+*A pipeline* becomes one for each node, all written before the first answer is read. Several keys of
+one command may lie anywhere, for MGET, DEL, UNLINK and EXISTS; of a script they lie in one slot.
+What concerns no key (TIME, PUBLISH) goes to any node; in a pipeline, to the node of its first key.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import redis
+from redis.client import Pipeline
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    ResponseError,
+    TryAgainError,
+)
+
+from producers.store import deadline, trouble
+from producers.store.cluster.slots import MovingError, Slots, slot_of, slot_of_key
+from producers.store.patience import PatientPool, Place, lend
+from producers.store.primary import NotDoneError, NotPrimaryError, fleet_to
+
+HOPS: Final = 5
+"""Redirections that one call follows."""
+
+ASK_S: Final = 2.0
+"""How long one node is waited for that is asked for the map."""
+
+LOST: Final = (redis.ConnectionError, redis.TimeoutError)
+NOT_NOW: Final = (TryAgainError, ClusterDownError)
+
+Command = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Pools(PatientPool):
+    """The pools of all nodes, opened when first used, and closed as one.
+
+    Args:
+        url: names the deployment, for what its connections have in common.
+        made_of: of each node's pool: its size, its connections; as redis-py names it.
+    """
+
+    def __init__(self, url: str, made_of: dict[str, Any]) -> None:
+        self._url = url
+        self._made_of = made_of
+        self._nodes: dict[Place, Any] = {}
+        super().__init__(fleet=fleet_to(url), **made_of)  # type: ignore[no-untyped-call]
+
+    def node(self, place: Place) -> Any:
+        """Return the client of a node."""
+        found = self._nodes.get(place)
+        if found is None:
+            found = self._nodes.setdefault(place, redis.Redis.from_pool(self._pool_to(place)))
+        return found
+
+    def _pool_to(self, place: Place) -> PatientPool:
+        made_of = dict(self._made_of)
+        guard = self.connection_kwargs.get("redis_connect_func")
+        if guard is not None:
+            made_of["redis_connect_func"] = guard
+        host, port = place
+        fleet = fleet_to(f"{self._url} {host}:{port}")
+        return PatientPool(**made_of, host=host, port=port, fleet=fleet)  # type: ignore[no-untyped-call]
+
+    def keep(self, places: Iterable[Place]) -> None:
+        """Close the connections to nodes that are not of the cluster any more."""
+        for place in self._nodes.keys() - set(places):
+            gone = self._nodes.pop(place, None)
+            if gone is not None:
+                gone.close()
+
+    def disconnect(self, *_: Any, **__: Any) -> None:
+        """Close all connections to all nodes."""
+        for node in list(self._nodes.values()):
+            node.connection_pool.disconnect()
+
+
+class Cluster(redis.Redis):
+    """See the module. It connects when first used."""
+
+    def __init__(self, pools: Pools, seeds: Sequence[Place]) -> None:
+        super().__init__(connection_pool=pools)
+        self.auto_close_connection_pool = True
+        self._pools = pools
+        self._slots = Slots(seeds)
+        self._texts: dict[str, str] = {}
+        self._loaded: dict[Place, set[str]] = {}
+        self._reading = threading.Lock()
+        self._pid = os.getpid()
+
+    # -- one command ----------------------------------------------------------------------------
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run a command where its first key lies; as `redis.Redis`."""
+        slot = slot_of(args)
+        for _ in range(HOPS):
+            place = self._place_of(slot)
+            node = self._pools.node(place)
+            try:
+                return node.execute_command(*args, **options)
+            except NoScriptError:
+                self._load(node, args[1])
+            except MovedError as error:
+                self._slots.move(error.slot_id, (error.host or place[0], error.port))
+            except AskError as error:
+                return self._ask((error.host or place[0], error.port), args, options)
+            except NOT_NOW as error:
+                self._slots.doubt(place)
+                raise MovingError(str(error)) from error
+            except LOST as error:
+                self._note_lost(place, error)
+                raise
+        raise MovingError("the slot moves faster than it is followed")
+
+    def _ask(self, place: Place, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Run a command once where its slot is moving to (ASK)."""
+        node = self._pools.node(place)
+        pool = node.connection_pool
+        connection = lend(pool)
+        try:
+            for _ in range(2):
+                connection.send_command("ASKING")
+                connection.read_response()
+                try:
+                    connection.send_command(*args)
+                    return node.parse_response(connection, args[0], **options)
+                except NoScriptError:
+                    connection.send_command("SCRIPT LOAD", self._text(args[1]))
+                    connection.read_response()
+        except (AskError, *NOT_NOW) as error:
+            raise MovingError(str(error)) from error
+        except LOST as error:
+            connection.disconnect()
+            self._note_lost(place, error)
+            raise
+        finally:
+            pool.release(connection)
+        raise MovingError("the node forgets scripts")
+
+    # -- scripts --------------------------------------------------------------------------------
+
+    def register_script(self, script: Any) -> Any:
+        """Register a script; each node is given it when it lacks it."""
+        registered = super().register_script(script)
+        self._texts[registered.sha] = script
+        return registered
+
+    def _text(self, sha: str) -> str:
+        try:
+            return self._texts[sha]
+        except KeyError:
+            raise NoScriptError("NOSCRIPT of a script that was not registered here") from None
+
+    def _load(self, node: Any, sha: str) -> None:
+        node.execute_command("SCRIPT LOAD", self._text(sha))
+
+    # -- several commands -----------------------------------------------------------------------
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:  # noqa: ARG002
+        """Return a pipeline; one that is a transaction has all its keys in one slot."""
+        return _Pipeline(self, transaction)
+
+    def several(self, stack: Sequence[Command]) -> list[Any]:
+        """Run commands, a pipeline for each node; return their answers, errors among them.
+
+        Raises:
+            MovingError: one of the slots is on its way; others were done.
+            redis.ConnectionError, redis.TimeoutError: answers are lost.
+        """
+        slots = [slot_of(args) for args, _ in stack]
+        first = next((slot for slot in slots if slot is not None), None)
+        parts: dict[Place, list[int]] = {}
+        for number, slot in enumerate(slots):
+            place = self._place_of(first if slot is None else slot)
+            parts.setdefault(place, []).append(number)
+        answers: list[Any] = [None] * len(stack)
+        sent: dict[Place, tuple[Any, set[str]]] = {}
+        lost: redis.RedisError | None = None
+        try:
+            for place in sorted(parts):  # in one order: no two callers wait for each other
+                try:
+                    sent[place] = self._send(place, [stack[number] for number in parts[place]])
+                except LOST as error:
+                    self._note_lost(place, error)
+                    lost = error
+            for place in list(sent):
+                numbers = parts[place]
+                try:
+                    found = self._receive(place, *sent.pop(place), [stack[one] for one in numbers])
+                except LOST as error:
+                    self._note_lost(place, error)
+                    lost = error
+                else:
+                    for number, answer in zip(numbers, found, strict=True):
+                        answers[number] = answer
+        finally:
+            for place, (connection, _) in sent.items():
+                connection.disconnect()
+                self._pools.node(place).connection_pool.release(connection)
+        if lost is not None:
+            raise lost
+        return [self._followed(one, answer) for one, answer in zip(stack, answers, strict=True)]
+
+    def _send(self, place: Place, commands: Sequence[Command]) -> tuple[Any, set[str]]:
+        pool = self._pools.node(place).connection_pool
+        loaded = self._loaded.setdefault(place, set())
+        used = {args[1] for args, _ in commands if args[0] == "EVALSHA"}
+        loading = {sha for sha in used - loaded if sha in self._texts}
+        texts = [("SCRIPT LOAD", self._texts[sha]) for sha in loading]
+        connection = lend(pool)
+        try:
+            packed = connection.pack_commands([*texts, *(args for args, _ in commands)])
+            connection.send_packed_command(packed)
+        except BaseException:
+            connection.disconnect()
+            pool.release(connection)
+            raise
+        return connection, loading
+
+    def _receive(
+        self, place: Place, connection: Any, loading: set[str], commands: Sequence[Command]
+    ) -> list[Any]:
+        node = self._pools.node(place)
+        answers: list[Any] = []
+        try:
+            connection.rearm()
+            for _ in loading:
+                connection.read_response()
+            self._loaded.setdefault(place, set()).update(loading)
+            for args, options in commands:
+                try:
+                    answers.append(node.parse_response(connection, args[0], **options))
+                except ResponseError as error:
+                    answers.append(error)
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            node.connection_pool.release(connection)
+        return answers
+
+    def _followed(self, command: Command, answer: Any) -> Any:
+        """Return an answer; where it says that the slot or the script is elsewhere, the other's."""
+        if isinstance(answer, NOT_NOW):
+            raise MovingError(str(answer)) from answer
+        if not isinstance(answer, (AskError, NoScriptError)):
+            return answer
+        args, options = command
+        if isinstance(answer, NoScriptError):
+            self._loaded.clear()
+        try:
+            return self.execute_command(*args, **options)
+        except ResponseError as error:
+            return error
+
+    def atomically(self, stack: Sequence[Command], *, raise_on_error: bool) -> list[Any]:
+        """Run commands as one transaction, on the node of their slot."""
+        slot = next((found for args, _ in stack if (found := slot_of(args)) is not None), None)
+        place, asking = self._place_of(slot), False
+        for _ in range(HOPS):
+            node = self._pools.node(place)
+            pipeline = node.pipeline(transaction=True)
+            pipeline.command_stack = list(stack)
+            try:
+                if asking:
+                    pipeline.connection = lend(node.connection_pool)
+                    pipeline.connection.send_command("ASKING")
+                    pipeline.connection.read_response()
+                answers: list[Any] = pipeline.execute(raise_on_error)
+            except NoScriptError:
+                for sha in {args[1] for args, _ in stack if args[0] == "EVALSHA"}:
+                    self._load(node, sha)
+            except MovedError as error:
+                place, asking = (error.host or place[0], error.port), False
+                self._slots.move(error.slot_id, place)
+            except AskError as error:
+                place, asking = (error.host or place[0], error.port), True
+            except NOT_NOW as error:
+                raise MovingError(str(error)) from error
+            except LOST as error:
+                self._note_lost(place, error)
+                raise
+            else:
+                return answers
+        raise MovingError("the slot moves faster than it is followed")
+
+    def mget(self, keys: Any, *args: Any) -> Any:
+        """As `redis.Redis`, wherever the keys lie."""
+        names = [keys, *args] if isinstance(keys, (str, bytes)) else [*keys, *args]
+        return self._each("GET", names)
+
+    def delete(self, *names: Any) -> Any:
+        """As `redis.Redis`, wherever the keys lie."""
+        return sum(self._each("DEL", names))
+
+    def unlink(self, *names: Any) -> Any:
+        """As `redis.Redis`, wherever the keys lie."""
+        return sum(self._each("UNLINK", names))
+
+    def exists(self, *names: Any) -> Any:
+        """As `redis.Redis`, wherever the keys lie."""
+        return sum(self._each("EXISTS", names))
+
+    def _each(self, command: str, names: Sequence[Any]) -> list[Any]:
+        if len(names) == 1:
+            return [self.execute_command(command, names[0])]
+        answers = self.several([((command, name), {}) for name in names])
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    # -- nodes ----------------------------------------------------------------------------------
+
+    def nodes(self) -> dict[Place, Any]:
+        """Return the client of each node that serves slots, by its place."""
+        self._place_of(None)
+        return {place: self._pools.node(place) for place in self._slots.primaries()}
+
+    def place_of(self, key: str) -> Place:
+        """Return who serves a key just now."""
+        return self._place_of(slot_of_key(key))
+
+    def id_of(self, place: Place) -> str:
+        """Return the id of a node that serves slots, as the cluster knows it."""
+        return self._slots.ids.get(place, "")
+
+    def pool_of(self, key: str) -> Any:
+        """Return the pool to whoever serves a key just now."""
+        return self._pools.node(self._place_of(slot_of_key(key))).connection_pool
+
+    def pubsub(self, **kwargs: Any) -> Any:
+        """Return a subscriber at any one node: what is published at one is heard at all."""
+        return self._pools.node(self._place_of(None)).pubsub(**kwargs)
+
+    def scan_iter(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Yield the keys of all nodes."""
+        for node in self.nodes().values():
+            yield from node.scan_iter(*args, **kwargs)
+
+    def dbsize(self, **kwargs: Any) -> Any:
+        """Return how many keys there are, of all nodes."""
+        return sum(node.dbsize(**kwargs) for node in self.nodes().values())
+
+    def flushall(self, *args: Any, **kwargs: Any) -> Any:
+        """Empty all nodes."""
+        emptied = [node.flushall(*args, **kwargs) for node in self.nodes().values()]
+        return all(emptied)
+
+    def _note_lost(self, place: Place, error: redis.RedisError) -> None:
+        told = isinstance(error, NotDoneError) and not isinstance(error, NotPrimaryError)
+        if told or trouble.lasts(error):
+            return  # another epoch, a wrong password: the node is where it was
+        self._slots.doubt(place)
+        self._loaded.pop(place, None)
+
+    def _place_of(self, slot: int | None) -> Place:
+        if self._slots.is_due(slot):
+            self._read_map()
+        return self._slots.place(slot)
+
+    def _read_map(self) -> None:
+        """Ask one node after the other who serves which slot; one thread at a time.
+
+        The others go on with what they know; while nothing is known they wait.
+        """
+        if self._pid != os.getpid():  # the lock may be held by a thread that no fork has
+            self._reading, self._pid = threading.Lock(), os.getpid()
+        slots = self._slots
+        if not self._reading.acquire(blocking=not slots.known):
+            return
+        try:
+            slots.begin()
+            error: redis.RedisError | None = None
+            for place in slots.to_ask():
+                try:
+                    with deadline.within(ASK_S):
+                        reply = self._pools.node(place).execute_command("CLUSTER SLOTS")
+                except redis.RedisError as failed:
+                    if trouble.lasts(failed) or isinstance(failed, ResponseError):
+                        raise
+                    slots.doubt(place)
+                    error = failed
+                else:
+                    slots.learn(reply, place)
+                    self._pools.keep(slots.to_ask())
+                    return
+            if error is not None and not slots.known:
+                raise error
+        finally:
+            self._reading.release()
+
+
+class _Pipeline(Pipeline):
+    """Collects commands as redis-py's does; see `Cluster.several`."""
+
+    def __init__(self, cluster: Cluster, transaction: bool) -> None:
+        super().__init__(cluster.connection_pool, cluster.response_callbacks, transaction, None)
+        self._cluster = cluster
+        self._atomic = transaction
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Run what was collected; return the answers in its order."""
+        stack: list[Command] = list(self.command_stack)
+        self.reset()
+        if not stack:
+            return []
+        if self._atomic:
+            return self._cluster.atomically(stack, raise_on_error=raise_on_error)
+        answers = self._cluster.several(stack)
+        if raise_on_error:
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        return answers

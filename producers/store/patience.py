@@ -1,0 +1,182 @@
+"""Patience: connections that wait as long as their call may, and leave who is no primary.
+
+A connection waits as the settings say, and no longer than the deadline of the call that uses it
+(`deadline`). It leaves a server that may not be written to (`primary`). Where sentinels know the
+primary, each connection is made to the one that they name at that moment.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+
+from producers.store import deadline
+from producers.store.primary import Fleet, is_no_primary
+
+Place = tuple[str, int]
+"""Host and port of a server."""
+
+
+def _is_since(version: str, first: tuple[int, int]) -> bool:
+    major, minor = version.split(".")[:2]
+    return (int(major), int(minor)) >= first
+
+
+_SHORTEST_S: Final = 0.05
+"""A wait that is not worth halving."""
+
+
+def patience_s(most_s: float) -> float:
+    """Return how long to wait for Redis once: at most what the settings say.
+
+    Of what the call has left it is the half, so that there is time for another connection.
+
+    Raises:
+        redis.TimeoutError: nothing is left.
+    """
+    left_s = deadline.left_s()
+    if left_s is None:
+        return most_s
+    if left_s <= 0:
+        raise redis.TimeoutError("the call's time is over")
+    return min(most_s, max(left_s / 2, min(left_s, _SHORTEST_S)))
+
+
+class _Patient(redis.connection.AbstractConnection):
+    """A connection whose timeouts end with the deadline of the call that uses it.
+
+    It closes itself when its server, or that of another one to the address, is no primary any more.
+    """
+
+    def __init__(
+        self, fleet: Fleet, whereabouts: Callable[[], Place] | None = None, **kwargs: Any
+    ) -> None:
+        self._fleet = fleet
+        self._whereabouts = whereabouts
+        self._since = fleet.left
+        self._most_s = float(kwargs["socket_timeout"])
+        super().__init__(**kwargs)
+
+    def _connect(self) -> Any:
+        self._since = self._fleet.left
+        if self._whereabouts is not None:
+            self.host, self.port = self._whereabouts()
+        self.socket_connect_timeout = self.socket_timeout = patience_s(self._most_s)
+        return super()._connect()  # type: ignore[safe-super, no-untyped-call]
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)
+        except redis.RedisError as error:
+            if not is_no_primary(error):
+                raise
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise self._fleet.leave(error) from None
+
+    def rearm(self) -> None:
+        """Wait from now on no longer than the call may."""
+        seconds = patience_s(self._most_s)
+        if self._sock is not None and self._sock.gettimeout() != seconds:
+            self._sock.settimeout(seconds)
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if self._since != self._fleet.left:
+            self.disconnect()  # type: ignore[no-untyped-call]  # sending connects anew
+        self.rearm()
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+
+
+class _PatientConnection(_Patient, redis.Connection):
+    """Over TCP."""
+
+
+class _PatientSslConnection(_Patient, redis.SSLConnection):
+    """Over TLS."""
+
+
+class _PatientUnixConnection(_Patient, redis.UnixDomainSocketConnection):
+    """Over a socket of this machine."""
+
+
+CONNECTIONS: Final = {
+    "redis": _PatientConnection,
+    "rediss": _PatientSslConnection,
+    "unix": _PatientUnixConnection,
+}
+
+
+class _Async(redis.asyncio.connection.AbstractConnection):
+    """As `_Patient`, for an event loop; nothing there has a deadline."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        whereabouts: Callable[[], Awaitable[Place]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._fleet = fleet
+        self._whereabouts = whereabouts
+        self._since = fleet.left
+        super().__init__(**kwargs)
+
+    async def _connect(self) -> Any:
+        self._since = self._fleet.left
+        if self._whereabouts is not None:
+            self.host, self.port = await self._whereabouts()
+        return await super()._connect()  # type: ignore[safe-super, no-untyped-call]
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().read_response(*args, **kwargs)
+        except redis.RedisError as error:
+            if not is_no_primary(error):
+                raise
+            await self.disconnect()
+            raise self._fleet.leave(error) from None
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if self._since != self._fleet.left:
+            await self.disconnect()
+        await super().send_packed_command(command, check_health)
+
+
+class _AsyncConnection(_Async, redis.asyncio.Connection):
+    """Over TCP."""
+
+
+class _AsyncSslConnection(_Async, redis.asyncio.SSLConnection):
+    """Over TLS."""
+
+
+class _AsyncUnixConnection(_Async, redis.asyncio.UnixDomainSocketConnection):
+    """Over a socket of this machine."""
+
+
+ASYNC_CONNECTIONS: Final = {
+    "redis": _AsyncConnection,
+    "rediss": _AsyncSslConnection,
+    "unix": _AsyncUnixConnection,
+}
+
+
+class PatientPool(redis.BlockingConnectionPool):
+    """A pool in which a call waits for a connection no longer than its deadline."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds to wait for a connection."""
+        return patience_s(self._most_s)
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._most_s = seconds
+
+
+_LENT_FOR: Final = () if _is_since(redis.__version__, (5, 3)) else ("EVALSHA",)
+"""redis-py before 5.3 wants to know the command, later ones warn of it."""
+
+
+def lend(pool: Any) -> Any:
+    """Return a connection of a pool, which is to be released."""
+    return pool.get_connection(*_LENT_FOR)
