@@ -45,6 +45,29 @@ class NoArgs(NamedTuple):
     """Of a script that needs none."""
 
 
+class Call(NamedTuple):
+    """One call of a script that may be made alone, or with others in one trip (`store.trip`).
+
+    Attributes:
+        registered: the client's own script.
+        keys, argv: all that it is given, the token included: made again it is the same call.
+    """
+
+    registered: Any
+    keys: tuple[str, ...]
+    argv: tuple[Value, ...]
+
+    def run(self) -> Any:
+        """Make it; as `Bound.__call__`."""
+        return self.registered(keys=self.keys, args=self.argv)
+
+    def into(self, pipeline: Any) -> None:
+        """Have a pipeline make it; without the question whether Redis knows the script."""
+        pipeline.execute_command(
+            "EVALSHA", self.registered.sha, len(self.keys), *self.keys, *self.argv
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Script(Generic[Keys, Args]):
     """One script, as its callers see it.
@@ -99,6 +122,20 @@ class Bound(Generic[Keys, Args]):
             return (now, *args, *more) if self._clock else (*args, *more)
         token = token or new_token()
         return (token, now, *args, *more) if self._clock else (token, *args, *more)
+
+    def call(
+        self,
+        keys: Keys,
+        args: Args,
+        more: Iterable[Value] = (),
+        *,
+        more_keys: Iterable[str] = (),
+        token: str = "",
+        now: Value = "",
+    ) -> Call:
+        """Return the call that `__call__` makes, to be made later."""
+        argv = self.argv(args, more, token=token, now=now)
+        return Call(self._run, (*keys, *more_keys), argv)
 
     def __call__(
         self,

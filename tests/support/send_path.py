@@ -341,6 +341,7 @@ def _bench(
     turns = Turns()
     pump = Pump(
         settings,
+        client,
         Taker(client, settings, worker, broadcasts.ttl_ms),
         Limiter(client, worker),
         broadcasts,

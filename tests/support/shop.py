@@ -17,12 +17,12 @@ from producers.lanes.bounds import Bounding
 from producers.permits.collect import Collector
 from producers.settings import Settings
 from producers.store import connection as store
-from producers.store import keys, scripts
+from producers.store import keys
 from workers.duties.recover import Recoverer
 from workers.lanes.keeper import Keeper
 from workers.sending.claim import Claim
 from workers.sending.settle import SETTLE, SettleArgs, SettleKeys
-from workers.sending.take import Taker, sending_lease_ms
+from workers.sending.take import Asking, Taker, sending_lease_ms
 
 TEMPLATE = "T" * 43
 OTHER = "U" * 43
@@ -77,9 +77,8 @@ class Shop:
         claims: list[Claim] = []
         bounds = self.bounding.at(self.now_ms())
         for lane in range(self.settings.lanes):
-            claims += self._taker.take(
-                "shop", lane, most, {}, scripts.new_token(), bounds=bounds
-            ).claims
+            asking = Asking.of("shop", lane, most)
+            claims += self._taker.take(asking, {}, bounds=bounds).claims
         return claims
 
     def settle(

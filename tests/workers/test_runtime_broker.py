@@ -23,9 +23,10 @@ from producers.sandbox import FaultAction, FaultRule, SandboxConfig
 from producers.sandbox.latency import Latency
 from producers.sandbox.thread import SandboxThread
 from producers.settings import Settings
-from producers.store import keys, scripts
+from producers.store import keys
 from workers.broker import Lifecycle, SendConsumer, UvloopAsyncIO, WorkBroker
 from workers.runtime import Runtime
+from workers.sending.take import Asking
 
 SEND = "/cgi-bin/message/wxopen/template/send"
 IMPORTING = """
@@ -322,7 +323,7 @@ def test_an_apps_new_rate_is_followed_though_the_wake_up_was_lost(
 
 def forget(runtime: Runtime, client: "redis.Redis", broadcast: str) -> None:
     """Claim under the worker's name what its hands know nothing of, 20 s ago."""
-    taken = runtime.pump._taker.take("shop", 0, 5, {}, scripts.new_token())
+    taken = runtime.pump._taker.take(Asking.of("shop", 0, 5), {})
     assert len(taken.claims) == 5
     flight = keys.flight(0, broadcast)
     for item, entry in client.hgetall(flight).items():

@@ -5,8 +5,9 @@ claims that would only be handed back, and calls that would only be refused.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from producers.lanes.bounds import Bounding
 from producers.words import Channel
@@ -15,7 +16,10 @@ from workers.limits.hours import Calendar
 from workers.limits.limiter import AHEAD_US, Grant
 
 HORIZON_MS: Final = 100
-"""A worker takes only while the limiter's horizon is nearer than this: little is ever held."""
+"""A worker takes only while the limiter's horizon is nearer than this: little is ever held.
+
+Where Redis is far, its way there and back comes on top (`Gate.way_s`).
+"""
 
 BATCH: Final = 256
 """Claims per take: about 2 ms of Redis."""
@@ -29,6 +33,18 @@ What is stored may come from another version; a memory must not break on it.
 """
 _BATCH_S: Final = 0.2
 """A batch holds at most what all workers together send in this time."""
+
+
+class Claimed(Protocol):
+    """What a gate looks at of a claim."""
+
+    @property
+    def broadcast(self) -> str:
+        """Its broadcast."""
+
+    @property
+    def rate(self) -> float:
+        """Sends per second that the broadcast may have; 0 = the app's alone."""
 
 
 @dataclass(slots=True)
@@ -53,6 +69,7 @@ class Gate:
         breaker: whether this worker's POSTs come through.
         calendar: when its broadcasts may be sent; None: always.
         bounding: what its broadcasts leave to each user; None: nothing.
+        way_s: seconds that a take and a reserve take on their way: so much sooner it is asked.
     """
 
     rate: float
@@ -73,31 +90,45 @@ class Gate:
     breaker: Breaker = field(default_factory=Breaker)
     calendar: Calendar | None = None
     bounding: Bounding | None = None
+    way_s: float = 0.0
+
+    @property
+    def pace(self) -> float:
+        """Sends per second in force; 0 = unlimited."""
+        return self.limit or self.rate
+
+    @property
+    def probes(self) -> bool:
+        """Whether one claim at a time finds out if more may be taken."""
+        return bool(self.level or self.tight or self.breaker.trouble)
 
     def most(self, now: float, workers: int) -> int:
         """Return how many claims may be taken now; 0 = none before `next_at`."""
         if now < self.next_at:
             return 0
-        if self.level or self.tight or self.breaker.trouble:
+        if self.probes:
             return 1
-        pace = self.limit or self.rate
-        if not pace:
+        if not self.pace:
             return BATCH
-        return max(1, math.ceil(min(BATCH, pace * _BATCH_S / workers)))
+        return max(1, math.ceil(min(BATCH, self.pace * _BATCH_S / workers)))
 
     @property
     def next_at(self) -> float:
         """Monotonic seconds at which it is worth asking again."""
         not_before = max(self.not_before, self.breaker.next_at)
-        if not (self.limit or self.rate):
+        if not self.pace:
             return not_before
-        return max(not_before, self.horizon - HORIZON_MS / 1000)
+        return max(not_before, self.horizon - self._near_s)
+
+    @property
+    def _near_s(self) -> float:
+        return HORIZON_MS / 1000 + self.way_s
 
     def allowances(self, now: float) -> dict[str, tuple[int, float, int]]:
         """Return broadcast → (claims it may have now, its own rate, ms until it may have one)."""
         allowed = {}
         for broadcast, (rate, next_slot) in list(self.own_next.items()):
-            ahead = now + HORIZON_MS / 1000 - next_slot
+            ahead = now + self._near_s - next_slot
             if ahead > 10:
                 del self.own_next[broadcast]  # long unused: take.lua's default will do
             else:
@@ -110,9 +141,9 @@ class Gate:
 
     def own_next_at(self, now: float) -> float:
         """Return when the first broadcast with a rate of its own has a slot again."""
-        horizon = HORIZON_MS / 1000
+        near_s = self._near_s
         return min(
-            (at - horizon for _, at in list(self.own_next.values()) if at - horizon > now + 1e-6),
+            (at - near_s for _, at in list(self.own_next.values()) if at - near_s > now + 1e-6),
             default=math.inf,
         )
 
@@ -143,6 +174,21 @@ class Gate:
             self.spent.pop(channel, None)
             return 0
         return math.ceil((ends_at - now) * 1000)
+
+    def expect(self, claims: Iterable[Claimed], now: float) -> None:
+        """Claims were made that have no slots yet: until `learn` says more, reckon them as given.
+
+        Args:
+            claims: of this app.
+            now: monotonic seconds.
+        """
+        for claim in claims:
+            if self.pace:
+                self.horizon = max(self.horizon, now) + 1 / self.pace
+            if claim.rate:
+                _, at = self.own_next.get(claim.broadcast, (0.0, now))
+                step_s = 1 / max(_sane(claim.rate), _SLOWEST)
+                self.own_next[claim.broadcast] = (claim.rate, max(at, now) + step_s)
 
     def learn(
         self,

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from producers.settings import AppSettings
 from producers.store import Client, keys
-from producers.store.scripts import Script
+from producers.store.scripts import Call, Script
 from producers.words import Channel
 
 AHEAD_US = 400_000
@@ -106,7 +106,7 @@ class Limiter:
         self._script = RESERVE.on(client)
         self._worker = worker
 
-    def reserve(
+    def call(
         self,
         alias: str,
         app: AppSettings,
@@ -115,8 +115,8 @@ class Limiter:
         unused: int,
         token: str,
         channel: str = Channel.SUBSCRIBE,
-    ) -> Grant:
-        """Reserve slots for sends of one channel.
+    ) -> Call:
+        """Return the call that reserves slots for sends of one channel; `read` reads its answer.
 
         Args:
             alias: the app's alias.
@@ -126,18 +126,13 @@ class Limiter:
             unused: slots of the channel's earlier grants that passed unused, for the day's count.
             token: the same token again returns the first answer.
             channel: which WeChat API they go by: each has a quota of its own.
-
-        Raises:
-            redis.ConnectionError, redis.TimeoutError: the answer was lost.
         """
         limiters: list[str] = []
         rates: list[int] = []
         for broadcast, (rate, wanted) in own.items():
             limiters.append(keys.broadcast_limiter(alias, broadcast))
             rates += (max(1, round(rate * 1000)), wanted)
-        again, self._token = token == self._token, token
-        asked_at = time.monotonic()
-        answer = self._script(
+        return self._script.call(
             ReserveKeys(keys.limiter_reply(alias, self._worker), keys.limiter(alias)),
             ReserveArgs(
                 rate=round(app.rate_per_second * 1000),
@@ -154,17 +149,58 @@ class Limiter:
             more_keys=limiters,
             token=token,
         )
+
+    def read(self, answer: list[str | int], groups: int, asked_at: float, given_at: float) -> Grant:
+        """Read an answer that was surely given between two moments (monotonic s).
+
+        Args:
+            answer: of a call that was made once.
+            groups: how many own rates it had, and one.
+            asked_at: before it was sent.
+            given_at: when it came.
+        """
+        self._server_ahead = int(answer[0]) / 1e6 - given_at
+        self._latest_ahead = int(answer[0]) / 1e6 - asked_at
+        return _grant(answer, groups, given_at, self._latest_ahead)
+
+    def ask(self, call: Call, groups: int, *, again: bool) -> Grant:
+        """Make a call alone.
+
+        Args:
+            call: see `call`.
+            groups: as for `read`.
+            again: it was made before, and its answer lost.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: the answer was lost.
+        """
+        asked_at = time.monotonic()
+        answer = call.run()
         given_at = time.monotonic()
-        if again:  # perhaps an old answer: its moments stay where they were
-            if self._server_ahead is None:
-                seconds, micros = self._client.time()
-                self._server_ahead = seconds + micros / 1e6 - time.monotonic()
-                self._latest_ahead = seconds + micros / 1e6 - given_at
-            given_at = int(answer[0]) / 1e6 - self._server_ahead
-        else:
-            self._server_ahead = int(answer[0]) / 1e6 - given_at
-            self._latest_ahead = int(answer[0]) / 1e6 - asked_at
-        return _grant(answer, 1 + len(own), given_at, self._latest_ahead)
+        if not again:
+            return self.read(answer, groups, asked_at, given_at)
+        # perhaps an old answer: its moments stay where they were
+        if self._server_ahead is None:
+            seconds, micros = self._client.time()
+            self._server_ahead = seconds + micros / 1e6 - time.monotonic()
+            self._latest_ahead = seconds + micros / 1e6 - given_at
+        given_at = int(answer[0]) / 1e6 - self._server_ahead
+        return _grant(answer, groups, given_at, self._latest_ahead)
+
+    def reserve(
+        self,
+        alias: str,
+        app: AppSettings,
+        plain: int,
+        own: dict[str, tuple[float, int]],
+        unused: int,
+        token: str,
+        channel: str = Channel.SUBSCRIBE,
+    ) -> Grant:
+        """Reserve slots at once; as `call`, and raises as `ask`."""
+        again, self._token = token == self._token, token
+        call = self.call(alias, app, plain, own, unused, token, channel)
+        return self.ask(call, 1 + len(own), again=again)
 
 
 class Blow(NamedTuple):

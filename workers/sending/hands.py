@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from workers.limits.shares import share, worth
@@ -17,6 +17,7 @@ from workers.sending.claim import Claim
 _SPARE: Final = 768
 ENOUGH: Final = 128
 """A take and a reserve cost as much for one message as for so many."""
+_NONE: Final[Mapping[str, int]] = {}
 
 
 def room_for(posts: int) -> int:
@@ -66,21 +67,26 @@ class Hands:
             self._short.discard(app)
             self._of.pop(app, None)
 
-    def room(self, app: str) -> int:
+    def room(self, app: str, asked: Mapping[str, int] = _NONE) -> int:
         """Return how many claims of an app may still be taken.
 
         0 while it is too little to be worth a take; whoever asks is then woken when it is more.
+
+        Args:
+            app: whose.
+            asked: app → claims that are being asked for, and may be in hand soon.
         """
         with self._changed:
             self._short.add(app)
-            room = self._room(app)
+            room = self._room(app, asked)
             if room:
                 self._short.discard(app)
             return room
 
-    def _room(self, app: str) -> int:
-        held = self._of.get(app, 0)
-        most = share(self._most, len(self._claims) - held, alone=self._alone)
+    def _room(self, app: str, asked: Mapping[str, int] = _NONE) -> int:
+        held = self._of.get(app, 0) + asked.get(app, 0)
+        others = len(self._claims) + sum(asked.values()) - held
+        most = share(self._most, others, alone=self._alone)
         return worth(most - held, most, ENOUGH)
 
     def short(self, app: str) -> None:

@@ -1,14 +1,21 @@
 """The pump: decides when to take, takes, reserves slots, and gives the batch to an actor call.
 
-It runs on Dramatiq's consumer thread of the `send` queue. Where it waits, it waits for one of:
-room in hand, the limiter's horizon, the slot of a broadcast with a rate of its own, or work: a
-wake-up names where, and the look at the lanes a second later (`Watch`).
+It runs on Dramatiq's consumer thread of the `send` queue, and goes on *trips* to Redis. What one
+trip claimed is reserved for by the next one, which takes again: a trip brings claims and slots at
+once, and where it is long several takes ride in it. So a unit far from Redis has as much in hand as
+a near one. Where a limit could be passed by what was claimed and has no slot yet, it is reckoned as
+given (`Gate.expect`).
+
+Where it waits, it waits for one of: room in hand, the limiter's horizon, the slot of a broadcast
+with a rate of its own, or work: a wake-up names where, and the look at the lanes a second later
+(`Watch`).
 """
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import redis
 
@@ -17,9 +24,11 @@ from producers.broadcasts.status import Register
 from producers.lanes.bounds import NONE, Bounds
 from producers.logs.events import AppFailed, QuotaSpent, RateRestored, StoreUnreachable
 from producers.settings import Settings
-from producers.store import scripts
+from producers.store import Client, scripts
 from producers.store.primary import NotDoneError
-from producers.store.retry import LOST, passes, pause_s
+from producers.store.retry import passes, pause_s
+from producers.store.scripts import Call
+from producers.store.trip import Trip
 from producers.words import Channel
 from workers.limits.gate import Gate
 from workers.limits.hours import ALWAYS, Hours
@@ -28,7 +37,7 @@ from workers.sending.claim import Claim
 from workers.sending.envelopes import Envelopes
 from workers.sending.hands import Hands
 from workers.sending.stops import Stops
-from workers.sending.take import MORE, REST, SOON, Taken, Taker
+from workers.sending.take import MORE, REST, SOON, Asking, Taken, Taker, read
 from workers.sending.turns import Turns
 from workers.wechat.envelope import Envelope
 from workers.wechat.tokens import TokenKeeper
@@ -44,7 +53,33 @@ _SOON_S: Final = 0.02
 _ASKS: Final = 3
 """How often slots are asked for again whose answer was lost: permits are held meanwhile."""
 
+_TAKE_S: Final = 0.008
+"""A trip so long has room for one take more: 256 claims in so long are 32,000 a second."""
+_MOST_TAKES: Final = 4
+_FEWEST: Final = 16
+"""Claims that are worth a take of their own, where an app's rate allows a few."""
+
+_SMOOTH: Final = 1 / 16
+"""How much of a longer trip counts: Redis may have moved away."""
+
 Batch = list[tuple[Claim, Envelope]]
+
+
+class _Wanted(NamedTuple):
+    """Slots that are asked for: of an app's claims of one channel.
+
+    Attributes:
+        app, channel: whose.
+        groups: the claims without a rate of their own, then those of each broadcast with one.
+        rates: broadcast with a rate of its own → (that, its claims).
+        call: what reserves.
+    """
+
+    app: str
+    channel: str
+    groups: list[list[Claim]]
+    rates: dict[str, tuple[float, int]]
+    call: Call
 
 
 class Pump:
@@ -52,6 +87,7 @@ class Pump:
 
     Args:
         settings: apps, lanes, limits.
+        client: Redis, for trips.
         taker, limiter: the two scripts.
         register: where specs are read.
         gates: app → what is known of its limits.
@@ -70,6 +106,7 @@ class Pump:
     def __init__(
         self,
         settings: Settings,
+        client: Client,
         taker: Taker,
         limiter: Limiter,
         register: Register,
@@ -86,6 +123,7 @@ class Pump:
         server_time: Callable[[], float],
     ) -> None:
         self._settings = settings
+        self._client = client
         self._taker = taker
         self._limiter = limiter
         self._envelopes = Envelopes(register)
@@ -100,6 +138,9 @@ class Pump:
         self._stops = stops
         self._posts = posts
         self._server_time = server_time
+        self._waiting: list[Claim] = []
+        self._more: set[tuple[str, int]] = set()
+        self._trip_s = 0.0
         self.unknown = False
         """Whether a take is under way whose claims are not known yet."""
         self.thread: threading.Thread | None = None
@@ -110,14 +151,19 @@ class Pump:
         self.thread = threading.current_thread()
         deadline = time.monotonic() + seconds
         while not self._hands.closing:
-            # swapped permits first: they are held already, and their claims grow old
-            batch = self._swapped() or self._take_round()
-            if batch:
-                return batch
+            self._take_in_swapped()
+            asked = self._worth_taking()
+            if asked or self._waiting:
+                if batch := self._travel(asked):
+                    return batch
+                if time.monotonic() < deadline:
+                    continue  # what it claimed is to have its slots, or there is more to take
             now = time.monotonic()
             if now >= deadline:
                 return None
             self._hands.wait(max(0.001, min(deadline, self._next_at(now)) - now))
+        waiting, self._waiting = self._waiting, []
+        self._hand_back(waiting)
         return None
 
     def _next_at(self, now: float) -> float:
@@ -127,73 +173,123 @@ class Pump:
         times += (gate.next_at for gate in gates if gate is not None and gate.next_at > now)
         return min(times)
 
-    def _take_round(self) -> Batch | None:
-        """Try each app and lane with something to take once, in turn, until one gives a batch."""
-        for app in self._turns.apps(time.monotonic()):
-            for lane in self._turns.lanes(app):
-                workers = self._workers()
-                if not workers:
-                    return None  # nobody would know whose the claims are
-                if not self._may_take(app, workers):
-                    break
-                try:
-                    batch = self._turn(app, lane, workers)
-                except Exception as error:  # noqa: BLE001  (the other apps go on)
-                    self.unknown = False  # should it have claimed, the worker finds that in a while
-                    self._turns.wake(app, lane)
-                    self._failed(app, "taking", error)
-                    break
-                if batch:
-                    return batch
-        return None
+    def _take_in_swapped(self) -> None:
+        """Let swapped permits have slots next: they are held already, and their claims grow old."""
+        while self._hands.swapped:
+            claim = self._hands.swapped.popleft()
+            self._stops.claimed([(claim.broadcast, claim.lane)])
+            self._waiting.append(claim)
 
-    def _may_take(self, app: str, workers: int) -> bool:
-        """Say whether anything may be taken for an app now."""
+    # -- what is worth a trip ---------------------------------------------------------------
+
+    def _worth_taking(self) -> list[Asking]:
+        """Return the takes of one trip: of apps and lanes with something to take, in turn."""
+        workers = self._workers()
+        if not workers:
+            return []  # nobody would know whose the claims are
+        asked: list[Asking] = []
+        claims: Counter[str] = Counter()
+        for app in self._turns.apps(time.monotonic()):
+            if len(asked) >= self._abreast:
+                break
+            try:
+                asked += self._takes_of(app, workers, self._abreast - len(asked), claims)
+            except Exception as error:  # noqa: BLE001  (the other apps go on)
+                self._failed(app, "taking", error)
+        return asked
+
+    @property
+    def _abreast(self) -> int:
+        """How many takes one trip may make: as many as Redis has time for while it lasts."""
+        return min(_MOST_TAKES, 1 + int(self._trip_s / _TAKE_S))
+
+    def _takes_of(
+        self, app: str, workers: int, most_takes: int, claims: Counter[str]
+    ) -> list[Asking]:
+        """Return the takes of one app; the turns of its lanes are over by that.
+
+        Args:
+            app: whose ring is served.
+            workers: how many there are.
+            most_takes: how many there may be.
+            claims: app → claims that this trip asks for; it grows.
+        """
         gate, token = self._gates.get(app), self._tokens.get(app)
         if gate is None or token is None or token.retired:
             self._turns.forget(app)  # it left the settings, and what is queued waits
-            return False
+            return []
         if token.ready is None:
-            return False
-        try:
-            return gate.most(time.monotonic(), workers) > 0 and self._room(app) > 0
-        except Exception as error:  # noqa: BLE001  (the other apps go on)
-            self._failed(app, "taking", error)
-            return False
+            return []
+        most = gate.most(time.monotonic(), workers)
+        if most <= 0 or (gate.probes and any(claim.app == app for claim in self._waiting)):
+            return []
+        lanes = self._turns.lanes(app)
+        if gate.pace:  # what it may have now is shared by the lanes
+            most_takes = max(1, min(most_takes, len(lanes), most // _FEWEST))
+            most = -(-most // most_takes)
+        else:  # a lane that has more than one take brings may be taken from again
+            lanes += [lane for lane in lanes if (app, lane) in self._more] * (most_takes - 1)
+        found: list[Asking] = []
+        for lane in lanes[:most_takes]:
+            some = min(most, self._room(app, claims))
+            if some <= 0:
+                break
+            claims[app] += some
+            self._turns.begin(app, lane)  # before it: what is added meanwhile wakes the lane anew
+            place = sum(one.lane == lane for one in found)
+            found.append(Asking.of(app, lane, some, place))
+        return found
 
-    def _room(self, app: str) -> int:
-        """Return how many claims of an app find room in hand, and a POST that is free."""
+    def _room(self, app: str, claims: Counter[str]) -> int:
+        """Return how many claims of an app find room in hand, and a POST that is free.
+
+        Args:
+            app: whose.
+            claims: app → those that are asked for already.
+        """
         posts = self._posts(app)
         if not posts:
             self._hands.short(app)
             posts = self._posts(app)  # what was let go in between wakes nobody
-        return min(posts, self._hands.room(app)) if posts else 0
+        return min(posts, self._hands.room(app, claims)) if posts else 0
 
-    def _turn(self, app: str, lane: int, workers: int) -> Batch:
-        """Take for one app in one lane, and reserve."""
-        now = time.monotonic()
-        gate = self._gates[app]
-        most = min(gate.most(now, workers), self._room(app))
-        if most <= 0:
-            return []
-        self._turns.begin(app, lane)  # before it: what is added meanwhile wakes the lane anew
-        taken = self._take(app, lane, most, gate.allowances(now))
-        if taken is None:
-            self._turns.wake(app, lane)
-            return []
-        for broadcast in taken.low:
-            self._on_low(broadcast, lane)
-        for broadcast in taken.complete:
-            self._on_complete(broadcast)
-        if taken.claims:
-            self._hands.take(taken.claims)
-            self._stops.claimed((broadcast, lane) for broadcast in taken.broadcasts)
-            if gate.breaker.trouble:
-                gate.breaker.probe(now)
-        self.unknown = False  # not before they are in hand: a drain looks at both
-        batch = self._reserve(app, taken.claims) if taken.claims else []
-        self._leave(app, lane, taken.left)
+    # -- a trip -----------------------------------------------------------------------------
+
+    def _travel(self, asked: list[Asking]) -> Batch:
+        """Take what is asked for, and reserve for what waits, in one trip; return the batch."""
+        trip, asked_at = Trip(self._client), time.monotonic()
+        self.unknown = bool(asked)
+        takes = self._add_takes(trip, asked)
+        waiting, self._waiting = self._waiting, []
+        specs = [
+            (broadcast, trip.ask("HGET", key, "spec"))
+            for broadcast, key in self._envelopes.lacking(waiting)
+        ]
+        # the last ones: slots count from when their answer comes
+        wanted = [(one, trip.call(one.call)) for one in self._wanted(waiting)]
+        try:
+            answers = trip.go()
+        except redis.RedisError as error:
+            answers = [error] * len(trip)
+        given_at = time.monotonic()
+        if trip:
+            self._note_trip(given_at - asked_at)
+        for broadcast, place in specs:
+            self._envelopes.learn(broadcast, answers[place])
+        batch: Batch = []
+        for one, place in wanted:
+            batch += self._granted(one, answers[place], asked_at, given_at)
+        for asking, place in takes:
+            self._taken(asking, answers[place])
+        self.unknown = False  # not before all are in hand: a drain looks at both
         return batch
+
+    def _note_trip(self, took_s: float) -> None:
+        """Remember how far Redis is: the shortest trip of late; a longer one waited for a core."""
+        before_s = self._trip_s or took_s
+        self._trip_s = min(took_s, before_s + (took_s - before_s) * _SMOOTH)
+        for gate in list(self._gates.values()):
+            gate.way_s = 2 * self._trip_s
 
     def _failed(self, app: str, during: str, error: Exception) -> None:
         """Let one app wait a second after an error that nobody foresaw."""
@@ -203,12 +299,86 @@ class Pump:
         gate.not_before = max(gate.not_before, time.monotonic() + _FAILED_S)
         logs.emit(AppFailed(app, during, f"{type(error).__name__}: {error}"[:200]))
 
+    # -- takes ------------------------------------------------------------------------------
+
+    def _add_takes(self, trip: Trip, asked: list[Asking]) -> list[tuple[Asking, int]]:
+        """Have a trip take; returns each take and the place of its answer."""
+        added: list[tuple[Asking, int]] = []
+        for asking in asked:
+            try:
+                added.append((asking, trip.call(self._call(asking))))
+            except Exception as error:  # noqa: BLE001  (the other apps go on)
+                self._turns.wake(asking.app, asking.lane)
+                self._failed(asking.app, "taking", error)
+        return added
+
+    def _call(self, asking: Asking) -> Call:
+        """Return the call of a take, as what is known of the app's limits is now."""
+        app = asking.app
+        allowances = self._gates[app].allowances(time.monotonic())
+        return self._taker.call(
+            asking, allowances, self._hours(app), self._bounds(app), self._spent_ms(app)
+        )
+
+    def _taken(self, asking: Asking, answer: Any) -> None:
+        """Take in hand what a take claimed."""
+        app, lane = asking.app, asking.lane
+        try:
+            taken = self._take(asking, answer)
+            if taken is None:
+                self._turns.wake(app, lane)
+                return
+            for broadcast in taken.low:
+                self._on_low(broadcast, lane)
+            for broadcast in taken.complete:
+                self._on_complete(broadcast)
+            if taken.claims:
+                self._hands.take(taken.claims)
+                self._waiting += taken.claims
+                self._stops.claimed((broadcast, lane) for broadcast in taken.broadcasts)
+                gate, now = self._gates[app], time.monotonic()
+                gate.expect(taken.claims, now)
+                if gate.breaker.trouble:
+                    gate.breaker.probe(now)
+            self._leave(app, lane, taken.left)
+        except Exception as error:  # noqa: BLE001  (the other apps go on)
+            # should it have claimed, the worker finds that in a while
+            self._turns.wake(app, lane)
+            self._failed(app, "taking", error)
+
+    def _take(self, asking: Asking, answer: Any) -> Taken | None:
+        """Read what a take answered; ask again until Redis answers or the worker has stopped."""
+        attempt = 0
+        lost = False
+        while True:
+            if not isinstance(answer, redis.RedisError):
+                return read(answer, asking)
+            if not passes(answer):
+                raise answer
+            # a server that is full, another one, or no primary refuses before it is asked
+            lost = lost or not isinstance(answer, _NOT_ASKED)
+            attempt += 1
+            logs.emit(StoreUnreachable("taking", type(answer).__name__, attempt))
+            if self._hands.closed_s > _GIVE_UP_S:
+                return None  # recovery finds what it may have claimed
+            time.sleep(pause_s(attempt))
+            # a worker that stops still asks for an answer that was lost: it may have claimed
+            if self._hands.closing and not lost:
+                return None  # it was never asked
+            try:
+                answer = self._call(asking).run()
+            except redis.RedisError as error:
+                answer = error
+
     def _leave(self, app: str, lane: int, left: str) -> None:
         """Say when to come back to where something is left."""
         now = time.monotonic()
         if left == MORE:
+            self._more.add((app, lane))
             self._turns.wake(app, lane)
-        elif left == SOON:
+            return
+        self._more.discard((app, lane))
+        if left == SOON:
             self._turns.rest(app, lane, now + _SOON_S)
         elif left == REST:
             self._turns.rest(app, lane, self._gates[app].own_next_at(now))
@@ -231,93 +401,100 @@ class Pump:
         now = time.monotonic()
         return gate.spent_ms(Channel.TEMPLATE, now), gate.spent_ms(Channel.SUBSCRIBE, now)
 
-    def _swapped(self) -> Batch | None:
-        """Reserve slots for permits that were claimed in place of dead ones."""
-        by_app: dict[str, list[Claim]] = {}
-        while self._hands.swapped:
-            claim = self._hands.swapped.popleft()
-            by_app.setdefault(claim.app, []).append(claim)
-        batch: Batch = []
-        for app, claims in by_app.items():
-            self._stops.claimed({(claim.broadcast, claim.lane) for claim in claims})
-            batch += self._reserve(app, claims)
-        return batch or None
+    # -- slots ------------------------------------------------------------------------------
 
-    def _take(
-        self, app: str, lane: int, most: int, allowances: dict[str, tuple[int, float, int]]
-    ) -> Taken | None:
-        """Take, asking again with the same token until Redis answers or the worker has stopped."""
-        token = scripts.new_token()
-        attempt = 0
-        lost = False
-        self.unknown = True
-        # a worker that stops still asks for an answer that was lost: it may have claimed
-        while not self._hands.closing or lost:
+    def _wanted(self, waiting: list[Claim]) -> list[_Wanted]:
+        """Return what slots are wanted, by app and channel: one of these, nearly always."""
+        groups: dict[tuple[str, str], list[Claim]] = {}
+        for claim in waiting:
+            groups.setdefault((claim.app, claim.channel), []).append(claim)
+        found: list[_Wanted] = []
+        for (app, channel), claims in groups.items():
+            if app not in self._settings.apps:
+                self._hand_back(claims)
+                continue
             try:
-                hours, bounds, spent_ms = self._hours(app), self._bounds(app), self._spent_ms(app)
-                return self._taker.take(app, lane, most, allowances, token, hours, bounds, spent_ms)
-            except (*LOST, redis.ResponseError) as error:
-                if not passes(error):
-                    raise
-                # a server that is full, another one, or no primary refuses before it is asked
-                lost = lost or not isinstance(error, _NOT_ASKED)
-                attempt += 1
-                logs.emit(StoreUnreachable("taking", type(error).__name__, attempt))
-                if self._hands.closed_s > _GIVE_UP_S:
-                    return None  # recovery finds what it may have claimed
-                time.sleep(pause_s(attempt))
-        self.unknown = False  # it was never asked
-        return None
+                found.append(self._want(app, channel, claims))
+            except Exception as error:  # noqa: BLE001  (the other apps go on)
+                self._hand_back(claims)
+                self._failed(app, "reserving", error)
+        return found
 
-    def _reserve(self, app: str, claims: list[Claim]) -> Batch:
-        """Give claims their slots; those that get none go back to the queue."""
-        if app not in self._settings.apps:
-            self._hand_back(claims)
-            return []
-        try:
-            return self._granted(app, claims)
-        except Exception as error:  # noqa: BLE001  (the other apps go on)
-            self._hand_back(claims)  # twice for some, perhaps: their fences make that harmless
-            self._failed(app, "reserving", error)
-            return []
-
-    def _granted(self, app: str, claims: list[Claim]) -> Batch:
-        by_channel: dict[str, Batch] = {}
-        for pair in self._with_envelopes(claims):
-            by_channel.setdefault(pair[0].channel, []).append(pair)
-        batch: Batch = []
-        for channel, ready in by_channel.items():  # one, for nearly all apps
-            batch += self._granted_of(app, channel, ready)
-        return batch
-
-    def _granted_of(self, app: str, channel: str, ready: Batch) -> Batch:
-        plain = [pair for pair in ready if not pair[0].rate]
-        own: dict[str, Batch] = {}
-        for pair in ready:
-            if pair[0].rate:
-                own.setdefault(pair[0].broadcast, []).append(pair)
-        rates = {broadcast: (pairs[0][0].rate, len(pairs)) for broadcast, pairs in own.items()}
-        grant = self._slots(app, channel, len(plain), rates)
-        if grant is None:
-            self._hand_back([claim for claim, _ in ready])
-            return []
+    def _want(self, app: str, channel: str, claims: list[Claim]) -> _Wanted:
+        plain = [claim for claim in claims if not claim.rate]
+        own: dict[str, list[Claim]] = {}
+        for claim in claims:
+            if claim.rate:
+                own.setdefault(claim.broadcast, []).append(claim)
         gate = self._gates[app]
+        unused = gate.unused.pop(channel, 0)  # told once: twice would let the day have too many
+        gate.wasted += unused
+        rates = {broadcast: (some[0].rate, len(some)) for broadcast, some in own.items()}
+        call = self._limiter.call(
+            app,
+            self._settings.app(app),
+            len(plain),
+            rates,
+            unused,
+            scripts.new_token(),
+            channel,
+        )
+        return _Wanted(app, channel, [plain, *own.values()], rates, call)
+
+    def _granted(self, wanted: _Wanted, answer: Any, asked_at: float, given_at: float) -> Batch:
+        """Give claims their slots; those that get none go back to the queue."""
+        try:
+            groups = len(wanted.groups)
+            if isinstance(answer, redis.RedisError):
+                grant = self._ask_again(wanted, answer)
+            else:
+                grant = self._limiter.read(answer, groups, asked_at, given_at)
+            if grant is not None:
+                return self._with_slots(wanted, grant)
+        except Exception as error:  # noqa: BLE001  (the other apps go on)
+            self._failed(wanted.app, "reserving", error)
+        # twice for some, perhaps: their fences make that harmless
+        self._hand_back([claim for claims in wanted.groups for claim in claims])
+        return []
+
+    def _ask_again(self, wanted: _Wanted, error: redis.RedisError) -> Grant | None:
+        """Reserve, with the same token; None when Redis does not answer for long."""
+        attempt = 0
+        while passes(error):
+            attempt += 1
+            logs.emit(StoreUnreachable("reserving slots", type(error).__name__, attempt))
+            if attempt > _ASKS:
+                return None
+            time.sleep(pause_s(attempt))
+            try:
+                return self._limiter.ask(wanted.call, len(wanted.groups), again=True)
+            except redis.RedisError as again:
+                error = again
+        raise error
+
+    def _with_slots(self, wanted: _Wanted, grant: Grant) -> Batch:
+        app, channel, gate = wanted.app, wanted.channel, self._gates[wanted.app]
         if grant.spent_s and channel not in gate.spent:
             logs.emit(QuotaSpent(app, channel, round(grant.spent_s)))
-        gate.learn(grant, rates, time.monotonic(), channel)
+        gate.learn(grant, wanted.rates, time.monotonic(), channel)
         if grant.restored:
             logs.emit(RateRestored(app, grant.rate))
         ends = grant.rate > 0 or grant.limit > 0
         batch: Batch = []
         without: list[Claim] = []
-        for pairs, slots in zip([plain, *own.values()], grant.slots, strict=True):
-            for (claim, envelope), slot in zip(pairs, slots, strict=False):
-                batch.append((claim.at(slot, ends=ends or claim.rate > 0), envelope))
-            without += [claim for claim, _ in pairs[len(slots) :]]
+        for claims, slots in zip(wanted.groups, grant.slots, strict=True):
+            ready = self._with_envelopes(claims)
+            batch += [
+                (claim.at(slot, ends=ends or claim.rate > 0), envelope)
+                for (claim, envelope), slot in zip(ready, slots, strict=False)
+            ]
+            without += [claim for claim, _ in ready[len(slots) :]]
+            if len(slots) > len(ready):
+                gate.waste(channel, len(slots) - len(ready))
         if gate.calendar:
             batch, outside = self._within_hours(batch, self._hours(app), grant.server_ahead)
-            gate.waste(channel, len(outside))
             without += outside
+            gate.waste(channel, len(outside))
         if without:
             self._hand_back(without)
         return batch
@@ -334,29 +511,6 @@ class Pump:
             ends = claim.slot_ends or hours.ends_soon(claim.slot_at, server_ahead)
             inside.append((claim.at(claim.slot_at, ends=ends), envelope))
         return inside, outside
-
-    def _slots(
-        self, app: str, channel: str, plain: int, own: dict[str, tuple[float, int]]
-    ) -> Grant | None:
-        """Reserve, asking again with the same token; None when Redis does not answer for long."""
-        gate = self._gates[app]
-        unused = gate.unused.pop(channel, 0)  # told once: twice would let the day have too many
-        gate.wasted += unused
-        token = scripts.new_token()
-        attempt = 0
-        while True:
-            try:
-                return self._limiter.reserve(
-                    app, self._settings.app(app), plain, own, unused, token, channel
-                )
-            except (*LOST, redis.ResponseError) as error:
-                if not passes(error):
-                    raise
-                attempt += 1
-                logs.emit(StoreUnreachable("reserving slots", type(error).__name__, attempt))
-                if attempt > _ASKS:
-                    return None
-                time.sleep(pause_s(attempt))
 
     def _with_envelopes(self, claims: list[Claim]) -> Batch:
         """Return each claim with its message; those whose message cannot be read go back."""

@@ -47,7 +47,7 @@ class SendPath:
         loop: where it posts and settles.
         memory: shared with the duties.
         broadcasts: where specs are read.
-        client, taking: Redis, for the pump's thread; takes have a connection of their own.
+        client, taking: Redis, for the pump's thread; its trips have a connection of their own.
         loop_client: Redis, for the loop.
         wechat: the client.
         tokens: app → its token keeper.
@@ -98,6 +98,7 @@ class SendPath:
         )
         self.pump = Pump(
             settings,
+            taking,
             Taker(taking, settings, worker, ttl_ms),
             Limiter(client, worker),
             broadcasts,

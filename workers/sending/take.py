@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from producers.lanes.bounds import NONE, Bounds
 from producers.settings import Settings, kept_rate, ms
 from producers.store import Client, keys
-from producers.store.scripts import Script
+from producers.store.scripts import Call, Script, new_token
 from workers.limits.gate import HORIZON_MS
 from workers.limits.hours import ALWAYS, FOREVER_MS, Hours
 from workers.sending.claim import Claim, parse_row
@@ -37,10 +37,17 @@ class TakeKeys(NamedTuple):
     ledger: str
 
     @classmethod
-    def of(cls, lane: int, app: str, worker: str) -> "TakeKeys":
-        """Return those of one worker's takes of an app in a lane."""
+    def of(cls, lane: int, app: str, worker: str, place: int = 0) -> "TakeKeys":
+        """Return those of one worker's takes of an app in a lane.
+
+        Args:
+            lane: in which lane.
+            app: whose ring is served.
+            worker: who takes.
+            place: tells takes apart that are under way at once: each has an answer that is kept.
+        """
         return cls(
-            keys.reply(lane, f"take:{app}", worker),
+            keys.reply(lane, f"take:{app}:{place}" if place else f"take:{app}", worker),
             keys.priority_ring(lane, app),
             keys.ring(lane, app),
             keys.sending(lane, app),
@@ -94,83 +101,114 @@ class Taken:
     left: str = ""
 
 
+class Asking(NamedTuple):
+    """A take that is asked for, as often as it is: its answer is the first one.
+
+    Attributes:
+        app: whose ring is served.
+        lane: in which lane.
+        most: claims at the most, 1-1000.
+        place: tells it apart from others that are under way in this lane.
+        token: the same token again returns the first answer.
+        asked_at: monotonic seconds of the first time: not later than the claims.
+    """
+
+    app: str
+    lane: int
+    most: int
+    place: int
+    token: str
+    asked_at: float
+
+    @classmethod
+    def of(cls, app: str, lane: int, most: int, place: int = 0) -> "Asking":
+        """Return a new one."""
+        return cls(app, lane, most, place, new_token(), time.monotonic())
+
+
 class Taker:
     """Takes batches for one worker; used by one thread at a time."""
 
     def __init__(self, client: Client, settings: Settings, worker: str, ttl_ms: int) -> None:
-        self._last = ("", 0.0)
         self._script = TAKE.on(client)
         self._worker = worker
         self._fixed = (sending_lease_ms(settings), ms(settings.permit_margin), ttl_ms, HORIZON_MS)
 
-    def take(
+    def call(
         self,
-        app: str,
-        lane: int,
-        most: int,
+        asking: Asking,
         allowances: dict[str, tuple[int, float, int]],
-        token: str,
         hours: Hours = ALWAYS,
         bounds: Bounds = NONE,
         spent_ms: tuple[int, int] = (0, 0),
-    ) -> Taken:
-        """Claim up to ``most`` messages.
+    ) -> Call:
+        """Return the call that claims what is asked for; `read` reads its answer.
 
         Args:
-            app: whose ring is served.
-            lane: in which lane.
-            most: claims at the most, 1-1000.
+            asking: how much, where.
             allowances: broadcast with a rate of its own → how many it may have now, the rate for
                 which that holds, and ms until it may have one.
-            token: the same token again returns the first answer.
             hours: when the app's broadcasts may be taken.
             bounds: what they leave to each user.
             spent_ms: how long the day lasts of the channels template and subscribe, where that is
                 used up; 0: it is not.
-
-        Raises:
-            redis.ConnectionError, redis.TimeoutError: the answer was lost; ask again with the
-                same token.
         """
-        if token != self._last[0]:
-            self._last = (token, time.monotonic())
-        claimed_at = self._last[1]  # not later than the claim, also when a reply was lost
         own: list[str | int] = []
         for broadcast, (allowance, own_rate, wait_ms) in allowances.items():
             own += (broadcast, allowance, repr(own_rate), wait_ms)
-        rows = self._script(
-            TakeKeys.of(lane, app, self._worker),
+        return self._script.call(
+            TakeKeys.of(asking.lane, asking.app, self._worker, asking.place),
             TakeArgs(
                 self._worker,
-                keys.lane_prefix(lane),
-                app,
-                most,
+                keys.lane_prefix(asking.lane),
+                asking.app,
+                asking.most,
                 *self._fixed,
                 *hours,
                 *bounds,
                 *spent_ms,
             ),
             own,
-            token=token,
+            token=asking.token,
         )
-        taken = Taken()
-        broadcast, rate = "", 0.0
-        for row in rows:
-            if row.startswith("B "):
-                _, broadcast, low, closed, rate_text = row.split(" ")
-                rate = kept_rate(float(rate_text))
-                taken.broadcasts.append(broadcast)
-                if low == "1":
-                    taken.low.append(broadcast)
-                if closed == "1":
-                    taken.closed.append(broadcast)
-            elif row.startswith("Q "):
-                taken.complete.append(row[2:])
-            elif row in _LEFT:
-                taken.left = row
-            else:
-                taken.claims.append(parse_row(row, app, lane, broadcast, rate, claimed_at))
-        return taken
+
+    def take(
+        self,
+        asking: Asking,
+        allowances: dict[str, tuple[int, float, int]],
+        hours: Hours = ALWAYS,
+        bounds: Bounds = NONE,
+        spent_ms: tuple[int, int] = (0, 0),
+    ) -> Taken:
+        """Make the call alone; as `call`.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: the answer was lost; ask the same again.
+        """
+        return read(self.call(asking, allowances, hours, bounds, spent_ms).run(), asking)
+
+
+def read(rows: list[str], asking: Asking) -> Taken:
+    """Read the answer to a take."""
+    app, lane, claimed_at = asking.app, asking.lane, asking.asked_at
+    taken = Taken()
+    broadcast, rate = "", 0.0
+    for row in rows:
+        if row.startswith("B "):
+            _, broadcast, low, closed, rate_text = row.split(" ")
+            rate = kept_rate(float(rate_text))
+            taken.broadcasts.append(broadcast)
+            if low == "1":
+                taken.low.append(broadcast)
+            if closed == "1":
+                taken.closed.append(broadcast)
+        elif row.startswith("Q "):
+            taken.complete.append(row[2:])
+        elif row in _LEFT:
+            taken.left = row
+        else:
+            taken.claims.append(parse_row(row, app, lane, broadcast, rate, claimed_at))
+    return taken
 
 
 def sending_lease_ms(settings: Settings) -> int:

@@ -18,7 +18,7 @@ from producers.care.audit import Auditor
 from producers.permits.collect import Collector
 from producers.words import Outcome
 from workers.duties.recover import Recoverer
-from workers.sending.take import Taker
+from workers.sending.take import Asking, Taker
 
 TEMPLATE = "T" * 43
 
@@ -177,9 +177,8 @@ class Sent:
         recoverer = Recoverer(client, settings, self.broadcasts)
         for lane in range(settings.lanes):
             client.hset(f"wxb:{{{lane}}}:lane:{self.id}", "open", "1")
-            Taker(client, settings, "w1", self.broadcasts.ttl_ms).take(
-                "shop", lane, 100, {}, f"{lane:032}"
-            )
+            taker = Taker(client, settings, "w1", self.broadcasts.ttl_ms)
+            taker.take(Asking.of("shop", lane, 100), {})
             mark_posting(client, lane, self.id, "w1")
             recoverer.recover("shop", self.id, lane, "w1")
 

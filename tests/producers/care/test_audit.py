@@ -9,7 +9,7 @@ from producers.broadcasts.spec import Spec
 from producers.care.audit import Auditor
 from producers.permits.collect import Collector
 from producers.store import keys
-from workers.sending.take import Taker
+from workers.sending.take import Asking, Taker
 
 pytestmark = pytest.mark.parametrize("lanes", [1, 4])
 
@@ -28,7 +28,7 @@ def broadcast(client: Any, settings: Any) -> str:
     for lane in range(settings.lanes):
         client.hset(keys.lane_broadcast(lane, made), "open", "1")
         taker = Taker(client, settings, "w1", 10**9)
-        taker.take("shop", lane, 5, {}, f"{lane:032}")
+        taker.take(Asking.of("shop", lane, 5), {})
     return made
 
 

@@ -17,7 +17,7 @@ from producers.store import connection as store
 from producers.store import keys
 from producers.users import Users
 from workers.duties.recover import Recoverer
-from workers.sending.take import Taker
+from workers.sending.take import Asking, Taker
 
 TEMPLATE = "T" * 43
 
@@ -46,7 +46,7 @@ class Desk:
         for lane in range(self.settings.lanes):
             self.client.hset(keys.lane_broadcast(lane, self.id), "open", "1")
             taker = Taker(self.client, self.settings, "w1", self.broadcasts.ttl_ms)
-            taker.take("shop", lane, 100, {}, f"{lane:032}")
+            taker.take(Asking.of("shop", lane, 100), {})
             mark_posting(self.client, lane, self.id, "w1")
             recoverer.recover("shop", self.id, lane, "w1")
 

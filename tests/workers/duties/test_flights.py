@@ -8,13 +8,13 @@ import redis
 from send_path import Stall
 
 from producers.settings import Settings
-from producers.store import connection, keys, scripts
+from producers.store import connection, keys
 from workers.duties.epochs import Epochs
 from workers.duties.flights import EVERY_S, Flights
 from workers.duties.recover import FORGOTTEN_MS, ORPHAN_MS, Recoverer
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
-from workers.sending.take import Taker
+from workers.sending.take import Asking, Taker
 
 
 class Living:
@@ -62,7 +62,7 @@ class Field:
         """Have a worker take all five, so long ago."""
         settings, ttl_ms = self.stall.settings, self.stall.broadcasts.ttl_ms
         taker = Taker(self.client, settings, worker, ttl_ms)
-        claims = taker.take("shop", 0, 5, {}, scripts.new_token()).claims
+        claims = taker.take(Asking.of("shop", 0, 5), {}).claims
         assert len(claims) == 5
         flight = keys.flight(0, self.broadcast)
         for item, entry in self.client.hgetall(flight).items():

@@ -31,7 +31,7 @@ from workers.limits.limiter import Limiter, Penalty
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
 from workers.sending.settle import Answer, Settler
-from workers.sending.take import Taker
+from workers.sending.take import Asking, Taker
 from workers.sending.verdict import Action, Streak, Verdict
 from workers.wechat.reply import Fate, Reply
 
@@ -84,8 +84,7 @@ class Worker:
     def take(self, most: int = 100) -> list[Claim]:
         claims: list[Claim] = []
         for lane in range(self.settings.lanes):
-            token = scripts.new_token()
-            claims += self.taker.take("shop", lane, most, {}, token).claims
+            claims += self.taker.take(Asking.of("shop", lane, most), {}).claims
         return claims
 
     def reserve(self, plain: int, broadcast: str) -> None:

@@ -11,10 +11,10 @@ import redis
 from send_path import Stall, by, connected_async, soon, way_to
 
 from producers.settings import Settings
-from producers.store import keys, scripts
+from producers.store import keys
 from workers.sending.claim import Claim
 from workers.sending.posting import Marker, needs_mark
-from workers.sending.take import Taker
+from workers.sending.take import Asking, Taker
 from workers.wechat.envelope import Envelope
 
 ENVELOPE = Envelope("/cgi-bin/message/subscribe/send", b"")
@@ -65,7 +65,7 @@ def taken(client: "redis.Redis", settings: Settings) -> Callable[[int], tuple[st
         broadcast = stall.broadcast("subscribe")
         client.hset(keys.lane_broadcast(0, broadcast), "open", 1)
         taker = Taker(client, settings, "w1", stall.broadcasts.ttl_ms)
-        claims = taker.take("shop", 0, users, {}, scripts.new_token()).claims
+        claims = taker.take(Asking.of("shop", 0, users), {}).claims
         assert len(claims) == users
         assert all(map(needs_mark, claims))
         return broadcast, claims

@@ -17,7 +17,7 @@ from send_path import Stall, connected_async, soon
 from producers.sandbox import FaultAction, FaultRule, Sandbox, SandboxConfig
 from producers.sandbox.config import Taking
 from producers.settings import Settings
-from producers.store import keys, scripts
+from producers.store import keys
 from workers.duties.peers import Peers
 from workers.limits.breaker import SILENT, Trouble
 from workers.limits.gate import Gate
@@ -30,7 +30,7 @@ from workers.sending.posting import SPARE
 from workers.sending.sender import Sender
 from workers.sending.settle import Settler
 from workers.sending.stops import Stops
-from workers.sending.take import CLAIM_LIFE_S, Taker
+from workers.sending.take import CLAIM_LIFE_S, Asking, Taker
 from workers.wechat.client import WeChat
 from workers.wechat.envelope import Envelope
 from workers.wechat.tokens import TokenKeeper
@@ -73,7 +73,7 @@ class Desk:
 
     def take(self, most: int = 1000) -> list[Claim]:
         """Take, as the pump does; the slots are in the past and do not end."""
-        taken = self._taker.take("shop", 0, most, {}, scripts.new_token())
+        taken = self._taker.take(Asking.of("shop", 0, most), {})
         self.hands.take(taken.claims)
         return taken.claims
 

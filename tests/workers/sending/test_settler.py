@@ -12,13 +12,13 @@ from webhook_end import of_app
 
 from producers.broadcasts import Broadcasts
 from producers.settings import Settings
-from producers.store import keys, scripts
+from producers.store import keys
 from workers.duties.recover import Recoverer
 from workers.lanes.keeper import Keeper
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
 from workers.sending.settle import Answer, Settler
-from workers.sending.take import Taker
+from workers.sending.take import Asking, Taker
 from workers.sending.verdict import Action, Streak, Verdict, judge
 from workers.wechat.reply import Fate, Reply
 
@@ -52,7 +52,7 @@ class Desk:
         )
 
     def take(self, most: int = 500) -> list[Claim]:
-        claims = self._taker.take("shop", 0, most, {}, scripts.new_token()).claims
+        claims = self._taker.take(Asking.of("shop", 0, most), {}).claims
         self.hands.take(claims)
         return claims
 
