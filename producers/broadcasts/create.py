@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from producers import logs
 from producers.audiences import Audiences
+from producers.audiences.expressions import Expression
+from producers.broadcasts.glance import Glance, glance
 from producers.broadcasts.lifecycle import Lifecycle
 from producers.broadcasts.spec import MAX_LIFE, Spec, check_purpose
 from producers.broadcasts.split import Splitter
@@ -28,17 +30,21 @@ from producers.errors import (
     StoreUnavailableError,
 )
 from producers.logs.events import BroadcastCreated, BroadcastRowsLoaded
+from producers.quotas import AppLimits
 from producers.rows import BadRowsError, Rows, RowsReport
 from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.connection import now_ms
-from producers.store.retry import repeat, repeat_all
+from producers.store.retry import repeat
 from producers.store.scripts import Script
+from producers.store.trip import Question, in_order
 from producers.templates import Templates
 from producers.times.zones import zone_of
 from producers.words import State
 
 _KEY_TTL: Final = timedelta(days=7)
+_FEW: Final = 1_000
+"""An audience up to so many is split in the step that creates it: some ms of Redis."""
 _SMALL: Final = 10_000
 """An audience up to so many is split by its creator at once; larger ones by a worker."""
 
@@ -121,16 +127,61 @@ class Broadcasts(Lifecycle):
         """
         check_key(key)
         check_purpose(spec.app, spec.purpose, self._settings.app(spec.app))
-        size = self._audiences.measure(spec.app, spec.audience).members
+        scripts = self._create, self._adopt, self._splitter.script
+        seen = glance(self._client, self._settings, spec, self._templates, self._quotas, scripts)
+        size = seen.size if seen else self._audiences.measure(spec.app, spec.audience).members
         timing = self._timing(spec, key)
         if not trusts_template:
-            self._check_template(spec, key)
-        broadcast = self._claim_id(spec.app, key, spec.digest())
-        created = self._store(broadcast, spec, size, *_times(timing))
-        if not timing.starts_at_ms:
-            self._begin(broadcast, size)
-        note = self._note(spec, timing, size) if created else ""
+            self._check_template(spec, key, is_fresh=seen is not None and seen.is_fresh)
+        mine = _new_id()
+        broadcast = self._claim_id(spec.app, key, spec.digest(), mine)
+        is_quick = broadcast == mine and size <= _FEW and not timing.starts_at_ms
+        if seen and is_quick and self._splitter.is_plain(spec, size):
+            created = self._bear(broadcast, spec, seen, *_times(timing), *self._canary(mine, seen))
+        else:
+            created = self._store(
+                broadcast, spec, size, *_times(timing), *self._canary(broadcast, seen)
+            )
+            if not timing.starts_at_ms:
+                self._begin(broadcast, size)
+        note = self._note(spec, timing, size, seen.limits if seen else None) if created else ""
         return Created(broadcast, known=not created, note=note)
+
+    def _canary(self, broadcast: str, seen: Glance | None) -> list[str | int]:
+        """Return where the canary is to begin: at home, unless nobody is there."""
+        home = self.home_lane(broadcast)
+        if seen is None or seen.buckets[home]:
+            return []
+        return ["canary_lane", max(range(len(seen.buckets)), key=lambda n: len(seen.buckets[n]))]
+
+    def _bear(self, broadcast: str, spec: Spec, seen: Glance, *more: str | int) -> bool:
+        """Write a new broadcast to few, and begin to send it, in one trip; say if it is new.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer; the keeper goes on with what was written.
+        """
+        fields = self._fields(broadcast, spec, seen.size, *more)
+        home = {
+            str(name): str(value) for name, value in zip(fields[::2], fields[1::2], strict=True)
+        }
+        home_key = keys.home(self.home_lane(broadcast), broadcast)
+        lanes, audience = range(self._settings.lanes), Expression.stored(spec.audience).postfix
+        stages = (
+            self._listing(spec.app, broadcast, seen.now_ms),
+            [self._create.call(CreateKeys(home_key), CreateArgs(self.ttl_ms), fields)],
+            [self._adoption(lane, broadcast, home, spec) for lane in lanes],
+            [self._splitter.first(broadcast, lane, audience, seen.buckets[lane]) for lane in lanes],
+        )
+        _, ((created, *_),), _, splits = repeat(
+            "creating the broadcast", lambda: in_order(self._client, *stages)
+        )
+        if created:
+            self._tell_created(broadcast, spec, seen.size)
+        for lane, (status, cursor, *_) in zip(lanes, splits, strict=True):
+            left = [bucket for bucket in seen.buckets[lane] if bucket >= int(cursor)]
+            if status == 1 and left:
+                self._splitter.fill(broadcast, lane)
+        return bool(created)
 
     def create_with_rows(
         self,
@@ -198,10 +249,11 @@ class Broadcasts(Lifecycle):
         note = self._note(spec, timing, draft.size) if created else ""
         return Created(broadcast, not created, draft.report, note)
 
-    def _note(self, spec: Spec, timing: Timing, size: int) -> str:
+    def _note(self, spec: Spec, timing: Timing, size: int, limits: AppLimits | None = None) -> str:
         """Return what today cannot carry of a broadcast that was just created, in words."""
         with contextlib.suppress(StoreUnavailableError):  # created is created
-            limits = self._quotas.limits(spec.app)
+            if limits is None:
+                limits = self._quotas.limits(spec.app)
             if timing.starts_at_ms < limits.resets_at_ms:
                 return limits.carried(spec.channel, size, carry_over=spec.carry_over)
         return ""
@@ -214,13 +266,18 @@ class Broadcasts(Lifecycle):
             timing.check(at_ms, at_ms)
         return timing
 
-    def _check_template(self, spec: Spec, key: str) -> None:
+    def _check_template(self, spec: Spec, key: str, *, is_fresh: bool = False) -> None:
         """Refuse a spec that no template of its app fits; what its key made goes on.
 
         Values with holes, which rows fill in, are not looked at.
         """
         faults = self._templates.faults(
-            spec.app, spec.channel, spec.template_id, spec.data, values=not spec.columns
+            spec.app,
+            spec.channel,
+            spec.template_id,
+            spec.data,
+            values=not spec.columns,
+            is_fresh=is_fresh,
         )
         if faults and not self._is_made(spec, key):
             raise InvalidInputError(faults)
@@ -343,24 +400,38 @@ class Broadcasts(Lifecycle):
                 create.lua does. What it raises ends the call.
         """
         at_ms = self._now_ms()
-        # listed before it is written: nothing may run that forgetting a user would not find
-        for index in (keys.active(spec.app), keys.history(spec.app)):
-            listed = partial(self._client.zadd, index, {broadcast: at_ms}, nx=True)
-            repeat("listing the broadcast", listed)
+        listing = self._listing(spec.app, broadcast, at_ms)
+        repeat("listing the broadcast", lambda: in_order(self._client, listing))
+        fields = self._fields(broadcast, spec, size, *more)
+        home = keys.home(self.home_lane(broadcast), broadcast)
+        created = (write or self._write)(home, fields)
+        self.adopt(broadcast)
+        if created:
+            of = dict(zip(more[::2], more[1::2], strict=True))
+            self._tell_created(broadcast, spec, size, int(of.get("starts_at_ms", 0)))
+        return bool(created)
 
-        # as long as any outcome may live, so that forgetting a user finds it: the first outcome is
-        # written up to a whole life after its start
+    def _listing(self, app: str, broadcast: str, at_ms: int) -> list[Question]:
+        """Return what lists a broadcast, before it is written.
+
+        Nothing may run that forgetting a user would not find. It is listed as long as any outcome
+        may live: the first one is written up to a whole life after its start.
+        """
         listed_ms = self.ttl_ms + ms(MAX_LIFE + MAX_AHEAD)
+        past = f"{at_ms - listed_ms}"
+        return [
+            ("ZADD", keys.active(app), "NX", at_ms, broadcast),
+            ("ZADD", keys.history(app), "NX", at_ms, broadcast),
+            ("ZREMRANGEBYSCORE", keys.history(app), "-inf", past),
+            ("PEXPIRE", keys.history(app), listed_ms),
+            ("ZADD", keys.APPS, at_ms, app),
+            ("ZREMRANGEBYSCORE", keys.APPS, "-inf", past),
+            ("PEXPIRE", keys.APPS, listed_ms),
+        ]
 
-        def trim(pipeline: Any) -> None:
-            pipeline.zremrangebyscore(keys.history(spec.app), "-inf", at_ms - listed_ms)
-            pipeline.pexpire(keys.history(spec.app), listed_ms)
-            pipeline.zadd(keys.APPS, {spec.app: at_ms})
-            pipeline.zremrangebyscore(keys.APPS, "-inf", at_ms - listed_ms)
-            pipeline.pexpire(keys.APPS, listed_ms)
-
-        repeat_all("trimming the history", self._client, trim)
-        fields: list[str | int] = [
+    def _fields(self, broadcast: str, spec: Spec, size: int, *more: str | int) -> list[str | int]:
+        """Return what is written at a broadcast's home, fields and values."""
+        return [
             "spec",
             spec.to_json(),
             "app",
@@ -377,22 +448,20 @@ class Broadcasts(Lifecycle):
             self.home_lane(broadcast),
             *more,  # a field that comes twice is what it is last
         ]
-        home = keys.home(self.home_lane(broadcast), broadcast)
-        created = (write or self._write)(home, fields)
-        self.adopt(broadcast)
-        if created:
-            logs.emit(
-                BroadcastCreated(
-                    spec.app,
-                    broadcast,
-                    spec.channel,
-                    spec.template_id,
-                    spec.audience,
-                    size,
-                    int(dict(zip(more[::2], more[1::2], strict=True)).get("starts_at_ms", 0)),
-                )
+
+    @staticmethod
+    def _tell_created(broadcast: str, spec: Spec, size: int, starts_at_ms: int = 0) -> None:
+        logs.emit(
+            BroadcastCreated(
+                spec.app,
+                broadcast,
+                spec.channel,
+                spec.template_id,
+                spec.audience,
+                size,
+                starts_at_ms,
             )
-        return bool(created)
+        )
 
     def _write(self, home: str, fields: list[str | int]) -> int:
         created, *_ = self._create.repeated(
@@ -400,20 +469,21 @@ class Broadcasts(Lifecycle):
         )
         return int(created)
 
-    def _claim_id(self, app: str, key: str, digest: str, near: str = "") -> str:
+    def _claim_id(self, app: str, key: str, digest: str, new: str = "", *, near: str = "") -> str:
         """Return a new id, or the one that the key claimed before.
 
         Args:
             app: alias of the app.
             key: an idempotency key, or ''.
             digest: what tells the content from another under the same key.
+            new: the new id; '': any.
             near: a broadcast whose home lane a new one is to have; '': any.
 
         Raises:
             IdempotencyConflictError: the key was used with other content.
             StoreUnavailableError: Redis did not answer.
         """
-        broadcast = _new_id()
+        broadcast = new or _new_id()
         while near and self.home_lane(broadcast) != self.home_lane(near):
             broadcast = _new_id()
         if not key:

@@ -9,7 +9,7 @@ So a process that dies in between delays a move by a second and loses nothing.
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 import redis
@@ -27,7 +27,8 @@ from producers.settings import Settings, kept_rate, rate_faults
 from producers.store import Client, keys
 from producers.store.paging import sums
 from producers.store.retry import repeat
-from producers.store.scripts import Script
+from producers.store.scripts import Call, Script
+from producers.store.trip import Trip
 from producers.words import ENDED, State
 
 _VERBS: Final = {"rate": "change the rate of", "weight": "change the weight of"}
@@ -324,11 +325,21 @@ class Lifecycle(Register):
         """
         home = self._home(broadcast)
         spec = Spec.from_json(home["spec"])
-        for lane in range(self._settings.lanes):
-            self._adopt_in(lane, broadcast, home, spec)
+
+        def adopt() -> list[Any]:
+            trip = Trip(self._client)
+            for lane in range(self._settings.lanes):
+                trip.ask(self._adoption(lane, broadcast, home, spec))
+            return trip.answers()
+
+        answers = repeat("adopting a move", adopt)
+        for lane, (*_, is_to_sweep) in enumerate(answers):
+            if is_to_sweep:
+                self._sweep_in(lane, broadcast, spec.app)
         return spec.app
 
-    def _adopt_in(self, lane: int, broadcast: str, home: dict[str, str], spec: Spec) -> None:
+    def _adoption(self, lane: int, broadcast: str, home: dict[str, str], spec: Spec) -> Call:
+        """Return the call by which a lane adopts what stands at a broadcast's home."""
         app, settings = spec.app, self._settings
         rate, carries = _rate(home, spec), keys.is_carrier(broadcast)
         first_copy: list[str | int | float] = [
@@ -378,11 +389,7 @@ class Lifecycle(Register):
             weight=weight_of(home, spec),
             carry=int(carries_over(home, spec)),
         )
-        adopted = self._adopt.repeated(
-            "adopting a move", AdoptKeys.of(lane, app, broadcast), args, first_copy
-        )
-        if adopted[2]:
-            self._sweep_in(lane, broadcast, app)
+        return self._adopt.call(AdoptKeys.of(lane, app, broadcast), args, first_copy)
 
     def _sweep_in(self, lane: int, broadcast: str, app: str) -> None:
         """Settle what a dropped broadcast leaves in a lane, a page at a time."""

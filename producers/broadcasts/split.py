@@ -7,15 +7,17 @@ goes on from there. Of a broadcast that takes long, those whose permits would en
 go first (`producers.ordering`).
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from producers.audiences.filled import filled_buckets
+from producers.broadcasts.spec import Spec
 from producers.ordering.passes import FIELDS, Copy, Passes, next_bucket, offered_at_once
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.retry import repeat_all
-from producers.store.scripts import Script
+from producers.store.scripts import Call, Script
 
 
 class SplitKeys(NamedTuple):
@@ -43,7 +45,7 @@ class Splitter:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
-        self._script = SPLIT.on(client)
+        self.script = SPLIT.on(client)
         self._passes = Passes(client, settings)
 
     def fill(self, broadcast: str, lane: int) -> int:
@@ -68,7 +70,7 @@ class Splitter:
         buckets, most = filled(next_bucket(cursor)), offered_at_once(copy.audience)
         while True:
             offered, rest = buckets[:most], buckets[most:]
-            status, cursor, pushed, _ = self._script.repeated(
+            status, cursor, pushed, _ = self.script.repeated(
                 "splitting",
                 SplitKeys(lane_key, keys.queue(lane, broadcast)),
                 SplitArgs(broadcast, cursor, "" if rest else "1", keys.lane_prefix(lane)),
@@ -82,6 +84,29 @@ class Splitter:
             if not rest and (not offered or done > offered[-1]):
                 return moved
             buckets = [bucket for bucket in offered if bucket >= done] + rest
+
+    def is_plain(self, spec: Spec, size: int) -> bool:
+        """Say whether a new broadcast is split in the order of its buckets, as settings tell."""
+        copy = Copy.read(
+            [spec.app, spec.audience, str(spec.channel), str(spec.rate)] + [None] * len(FIELDS[4:])
+        )
+        return not self._passes.may_be_long(copy, size)
+
+    def first(self, broadcast: str, lane: int, audience: str, buckets: Sequence[int]) -> Call:
+        """Return the call that begins to split a new broadcast; `fill` does the rest.
+
+        Args:
+            broadcast: its id.
+            lane: the lane.
+            audience: whose buckets they are, of plain openids.
+            buckets: all that there are in the lane, ascending.
+        """
+        most = offered_at_once(audience)
+        return self.script.call(
+            SplitKeys(keys.lane_broadcast(lane, broadcast), keys.queue(lane, broadcast)),
+            SplitArgs(broadcast, "0", "" if len(buckets) > most else "1", keys.lane_prefix(lane)),
+            buckets[:most],
+        )
 
     def _read(self, broadcast: str, lane: int) -> tuple[Copy, int]:
         """Return the lane's copy, and how many recipients all lanes are thought to have."""

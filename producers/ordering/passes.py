@@ -226,7 +226,7 @@ class Passes:
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        if copy.drop or copy.look == REST or not self._may_be_long(copy, size):
+        if copy.drop or copy.look == REST or not self.may_be_long(copy, size):
             return 0, copy
         moved, until = 0, time.monotonic() + _LOOK_S
         while True:
@@ -253,7 +253,7 @@ class Passes:
         key = keys.lane_broadcast(lane, broadcast)
         return Copy.read(repeat("reading the passes", lambda: self._client.hmget(key, FIELDS)))
 
-    def _may_be_long(self, copy: Copy, size: int) -> bool:
+    def may_be_long(self, copy: Copy, size: int) -> bool:
         """Say whether it is worth a look at the stock: as the settings are, without a call."""
         if copy.look:
             return True

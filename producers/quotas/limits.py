@@ -196,23 +196,36 @@ class Quotas:
         def ask(pipeline: Any) -> None:
             pipeline.time()
             for app in known:
-                pipeline.hmget(keys.limiter(app), _LIMITER)
-                pipeline.hmget(keys.quotas(app), _QUOTAS)
+                self.ask(pipeline, app)
 
         clock, *answers = repeat_all("reading limits", self._client, ask)
         now_ms = ms_of(clock)
         return {
-            app: self._read(app, answers[2 * n], answers[2 * n + 1], now_ms)
+            app: self.read(app, answers[2 * n], answers[2 * n + 1], now_ms)
             for n, app in enumerate(known)
         }
 
-    def _read(
+    @staticmethod
+    def ask(pipeline: Any, app: str) -> None:
+        """Put the two questions into a pipeline whose answers `read` reads."""
+        pipeline.hmget(keys.limiter(app), _LIMITER)
+        pipeline.hmget(keys.quotas(app), _QUOTAS)
+
+    def read(
         self,
         app: str,
         limiter: Sequence[str | None],
         said: Sequence[str | None],
         now_ms: int,
     ) -> AppLimits:
+        """Return an app's limits, without diagnoses.
+
+        Args:
+            app: its alias.
+            limiter: the first answer to what `ask` asks.
+            said: the second one.
+            now_ms: the server's clock.
+        """
         settings = self._settings.app(app)
         live, limit, until_ms, since_ms, day, count, *of_channels = limiter
         rate = settings.rate_per_second if live is None else int(live) / 1000

@@ -2,48 +2,90 @@
 
 However far Redis is, it costs one round trip (on a cluster: to each node at once), where questions
 one after the other cost one each. They are no transaction: each is answered for itself, in order.
+
+`in_order` is one where that is right: what comes later must not be done unless what came before is.
+On one server that is one transaction, and one trip: a server that refuses some of it (full, a
+replica) refuses all. On several it is a trip for each stage.
 """
 
+import contextlib
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import ClusterCrossSlotError, NoScriptError
 
 from producers.store import Client
-from producers.store.scripts import Call
+from producers.store.scripts import Call, Value
+
+Question = Call | tuple[Value, ...]
+"""A script's call, or a command."""
 
 
 class Trip:
     """Collects questions, and asks them once. Used by one thread."""
 
-    def __init__(self, client: Client) -> None:
-        self._pipeline = client.pipeline(transaction=False)
-        self._asked: list[Call | None] = []
+    def __init__(self, client: Client, *, atomic: bool = False) -> None:
+        self._pipeline = client.pipeline(transaction=atomic)
+        self._asked: list[Question] = []
 
     def __len__(self) -> int:
         return len(self._asked)
 
-    def call(self, call: Call) -> int:
-        """Run a script; returns the place of its answer."""
-        call.into(self._pipeline)
-        self._asked.append(call)
-        return len(self._asked) - 1
-
-    def ask(self, *command: str) -> int:
-        """Run a command; returns the place of its answer."""
-        self._pipeline.execute_command(*command)
-        self._asked.append(None)
+    def ask(self, question: Question) -> int:
+        """Add a question; returns the place of its answer."""
+        if isinstance(question, Call):
+            question.into(self._pipeline)
+        else:
+            self._pipeline.execute_command(*question)
+        self._asked.append(question)
         return len(self._asked) - 1
 
     def go(self) -> list[Any]:
         """Return the answers in their places; where Redis refused one, the error stands there.
 
         Raises:
-            redis.ConnectionError, redis.TimeoutError: nobody knows which of them were done.
+            redis.RedisError: nobody knows which of them were done.
         """
         if not self._asked:
             return []
-        answers = self._pipeline.execute(raise_on_error=False)
-        for place, (call, answer) in enumerate(zip(self._asked, answers, strict=True)):
-            if call is not None and isinstance(answer, NoScriptError):
-                answers[place] = call.run()  # which loads it: a server that was restarted
-        return list(answers)
+        answers: list[Any] = self._pipeline.execute(raise_on_error=False)
+        for place, (question, answer) in enumerate(zip(self._asked, answers, strict=True)):
+            if isinstance(question, Call) and isinstance(answer, NoScriptError):
+                answers[place] = question.run()  # which loads it: a server that was restarted
+        return answers
+
+    def answers(self) -> list[Any]:
+        """As `go`; raises the first error that an answer is."""
+        found = self.go()
+        for answer in found:
+            if isinstance(answer, Exception):
+                raise answer
+        return found
+
+
+def in_order(client: Client, *stages: Iterable[Question]) -> list[list[Any]]:
+    """Run stages, none before the one before it is done; return the answers of each.
+
+    Whoever calls it may have to repeat it: each question changes nothing the second time.
+
+    Raises:
+        redis.RedisError: nobody knows how far it came; stages that were done are in order.
+    """
+    every = [list(stage) for stage in stages]
+    if not hasattr(client, "nodes"):  # else it is of a cluster
+        with contextlib.suppress(ClusterCrossSlotError):  # one node of one: nothing was done
+            return _at_once(client, every)
+    return [_all_of(client, stage) for stage in every]
+
+
+def _at_once(client: Client, stages: list[list[Question]]) -> list[list[Any]]:
+    answers = iter(_all_of(client, [one for stage in stages for one in stage], atomic=True))
+    return [list(islice(answers, len(stage))) for stage in stages]
+
+
+def _all_of(client: Client, questions: list[Question], *, atomic: bool = False) -> list[Any]:
+    trip = Trip(client, atomic=atomic)
+    for question in questions:
+        trip.ask(question)
+    return trip.answers()

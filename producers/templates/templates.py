@@ -14,7 +14,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -215,6 +215,7 @@ class Templates:
         *,
         values: bool = True,
         waits: bool = True,
+        is_fresh: bool = False,
     ) -> list[str]:
         """Return why no template of the app fits a message, as far as they are known.
 
@@ -225,6 +226,7 @@ class Templates:
             data: key → value, as it is sent.
             values: as for `faults_of`.
             waits: where nothing is known yet, wait a moment for the list.
+            is_fresh: what Redis has was just taken in (`take_in`).
 
         Returns:
             That there is no such template, or what data lack and have in excess, each in a sentence
@@ -244,7 +246,7 @@ class Templates:
             certain = not seen.lacks(template_id) and seen.age_ms <= _CERTAIN_MS
             if not faults or certain:
                 return faults
-        found, is_new = self._newest(seen)
+        found, is_new = self._newest(seen, is_fresh=is_fresh)
         if found.lacks(template_id) and not is_new:
             return []  # it may have been added since
         return found.faults(template_id, data, values=values)
@@ -319,8 +321,7 @@ class Templates:
         Raises:
             StoreUnavailableError, redis.RedisError: Redis did not answer.
         """
-        key, name = keys.templates(app, channel), (app, channel)
-        kept = self._kept.get(name)
+        key = keys.templates(app, channel)
 
         def ask(pipeline: Any) -> None:
             pipeline.time()
@@ -331,10 +332,42 @@ class Templates:
             pipeline.hmget(key, *_META, "list")
 
         clock, meta = self._run(ask, tries)
-        same = kept is not None and str(kept[1].read_at_ms) == (meta[0] or "0")
         text = None
-        if not same and meta[0]:
+        if self._is_news(app, channel, meta):
             clock, (*meta, text) = self._run(ask_whole, tries)
+        return self._keep(app, channel, ms_of(clock), meta, text)
+
+    @staticmethod
+    def question(app: str, channel: Channel) -> tuple[str, ...]:
+        """Return the key and the fields whose values `take_in` takes."""
+        return keys.templates(app, channel), *_META
+
+    def take_in(self, app: str, channel: Channel, now_ms: int, meta: Sequence[str | None]) -> bool:
+        """Keep what somebody saw who asked Redis anyway.
+
+        Returns:
+            Whether that is all that Redis has; not where there is a list that was not read yet.
+        """
+        if self._is_off(app) or self._is_news(app, channel, meta):
+            return False
+        self._keep(app, channel, now_ms, meta)
+        return True
+
+    def _is_news(self, app: str, channel: Channel, meta: Sequence[str | None]) -> bool:
+        """Say whether there is a list that this process has not read."""
+        kept = self._kept.get((app, channel))
+        return bool(meta[0]) and (kept is None or str(kept[1].read_at_ms) != meta[0])
+
+    def _keep(
+        self,
+        app: str,
+        channel: Channel,
+        now_ms: int,
+        meta: Sequence[str | None],
+        text: str | None = None,
+    ) -> Catalogue:
+        """Keep what Redis has; the list itself where it is news."""
+        kept = self._kept.get((app, channel))
         read_at_ms, tried_at_ms, trouble, next_ms, wanted_at_ms, read_until_ms = meta
         found = Catalogue(app, channel) if kept is None else kept[1]
         if text is not None:
@@ -351,9 +384,9 @@ class Templates:
             next_ms=_number(next_ms),
             wanted_at_ms=_number(wanted_at_ms),
             read_until_ms=_number(read_until_ms),
-            now_ms=ms_of(clock),
+            now_ms=now_ms,
         )
-        self._kept[name] = (time.monotonic(), found)
+        self._kept[app, channel] = (time.monotonic(), found)
         return found
 
     def _run(self, fill: Any, tries: int) -> list[Any]:
@@ -392,10 +425,15 @@ class Templates:
         with contextlib.suppress(redis.RedisError):
             self._ask_once(one.app, one.channel)
 
-    def _newest(self, seen: Catalogue) -> tuple[Catalogue, bool]:
-        """Return the newest list that can be had soon, and whether it may be believed."""
+    def _newest(self, seen: Catalogue, *, is_fresh: bool) -> tuple[Catalogue, bool]:
+        """Return the newest list that can be had soon, and whether it may be believed.
+
+        Args:
+            seen: what is known.
+            is_fresh: Redis has nothing newer at this moment.
+        """
         app, channel = seen.app, seen.channel
-        found = self._read(app, channel)
+        found = seen if is_fresh else self._read(app, channel)
         patience_s = _PATIENCE_S if found.templates else _FIRST_PATIENCE_S
         if found.templates:
             if found.age_ms <= _RECENT_MS:

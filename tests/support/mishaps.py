@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
+from redis.client import Pipeline
 
 from producers.settings import Settings
 
@@ -98,17 +99,39 @@ class DiedError(Exception):
 
 
 class MortalClient(redis.Redis):
-    """A real client whose process dies after so many commands."""
+    """A real client whose process dies after so many commands, in the middle of a pipeline too.
+
+    A transaction is one command: all of it arrives, or nothing.
+    """
 
     def __init__(self, pool: redis.ConnectionPool, lives: int) -> None:
         super().__init__(connection_pool=pool)
-        self._lives = lives
+        self.lives = lives
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        if self._lives <= 0:
+        if self.lives <= 0:
             raise DiedError
-        self._lives -= 1
+        self.lives -= 1
         return super().execute_command(*args, **options)
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> "_MortalPipeline":  # noqa: ARG002
+        return _MortalPipeline(self, transaction)
+
+
+class _MortalPipeline(Pipeline):
+    def __init__(self, client: MortalClient, transaction: bool) -> None:
+        super().__init__(client.connection_pool, client.response_callbacks, transaction, None)
+        self._client = client
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        stack = list(self.command_stack)
+        cost = 1 if self.transaction else len(stack)
+        lives, self._client.lives = self._client.lives, max(0, self._client.lives - cost)
+        if lives >= cost:
+            return list(super().execute(raise_on_error))
+        self.command_stack = [] if self.transaction else stack[:lives]
+        super().execute(raise_on_error=False)
+        raise DiedError
 
 
 def closed_port() -> int:

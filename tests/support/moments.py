@@ -44,6 +44,7 @@ from producers.retries import Retries
 from producers.series import Series
 from producers.settings import Settings
 from producers.store import keys, reach, scripts
+from producers.store.scripts import Call
 from producers.store.scripts import Script as Declared
 from producers.suppressions import Suppressions
 from producers.templates import Templates
@@ -208,7 +209,7 @@ async def live(shop: Shop, settings: Settings) -> None:
     shop.settle(first[3], streak="ok", msgid="7")
     copies.mark(timed, 0, "unsure", "1")
     copies.give_canary("shop", counted, 0, 3)
-    copies.open("shop", timed, 0)
+    copies.open("shop", timed, [0])
     shop.open(counted)
     for claim in shop.take(6):
         shop.settle(claim, "settle", "doubt", "in_doubt", streak="-")
@@ -418,7 +419,7 @@ def moments_of_a_life(url: str, lanes: int = 1) -> dict[str, Moment]:
     fields: dict[str, Any] = {"redis_url": url, "apps": apps, "buckets": 256, "lanes": lanes}
     settings = Settings(_env_file=None, **fields)
     recorder = Recorder(world)
-    call, async_call = Script.__call__, AsyncScript.__call__
+    call, async_call, into = Script.__call__, AsyncScript.__call__, Call.into
 
     def seen(self: Any, keys: Any = None, args: Any = None, client: Any = None) -> Any:
         recorder.see(self, keys, args)
@@ -428,6 +429,10 @@ def moments_of_a_life(url: str, lanes: int = 1) -> dict[str, Moment]:
         recorder.see(self, keys, args)
         return await async_call(self, keys, args, client)
 
+    def seen_with_others(self: Call, pipeline: Any) -> None:
+        recorder.see(self.registered, self.keys, self.argv)
+        into(self, pipeline)
+
     client = store.connect(settings)
     store.check_layout(client, settings)
     if client.info("cluster")["cluster_enabled"]:  # a client of one server does not know
@@ -435,6 +440,7 @@ def moments_of_a_life(url: str, lanes: int = 1) -> dict[str, Moment]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Script, "__call__", seen)
         patch.setattr(AsyncScript, "__call__", async_seen)
+        patch.setattr(Call, "into", seen_with_others)
         asyncio.run(live(Shop(client, settings), settings))
     client.close()
     client.connection_pool.disconnect()

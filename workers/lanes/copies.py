@@ -4,11 +4,12 @@ A lane has a copy once it has adopted the broadcast (`broadcasts.lifecycle`). No
 one: a hash with a mark and nothing else would pass for a copy, and never become one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from producers.store import Client, keys
 from producers.store.scripts import NoArgs, Script
+from producers.store.trip import Trip
 
 
 class MarkKeys(NamedTuple):
@@ -68,6 +69,7 @@ class Copies:
     """Writes into lanes' copies; where there is none, it does nothing. Safe to share."""
 
     def __init__(self, client: Client) -> None:
+        self._client = client
         self._question = QUESTION.on(client)
         self._mark = MARK.on(client)
         self._open = OPEN.on(client)
@@ -104,9 +106,20 @@ class Copies:
         since_ms, now_ms = self._question(copy, args)
         return int(since_ms), int(now_ms)
 
-    def open(self, app: str, broadcast: str, lane: int) -> bool:
-        """Let the flood into a lane: somewhere a message was delivered. As `mark`."""
-        return self._let_in(app, broadcast, lane, "")
+    def open(self, app: str, broadcast: str, lanes: Iterable[int]) -> bool:
+        """Let the flood into lanes, in one trip: somewhere a message was delivered.
+
+        Returns:
+            Whether each of them has a copy.
+
+        Raises:
+            redis.RedisError: Redis did not answer; repeat it.
+        """
+        trip = Trip(self._client)
+        for lane in lanes:
+            args = OpenArgs(broadcast, keys.lane_prefix(lane), "")
+            trip.ask(self._open.call(OpenKeys.of(lane, app, broadcast), args))
+        return all(trip.answers())
 
     def give_canary(
         self, app: str, broadcast: str, lane: int, canary: int, met: Sequence[int] = (0, 0, 0)
@@ -120,8 +133,5 @@ class Copies:
             canary: how many; 0 takes it away.
             met: template errors, refusals and unknown errors that the canary met elsewhere.
         """
-        return self._let_in(app, broadcast, lane, str(canary), *met)
-
-    def _let_in(self, app: str, broadcast: str, lane: int, canary: str, *met: int) -> bool:
-        args = OpenArgs(broadcast, keys.lane_prefix(lane), canary)
+        args = OpenArgs(broadcast, keys.lane_prefix(lane), str(canary))
         return bool(self._open(OpenKeys.of(lane, app, broadcast), args, met))

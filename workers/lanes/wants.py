@@ -192,8 +192,7 @@ class Wants:
         Returns:
             Whether all of them are open.
         """
-        opened = [self._copies.open(app, broadcast, lane) for lane in lanes]
-        return all(opened)
+        return self._copies.open(app, broadcast, lanes)
 
     def _open_all(self, app: str, broadcast: str, look: Standing) -> bool:
         """Open every lane, and let those that are open on their own know that the others are."""

@@ -262,11 +262,11 @@ class Pump:
         takes = self._add_takes(trip, asked)
         waiting, self._waiting = self._waiting, []
         specs = [
-            (broadcast, trip.ask("HGET", key, "spec"))
+            (broadcast, trip.ask(("HGET", key, "spec")))
             for broadcast, key in self._envelopes.lacking(waiting)
         ]
         # the last ones: slots count from when their answer comes
-        wanted = [(one, trip.call(one.call)) for one in self._wanted(waiting)]
+        wanted = [(one, trip.ask(one.call)) for one in self._wanted(waiting)]
         try:
             answers = trip.go()
         except redis.RedisError as error:
@@ -306,7 +306,7 @@ class Pump:
         added: list[tuple[Asking, int]] = []
         for asking in asked:
             try:
-                added.append((asking, trip.call(self._call(asking))))
+                added.append((asking, trip.ask(self._call(asking))))
             except Exception as error:  # noqa: BLE001  (the other apps go on)
                 self._turns.wake(asking.app, asking.lane)
                 self._failed(asking.app, "taking", error)

@@ -13,7 +13,7 @@ from mishaps import DiedError, MortalClient, lossy_link
 
 from producers import store
 from producers.audiences import Audiences
-from producers.broadcasts import Broadcasts, Created, jobs
+from producers.broadcasts import Broadcasts, Created, create, jobs
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.split import Splitter
 from producers.errors import (
@@ -304,14 +304,14 @@ def test_many_creates_at_once_with_one_key_make_one_broadcast(
 def test_of_creates_at_once_with_other_content_one_wins(
     broadcasts: Broadcasts, client: Any, settings: Settings
 ) -> None:
-    def create(n: int) -> Created | str:
+    def create_one(n: int) -> Created | str:
         try:
             return broadcasts.create(spec(data=f"a{n % 4}"), key="k")
         except IdempotencyConflictError as error:
             return error.broadcast_id
 
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(create, range(16)))
+        made = list(pool.map(create_one, range(16)))
     winners = {each.id for each in made if isinstance(each, Created)}
     assert winners | {each for each in made if isinstance(each, str)} == winners
     assert ids(client) == winners
@@ -321,11 +321,21 @@ def test_of_creates_at_once_with_other_content_one_wins(
 # -- what goes wrong while creating -----------------------------------------------------------
 
 
+at_once_or_in_steps = pytest.mark.parametrize("few", [1000, 0], ids=["at once", "in steps"])
+"""An audience of a few is split in the step that creates its broadcast, another one in many."""
+
+
 @both_layouts
+@at_once_or_in_steps
 def test_a_creator_that_dies_anywhere_is_continued_by_the_same_key(
-    broadcasts: Broadcasts, client: Any, settings: Settings
+    broadcasts: Broadcasts,
+    client: Any,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
 ) -> None:
     """Die before the first command, before the second, … until one creator lives to the end."""
+    monkeypatch.setattr(create, "_FEW", few)
     steps = 0
     while True:
         mortal = Broadcasts(MortalClient(client.connection_pool, steps), settings)
@@ -347,14 +357,20 @@ def test_a_creator_that_dies_anywhere_is_continued_by_the_same_key(
         if not died:
             break
         steps += 1
-    assert steps > 6 + 3 * settings.lanes
+    assert steps > 6 + (2 if few else 5) * settings.lanes
 
 
 @both_layouts
+@at_once_or_in_steps
 def test_a_creator_that_died_leaves_nothing_half_sent(
-    broadcasts: Broadcasts, client: Any, settings: Settings
+    broadcasts: Broadcasts,
+    client: Any,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
 ) -> None:
     """What the keeper finds (adopt, fill) it can complete, without the key being used again."""
+    monkeypatch.setattr(create, "_FEW", few)
     steps = 0
     while True:
         before = ids(client)
@@ -370,13 +386,21 @@ def test_a_creator_that_died_leaves_nothing_half_sent(
             for lane in range(settings.lanes):
                 Splitter(client, settings).fill(broadcast, lane)
             assert queued(client, settings, broadcast) == Counter(VIP)
-    assert len(ids(client)) > settings.lanes
+    assert len(ids(client)) > (0 if few else settings.lanes)
 
 
 @pytest.mark.parametrize(("lanes", "key"), [(1, ""), (4, "today")])
+@at_once_or_in_steps
 def test_any_lost_reply_still_makes_one_broadcast(
-    broadcasts: Broadcasts, client: Any, settings: Settings, make_settings: Any, key: str
+    broadcasts: Broadcasts,
+    client: Any,
+    settings: Settings,
+    make_settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    few: int,
 ) -> None:
+    monkeypatch.setattr(create, "_FEW", few)
     with lossy_link(settings) as link:
         far = store.connect(make_settings(lanes=settings.lanes, redis_url=link.url))
         distant = Broadcasts(far, settings)
@@ -395,7 +419,7 @@ def test_any_lost_reply_still_makes_one_broadcast(
             assert queued(client, settings, created.id) == Counter(VIP)
             assert broadcasts.status(created.id).total == 50
         far.connection_pool.disconnect()
-    assert nth > 8 + 3 * settings.lanes
+    assert nth > (2 if few else 4 + 2 * settings.lanes)
 
 
 # -- splitting --------------------------------------------------------------------------------
@@ -640,7 +664,7 @@ def test_a_lost_reply_of_a_move_makes_it_once(
             if link.lost < nth:
                 break
         far.connection_pool.disconnect()
-    assert nth > 1 + settings.lanes
+    assert nth > 2
 
 
 @pytest.mark.parametrize("call", ["status", "spec", "pause", "resume", "cancel", "finish", "adopt"])

@@ -39,7 +39,7 @@ def test_a_broadcast_whose_lanes_were_written_to_before_they_had_a_copy_ends(
         client.delete(keys.ring(lane, "shop"))
     for lane in range(settings.lanes):
         if write == "the flood":
-            assert not copies.open("shop", broadcast, lane)
+            assert not copies.open("shop", broadcast, [lane])
         else:
             assert not copies.give_canary("shop", broadcast, lane, 5)
         assert not client.exists(keys.lane_broadcast(lane, broadcast))
@@ -88,7 +88,7 @@ def test_whoever_was_refused_is_believed_once_another_lane_delivered(
     lane.start("b1", "anna")
     lane.settle(refusal(lane.take_one()))
     assert lane.ledger() == {"collected:f": 2, "void:f": 1}
-    assert copies_here.open("shop", "b1", 0)
+    assert copies_here.open("shop", "b1", [0])
     assert lane.ledger() == {"collected:f": 2, "void:f": 2}
     assert not lane.client.exists(lane.key("suspects", "b1"))
     lane.check_ledger("b1")
@@ -119,7 +119,7 @@ def test_what_is_let_in_stands_in_the_ring(
 ) -> None:
     lane.start("b1", "anna", canary=0, priority=priority)
     for let_in in (
-        lambda: copies_here.open("shop", "b1", 0),
+        lambda: copies_here.open("shop", "b1", [0]),
         lambda: copies_here.give_canary("shop", "b1", 0, 3),
     ):
         lane.client.delete(lane.key("ring", "shop"), lane.key("priority_ring", "shop"))
@@ -139,7 +139,7 @@ def test_what_may_not_be_sent_is_let_in_and_stays_out_of_the_ring(
     lane.start("b1", "anna")
     lane.client.delete(lane.key("ring", "shop"))
     lane.client.hset(lane.key("lane_broadcast", "b1"), mapping=change)
-    assert copies_here.open("shop", "b1", 0)
+    assert copies_here.open("shop", "b1", [0])
     assert (lane.copy("b1")["open"], lane.ring()) == ("1", [])
 
 
@@ -147,7 +147,7 @@ def test_a_lane_with_nothing_queued_is_let_in_and_stays_out_of_the_ring(
     lane: Lane, copies_here: Copies
 ) -> None:
     lane.start("b1")
-    assert copies_here.open("shop", "b1", 0)
+    assert copies_here.open("shop", "b1", [0])
     assert (lane.copy("b1")["open"], lane.ring()) == ("1", [])
 
 

@@ -287,6 +287,14 @@ def test_it_finishes_when_the_last_lane_has_settled_everyone(ward: Ward) -> None
 
 
 @FOUR
+def test_a_canary_begins_where_there_are_recipients(ward: Ward) -> None:
+    ward.give(ward.users(2, 3))
+    broadcast = ward.broadcast()
+    assert ward.client.hget(ward.home_key(broadcast), "canary_lane") == "2"
+    assert ward.copies(broadcast, "canary") == ["0", "0", str(ward.settings.canary), "0"]
+
+
+@FOUR
 def test_a_canary_whose_lane_is_empty_moves_to_one_that_has_recipients(ward: Ward) -> None:
     ward.give(ward.users(2, 3))
     broadcast = a_broadcast_from(ward, 0)
@@ -314,10 +322,14 @@ def test_a_lane_that_gets_its_recipients_last_asks_for_the_canary(ward: Ward) ->
 
 
 def a_broadcast_from(ward: Ward, lane: int) -> str:
-    """Create a broadcast whose home is there."""
+    """Create a broadcast whose home is there, and its canary, though nobody may be there."""
     while ward.home(broadcast := ward.broadcast()) != lane:
         ward.broadcasts.cancel(broadcast)
         ward.keeper.run_once()
+    ward.client.hset(ward.home_key(broadcast), "canary_lane", lane)
+    for number in range(4):
+        canary = ward.settings.canary if number == lane else 0
+        ward.client.hset(keys.lane_broadcast(number, broadcast), "canary", canary)
     return broadcast
 
 
