@@ -8,14 +8,13 @@ On one server that is one transaction, and one trip: a server that refuses some 
 replica) refuses all. On several it is a trip for each stage.
 """
 
-import contextlib
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
 from redis.exceptions import ClusterCrossSlotError, NoScriptError
 
-from producers.store import Client
+from producers.store import Client, reach
 from producers.store.scripts import Call, Value
 
 Question = Call | tuple[Value, ...]
@@ -73,9 +72,11 @@ def in_order(client: Client, *stages: Iterable[Question]) -> list[list[Any]]:
         redis.RedisError: nobody knows how far it came; stages that were done are in order.
     """
     every = [list(stage) for stage in stages]
-    if not hasattr(client, "nodes"):  # else it is of a cluster
-        with contextlib.suppress(ClusterCrossSlotError):  # one node of one: nothing was done
+    if not (hasattr(client, "nodes") or reach.is_split(client)):
+        try:
             return _at_once(client, every)
+        except ClusterCrossSlotError as error:  # nothing was done
+            reach.learn(client, error)
     return [_all_of(client, stage) for stage in every]
 
 
