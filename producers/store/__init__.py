@@ -3,6 +3,7 @@
 from producers.store.connection import (
     LAYOUT,
     Client,
+    as_sent,
     check_layout,
     compare_layout,
     connect,
@@ -16,6 +17,7 @@ from producers.store.patience import lend
 __all__ = [
     "LAYOUT",
     "Client",
+    "as_sent",
     "check_layout",
     "compare_layout",
     "connect",

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import redis
 
-from producers.store import Client, lend, pool_of
+from producers.store import Client, as_sent, lend, pool_of
 from producers.store.retry import LOST, raise_lasting, repeat
 from producers.store.scripts import Value
 
@@ -46,7 +46,8 @@ class Ahead:
         with contextlib.suppress(*LOST):  # then `finish` repeats it
             self._pool = pool_of(self._client, keys[0])
             self._connection = lend(self._pool)
-            self._connection.send_command("EVALSHA", self._script.sha, len(keys), *keys, *args)
+            call = ("EVALSHA", self._script.sha, len(keys), *keys, *args)
+            self._connection.send_command(*as_sent(self._client, call))
             return
         self._let_go(broken=True)
 

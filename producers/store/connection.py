@@ -20,6 +20,7 @@ from producers.settings import Settings
 from producers.settings.redis_url import RedisUrl, parsed
 from producers.store import keys, trouble
 from producers.store.cluster import Cluster, LoopCluster, LoopPools, Pools
+from producers.store.cluster.slots import with_guard
 from producers.store.patience import ASYNC_CONNECTIONS, CONNECTIONS, PatientPool
 from producers.store.primary import fleet_to
 from producers.store.sentinels import LoopSentinels, Sentinels
@@ -138,6 +139,11 @@ def pool_of(client: Client, key: str) -> Any:
         redis.RedisError: nobody could say who does.
     """
     return client.pool_of(key) if isinstance(client, Cluster) else client.connection_pool
+
+
+def as_sent(client: Client, call: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a command as this client sends it, for who sends it past the client."""
+    return with_guard(call) if isinstance(client, Cluster) else call
 
 
 def ms_of(clock: tuple[int, int]) -> int:

@@ -58,9 +58,53 @@ class Nodes:
             ) as client:
                 yield client
 
+    def client(self, number: int) -> Any:
+        """Return a client to one node; close it."""
+        port = self.servers[number].port
+        return redis.Redis(host="127.0.0.1", port=port, decode_responses=True)
+
     def number_of(self, slot: int) -> int:
-        """Return which node served a slot at first."""
-        return slot * len(self.servers) // SLOTS
+        """Return which node serves a slot."""
+        for client in self.each():
+            for first, last, (_, port, *_), *_ in client.execute_command("CLUSTER SLOTS"):
+                if first <= slot <= last:
+                    return [server.port for server in self.servers].index(port)
+        raise AssertionError(f"nobody serves {slot}")
+
+    def ids(self) -> list[str]:
+        """Return the nodes' ids."""
+        return [client.execute_command("CLUSTER MYID") for client in self.each()]
+
+    def begin_move(self, slot: int, to: int) -> int:
+        """Let a slot move key by key; returns from where. Its keys are where they were."""
+        source, ids = self.number_of(slot), self.ids()
+        with closing(self.client(to)) as target, closing(self.client(source)) as old:
+            target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source])
+            old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[to])
+        return source
+
+    def move_keys(self, slot: int, source: int, to: int, most: int) -> int:
+        """Move some keys of a slot; returns how many."""
+        with closing(self.client(source)) as old:
+            keys = old.execute_command("CLUSTER GETKEYSINSLOT", slot, most)
+            if keys:
+                port = self.servers[to].port
+                old.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
+        return len(keys)
+
+    def end_move(self, slot: int, to: int) -> None:
+        """Let a slot have moved."""
+        owner = self.ids()[to]
+        for number in (to, *(one for one in range(len(self.servers)) if one != to)):
+            with closing(self.client(number)) as client:
+                client.execute_command("CLUSTER SETSLOT", slot, "NODE", owner)
+
+    def move(self, slot: int, to: int) -> None:
+        """Move a slot with its keys, one by one, as `redis-cli --cluster reshard` does."""
+        source = self.begin_move(slot, to)
+        while self.move_keys(slot, source, to, 1):
+            pass
+        self.end_move(slot, to)
 
     def wait_until_ok(self) -> None:
         """Wait until every node sees a cluster that works."""

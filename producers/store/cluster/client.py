@@ -31,7 +31,14 @@ from redis.exceptions import (
 )
 
 from producers.store import deadline, trouble
-from producers.store.cluster.slots import MovingError, Slots, slot_of, slot_of_key
+from producers.store.cluster.slots import (
+    MovingError,
+    Slots,
+    slot_of,
+    slot_of_key,
+    whole,
+    with_guard,
+)
 from producers.store.patience import PatientPool, Place, lend
 from producers.store.primary import NotDoneError, NotPrimaryError, fleet_to
 
@@ -107,6 +114,9 @@ class Cluster(redis.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command where its first key lies; as `redis.Redis`."""
+        return self._run(with_guard(args), options)
+
+    def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         slot = slot_of(args)
         for _ in range(HOPS):
             place = self._place_of(slot)
@@ -120,7 +130,8 @@ class Cluster(redis.Redis):
             except AskError as error:
                 return self._ask((error.host or place[0], error.port), args, options)
             except NOT_NOW as error:
-                self._slots.doubt(place)
+                if isinstance(error, ClusterDownError):
+                    self._slots.doubt(place)
                 raise MovingError(str(error)) from error
             except LOST as error:
                 self._note_lost(place, error)
@@ -156,8 +167,9 @@ class Cluster(redis.Redis):
 
     def register_script(self, script: Any) -> Any:
         """Register a script; each node is given it when it lacks it."""
-        registered = super().register_script(script)
-        self._texts[registered.sha] = script
+        text = whole(script)
+        registered = super().register_script(text)
+        self._texts[registered.sha] = text
         return registered
 
     def _text(self, sha: str) -> str:
@@ -264,7 +276,7 @@ class Cluster(redis.Redis):
         if isinstance(answer, NoScriptError):
             self._loaded.clear()
         try:
-            return self.execute_command(*args, **options)
+            return self._run(args, options)
         except ResponseError as error:
             return error
 
@@ -416,7 +428,7 @@ class _Pipeline(Pipeline):
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Run what was collected; return the answers in its order."""
-        stack: list[Command] = list(self.command_stack)
+        stack = [(with_guard(args), options) for args, options in self.command_stack]
         self.reset()
         if not stack:
             return []

@@ -10,11 +10,17 @@ from typing import Any
 import redis
 import redis.asyncio
 from redis.asyncio.client import Pipeline
-from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    ResponseError,
+)
 
 from producers.store import trouble
 from producers.store.cluster.client import ASK_S, HOPS, LOST, NOT_NOW, Command
-from producers.store.cluster.slots import MovingError, Slots, slot_of
+from producers.store.cluster.slots import MovingError, Slots, slot_of, whole, with_guard
 from producers.store.patience import Place, lend
 from producers.store.primary import NotDoneError, NotPrimaryError, fleet_to
 
@@ -68,6 +74,9 @@ class LoopCluster(redis.asyncio.Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command where its first key lies."""
+        return await self._run(with_guard(args), options)
+
+    async def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         slot = slot_of(args)
         for _ in range(HOPS):
             place = await self._place_of(slot)
@@ -81,7 +90,8 @@ class LoopCluster(redis.asyncio.Redis):
             except AskError as error:
                 return await self._ask((error.host or place[0], error.port), args, options)
             except NOT_NOW as error:
-                self._slots.doubt(place)
+                if isinstance(error, ClusterDownError):
+                    self._slots.doubt(place)
                 raise MovingError(str(error)) from error
             except LOST as error:
                 self._note_lost(place, error)
@@ -117,8 +127,9 @@ class LoopCluster(redis.asyncio.Redis):
 
     def register_script(self, script: Any) -> Any:
         """Register a script; each node is given it when it lacks it."""
-        registered = super().register_script(script)
-        self._texts[registered.sha] = script
+        text = whole(script)
+        registered = super().register_script(text)
+        self._texts[registered.sha] = text
         return registered
 
     def _text(self, sha: str) -> str:
@@ -173,7 +184,7 @@ class LoopCluster(redis.asyncio.Redis):
             return answer
         args, options = command
         try:
-            return await self.execute_command(*args, **options)
+            return await self._run(args, options)
         except ResponseError as error:
             return error
 
@@ -229,7 +240,7 @@ class _LoopPipeline(Pipeline):
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Run what was collected; return the answers in its order."""
-        stack: list[Any] = list(self.command_stack)
+        stack: list[Any] = [(with_guard(args), options) for args, options in self.command_stack]
         await self.reset()  # type: ignore[no-untyped-call]
         if not stack:
             return []

@@ -32,6 +32,8 @@ _ANYWHERE: Final = frozenset(
 
 _OF_KEYS: Final = ("OBJECT", "MEMORY USAGE", "XINFO", "XGROUP")
 
+_UNSEEN: Final = "table.remove(KEYS) "
+
 _READ_ANEW_S: Final = 0.1
 """The map is read at most as often; while a slot moves it is not newer by then anyway."""
 _STALE_S: Final = 1.0
@@ -61,6 +63,31 @@ def slot_of(args: Sequence[Any]) -> int | None:
 def slot_of_key(key: Any) -> int:
     """Return the slot of a key."""
     return key_slot(key if isinstance(key, bytes) else str(key).encode())
+
+
+def whole(text: str) -> str:
+    """Return a script's text as it runs with the key of `with_guard`, which it does not see."""
+    first, _, rest = text.partition("\n")
+    if first.startswith("#!"):
+        return f"{first}\n{_UNSEEN}{rest}"
+    return _UNSEEN + text
+
+
+def with_guard(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a command; a script's with one more key of its slot, which never exists.
+
+    While a slot moves key by key (MIGRATE), each node has some of its keys, and a script that finds
+    its way to one of the others fails in the middle. With a declared key that is missing the node
+    refuses it before it begins (TRYAGAIN), on both sides, until the slot is whole again.
+    """
+    if args[0] != "EVALSHA" or not int(args[2]):
+        return args
+    end = 3 + int(args[2])
+    key = str(args[3])
+    opened = key.find("{")
+    closed = key.find("}", opened + 1)
+    tag = key[opened + 1 : closed] if opened >= 0 and closed > opened + 1 else key
+    return ("EVALSHA", args[1], end - 2, *args[3:end], f"{{{tag}}}:never", *args[end:])
 
 
 class Slots:
