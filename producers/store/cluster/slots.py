@@ -65,8 +65,9 @@ def slot_of_key(key: Any) -> int:
     return key_slot(key if isinstance(key, bytes) else str(key).encode())
 
 
-def whole(text: str) -> str:
+def whole(script: str | bytes) -> str:
     """Return a script's text as it runs with the key of `with_guard`, which it does not see."""
+    text = _text(script)
     first, _, rest = text.partition("\n")
     if first.startswith("#!"):
         return f"{first}\n{_UNSEEN}{rest}"
