@@ -34,7 +34,7 @@ class HttpProxy:
         return [head.partition(" HTTP/")[0] for head in self.heads]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
+        async with _closing(writer):
             raw = await reader.readuntil(HEAD_END)
             self.heads.append(raw.decode())
             if self.refusal == -2:
@@ -53,7 +53,8 @@ class HttpProxy:
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             else:
                 far_writer.write(raw.replace(f"http://{place}".encode(), b"", 1))
-            await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+            async with _closing(far_writer):
+                await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["HttpProxy"]:
@@ -76,8 +77,21 @@ class HttpProxy:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@contextlib.asynccontextmanager
+async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """Close a connection in the end, and wait until it is."""
+    try:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            yield
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError), contextlib.closing(writer):
+    with contextlib.suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
+    writer.close()
