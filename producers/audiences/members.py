@@ -121,6 +121,8 @@ class Audiences:
         name: str,
         rows: Iterable[bytes | str],
         on_progress: Callable[[ImportReport], None] | None = None,
+        *,
+        allow_empty: bool = True,
     ) -> ImportReport:
         """Make the openids of a file an audience's only members, in constant memory.
 
@@ -131,11 +133,12 @@ class Audiences:
                 them holds an openid, the audience stays as it was.
             on_progress: called after each batch with the report so far; who is new is known at
                 the end.
+            allow_empty: without a row the audience becomes empty; else that is an error.
 
         Raises:
             UnknownAppError: no such app.
-            InvalidInputError: the name is not one, the audience is being deleted, or another call
-                goes on replacing it.
+            InvalidInputError: the name is not one, the audience is being deleted, another call
+                goes on replacing it, or there is no row where there must be one.
             StoreUnavailableError: Redis did not answer; see the module's docstring.
         """
         self._settings.app(app)
@@ -149,6 +152,8 @@ class Audiences:
                     raise InvalidInputError(["the rows took too long; send them faster"])
                 if on_progress:
                     on_progress(report)
+            if not report.rows and not allow_empty:
+                raise InvalidInputError(["no row: the list would be empty, if that were allowed"])
             if report.bad < report.rows or not report.rows:
                 self._switch.make(app, name, beside, report)
         finally:

@@ -224,10 +224,14 @@ class Producer:
         with self._call() as here:
             return here.the(Suppressions).import_rows(app, reason, rows)
 
-    def replace_suppressed(self, app: str, rows: Iterable[bytes | str]) -> ImportReport:
+    def replace_suppressed(
+        self, app: str, rows: Iterable[bytes | str], *, allow_empty: bool = False
+    ) -> ImportReport:
         """Make openids the only imported ones; see `Suppressions.replace_rows`."""
         with self._call() as here:
-            return here.the(Suppressions).replace_rows(app, Reason.IMPORTED, rows)
+            return here.the(Suppressions).replace_rows(
+                app, Reason.IMPORTED, rows, allow_empty=allow_empty
+            )
 
     def unsuppress(self, app: str, rows: Iterable[bytes | str]) -> RemovalReport:
         """Take openids off the suppression list; see `Suppressions.remove_rows`."""

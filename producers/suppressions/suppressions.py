@@ -189,13 +189,18 @@ class Suppressions:
         reason: str,
         rows: Iterable[bytes | str],
         on_progress: Callable[[ImportReport], None] | None = None,
+        *,
+        allow_empty: bool = False,
     ) -> ImportReport:
         """Make the openids of a file the only ones of a reason; as `import_rows`.
 
-        What users said themselves, and what WeChat said, stays.
+        What users said themselves, and what WeChat said, stays. A file without a row is an error,
+        for all who were on the list would be sent to again, unless ``allow_empty`` is meant.
         """
         checked = _given(reason)
-        report = self._lists.replace_rows(app, checked.list, rows, on_progress)
+        report = self._lists.replace_rows(
+            app, checked.list, rows, on_progress, allow_empty=allow_empty
+        )
         logs.emit(SuppressionChanged(app, checked, report.added, report.removed))
         return report
 

@@ -5,7 +5,7 @@ Answers that the library gives as dataclasses (`Status`, `UserCard`, …) go out
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from producers.audiences.expressions import MOST_TEXT
 from producers.openid import OPENID
@@ -33,6 +33,14 @@ def _decimal(text: object) -> object:
 def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
+
+def _flag(text: object) -> object:
+    """Take true and false, and nothing that merely looks like one to Python."""
+    return {"true": True, "false": False}.get(text, text) if isinstance(text, str) else text
+
+
+Flag = Annotated[StrictBool, BeforeValidator(_flag)]
+"""Yes or no in a query."""
 
 Whole = BeforeValidator(_whole)
 """After the bounds of a body's whole number: 3.0 is one in JSON."""

@@ -29,6 +29,9 @@ def import_(
     replace: Annotated[
         bool, typer.Option("--replace", help="The only ones of this reason, in one switch.")
     ] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="--replace by a file without a row is meant.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Put the openids of a file on the suppression list.
@@ -39,7 +42,8 @@ def import_(
         from producers.suppressions import Suppressions
 
         found = Suppressions(session.client, session.settings)
-        verb = found.replace_rows if replace else found.import_rows
+        replacing = partial(found.replace_rows, allow_empty=allow_empty)
+        verb = replacing if replace else found.import_rows
         report = read(file, "importing", partial(verb, app, reason), IMPORTED)
         counts = REPLACED if replace else IMPORTED
         tell(reason, found.counts(app)[reason], report, counts, as_json=as_json)

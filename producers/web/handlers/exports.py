@@ -1,29 +1,24 @@
 """Exports: one app as lines, and back."""
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import BeforeValidator, Field, StrictBool
+from pydantic import Field
 
 from producers.access.api_keys import Scope
 from producers.web.call import Call
 from producers.web.handlers.streams import exported, on_stream
 from producers.web.http.answer import Answer
 from producers.web.http.media import NDJSON
-from producers.web.models import Model
+from producers.web.models import Flag, Model
 from producers.web.routing.route import Body, Reply, Route, ok
 
 CHAPTER: Final = "Moving"
 
 
-def _flag(text: object) -> object:
-    """Take true and false, and nothing that merely looks like one to Python."""
-    return {"true": True, "false": False}.get(text, text) if isinstance(text, str) else text
-
-
 class ImportQuery(Model):
     """How."""
 
-    again: Annotated[StrictBool, BeforeValidator(_flag)] = Field(
+    again: Flag = Field(
         False, description="count accepts that were counted before: after Redis forgot them"
     )
 

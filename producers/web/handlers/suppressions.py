@@ -1,5 +1,6 @@
 """Suppressions: who is sent nothing: imported, taken off, counted; and users who opt out and in."""
 
+from functools import partial
 from typing import Final
 
 from pydantic import Field, TypeAdapter
@@ -19,7 +20,7 @@ from producers.web.handlers.audiences import (
 from producers.web.handlers.streams import exported, on_stream
 from producers.web.http.answer import Answer
 from producers.web.http.media import CSV
-from producers.web.models import Model
+from producers.web.models import Flag, Model
 from producers.web.routing.route import Body, Open, Reply, Route, ok
 
 CHAPTER: Final = "Suppressions"
@@ -32,6 +33,12 @@ class Suppressed(Model):
     opted_out: int
     invalid: int = Field(description="WeChat said 40003 of them")
     forgotten: int = Field(description="imported or opted out, and forgotten since: digests")
+
+
+class ReplaceQuery(Model):
+    """How a list is replaced."""
+
+    allow_empty: Flag = Field(False, description="no openid at all is meant: nobody is imported")
 
 
 class Opted(Model):
@@ -57,7 +64,9 @@ async def export_suppressed(call: Call) -> Answer:
 
 async def replace_suppressed(call: Call) -> Answer:
     """Make openids the only imported ones."""
-    return await take_rows(call, call.services.suppressions.replace_rows, Reason.IMPORTED)
+    query: ReplaceQuery = call.query
+    replace = partial(call.services.suppressions.replace_rows, allow_empty=query.allow_empty)
+    return await take_rows(call, replace, Reason.IMPORTED)
 
 
 async def add_suppressed(call: Call) -> Answer:
@@ -129,8 +138,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Replace the imported",
         CHAPTER,
         ok("What became of the rows", Imported),
+        query=ReplaceQuery,
         body=_BODY,
-        text="What users, and WeChat, said stays.",
+        text="What users, and WeChat, said stays. Rows without an openid are refused without `allow_empty`.",
     ),
     Route(
         "GET",

@@ -19,6 +19,12 @@ def test_a_file_is_put_on_the_list_and_taken_off_it(settings: Settings, shop: Sh
     ran = run(settings, "suppression", "remove", "-a", "shop", "-", "--json", stdin="oA\noB\n")
     assert (ran.json["removed"], ran.json["unknown"]) == (1, 1)
     assert "imported" in run(settings, "suppression", "show", "-a", "shop").out
+    nobody = ("suppression", "import", "-a", "shop", "-", "--replace")
+    run(settings, *nobody, stdin="oB\n")
+    assert run(settings, *nobody, stdin="").code == 2
+    assert run(settings, "suppression", "show", "-a", "shop", "--json").json["imported"] == 1
+    assert run(settings, *nobody, "--allow-empty", stdin="").code == 0
+    assert run(settings, "suppression", "show", "-a", "shop", "--json").json["imported"] == 0
 
 
 def test_a_user_is_opted_out_and_in(settings: Settings) -> None:

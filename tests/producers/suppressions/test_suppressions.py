@@ -93,6 +93,19 @@ def test_what_was_perhaps_sent_is_in_doubt_and_never_repeated(
     assert shop.wrong() == []
 
 
+@pytest.mark.parametrize("rows", [[], [b"openid"], [b"", b"  "]])
+def test_a_file_without_a_row_empties_no_list_unless_it_is_meant(
+    shop: Shop, suppressions: Suppressions, rows: list[bytes]
+) -> None:
+    ann, *_ = PEOPLE
+    suppressions.import_rows("shop", "imported", [ann])
+    with pytest.raises(InvalidInputError, match="no row"):
+        suppressions.replace_rows("shop", "imported", rows)
+    assert reasons(shop, ann) == ["imported"]
+    assert suppressions.replace_rows("shop", "imported", rows, allow_empty=True).removed == 1
+    assert suppressions.counts("shop") == NONE
+
+
 @both_layouts
 def test_the_list_is_replaced_and_users_words_stay(shop: Shop, suppressions: Suppressions) -> None:
     ann, bob, eve, *_ = PEOPLE

@@ -19,6 +19,13 @@ def test_openids_are_put_on_the_list_and_taken_off_it(shop: Caller) -> None:
     assert (got["removed"], got["unknown"], got["listed"][0]["row"]) == (1, 1, 3)
     assert shop("PUT", LIST, {"openids": ["oE"]}).json["removed"] == 2
     assert shop.get(LIST).json == {**NONE, "imported": 1}
+    refused = shop("PUT", LIST, b"openid\n", "text/plain")
+    assert (refused.status, "no row" in str(refused.json)) == (422, True)
+    assert shop("PUT", LIST, {"openids": []}).status == 422
+    assert shop.get(LIST).json == {**NONE, "imported": 1}
+    emptied = shop("PUT", f"{LIST}?allow_empty=true", b"openid\n", "text/plain")
+    assert emptied.json["removed"] == 1
+    assert shop.get(LIST).json == NONE
 
 
 def test_a_backend_opts_a_user_out_and_in(shop: Caller) -> None:
