@@ -140,7 +140,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         ok("What became of the rows", Imported),
         query=ReplaceQuery,
         body=_BODY,
-        text="What users, and WeChat, said stays. Rows without an openid are refused without `allow_empty`.",
+        text="What users, and WeChat, said stays. Without a row only by `allow_empty`.",
     ),
     Route(
         "GET",

