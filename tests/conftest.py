@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from cluster import cluster_of_one
+from cluster import cluster_of, cluster_of_one, flush, servers
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from lane_driver import Lane
@@ -77,9 +77,29 @@ def _port() -> int:
     return next(p for p in range(20_000 + os.getpid() % 12_000, 32_768) if _is_free(p))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run stand on a cluster."""
+    parser.addoption(
+        "--topology",
+        choices=("server", "cluster"),
+        default="server",
+        help="what the tests' Redis is: one server, or a cluster of three nodes",
+    )
+
+
 @pytest.fixture(scope="session")
-def valkey_url() -> Iterator[str]:
-    """Give the URL of a Valkey that belongs to this run alone."""
+def topology(request: pytest.FixtureRequest) -> str:
+    """Say what the tests' Redis is: `server` or `cluster`."""
+    return str(request.config.getoption("--topology"))
+
+
+@pytest.fixture(scope="session")
+def valkey_url(topology: str) -> Iterator[str]:
+    """Give the URL of a Valkey that belongs to this run alone, or of a cluster of three."""
+    if topology == "cluster":
+        with cluster_of(3) as nodes:
+            yield nodes.url
+        return
     server = ValkeyServer(port=_port(), appendonly="no")
     server.start()
     try:
@@ -96,16 +116,17 @@ def cluster_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def _watchers() -> Iterator[dict[str, "redis.Redis"]]:
-    watchers: dict[str, redis.Redis] = {}
+def _watchers() -> Iterator[dict[str, list["redis.Redis"]]]:
+    watchers: dict[str, list[redis.Redis]] = {}
     yield watchers
-    for client in watchers.values():
-        client.close()
+    for clients in watchers.values():
+        for client in clients:
+            client.close()
 
 
 @pytest.fixture(autouse=True)
 def _every_key_has_an_end(
-    request: pytest.FixtureRequest, _watchers: dict[str, "redis.Redis"]
+    request: pytest.FixtureRequest, _watchers: dict[str, list["redis.Redis"]]
 ) -> Iterator[None]:
     """Fail a test that leaves a key without a TTL, but for those of `keys.LASTING`."""
     used = [
@@ -115,10 +136,13 @@ def _every_key_has_an_end(
     ]
     for url in used:
         if url not in _watchers:
-            _watchers[url] = redis.Redis.from_url(url, client_name="wxbroadcast-watcher")
+            _watchers[url] = [
+                redis.Redis.from_url(one, client_name="wxbroadcast-watcher") for one in servers(url)
+            ]
     yield
     for url in used:
-        assert everlasting(_watchers[url]) == [], "keys without a TTL"
+        found = [name for watcher in _watchers[url] for name in everlasting(watcher)]
+        assert found == [], "keys without a TTL"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -153,9 +177,7 @@ def lanes() -> int:
 @pytest.fixture
 def settings(valkey_url: str, lanes: int) -> Settings:
     """Give settings for an app `shop` on an empty database."""
-    client = redis.Redis.from_url(valkey_url)
-    client.flushall()
-    client.close()
+    flush(valkey_url)
     return make_settings(valkey_url, lanes=lanes)
 
 

@@ -146,6 +146,21 @@ def cluster_of(nodes: int, **config: Any) -> Iterator[Nodes]:
         yield cluster
 
 
+def servers(url: str) -> list[str]:
+    """Return the URL of each server of a deployment's: of the one, or of a cluster's nodes."""
+    scheme, _, hosts = url.partition("://")
+    if not scheme.endswith("+cluster"):
+        return [url]
+    return [f"redis://{host}" for host in hosts.split(",")]
+
+
+def flush(url: str) -> None:
+    """Empty all databases of a deployment's servers."""
+    for one in servers(url):
+        with closing(redis.Redis.from_url(one)) as client:
+            client.flushall()
+
+
 def strictly(script: Script[Keys, Args], client: Any) -> Bound[Keys, Args]:
     """Return a script on a client, as `strict`."""
     bound = script.on(client)

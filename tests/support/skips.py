@@ -12,9 +12,13 @@ from typing import Final
 import pytest
 from samples import ABSENT
 
+ONE_SERVER: Final = "it is about one server"
+"""Of a run on a cluster: a proxy before Redis, its memory, its restart."""
+
 EXPECTED: Final = frozenset(
     {
         ABSENT,
+        ONE_SERVER,
         "for the oldest versions (.ci/run)",  # one of the two in each run
         "for the newest versions",
         "there is no fork",  # Windows

@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 import redis
+from cluster import cluster_of, flush, servers
 from crash import POST, Backstage, Trap, Way
+from skips import ONE_SERVER
 
 from producers import store
 from producers.audiences import Audiences
@@ -31,6 +33,9 @@ from producers.recipients.receipts import Receipts
 from producers.sandbox.thread import SandboxThread
 from producers.store import keys
 from producers.words import ENDED
+
+LANES = 4
+"""On a cluster, where a test does not say: they lie on all three nodes."""
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = "T" * 43
@@ -202,7 +207,7 @@ class Stage:
 
     def in_hands(self, broadcast: str) -> dict[str, str]:
         """Return openid → permit of what lies under some worker's name."""
-        entries = self.client.hgetall(keys.flight(0, broadcast))
+        entries = self._flights(broadcast)
         return {
             item.partition(":")[2]: entry.split(" ")[2]
             for item, entry in entries.items()
@@ -211,9 +216,15 @@ class Stage:
 
     def posting(self, broadcast: str) -> set[str]:
         """Return the openids of those in hands that were perhaps posted, as far as Redis knows."""
-        entries = self.client.hgetall(keys.flight(0, broadcast))
+        entries = self._flights(broadcast)
         marked = {item for item, entry in entries.items() if not entry.endswith(" n")}
         return self.in_hands(broadcast).keys() & {item.partition(":")[2] for item in marked}
+
+    def _flights(self, broadcast: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for lane in range(self.settings.lanes):
+            found |= self.client.hgetall(keys.flight(lane, broadcast))
+        return found
 
     def assert_sound(self, broadcast: str, recipients: int) -> None:
         """Nobody twice, nobody forgotten, every permit accounted for."""
@@ -246,6 +257,8 @@ class Stage:
         if trap and trap.word == POST:
             wechat_url = f"http://127.0.0.1:{self._lay(wechat_url, trap)}"
         elif trap:
+            if servers(redis_url) != [redis_url]:
+                pytest.skip(ONE_SERVER)
             path = urlsplit(redis_url).path
             redis_url = f"redis://127.0.0.1:{self._lay(redis_url, trap)}{path}"
         fields = {**self._fields, "redis_url": redis_url, "wechat_url": wechat_url}
@@ -305,13 +318,20 @@ class Stages:
         self._folder = folder
         self._defaults = defaults
         self._made: list[Stage] = []
+        self._clusters = contextlib.ExitStack()
 
     def __call__(self, **changes: Any) -> Stage:
         """Make one."""
         number = len(self._made)
-        url = f"{self._url}/{number}"
-        with redis.Redis.from_url(url) as client:
-            client.flushdb()
+        if servers(self._url) == [self._url]:
+            url = f"{self._url}/{number}"
+            with redis.Redis.from_url(url) as client:
+                client.flushdb()
+        else:
+            url = self._url if number == 0 else self._clusters.enter_context(cluster_of(3)).url
+            flush(url)
+            if changes.setdefault("lanes", 1) == 1:
+                changes["lanes"] = LANES
         folder = self._folder / f"stage-{number}"
         self._made.append(Stage(self._backstage, url, folder, **{**self._defaults, **changes}))
         return self._made[-1]
@@ -321,6 +341,7 @@ class Stages:
         for stage in self._made:
             stage.close()
         self._backstage.close()
+        self._clusters.close()
 
 
 @contextlib.contextmanager
