@@ -1,17 +1,16 @@
 """The doctor: checks a deployment, and says what to change. It changes nothing."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import redis
 
 from producers import store
 from producers.audiences import ALL
 from producers.audiences.counting import Counter
-from producers.care import roster, shadows, templates, webhooks
+from producers.care import roster, servers, shadows, templates, webhooks
 from producers.care.appids import Appids
 from producers.care.apps import examine_apps
 from producers.care.check import Check, Health
@@ -21,10 +20,6 @@ from producers.quotas import AppLimits, Quotas
 from producers.settings import Settings
 from producers.store import Client, keys, trouble
 from producers.words import State
-
-_HEADROOM: Final = 0.8
-"""Share of maxmemory above which there is too little left for a burst."""
-
 
 _LOOKED_AT: Final = 1000
 """Newest broadcasts under way of an app that are looked at, …"""
@@ -62,38 +57,7 @@ def examine(settings: Settings, what_ended: Callable[[str], str] | None = None) 
 
 
 def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
-    started = time.time()
-    seconds, micros = client.time()
-    offset = seconds + micros / 1e6 - (started + time.time()) / 2
-    info = client.info()
-    yield _version(info)
-    yield _setting(
-        client,
-        "appendonly",
-        lambda value: value == "yes",
-        Health.WARN,
-        "set `appendonly yes`: without it a restart forgets what was sent and what was collected",
-    )
-    yield _setting(
-        client,
-        "maxmemory-policy",
-        lambda value: value == "noeviction",
-        Health.BAD,
-        "set `maxmemory-policy noeviction`: eviction loses permits and outcomes",
-    )
-    yield _memory(info)
-    if info.get("cluster_enabled"):
-        yield Check(
-            "cluster", Health.WARN, "cluster mode", "one server or a primary with replicas for now"
-        )
-    if info.get("role") not in {"master", None}:
-        yield Check("role", Health.BAD, str(info.get("role")), "point WXB_REDIS_URL at the primary")
-    yield Check(
-        "clock offset",
-        Health.OK if abs(offset) < 5 else Health.WARN,
-        f"{offset:+.3f} s",
-        "" if abs(offset) < 5 else "nothing depends on it, but log times will puzzle you: use NTP",
-    )
+    yield from servers.examine(client, settings)
     yield _layout(client, settings)
     here = roster.look(client)
     yield from _workers(here, settings)
@@ -115,50 +79,6 @@ def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
     yield from templates.examine(client, settings)
     yield from _puzzles(client, settings)
     yield from webhooks.examine(client, settings)
-
-
-def _version(info: dict[str, Any]) -> Check:
-    valkey = str(info.get("valkey_version", ""))
-    name, version, least = (
-        ("Valkey", valkey, (8, 0)) if valkey else ("Redis", str(info.get("redis_version")), (7, 2))
-    )
-    found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    good = found >= least
-    advice = "" if good else f"needs Redis 7.2+ or Valkey 8+; upgrade {name}"
-    return Check("version", Health.OK if good else Health.BAD, f"{name} {version}", advice)
-
-
-def _setting(client: Client, name: str, good: Any, otherwise: Health, advice: str) -> Check:
-    try:
-        value = client.config_get(name).get(name, "")
-    except redis.ResponseError:  # hosted services often forbid CONFIG
-        return Check(name, Health.SKIPPED, "CONFIG GET is not allowed", f"check yourself: {advice}")
-    if good(value):
-        return Check(name, Health.OK, str(value))
-    return Check(name, otherwise, str(value), advice)
-
-
-def _memory(info: dict[str, Any]) -> Check:
-    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
-    evicted = int(info.get("evicted_keys", 0))
-    if evicted:
-        return Check(
-            "memory", Health.BAD, f"{evicted} keys evicted", "permits were lost: see above"
-        )
-    if not most:
-        most = int(info.get("total_system_memory", 0))
-    if 0 < int(info.get("maxmemory", 0)) <= used:
-        full = f"full: {used / 2**20:,.0f} MiB of {most / 2**20:,.0f} MiB"
-        return Check(
-            "memory", Health.BAD, full, "nothing is stored or sent until maxmemory is raised"
-        )
-    share = used / most if most else 0.0
-    found = f"{used / 2**20:,.0f} MiB of {most / 2**20:,.0f} MiB"
-    if share > _HEADROOM:
-        return Check(
-            "memory", Health.WARN, found, "give Redis more memory before a large broadcast"
-        )
-    return Check("memory", Health.OK, found)
 
 
 def _layout(client: Client, settings: Settings) -> Check:

@@ -11,6 +11,7 @@ from producers.store.connection import (
     is_cluster,
     nodes_of,
     pool_of,
+    sentinels_of,
 )
 from producers.store.patience import lend
 
@@ -26,4 +27,5 @@ __all__ = [
     "lend",
     "nodes_of",
     "pool_of",
+    "sentinels_of",
 ]

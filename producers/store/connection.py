@@ -132,6 +132,12 @@ def nodes_of(client: Client) -> dict[str, Client]:
     return {"": client}
 
 
+def sentinels_of(client: Client) -> Sentinels | None:
+    """Return the sentinels that name a client's primary; None of any other client."""
+    found = client.connection_pool.connection_kwargs.get("whereabouts")
+    return found if isinstance(found, Sentinels) else None
+
+
 def pool_of(client: Client, key: str) -> Any:
     """Return the pool of connections to whoever serves a key just now.
 

@@ -48,7 +48,7 @@ class Sentinels:
     """
 
     def __init__(self, where: RedisUrl, made_of: dict[str, Any]) -> None:
-        self._service = where.service
+        self.service = where.service
         own = {**_made_of(where, made_of), "connection_class": made_of["connection_class"]}
         self._clients = [
             redis.Redis.from_pool(
@@ -65,20 +65,21 @@ class Sentinels:
         """
         asked = Sentinel([])  # type: ignore[no-untyped-call]  # it changes the order of its list
         asked.sentinels = list(self._clients)
-        host, port = asked.discover_master(self._service)  # type: ignore[no-untyped-call]
+        host, port = asked.discover_master(self.service)  # type: ignore[no-untyped-call]
         self._clients = asked.sentinels
         return str(host), int(port)
 
-    def each(self) -> list[Any]:
-        """Return a client to each sentinel."""
-        return list(self._clients)
+    def each(self) -> dict[str, Any]:
+        """Return a client to each sentinel, by its address."""
+        made_of = ((one, one.connection_pool.connection_kwargs) for one in self._clients)
+        return {f"{made['host']}:{made['port']}": one for one, made in made_of}
 
 
 class LoopSentinels:
     """As `Sentinels`, for an event loop."""
 
     def __init__(self, where: RedisUrl, made_of: dict[str, Any]) -> None:
-        self._service = where.service
+        self.service = where.service
         own = {**_made_of(where, made_of), "connection_class": made_of["connection_class"]}
         self._clients = [
             redis.asyncio.Redis.from_pool(
@@ -91,6 +92,6 @@ class LoopSentinels:
         """Return where the primary is; as `Sentinels`."""
         asked = LoopSentinel([])  # type: ignore[no-untyped-call]
         asked.sentinels = list(self._clients)
-        host, port = await asked.discover_master(self._service)
+        host, port = await asked.discover_master(self.service)
         self._clients = asked.sentinels
         return str(host), int(port)

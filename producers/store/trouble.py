@@ -68,13 +68,13 @@ def _about_tls(fault: ssl.SSLError) -> str:
             return said + "set WXB_REDIS_URL to a name that stands in it"
         if fault.verify_code == _EXPIRED:
             return said + "renew it"
-        return said + "set ?ssl_ca_certs=/path/to/ca.pem in WXB_REDIS_URL to trust who signed it"
+        return said + "set WXB_REDIS_CA_FILE=/path/to/ca.pem to trust who signed it"
     reason = str(fault.reason or fault)
     if "WRONG_VERSION" in reason or "RECORD_LAYER" in reason or "UNEXPECTED_EOF" in reason:
         return f"Redis speaks no TLS there ({reason}): set redis://, or its TLS port"
     return (  # in TLS 1.3 a certificate that is missing shows as any of several errors
         f"Redis ended the connection ({reason}): where it wants a certificate of yours, set "
-        "?ssl_certfile=/path/to/cert.pem&ssl_keyfile=/path/to/key.pem in WXB_REDIS_URL"
+        "WXB_REDIS_CERT_FILE=/path/to/cert.pem and WXB_REDIS_KEY_FILE=/path/to/key.pem"
     )
 
 

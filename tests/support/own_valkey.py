@@ -25,6 +25,10 @@ class OwnValkey:
         self.settings = self.made()
         self.client = redis.Redis.from_url(self.url, decode_responses=True)
 
+    @property
+    def port(self) -> int:
+        return self._server.port
+
     def made(self, **changes: Any) -> Settings:
         return isolated({"redis_url": self.url, "apps": APPS, "buckets": 256, **changes})
 

@@ -12,13 +12,10 @@ from typing import Final
 import pytest
 from samples import ABSENT
 
-ONE_SERVER: Final = "it is about one server"
-"""Of a run on a cluster: a proxy before Redis, its memory, its restart."""
-
 EXPECTED: Final = frozenset(
     {
         ABSENT,
-        ONE_SERVER,
+        "it is about one server",  # a proxy before it, its restart; of a run on a cluster
         "for the oldest versions (.ci/run)",  # one of the two in each run
         "for the newest versions",
         "there is no fork",  # Windows

@@ -352,6 +352,11 @@ class Cluster(redis.Redis):
         """Return the id of a node that serves slots, as the cluster knows it."""
         return self._slots.ids.get(place, "")
 
+    def replicated(self) -> set[str]:
+        """Return ``host:port`` of the nodes that serve slots and have a replica."""
+        self._place_of(None)
+        return {f"{host}:{port}" for host, port in self._slots.replicated}
+
     def pool_of(self, key: str) -> Any:
         """Return the pool to whoever serves a key just now."""
         return self._pools.node(self._place_of(slot_of_key(key))).connection_pool

@@ -87,8 +87,9 @@ def with_guard(args: tuple[Any, ...]) -> tuple[Any, ...]:
     key = str(args[3])
     opened = key.find("{")
     closed = key.find("}", opened + 1)
-    tag = key[opened + 1 : closed] if opened >= 0 and closed > opened + 1 else key
-    return ("EVALSHA", args[1], end - 2, *args[3:end], f"{{{tag}}}:never", *args[end:])
+    # it begins as the others do: what a user may touch (ACL) is told by the beginning of a name
+    tagged = key[: closed + 1] if opened >= 0 and closed > opened + 1 else f"{{{key}}}"
+    return ("EVALSHA", args[1], end - 2, *args[3:end], f"{tagged}:never", *args[end:])
 
 
 class Slots:
@@ -99,6 +100,7 @@ class Slots:
 
     Attributes:
         ids: of the nodes, by which the cluster knows them wherever they are.
+        replicated: the primaries that have a replica.
     """
 
     def __init__(self, seeds: Sequence[Place]) -> None:
@@ -110,6 +112,7 @@ class Slots:
         self._moved = False
         self._doubted: dict[Place, float] = {}
         self.ids: dict[Place, str] = {}
+        self.replicated: frozenset[Place] = frozenset()
 
     @property
     def known(self) -> bool:
@@ -164,14 +167,18 @@ class Slots:
         primaries: dict[Place, None] = {}
         known: dict[Place, None] = {}
         ids: dict[Place, str] = {}
+        replicated = set()
         for first, last, *nodes in sorted(reply, key=lambda one: int(one[0])):
             found = [_place(node, asked) for node in nodes]
             primaries[found[0]] = None
+            if len(found) > 1:
+                replicated.add(found[0])
             known.update(dict.fromkeys(found))
             ids.update(zip(found, (_text(node[2]) for node in nodes), strict=True))
             places[int(first) : int(last) + 1] = [found[0]] * (int(last) - int(first) + 1)
         self._places, self._primaries, self._known = places, tuple(primaries), tuple(known)
         self.ids = ids
+        self.replicated = frozenset(replicated)
         self._moved = False
 
     def move(self, slot: int, place: Place) -> None:

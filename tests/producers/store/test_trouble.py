@@ -79,7 +79,7 @@ def no_wechat(make_settings: MakeSettings) -> MakeSettings:
 @pytest.mark.parametrize(
     ("names", "days", "trusted", "said"),
     [
-        ((MINE,), 1, False, ["self-signed certificate", "?ssl_ca_certs=/path/to/ca.pem"]),
+        ((MINE,), 1, False, ["self-signed certificate", "WXB_REDIS_CA_FILE=/path/to/ca.pem"]),
         ((MINE,), -1, True, ["has expired", "renew it"]),
         (("redis.example.com",), 1, True, ["set WXB_REDIS_URL to a name that stands in it"]),
     ],
