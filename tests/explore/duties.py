@@ -190,6 +190,21 @@ def sweep(product: Product, state: State, name: str, lane: str) -> State:
     return on(product, state, ("sweep", broadcast, lane), work)[1]
 
 
+def _unsplit(world: World, state: State) -> Iterable[tuple[str, ...]]:
+    for name, broadcast in broadcasts(state).items():
+        for lane in range(world.lanes):
+            if state.redis.hash(keys.lane_broadcast(lane, broadcast)).get("split") == "":
+                yield name, str(lane)
+
+
+@action("split", _unsplit)
+def split(product: Product, state: State, name: str, lane: str) -> State:
+    """Whoever was asked to splits a broadcast in one lane."""
+    broadcast = broadcasts(state)[name]
+    work = lambda: product.splitter.fill(broadcast, int(lane))  # noqa: E731
+    return on(product, state, ("split", broadcast, lane), work)[1]
+
+
 # -- users, receipts -------------------------------------------------------------------------------
 
 
@@ -225,6 +240,7 @@ def receipt(product: Product, state: State, name: str, openid: str, errcode: str
 )
 def forget(product: Product, state: State, openid: str) -> State:
     """A user is forgotten everywhere."""
+    product.seed = f"{openid} {state.now}"
     work = lambda: product.forgetter.forget(APP, openid) and None  # noqa: E731
     _, state = on(product, state.spend("forget"), ("forget", openid), work)
     return state._replace(forgotten=(*state.forgotten, openid))

@@ -17,6 +17,7 @@ from producers.broadcasts import Broadcasts, create, messages
 from producers.broadcasts.jobs import Jobs
 from producers.broadcasts.messages import Messages
 from producers.broadcasts.spec import Spec
+from producers.broadcasts.split import Splitter
 from producers.local.isolation import isolated
 from producers.permits.collect import Collector
 from producers.recipients.doubts import Doubts
@@ -59,7 +60,10 @@ FORM: Final = Form(
 
 
 class AtHome(Broadcasts):
-    """Broadcasts whose moves reach no lane by themselves: whoever made one died just after it."""
+    """Broadcasts that reach no lane by themselves: whoever made or moved one died just after it."""
+
+    def _begin(self, broadcast: str, size: int) -> None:
+        pass
 
     def adopt(self, broadcast: str) -> str:
         return Spec.from_json(self._home(broadcast)["spec"]).app
@@ -95,6 +99,7 @@ class Product:
         self.world = world
         self.now_ms = MODEL_MS
         self.run = 1
+        self.seed = ""
         self.valkey = Valkey(FORM)
         client = self.valkey.client
         self.settings = isolated(
@@ -118,6 +123,7 @@ class Product:
         self.receipts = Receipts(client, settings)
         self.forgetter = Forgetter(client, settings)
         self.doubts = Doubts(client, settings)
+        self.splitter = Splitter(client, settings)
         self.beat = BEAT.on(client)
         self.posting = POSTING.on(client)
         self.settling = SETTLE.on(client)
@@ -206,7 +212,7 @@ class Product:
             audience="all",
             expires_in=timedelta(seconds=self.world.expires_s),
         )
-        self.broadcasts.create(spec)
+        (self.at_home if self.world.unsplit else self.broadcasts).create(spec)
         for openid in self.world.posts:
             self.messages.post(**fields, template_id=TEMPLATE, openid=openid, key="k")
 
@@ -250,7 +256,7 @@ def laid(world: World) -> Iterator[Product]:
         return product.now_ms
 
     secrets = mock.Mock()
-    secrets.token_hex.return_value = "5eed" * 8
+    secrets.token_hex = lambda _bytes: product.seed
     instead: list[tuple[Any, str, Any]] = [
         (logs, "emit", _nothing),
         (Jobs, "split", _nothing),

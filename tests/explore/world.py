@@ -32,6 +32,7 @@ class World:
         attempts: tries per message.
         expires_s: how long the broadcast lives.
         workers: 1 or 2.
+        unsplit: whoever created the broadcast died before any lane heard of it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class World:
     attempts: int = 3
     expires_s: int = 7 * 86_400
     workers: int = 2
+    unsplit: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,6 +92,96 @@ WORLDS: Final = {
             "template",
             {"death": 1, "burial": 1, "lost": 1, "tick": 1},
             canary=1,
+        ),
+        World(
+            "form",
+            "one user with two form_ids, K = 1: all that may go wrong with one message",
+            forms(NEAR),
+            "template",
+            {"death": 1, "burial": 1, "lost": 2, "refusal": 1, "reply": 1, "move": 1, "tick": 2},
+            refusals=(41028, 47003, 43108, -1),
+            canary=1,
+        ),
+        World(
+            "prepay",
+            "one user with a prepay_id, which cannot be repeated",
+            prepays(NEAR),
+            "template",
+            {"death": 1, "burial": 1, "lost": 1, "refusal": 1, "reply": 1, "move": 1, "tick": 2},
+            refusals=(41028, 43108),
+            canary=1,
+        ),
+        World(
+            "accept",
+            "one user with two accepts; receipts early, late and twice; the user is forgotten",
+            accepts(NEAR),
+            "subscribe",
+            {"death": 1, "lost": 1, "refusal": 1, "receipt": 2, "forget": 1, "tick": 2},
+            refusals=(43101, 43108),
+            canary=1,
+        ),
+        World(
+            "two-lanes",
+            "one worker, a user in each of two lanes, K = 1: the canary moves on, copies lag",
+            forms(NEAR, FAR, each=1),
+            "template",
+            {"refusal": 1, "lost": 1, "death": 1, "move": 2, "tick": 3},
+            refusals=(41028, 43107),
+            lanes=2,
+            canary=1,
+            workers=1,
+        ),
+        World(
+            "message",
+            "one worker; a broadcast and a single message to one user with two accepts",
+            accepts(NEAR),
+            "subscribe",
+            {"death": 1, "lost": 2, "receipt": 2, "move": 1, "tick": 2},
+            posts=(NEAR,),
+            workers=1,
+        ),
+        World(
+            "aside",
+            "one user with a form_id, two tries: what outlives its workers is set aside",
+            forms(NEAR, each=1),
+            "template",
+            {"death": 1, "burial": 1, "move": 1, "forget": 1, "tick": 2},
+            attempts=2,
+        ),
+        World(
+            "born",
+            "two lanes, one worker: the creator died, lanes adopt and split one by one",
+            forms(NEAR, FAR, each=1),
+            "template",
+            {"death": 1, "move": 2, "forget": 1, "tick": 1},
+            lanes=2,
+            canary=1,
+            workers=1,
+            unsplit=True,
+        ),
+        World(
+            "again",
+            "one worker, one user with two form_ids: Redis restarts twice, and forgets",
+            forms(NEAR),
+            "template",
+            {"restart": 2, "lost": 1, "death": 1, "reply": 1, "tick": 3},
+            workers=1,
+        ),
+        World(
+            "again-p",
+            "one worker, one user with a prepay_id: Redis restarts twice, and forgets",
+            prepays(NEAR),
+            "template",
+            {"restart": 2, "lost": 1, "death": 1, "reply": 1, "tick": 3},
+            workers=1,
+        ),
+        World(
+            "again-s",
+            "one worker, one user with two accepts: Redis restarts, and forgets; receipts",
+            accepts(NEAR),
+            "subscribe",
+            {"restart": 2, "lost": 1, "death": 1, "receipt": 1, "tick": 2},
+            workers=1,
         ),
         World(
             "forms",
