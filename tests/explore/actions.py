@@ -56,7 +56,12 @@ def apply(product: Product, state: State, label: Label) -> tuple[State, dict[str
 
 
 def on(
-    product: Product, state: State, what: Hashable, work: Callable[[], Any]
+    product: Product,
+    state: State,
+    what: Hashable,
+    work: Callable[[], Any],
+    *,
+    one_trip: bool = False,
 ) -> tuple[Any, State]:
     """Run product code on what Redis holds; returns its answer, and the state with what is left.
 
@@ -65,9 +70,11 @@ def on(
         state: before.
         what: all that the work depends on beside what Redis holds, and the time.
         work: calls the product.
+        one_trip: it runs one script, by the product's `one_trip` client.
     """
     product.now_ms = state.now
-    answer, redis = product.valkey.run(state.redis, state.now, (what, state.run), work)
+    named = what, state.run
+    answer, redis = product.valkey.run(state.redis, state.now, named, work, one_trip=one_trip)
     return answer, state._replace(redis=redis)
 
 

@@ -66,7 +66,8 @@ def recover(product: Product, state: State, dead: str, name: str, lane: str) -> 
         product,
         state,
         ("recover", dead, broadcast, lane),
-        lambda: product.recoverer.recover(APP, broadcast, int(lane), dead),
+        lambda: product.recoverer_alone.recover(APP, broadcast, int(lane), dead),
+        one_trip=True,
     )
     return state
 
@@ -288,6 +289,6 @@ def tick(product: Product, state: State, how: str) -> State:
     for worker in state.workers:
         if serves(state, worker):
             work = lambda name=worker.name: product.beats(name)  # noqa: E731
-            _, state = on(product, state, ("beat", worker.name), work)
+            _, state = on(product, state, ("beat", worker.name), work, one_trip=True)
             state = state.with_worker(worker._replace(beaten_at=now))
     return state

@@ -118,17 +118,19 @@ class Product:
         self.keeper = Keeper(client, settings, self.broadcasts, "k")
         self.keeper._net = _NoNet()  # type: ignore[assignment]
         self.recoverer = Recoverer(client, settings, self.broadcasts)
+        alone: Any = self.valkey.one_trip
+        self.recoverer_alone = Recoverer(alone, settings, self.broadcasts)
         self.collector = Collector(client, settings)
         self.messages = Messages(client, settings)
         self.receipts = Receipts(client, settings)
         self.forgetter = Forgetter(client, settings)
         self.doubts = Doubts(client, settings)
         self.splitter = Splitter(client, settings)
-        self.beat = BEAT.on(client)
-        self.posting = POSTING.on(client)
-        self.settling = SETTLE.on(client)
+        self.beat = BEAT.on(alone)
+        self.posting = POSTING.on(alone)
+        self.settling = SETTLE.on(alone)
         self.takers = {
-            name: Taker(client, settings, name, self.broadcasts.ttl_ms) for name in world.names
+            name: Taker(alone, settings, name, self.broadcasts.ttl_ms) for name in world.names
         }
 
     def close(self) -> None:

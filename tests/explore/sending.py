@@ -46,7 +46,7 @@ def _take(product: Product, state: State, worker: str, lane: int, token: str) ->
         taken = product.takers[worker].take(APP, lane, 1, {}, token or new_token())
         return tuple(claim._replace(claimed_at=0.0) for claim in taken.claims)
 
-    return on(product, state, ("take", worker, lane, token), work)
+    return on(product, state, ("take", worker, lane, token), work, one_trip=True)
 
 
 @action("take", _takers)
@@ -106,6 +106,7 @@ def mark(product: Product, state: State, worker: str, name: str) -> State:
         lambda: tuple(
             product.posting(PostingKeys(), PostingArgs(worker), pairs, more_keys=[flight])
         ),
+        one_trip=True,
     )
     new = Held(claim, ANSWERED, None, _UNSENT) if refused else held._replace(stage=MARKED)
     return state.with_worker(replaced(one, held, new))
@@ -176,7 +177,7 @@ def _settle(
         names = SettleKeys.of(lane, APP, worker.name)
         return tuple(product.settling(names, args, (rows,), token=token or new_token()))
 
-    return on(product, state, ("settle", worker.name, lane, rows, token), work)
+    return on(product, state, ("settle", worker.name, lane, rows, token), work, one_trip=True)
 
 
 def _of(held: Held) -> Any:

@@ -143,8 +143,29 @@ class Form(NamedTuple):
     drops_field: Callable[[str], bool]
 
 
+class OneTrip:
+    """A client that runs scripts alone, each in one trip with what is put in and read out."""
+
+    def __init__(self, run: Callable[[str, Any, Any], Any]) -> None:
+        self._run = run
+
+    def register_script(self, text: str) -> Callable[..., Any]:
+        """Return the script, to be called with its keys and arguments."""
+
+        def called(keys: Any = (), args: Any = (), client: Any = None) -> Any:
+            assert client is None
+            return self._run(text, keys, args)
+
+        return called
+
+
 class Valkey:
-    """A server of this process alone."""
+    """A server of this process alone.
+
+    Attributes:
+        client: redis-py's.
+        one_trip: for work that runs one script, and asks for nothing else.
+    """
 
     def __init__(self, form: Form) -> None:
         self._form = form
@@ -159,6 +180,10 @@ class Valkey:
         self._lies: dict[str, Value] = {}
         self._read: dict[tuple[bytes, bytes], tuple[str, str, bool]] = {}
         self._kept: dict[bytes, bool] = {}
+        self.one_trip = OneTrip(self._run_script)
+        self._digests: dict[str, str] = {}
+        self._before: list[tuple[Any, ...]] = []
+        self._found: Any = None
         self._known: dict[Hashable, tuple[Any, Part]] = {}
         self.runs = self.hits = 0
 
@@ -172,7 +197,13 @@ class Valkey:
         self._dir.cleanup()
 
     def run(
-        self, part: Part, now: int, what: Hashable, work: Callable[[], Any]
+        self,
+        part: Part,
+        now: int,
+        what: Hashable,
+        work: Callable[[], Any],
+        *,
+        one_trip: bool = False,
     ) -> tuple[Any, Part]:
         """Run something on a part; returns its answer, and what Redis holds then.
 
@@ -181,6 +212,7 @@ class Valkey:
             now: the model's clock.
             what: names the work: the same name on the same part at the same time is not run again.
             work: talks to the server by `client`.
+            one_trip: it talks by that client instead.
         """
         key = (part.digest, now, what)
         known = self._known.get(key)
@@ -188,8 +220,11 @@ class Valkey:
             self.hits += 1
             return known
         self.runs += 1
-        self._put(part)
+        self._before = self._put(part)
+        if not one_trip:
+            self._flush()
         answer = work()
+        self._flush()
         found = answer, self._get(part, now)
         if len(self._known) > _REMEMBERED // 4:
             self._known.clear()
@@ -201,11 +236,31 @@ class Valkey:
         self._ask([("FLUSHALL",)])
         self._lies = {}
         work()
+        self._found = None  # there may have been more since the last script
         return self._get(Part({}), now)
 
     # -- in and out -----------------------------------------------------------------------------
 
-    def _put(self, part: Part) -> None:
+    def _flush(self) -> None:
+        if self._before:
+            self._ask(self._before)
+            self._before = []
+
+    def _run_script(self, text: str, names: Any, args: Any) -> Any:
+        digest = self._digests.get(text)
+        if digest is None:
+            digest = self._digests[text] = self._ask([("SCRIPT", "LOAD", text)])[0].decode()
+        commands = [
+            *self._before,
+            ("EVALSHA", digest, len(names), *names, *args),
+            ("EVALSHA", self._dump, 0),
+        ]
+        self._before = []
+        *_, answer, self._found = self._ask(commands)
+        return _decoded(answer)
+
+    def _put(self, part: Part) -> list[tuple[Any, ...]]:
+        """Return the commands that put a part in."""
         lies, wanted = self._lies, part.keys
         commands: list[tuple[Any, ...]] = []
         gone = [name for name in lies if name not in wanted]
@@ -221,11 +276,11 @@ class Valkey:
             lies[name] = value
         for name in gone:
             del lies[name]
-        if commands:
-            self._ask(commands)
+        return commands
 
     def _get(self, before: Part, now: int) -> Part:
-        found = self._ask([("EVALSHA", self._dump, 0)])[0]
+        found = self._found or self._ask([("EVALSHA", self._dump, 0)])[0]
+        self._found = None
         server_ms = found[-1]
         lies: dict[str, Value] = {}
         changes: dict[str, Value | None] = {}
@@ -280,10 +335,17 @@ class Valkey:
             if answer is False:
                 self._reader.feed(self._socket.recv(1 << 20))
                 continue
-            if isinstance(answer, hiredis.ReplyError):
-                raise answer
             answers.append(answer)
+        for answer in answers:
+            if isinstance(answer, hiredis.ReplyError):
+                raise redis.ResponseError(str(answer))
         return answers
+
+
+def _decoded(answer: Any) -> Any:
+    if isinstance(answer, list):
+        return [_decoded(one) for one in answer]
+    return answer.decode() if isinstance(answer, bytes) else answer
 
 
 def _started(folder: Path, path: Path) -> ValkeyServer:
