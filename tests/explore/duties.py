@@ -171,7 +171,8 @@ def adopt(product: Product, state: State, name: str, lane: str) -> State:
 
     def work() -> None:
         home = product.at_home._home(broadcast)
-        product.at_home._adopt_in(int(lane), broadcast, home, Spec.from_json(home["spec"]))
+        spec = Spec.from_json(home["spec"])
+        product.at_home._adoption(int(lane), broadcast, home, spec).run()
 
     return on(product, state, ("adopt", broadcast, lane), work)[1]
 

@@ -26,8 +26,7 @@ from producers.store import keys, scripts
 from producers.store.scripts import Bound
 from producers.users import forget as forgetting
 from producers.users.forget import Forgetter
-from workers.duties import epoch
-from workers.duties.epochs import Epochs
+from workers.duties.epochs import Epochs, server
 from workers.duties.flights import Flights
 from workers.duties.peers import BEAT, BeatArgs, BeatKeys
 from workers.duties.recover import Recoverer
@@ -267,7 +266,8 @@ def laid(world: World) -> Iterator[Product]:
         (create, "_new_id", _the_id),
         (scripts.Bound, "argv", timed),
         (create, "now_ms", now),
-        (epoch, "now_ms", now),
+        (server, "now_ms", now),
+        (create, "glance", _nothing),
         (messages.Messages, "_server_ms", now),
         (Epochs, "_check_one_server", _nothing),
     ]

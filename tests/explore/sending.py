@@ -10,6 +10,7 @@ from workers.sending.posting import PostingArgs, PostingKeys, needs_mark
 from workers.sending.sender import _UNSENT, _WEEK_MS
 from workers.sending.settle import Answer as Answered
 from workers.sending.settle import SettleArgs, SettleKeys
+from workers.sending.take import Asking
 from workers.sending.verdict import judge
 from workers.wechat.reply import Reply
 
@@ -43,8 +44,9 @@ def _token(worker: str, what: str) -> str:
 
 def _take(product: Product, state: State, worker: str, lane: int, token: str) -> Any:
     def work() -> tuple[Claim, ...]:
-        taken = product.takers[worker].take(APP, lane, 1, {}, token or new_token())
-        return tuple(claim._replace(claimed_at=0.0) for claim in taken.claims)
+        asking = Asking(APP, lane, 1, 0, token or new_token(), 0.0)
+        taken = product.takers[worker].take(asking, {})
+        return tuple(taken.claims)
 
     return on(product, state, ("take", worker, lane, token), work, one_trip=True)
 
