@@ -8,11 +8,9 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
-import redis
-import redis.asyncio
 from redis.exceptions import ClusterCrossSlotError
 
-from producers.store.connection import Client
+from producers.store.connection import Client, is_cluster
 
 _WIDEST: Final = 64
 """A lane at rest costs a script about 5 µs: with so many it stays far below 5 ms."""
@@ -23,8 +21,7 @@ _SPLIT: Final[weakref.WeakSet[Client]] = weakref.WeakSet()
 
 def is_split(client: Client) -> bool:
     """Say whether a call may name keys of one slot only, as on a cluster."""
-    known = isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster)
-    return known or client in _SPLIT
+    return is_cluster(client) or client in _SPLIT
 
 
 def learn(client: Client, error: object) -> bool:

@@ -74,7 +74,7 @@ class Flights:
             entries = self._recoverer.entries(broadcast, lane)
             if not entries:
                 continue
-            now_ms = round(self._peers.server_time() * 1000)
+            now_ms = round(self._peers.server_time() * 1000) - self._recoverer.clocks_apart_ms
             for dead in self._recoverer.orphans(entries, now_ms):
                 self._recover_in(app, broadcast, lane, dead)
             if not self._take_unknown():  # else its claims would look like forgotten ones

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from producers.broadcasts.status import Register
 from producers.settings import Settings
 from producers.store import Client, keys
+from producers.store.connection import clocks_apart_ms
 from producers.store.paging import sums
 from producers.store.reach import members
 from producers.store.scripts import Script
@@ -119,6 +120,7 @@ class Recoverer:
 
     def __init__(self, client: Client, settings: Settings, register: Register) -> None:
         self._client = client
+        self.clocks_apart_ms = clocks_apart_ms(client)
         self._settings = settings
         self._ttl_ms = register.ttl_ms
         self._script = RECOVER.on(client)

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from producers.settings import AppSettings
 from producers.store import Client, keys
+from producers.store.connection import now_ms
 from producers.store.scripts import Call, Script
 from producers.words import Channel
 
@@ -101,8 +102,7 @@ class Limiter:
     def __init__(self, client: Client, worker: str) -> None:
         self._client = client
         self._token = ""
-        self._server_ahead: float | None = None
-        self._latest_ahead = 0.0
+        self._aheads: dict[str, tuple[float, float]] = {}
         self._script = RESERVE.on(client)
         self._worker = worker
 
@@ -150,18 +150,26 @@ class Limiter:
             token=token,
         )
 
-    def read(self, answer: list[str | int], groups: int, asked_at: float, given_at: float) -> Grant:
+    def read(
+        self,
+        call: Call,
+        answer: list[str | int],
+        groups: int,
+        asked_at: float,
+        given_at: float,
+    ) -> Grant:
         """Read an answer that was surely given between two moments (monotonic s).
 
         Args:
+            call: what was asked; of a cluster each app has its own server's clock.
             answer: of a call that was made once.
             groups: how many own rates it had, and one.
             asked_at: before it was sent.
             given_at: when it came.
         """
-        self._server_ahead = int(answer[0]) / 1e6 - given_at
-        self._latest_ahead = int(answer[0]) / 1e6 - asked_at
-        return _grant(answer, groups, given_at, self._latest_ahead)
+        clock = int(answer[0]) / 1e6
+        self._aheads[call.keys[1]] = clock - given_at, clock - asked_at
+        return _grant(answer, groups, given_at, clock - asked_at)
 
     def ask(self, call: Call, groups: int, *, again: bool) -> Grant:
         """Make a call alone.
@@ -178,14 +186,13 @@ class Limiter:
         answer = call.run()
         given_at = time.monotonic()
         if not again:
-            return self.read(answer, groups, asked_at, given_at)
+            return self.read(call, answer, groups, asked_at, given_at)
         # perhaps an old answer: its moments stay where they were
-        if self._server_ahead is None:
-            seconds, micros = self._client.time()
-            self._server_ahead = seconds + micros / 1e6 - time.monotonic()
-            self._latest_ahead = seconds + micros / 1e6 - given_at
-        given_at = int(answer[0]) / 1e6 - self._server_ahead
-        return _grant(answer, groups, given_at, self._latest_ahead)
+        aheads = self._aheads.get(call.keys[1])
+        if aheads is None:
+            clock = now_ms(self._client, call.keys[1]) / 1000
+            aheads = self._aheads[call.keys[1]] = clock - time.monotonic(), clock - given_at
+        return _grant(answer, groups, int(answer[0]) / 1e6 - aheads[0], aheads[1])
 
     def reserve(
         self,

@@ -448,7 +448,7 @@ class Pump:
             if isinstance(answer, redis.RedisError):
                 grant = self._ask_again(wanted, answer)
             else:
-                grant = self._limiter.read(answer, groups, asked_at, given_at)
+                grant = self._limiter.read(wanted.call, answer, groups, asked_at, given_at)
             if grant is not None:
                 return self._with_slots(wanted, grant)
         except Exception as error:  # noqa: BLE001  (the other apps go on)

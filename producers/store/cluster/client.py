@@ -352,6 +352,10 @@ class Cluster(redis.Redis):
         """Return the id of a node that serves slots, as the cluster knows it."""
         return self._slots.ids.get(place, "")
 
+    def time_at(self, key: str) -> Any:
+        """Return the clock of who serves a key just now; as ``time``."""
+        return self._pools.node(self.place_of(key)).time()
+
     def replicated(self) -> set[str]:
         """Return ``host:port`` of the nodes that serve slots and have a replica."""
         self._place_of(None)

@@ -94,6 +94,13 @@ def test_files_of_tls_without_tls_are_refused(make_settings: MakeSettings, tmp_p
             make_settings(**changes)
 
 
+@pytest.fixture(autouse=True)
+def _empty(request: pytest.FixtureRequest) -> None:
+    if "nodes" in request.fixturenames:
+        for client in request.getfixturevalue("nodes").each():
+            client.flushall()
+
+
 def collects(settings: Settings) -> None:
     with Producer(settings) as producer:
         assert producer.collect("shop", [{"openid": "oA", "formId": "f"}]).new == 1
@@ -143,8 +150,6 @@ def test_a_cluster_is_used_by_a_user_of_few_rights(
 def test_one_node_of_a_cluster_is_enough_to_find_the_others(
     nodes: Nodes, make_settings: MakeSettings
 ) -> None:
-    for client in nodes.each():
-        client.flushall()
     nobody, port = free_port(), nodes.servers[1].port
     collects(make_settings(redis_url=f"redis+cluster://{MINE}:{nobody},{MINE}:{port}", lanes=4))
 

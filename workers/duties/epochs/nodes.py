@@ -67,7 +67,7 @@ class NodeEpochs(Epochs):
                 forgotten_ms = self._forgotten_ms(info) if seen else 0
                 if lanes or seen:
                     self._mark(info, forgotten_ms, lanes, begins=forgot)
-                self.changed_at_ms = now_ms(self._client)
+                self.changed_at_ms = now_ms(node)
             if before != run:
                 self._client.hset(keys.SERVERS, identity, run)
             runs.add(run)

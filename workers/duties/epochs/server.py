@@ -222,7 +222,8 @@ class Epochs:
             return
         for lane in lanes:
             self._copies.mark(broadcast, lane, "unsure", "1")
-            self._copies.mark(broadcast, lane, "unsure_at_ms", str(now_ms(self._client)))
+            at_ms = now_ms(self._client, keys.lane_prefix(lane))
+            self._copies.mark(broadcast, lane, "unsure_at_ms", str(at_ms))
 
     def _compare(self, info: str, last: str | None) -> None:
         """Raise unless the server is the one of the current epoch."""
