@@ -5,7 +5,8 @@ What came is kept head by head; nothing that goes through a tunnel is looked at.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 
 HEAD_END = b"\r\n\r\n"
@@ -75,6 +76,23 @@ class HttpProxy:
             for task in list(tasks):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def on_a_thread(proxy: HttpProxy) -> Iterator[HttpProxy]:
+    """Let a proxy listen beside a test that is no coroutine."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    opened = proxy.open()
+    asyncio.run_coroutine_threadsafe(opened.__aenter__(), loop).result(5)
+    try:
+        yield proxy
+    finally:
+        asyncio.run_coroutine_threadsafe(opened.__aexit__(None, None, None), loop).result(5)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
 
 
 @contextlib.asynccontextmanager
