@@ -179,7 +179,7 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(cause, ssl.SSLError):
-        return f"TLS: {cause.reason or type(cause).__name__}"
+        return f"TLS: {getattr(cause, 'reason', None) or type(cause).__name__}"
     return named(cause)
 
 
