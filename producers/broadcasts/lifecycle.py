@@ -145,7 +145,9 @@ class SweepArgs(NamedTuple):
     cursor: str
 
 
-MOVE: Final = Script(__package__, "move", MoveKeys, MoveArgs, token=True, clock=True)
+MOVE: Final = Script(
+    __package__, "move", MoveKeys, MoveArgs, token=True, clock=True, replicated=True
+)
 ADOPT: Final = Script(__package__, "adopt", AdoptKeys, AdoptArgs, clock=True)
 SWEEP: Final = Script(__package__, "sweep", SweepKeys, SweepArgs, clock=True)
 

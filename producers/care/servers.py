@@ -29,13 +29,21 @@ def examine(client: Client, settings: Settings) -> Iterator[Check]:
     for address, node in nodes.items():
         named = f"node {address}: " if address else ""
         try:
-            found = list(_server(node, offsets, address))
+            found = list(_server(node, settings.redis_replicas, offsets, address))
         except redis.RedisError as error:
             if not address:
                 raise
             found = [Check("answer", Health.BAD, type(error).__name__, trouble.in_words(error))]
         for check in found:
             yield Check(f"{named}{check.name}", check.health, check.found, check.advice)
+    counted = int(client.get(keys.UNREPLICATED) or 0)
+    if counted:
+        yield Check(
+            "outcomes",
+            Health.WARN,
+            f"{counted} of late counted without a replica",
+            "had their primary died then, they would be in doubt: see replicas_behind in the logs",
+        )
     if store.is_cluster(client):
         yield from _cluster(client, settings, nodes, offsets)
     sentinels = store.sentinels_of(client)
@@ -43,7 +51,9 @@ def examine(client: Client, settings: Settings) -> Iterator[Check]:
         yield from _sentinels(sentinels)
 
 
-def _server(client: Client, offsets: dict[str, float], address: str) -> Iterator[Check]:
+def _server(
+    client: Client, replicas: int, offsets: dict[str, float], address: str
+) -> Iterator[Check]:
     started = time.time()
     seconds, micros = client.time()
     offset = offsets[address] = seconds + micros / 1e6 - (started + time.time()) / 2
@@ -64,6 +74,8 @@ def _server(client: Client, offsets: dict[str, float], address: str) -> Iterator
         "set `maxmemory-policy noeviction`: eviction loses permits and outcomes",
     )
     yield _memory(info)
+    if info.get("role") == "master":
+        yield _replicas(info, replicas)
     if info.get("cluster_enabled") and not address:
         yield Check(
             "cluster", Health.BAD, "cluster mode", "set WXB_REDIS_URL to redis+cluster://host:port"
@@ -87,6 +99,18 @@ def _version(info: dict[str, Any]) -> Check:
     good = found >= least
     advice = "" if good else f"needs Redis 7.2+ or Valkey 8+; upgrade {name}"
     return Check("version", Health.OK if good else Health.BAD, f"{name} {version}", advice)
+
+
+def _replicas(info: dict[str, Any], wanted: int) -> Check:
+    rows = (row for row in info.values() if isinstance(row, dict))
+    online = sum(row.get("state") == "online" for row in rows)
+    found = f"{online} in step, WXB_REDIS_REPLICAS is {wanted}"
+    if online < wanted:
+        return Check(
+            "replicas", Health.BAD, found, "nothing is sent until as many are there: start them"
+        )
+    advice = "a failover may forget the last moments: see WXB_REDIS_REPLICAS"
+    return Check("replicas", Health.OK, found, advice if online and not wanted else "")
 
 
 def _setting(client: Client, name: str, good: Any, otherwise: Health, advice: str) -> Check:

@@ -73,6 +73,11 @@ class Link:
         """Let connections through again."""
         self._is_cut = False
 
+    def lead_to(self, port: int) -> None:
+        """Lead to another server of this machine: what is open is dropped, as at a failover."""
+        self._server_port = port
+        self._soon(self._drop_all)
+
     def lose(self, probability: float) -> None:
         """Swallow each reply with this probability from now on, and drop its connection."""
         self._probability = probability

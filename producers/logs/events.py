@@ -612,6 +612,18 @@ class StoreUnreachable(Event):
 
 
 @dataclass
+class ReplicasBehind(Event):
+    """Too few replicas have what was done; it is handed back, repeated, or at last counted."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    during: str
+    have: int
+    attempt: int
+    counted: bool
+
+
+@dataclass
 class DutyFailed(Event):
     """A duty of a worker failed; it runs again in a second."""
 

@@ -68,7 +68,9 @@ class CollectArgs(NamedTuple):
     users: int
 
 
-COLLECT: Final = Script(__package__, "collect", CollectKeys, CollectArgs, token=True, clock=True)
+COLLECT: Final = Script(
+    __package__, "collect", CollectKeys, CollectArgs, token=True, clock=True, replicated=True
+)
 
 
 class Named:

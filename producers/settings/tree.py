@@ -123,6 +123,13 @@ class Settings(BaseSettings):
         timedelta(seconds=3), description="connecting to WeChat"
     )
     redis_timeout: PositiveDuration = Field(timedelta(seconds=5), description="one Redis command")
+    redis_replicas: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="replicas that must have a claim, an outcome or permits before they count; 0: "
+        "a failover may forget the last moments",
+    )
     producer_timeout: PositiveDuration = Field(
         timedelta(seconds=5),
         description="one call of a Producer, or of the web service to Redis, retries included",

@@ -23,6 +23,7 @@ from producers.store.cluster import Cluster, LoopCluster, LoopPools, Pools
 from producers.store.cluster.slots import with_guard
 from producers.store.patience import ASYNC_CONNECTIONS, CONNECTIONS, PatientPool
 from producers.store.primary import fleet_to
+from producers.store.replicas import waiting
 from producers.store.sentinels import LoopSentinels, Sentinels
 
 Client = Any
@@ -64,7 +65,7 @@ def connect(
     where = parsed(settings.redis_url.get_secret_value())
     made_of = {
         **_made_of(settings, where, connections, role),
-        "connection_class": CONNECTIONS[where.way],
+        "connection_class": waiting(CONNECTIONS[where.way], settings.redis_replicas),
         "retry": Retry(NoBackoff(), 0),  # scripts carry tokens; their callers repeat them
         "decode_responses": decode_responses,
         **where.options,
@@ -83,7 +84,7 @@ def connect_async(settings: Settings, connections: int = 64, *, role: Role = "wo
     where = parsed(settings.redis_url.get_secret_value())
     made_of = {
         **_made_of(settings, where, connections, role),
-        "connection_class": ASYNC_CONNECTIONS[where.way],
+        "connection_class": waiting(ASYNC_CONNECTIONS[where.way], settings.redis_replicas),
         "retry": AsyncRetry(NoBackoff(), 0),
         "decode_responses": True,
         **where.options,

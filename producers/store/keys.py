@@ -39,6 +39,9 @@ with nothing in its hands; ``epoch`` the run_id that the epoch began with, ``epo
 ``at_ms`` was then. Never expires. Owner: the beat, and `workers.duties.epochs`.
 """
 
+UNREPLICATED: Final = "{wxb:workers}:unreplicated"
+"""string: answers that counted though too few replicas had them; a day. Owner: settling."""
+
 APPS: Final = "wxb:apps"
 """zset: app → when its newest broadcast was created (ms). As long as that may be looked at."""
 

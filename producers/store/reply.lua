@@ -5,7 +5,9 @@
 -- Returns the first answer to this token; nothing when it is new.
 local function first_answer(key, token)
   local last = redis.call('GET', key)
-  if last and string.sub(last, 1, 32) == token then return cmsgpack.unpack(string.sub(last, 33)) end
+  if not last or string.sub(last, 1, 32) ~= token then return end
+  redis.call('PEXPIRE', key, 600000)  -- a write: WAIT looks at those of a connection alone (replicas.py)
+  return cmsgpack.unpack(string.sub(last, 33))
 end
 
 -- Returns the reply, once it is kept.

@@ -19,6 +19,7 @@ from producers import logs
 from producers.errors import StoreUnavailableError
 from producers.logs.events import StoreUnreachable
 from producers.store import Client, deadline, trouble
+from producers.store.replicas import UnacknowledgedError
 
 Answer = TypeVar("Answer")
 
@@ -36,10 +37,10 @@ _REFUSALS: Final = ("OOM", "MISCONF", "BUSY")
 def passes(error: redis.RedisError) -> bool:
     """Say whether the same call may succeed later: the answer was lost, or Redis refuses everybody.
 
-    A full server, one that cannot write to its disk, one that runs a script for too long. Any other
-    error reply is about the call itself, and would come again.
+    A full server, one whose replicas are missing, one that cannot write to its disk, one that runs
+    a script for too long. Any other error reply is about the call itself, and would come again.
     """
-    if isinstance(error, (*LOST, redis.OutOfMemoryError)):
+    if isinstance(error, (*LOST, redis.OutOfMemoryError, UnacknowledgedError)):
         return True
     return str(error).startswith(_REFUSALS)
 

@@ -26,7 +26,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from producers.store import Client
+from producers.store import Client, replicas
 from producers.store.retry import repeat
 
 Value = str | int | float
@@ -79,6 +79,8 @@ class Script(Generic[Keys, Args]):
         args: its ARGV, a NamedTuple, without token and clock.
         token: whether it carries a token.
         clock: whether it takes the clock.
+        replicated: whether its answer waits for replicas, where any are asked for (`replicas`); it
+            carries a token.
     """
 
     package: str
@@ -87,6 +89,7 @@ class Script(Generic[Keys, Args]):
     args: type[Args]
     token: bool = False
     clock: bool = False
+    replicated: bool = False
 
     def on(self, client: Client, *, when_full: bool = False) -> "Bound[Keys, Args]":
         """Return the script, ready to be run on a client.
@@ -108,6 +111,8 @@ class Bound(Generic[Keys, Args]):
         self._clock = script.clock
         text = source(script.package, script.name)
         self._run = client.register_script(_WHEN_FULL + text if when_full else text)
+        if script.replicated:
+            replicas.note(self._run.sha)
 
     @property
     def registered(self) -> Any:

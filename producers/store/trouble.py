@@ -11,6 +11,7 @@ from typing import Final
 import redis
 
 from producers.store.primary import NotPrimaryError
+from producers.store.replicas import UnacknowledgedError
 
 _REPLICA: Final = "Redis is a read-only replica: set WXB_REDIS_URL to the primary"
 _WORDS: Final = {
@@ -47,6 +48,8 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, NotPrimaryError):
         loads = "loading" in str(error).lower()
         return "Redis is reading its data from disk: wait a little" if loads else _REPLICA
+    if isinstance(error, UnacknowledgedError):
+        return f"too few replicas of Redis answer ({error}): start them, or set it lower"
     if isinstance(error, redis.AuthenticationError):
         return f"Redis refuses WXB_REDIS_URL: {error}"
     if isinstance(error, redis.exceptions.InvalidResponse):

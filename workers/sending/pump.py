@@ -22,10 +22,17 @@ import redis
 from producers import logs
 from producers.broadcasts.status import Register
 from producers.lanes.bounds import NONE, Bounds
-from producers.logs.events import AppFailed, QuotaSpent, RateRestored, StoreUnreachable
+from producers.logs.events import (
+    AppFailed,
+    QuotaSpent,
+    RateRestored,
+    ReplicasBehind,
+    StoreUnreachable,
+)
 from producers.settings import Settings
 from producers.store import Client, scripts
 from producers.store.primary import NotDoneError
+from producers.store.replicas import UnacknowledgedError
 from producers.store.retry import passes, pause_s
 from producers.store.scripts import Call
 from producers.store.trip import Trip
@@ -332,6 +339,10 @@ class Pump:
                 self._on_low(broadcast, lane)
             for broadcast in taken.complete:
                 self._on_complete(broadcast)
+            if taken.lacking is not None:
+                self._give_back(taken, taken.lacking.have)
+                self._turns.rest(app, lane, time.monotonic() + _FAILED_S)
+                return
             if taken.claims:
                 self._hands.take(taken.claims)
                 self._waiting += taken.claims
@@ -346,11 +357,22 @@ class Pump:
             self._turns.wake(app, lane)
             self._failed(app, "taking", error)
 
+    def _give_back(self, taken: Taken, have: int) -> None:
+        """Hand back claims that a failover would forget: a POST of theirs could be made twice."""
+        logs.emit(ReplicasBehind("taking", have, 1, counted=False))
+        if taken.claims:
+            self._hands.take(taken.claims)
+            self._hand_back(taken.claims)
+
     def _take(self, asking: Asking, answer: Any) -> Taken | None:
         """Read what a take answered; ask again until Redis answers or the worker has stopped."""
         attempt = 0
         lost = False
         while True:
+            if isinstance(answer, UnacknowledgedError):
+                taken = read(answer.reply, asking)
+                taken.lacking = answer
+                return taken
             if not isinstance(answer, redis.RedisError):
                 return read(answer, asking)
             if not passes(answer):

@@ -2,21 +2,28 @@
 
 See settle.lua for what it guarantees. A batch is what came in within 20 ms, or 128 answers when
 they come faster. A lost reply is asked for again with the same token until it comes: nothing else
-may be settled in that lane meanwhile, and what is in hand stays bounded. If the worker dies before
-it, recovery resumes the messages; if others have taken them, the fence makes this answer harmless.
+may be settled in that lane meanwhile, and what is in hand stays bounded. Where replicas are to have
+it (`store.replicas`) and do not say so three times, it counts all the same, and the log and
+`doctor` say that: the message is out, and waiting longer makes nobody surer. If the worker dies
+before it, recovery resumes the messages; if others have taken them, the fence makes this answer
+harmless.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
+
+import redis
 
 from producers import logs
-from producers.logs.events import DutyFailed, MessageSettled, StoreUnreachable
+from producers.logs.events import DutyFailed, MessageSettled, ReplicasBehind, StoreUnreachable
 from producers.metrics import Meter
 from producers.settings import Settings, ms
 from producers.store import Client, keys
+from producers.store.replicas import UnacknowledgedError
 from producers.store.retry import pause_s
 from producers.store.scripts import Script, new_token
 from producers.words import KIND_OF, Outcome
@@ -34,6 +41,11 @@ MOST: Final = 512
 """Answers in one script run: about 3 ms of Redis."""
 MOST_TOLD: Final = 128
 """The same where each is a webhook event too, which costs as much again and more."""
+
+_ASKS: Final = 3
+"""How often replicas are asked whether they have a batch, a second each time."""
+
+_DAY_S: Final = 86_400
 
 _ACTIONS: Final = {
     Action.SWAP: "delayed",
@@ -79,7 +91,9 @@ class SettleArgs(NamedTuple):
     keep: str = ""
 
 
-SETTLE: Final = Script(__package__, "settle", SettleKeys, SettleArgs, token=True, clock=True)
+SETTLE: Final = Script(
+    __package__, "settle", SettleKeys, SettleArgs, token=True, clock=True, replicated=True
+)
 
 
 class Answer(NamedTuple):
@@ -126,6 +140,7 @@ class Settler:
         on_flag: Callable[[str, str, int, str], None],
         meter: Meter | None = None,
     ) -> None:
+        self._client = client
         self._script = SETTLE.on(client)
         self._worker = worker
         self._fixed = (
@@ -179,6 +194,13 @@ class Settler:
         while True:
             try:
                 results: list[str] = await self._script(script_keys, args, rows, token=token)
+            except UnacknowledgedError as error:
+                attempt += 1
+                counted = attempt >= _ASKS
+                logs.emit(ReplicasBehind("settling", error.have, attempt, counted))
+                if counted:
+                    await self._note_unreplicated(len(batch))
+                    return cast("list[str]", error.reply)
             except Exception as error:  # noqa: BLE001  (else nothing of this lane is ever settled)
                 # a full or read-only server refuses as it loses: the answers wait, in hand
                 attempt += 1
@@ -186,6 +208,14 @@ class Settler:
                 await asyncio.sleep(pause_s(attempt))
             else:
                 return results
+
+    async def _note_unreplicated(self, answers: int) -> None:
+        """Let the doctor know of answers that count though a failover may forget them."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.incrby(keys.UNREPLICATED, answers)
+        pipeline.expire(keys.UNREPLICATED, _DAY_S)
+        with contextlib.suppress(redis.RedisError):
+            await pipeline.execute()
 
     def _conclude(
         self, app: str, lane: int, batch: list[Answer], results: list[str], claimed_at: float

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from producers.lanes.bounds import NONE, Bounds
 from producers.settings import Settings, kept_rate, ms
 from producers.store import Client, keys
+from producers.store.replicas import UnacknowledgedError
 from producers.store.scripts import Call, Script, new_token
 from workers.limits.gate import HORIZON_MS
 from workers.limits.hours import ALWAYS, FOREVER_MS, Hours
@@ -77,7 +78,9 @@ class TakeArgs(NamedTuple):
     spent_subscribe_ms: int = 0
 
 
-TAKE: Final = Script(__package__, "take", TakeKeys, TakeArgs, token=True, clock=True)
+TAKE: Final = Script(
+    __package__, "take", TakeKeys, TakeArgs, token=True, clock=True, replicated=True
+)
 
 
 @dataclass(slots=True)
@@ -91,6 +94,8 @@ class Taken:
         complete: broadcasts whose lane has settled everyone.
         broadcasts: of which something was claimed, or might have been.
         left: what is left in the rings, of `MORE`, `SOON`, `REST` and `NOTHING`.
+        lacking: replicas have too little of it: none of it may be posted, for a failover would
+            forget the claims; None: nothing.
     """
 
     claims: list[Claim] = field(default_factory=list)
@@ -99,6 +104,7 @@ class Taken:
     complete: list[str] = field(default_factory=list)
     broadcasts: list[str] = field(default_factory=list)
     left: str = ""
+    lacking: UnacknowledgedError | None = None
 
 
 class Asking(NamedTuple):

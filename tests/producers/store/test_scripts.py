@@ -15,6 +15,7 @@ from producers.store.scripts import Bound, NoArgs, Script, source
 
 ROOMS = [Path(package.__path__[0]) for package in (producers, workers)]
 FILES = sorted(path for room in ROOMS for path in room.rglob("*.lua"))
+DECLARES = re.compile(r"Script\(\s*__package__")
 INCLUDED = re.compile(r"^--@include (\S+)$", re.MULTILINE)
 
 
@@ -22,7 +23,7 @@ def declared() -> dict[Path, Script[Any, Any]]:
     """Return each script's file → its declaration."""
     found = {}
     for module in (path for room in ROOMS for path in sorted(room.rglob("*.py"))):
-        if "Script(__package__" not in module.read_text():
+        if not DECLARES.search(module.read_text()):
             continue
         parts = module.with_suffix("").relative_to(ROOMS[0].parent).parts
         for one in vars(importlib.import_module(".".join(parts))).values():
