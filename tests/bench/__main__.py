@@ -27,6 +27,7 @@ NAMES: Final = (
     "limiter",
     "latency",
     "distance",
+    "replicas",
     "memory",
     "collect",
     "web",

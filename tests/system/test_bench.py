@@ -14,6 +14,7 @@ BENCHMARKS = (
     "limiter",
     "latency",
     "distance",
+    "replicas",
     "memory",
     "collect",
     "web",
