@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -118,11 +119,11 @@ def _is_ok(info: Any, nodes: int) -> bool:
 
 
 @contextlib.contextmanager
-def cluster_of(nodes: int, **config: Any) -> Iterator[Nodes]:
-    """Run a cluster of so many primaries."""
+def cluster_of(nodes: int, folder: Path | None = None, **config: Any) -> Iterator[Nodes]:
+    """Run a cluster of so many primaries; with a folder, each keeps there what it acknowledged."""
     made = []
     with contextlib.ExitStack() as stack:
-        for _ in range(nodes):
+        for number in range(nodes):
             own = {
                 "cluster-enabled": "yes",
                 "cluster-port": _free_port(),
@@ -130,7 +131,12 @@ def cluster_of(nodes: int, **config: Any) -> Iterator[Nodes]:
                 "cluster-require-full-coverage": "no",
                 **config,
             }
-            server = ValkeyServer(port=_free_port(), appendonly="no", config=own)
+            if folder is not None:
+                own |= {"appendonly": "yes", "appendfsync": "always"}
+            else:
+                own["appendonly"] = "no"
+            kept = None if folder is None else folder / f"node-{number}"
+            server = ValkeyServer(port=_free_port(), data_dir=kept, config=own)
             server.start()
             stack.callback(server.stop)
             made.append((server, own["cluster-port"]))

@@ -356,6 +356,10 @@ class Cluster(redis.Redis):
         """Return the clock of who serves a key just now; as ``time``."""
         return self._pools.node(self.place_of(key)).time()
 
+    def doubt(self, place: Place) -> None:
+        """Have the map read anew: a node did not answer who asked it past this client."""
+        self._slots.doubt(place)
+
     def replicated(self) -> set[str]:
         """Return ``host:port`` of the nodes that serve slots and have a replica."""
         self._place_of(None)

@@ -47,16 +47,18 @@ class NodeEpochs(Epochs):
 
     def _begin(self) -> None:
         known: dict[str, str] = self._client.hgetall(keys.SERVERS)
+        born = bool(known)
         runs: set[str] = set()
         for place, node in self._client.nodes().items():
             try:
                 info = {**node.info("server"), **node.info("replication")}
             except (redis.ConnectionError, redis.TimeoutError):
+                self._client.doubt(place)
                 continue
             identity, run = self._client.id_of(place), info["run_id"]
             before = known.pop(identity, None)
             promoted = before is None and int(info.get("second_repl_offset", -1)) >= 0
-            forgot = (before or run) != run or (promoted and bool(known or runs))
+            forgot = (before or run) != run or (promoted and born)
             if forgot or (self._runs and run not in self._runs and before is not None):
                 lanes = [
                     lane
