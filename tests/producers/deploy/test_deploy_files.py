@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_nothing_of_compose_runs_as_root_or_writes_its_own_files(folder: Path) -
 
 def test_the_dockerfile_is_as_hadolint_wants_it(folder: Path) -> None:
     checked = subprocess.run(
-        ["hadolint", "--no-color", folder / "compose/Dockerfile"],
+        [Path(sys.executable).parent / "hadolint", "--no-color", folder / "compose/Dockerfile"],
         capture_output=True,
         text=True,
         check=False,
