@@ -6,12 +6,13 @@ Exit code 0 when everything held, 1 when something did not.
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TextIO
 
 from .defects import DEFECTS
 from .replay import replay
-from .report import as_test, table
+from .report import as_test, defects, table
 from .search import Found, Violation, explore
 from .walk import walk
 from .world import WORLDS
@@ -22,6 +23,8 @@ def main() -> int:
     asked = _asked()
     if asked.replay:
         return _replayed(asked.replay)
+    if asked.defects:
+        return _defects(asked.minutes * 60, asked.processes)
     names = asked.worlds or ([DEFECTS[asked.defect].world] if asked.defect else list(WORLDS))
     seconds = asked.minutes * 60 / len(names)
     found: list[Found] = []
@@ -63,12 +66,26 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--walk", action="store_true", help="then walk at random, 20 times as deep")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--defect", default="", choices=["", *DEFECTS], help="put one back")
+    parser.add_argument("--defects", action="store_true", help="each in turn; prints a table")
     parser.add_argument("--replay", type=Path, help="run a path that was printed")
     asked = parser.parse_args()
     unknown = [name for name in asked.worlds if name not in WORLDS]
     if unknown:
         parser.error(f"no world {unknown[0]}: {', '.join(WORLDS)}")
     return asked
+
+
+def _defects(seconds: float, processes: int) -> int:
+    """Put each known defect back in turn; all must be found."""
+    found: list[tuple[str, Found]] = []
+    for name, defect in DEFECTS.items():
+        began = time.monotonic()
+        one = explore(defect.world, seconds=seconds, processes=processes, defect=name)
+        one.seconds = time.monotonic() - began
+        found.append((name, one))
+        _say(f"{name}: {one.violation.name if one.violation else 'NOT FOUND'}")
+    _say(defects(found), sys.stdout)
+    return 0 if all(one.violation for _, one in found) else 1
 
 
 def _say(text: str, to: TextIO = sys.stderr) -> None:

@@ -10,6 +10,7 @@ from workers.sending.sender import _UNSENT
 from workers.wechat.reply import Fate, Reply
 
 from .actions import action, broadcasts, on, serves
+from .invariants import broken
 from .product import APP, Product
 from .sending import judged
 from .state import ANSWERED, GHOSTS, Held, State, Worker, flights, ghosts, renamed_workers
@@ -114,8 +115,19 @@ def _due(world: World, state: State) -> Iterable[tuple[str, ...]]:
 @action("keep", _due)
 def keep(product: Product, state: State, lane: str) -> State:
     """A pass of the keeper over one lane: all that it wants is done."""
-    _, state = on(product, state, ("keep", lane), lambda: product.look_after(int(lane)) or False)
-    return state
+    _, after = on(product, state, ("keep", lane), lambda: product.look_after(int(lane)) or False)
+    for broadcast in broadcasts(state).values():
+        home, then = _home(state, broadcast), _home(after, broadcast)
+        stopped = home["state"] == "running" and then["state"] in {"paused", "aborted"}
+        if stopped and not _has_a_word(product.world, state, broadcast, home["generation"]):
+            broken("a lane's word on what was before moves nothing", broadcast)
+    return after
+
+
+def _has_a_word(world: World, state: State, broadcast: str, generation: str) -> bool:
+    """Say whether a lane that knows the newest generation wants the broadcast stopped."""
+    copies = [state.redis.hash(keys.lane_broadcast(n, broadcast)) for n in range(world.lanes)]
+    return any(one.get("verdict") and one["generation"] == generation for one in copies)
 
 
 # -- moves of a broadcast, which lanes take over one by one ----------------------------------------

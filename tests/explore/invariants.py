@@ -10,16 +10,19 @@ from typing import Final, NoReturn
 
 from lasting_keys import LASTING
 
+from producers.broadcasts.lifecycle import RESTORED
 from producers.store import keys
 
 from .product import APP, BUCKETS
 from .state import State, flights
-from .valkey import Part
+from .valkey import MODEL_MS, Part
 from .world import World
 
 Check = Callable[[World, State], Iterator[str]]
 INVARIANTS: Final[dict[str, tuple[Check, bool]]] = {}
 HOUR_MS: Final = 3_600_000
+VOIDING: Final = frozenset({"refused", "invalid_user", "bad_data", "failed"})
+"""Outcomes that may leave the permit void with which they were found out."""
 
 
 class BrokenError(AssertionError):
@@ -207,6 +210,102 @@ def _once(world: World, state: State) -> Iterator[str]:
 def _is_repeatable(world: World, openid: str) -> bool:
     """Say whether a Redis that forgot may have sent somebody's message again."""
     return world.channel == "subscribe" or "prepayId" in world.users[openid]
+
+
+@invariant("I2 what is recorded is what was")
+def _truth(world: World, state: State) -> Iterator[str]:
+    """Who is recorded as delivered was; who was delivered is recorded so, or in doubt."""
+    part = state.redis
+    reached = {(broadcast, openid) for broadcast, openid, _ in state.wechat.delivered}
+    for broadcast in part.hash(keys.history(APP)):
+        for lane in range(world.lanes):
+            for bucket in range(BUCKETS):
+                written = part.hash(keys.outcomes(lane, broadcast, bucket)).items()
+                for openid, outcome in written:
+                    was = (broadcast, openid) in reached
+                    if openid in world.users and not _may_be(state, was, outcome):
+                        yield f"{broadcast} {openid} is {outcome}, delivered: {was}"
+
+
+def _may_be(state: State, was: bool, outcome: str) -> bool:
+    word = outcome.partition(" ")[0]
+    if state.forgot:  # what it forgot may have been told before
+        return not was or word != "refused"
+    if not was:
+        return word != "delivered"
+    return word in {"delivered", "in_doubt"} or outcome.endswith(" receipt")
+
+
+@invariant("I2 finished is what has an outcome for everybody", of_redis=True)
+def _finished(world: World, state: State) -> Iterator[str]:
+    part = state.redis
+    for broadcast in part.hash(keys.history(APP)):
+        home = part.hash(keys.home(keys.lane_of(broadcast, world.lanes), broadcast))
+        if home.get("state") == "finished":
+            for lane in range(world.lanes):
+                copy = part.hash(keys.lane_broadcast(lane, broadcast))
+                if int(copy.get("done", 0)) < int(copy.get("total", 0)):
+                    yield f"{broadcast} lane {lane}: {copy.get('done')} of {copy.get('total')}"
+
+
+@invariant("I8 a restart that keeps all pauses nothing")
+def _kept(world: World, state: State) -> Iterator[str]:
+    if state.forgot:
+        return
+    for broadcast in state.redis.hash(keys.history(APP)):
+        home = state.redis.hash(keys.home(keys.lane_of(broadcast, world.lanes), broadcast))
+        if home.get("reason", "").startswith(RESTORED):
+            yield broadcast
+
+
+@invariant("I7 a refusal voids its own permit alone before the first delivery")
+def _voided(world: World, state: State) -> Iterator[str]:
+    if state.wechat.delivered or state.forgotten or world.channel != "subscribe":
+        return
+    part = state.redis
+    void = sum(int(part.hash(keys.ledger(n, APP)).get("void:s", 0)) for n in range(world.lanes))
+    refused = 0
+    for broadcast in part.hash(keys.history(APP)):
+        home = part.hash(keys.home(keys.lane_of(broadcast, world.lanes), broadcast))
+        if home.get("state") == "finished":
+            return  # who was refused is believed now
+        for lane in range(world.lanes):
+            for bucket in range(BUCKETS):
+                outcomes = part.hash(keys.outcomes(lane, broadcast, bucket)).values()
+                refused += sum(outcome.partition(" ")[0] in VOIDING for outcome in outcomes)
+    if void > refused:
+        yield f"{void} are void, {refused} were refused"
+
+
+@invariant("a user is sent one message at a time")
+def _one_at_a_time(world: World, state: State) -> Iterator[str]:
+    if state.now > MODEL_MS:  # a turn may be over
+        return
+    held = Counter(
+        item.partition(":")[2]
+        for _, _, name in flights(state.redis)
+        for item, row in state.redis.hash(name).items()
+        if row.partition(" ")[0] not in {"-", "aside"}
+    )
+    yield from (f"{openid}: {n} messages are held" for openid, n in held.items() if n > 1)
+
+
+@invariant("what lies under a worker's name is in its hands")
+def _in_hand(world: World, state: State) -> Iterator[str]:
+    if state.forgot or state.run > 1:
+        return
+    held = {
+        (worker.name, one.claim.lane, one.claim.fence)
+        for worker in state.workers
+        for one in worker.hands
+    }
+    asks = {worker.name for worker in state.workers if worker.asking}
+    for lane, _, name in flights(state.redis):
+        for item, row in state.redis.hash(name).items():
+            worker, fence = row.split(" ")[:2]
+            lives = worker in world.names and worker not in asks
+            if lives and (worker, lane, fence) not in held:
+                yield f"{item} of {worker}: in flight, and not in its hands"
 
 
 @invariant("I7 at most K permits are at risk before the first delivery", of_redis=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from .defects import DEFECTS
 from .search import Found, Violation
 
 
@@ -16,6 +17,17 @@ def table(found: Iterable[Found]) -> str:
         f" {'yes' if one.ended else 'no'} | {one.seconds:,.0f} |"
         for one in found
     ]
+    return "\n".join(lines)
+
+
+def defects(found: Iterable[tuple[str, Found]]) -> str:
+    """Return a table in Markdown of known defects, each with the shortest path to it."""
+    lines = ["| defect | what went wrong | world | steps | seconds |", "|---|---|---|---|---|"]
+    for name, one in found:
+        steps = f"{len(one.violation.path)}" if one.violation else "not found"
+        lines.append(
+            f"| `{name}` | {DEFECTS[name].about} | `{one.world}` | {steps} | {one.seconds:,.0f} |"
+        )
     return "\n".join(lines)
 
 

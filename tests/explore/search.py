@@ -209,12 +209,11 @@ def explore(
         else:
             parents[first.digest()] = None
             frontier = [(first.digest(), packed(first))]
-            look(product.world, first)
-            Life(product).check(first)
+            found.violation = _at_first(product, first)
         crew = _Processes(product, defect, processes)
         before_s = found.seconds
         try:
-            while frontier and found.depth < depth:
+            while frontier and found.depth < depth and not found.violation:
                 level = _level(crew, frontier, parents, found, begun + seconds)
                 found.seconds = before_s + time.monotonic() - begun
                 found.states = len(parents)
@@ -235,6 +234,16 @@ def explore(
             path = true_path(product, found.violation.path)
             found.violation = Violation(world, found.violation.name, found.violation.what, path)
         return found
+
+
+def _at_first(product: Product, first: State) -> Violation | None:
+    """Look at the first state, and at its way to the end."""
+    try:
+        look(product.world, first)
+        Life(product).check(first)
+    except BrokenError as error:
+        return Violation(product.world.name, error.name, error.what, [])
+    return None
 
 
 def _level(

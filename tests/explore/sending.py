@@ -54,7 +54,12 @@ def _take(product: Product, state: State, worker: str, lane: int, token: str) ->
 @action("take", _takers)
 def take(product: Product, state: State, worker: str, lane: str) -> State:
     """A worker takes one message of a lane."""
+    before = state.redis
     claims, state = _take(product, state, worker, int(lane), "")
+    for claim in claims:
+        copy = before.hash(keys.lane_broadcast(int(lane), claim.broadcast))
+        if copy["state"] != "running" or copy.get("verdict"):
+            broken("what does not run is not claimed", f"{claim.broadcast} {claim.openid}")
     one = state.worker(worker)
     return state.with_worker(one._replace(hands=(*one.hands, *map(Held, claims))))
 

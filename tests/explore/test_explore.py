@@ -3,10 +3,12 @@
 The large worlds are walked through by ``python -m tests.explore``.
 """
 
+import re
 from pathlib import Path
 
 import pytest
 
+from .defects import DEFECTS, ELSEWHERE
 from .invariants import BrokenError
 from .replay import replay
 from .search import explore
@@ -38,6 +40,36 @@ def test_a_defect_is_found_and_its_path_replayed() -> None:
     with pytest.raises(BrokenError):
         replay("ci", violation.path, defect="settled-by-anyone")
     replay("ci", violation.path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("defect", "steps", "what"),
+    [
+        ("canary-per-lane", 2, "I7 at most K"),
+        ("unposted-is-posted", 3, "I1 what WeChat took"),
+        ("recovered-as-new", 2, "I1 what WeChat took"),
+        ("reached-is-refused", 4, "I2 what is recorded"),
+        ("cursor-stays", 0, "I2 each recipient"),
+        ("take-anew", 1, "what lies under a worker's name"),
+        ("place-kept", 2, "liveness"),
+    ],
+)
+def test_each_kind_of_defect_is_found_by_what_it_breaks(defect: str, steps: int, what: str) -> None:
+    violation = explore(DEFECTS[defect].world, processes=1, defect=defect).violation
+    assert violation is not None
+    assert violation.name.startswith(what)
+    assert len(violation.path) == steps
+
+
+def test_the_table_names_each_defect_and_each_test_that_shows_what_no_world_can() -> None:
+    readme = Path(__file__).with_name("README.md").read_text("utf-8")
+    assert re.findall(r"^\| `([\w-]+)` \| \w.* \| `[\w-]+` \| \d+ \|", readme, re.MULTILINE) == [
+        *DEFECTS
+    ]
+    for what, test in ELSEWHERE.items():
+        assert f"| {what} | `{test}` |" in readme
+        assert (Path(__file__).parents[1] / test).is_file()
 
 
 SWAPPED_AFTER_A_RESTART = [

@@ -149,14 +149,21 @@ class OneTrip:
     def __init__(self, run: Callable[[str, Any, Any], Any]) -> None:
         self._run = run
 
-    def register_script(self, text: str) -> Callable[..., Any]:
+    def register_script(self, text: str) -> "Registered":
         """Return the script, to be called with its keys and arguments."""
+        return Registered(text, self._run)
 
-        def called(keys: Any = (), args: Any = (), client: Any = None) -> Any:
-            assert client is None
-            return self._run(text, keys, args)
 
-        return called
+class Registered:
+    """A script of `OneTrip`, as redis-py's: its digest, and a call."""
+
+    def __init__(self, text: str, run: Callable[[str, Any, Any], Any]) -> None:
+        self.sha = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 (Redis names scripts so)
+        self._text, self._run = text, run
+
+    def __call__(self, keys: Any = (), args: Any = (), client: Any = None) -> Any:
+        assert client is None
+        return self._run(self._text, keys, args)
 
 
 class Valkey:
