@@ -1,8 +1,9 @@
 """Distance: a TCP proxy that lets bytes come half a round trip later, each way, and counts trips.
 
 Bandwidth is as it is: what comes while other bytes are under way follows them. A trip is a question
-on one connection after an answer on it: as many as a caller waits for one after the other, whatever
-a pipeline holds. `tests.bench.away` runs one in a process of its own.
+on one connection that leaves after an answer on it has come: as many as a caller waits for one
+after the other, whatever a pipeline holds, where all of that leaves within the round trip.
+`tests.bench.away` runs one in a process of its own.
 
 Own code, because Toxiproxy delays, but counts no trips, and is another program to install.
 """
@@ -114,9 +115,14 @@ class _End(asyncio.Protocol):
             return
         now, way = self._loop.time(), self._on_the_way
         while way and way[0][0] <= now:
-            self.other.transport.write(way.popleft()[1])
+            self.give(way.popleft()[1])
         if way:
             self._timer = self._loop.call_later(max(0.0, way[0][0] - now), self.arrive)
+
+    def give(self, data: bytes) -> None:
+        """Give the other end what has come so far."""
+        if self.other is not None:
+            self.other.transport.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._distance.forget(self.transport)
@@ -158,9 +164,9 @@ class _Server(_End):
             self.transport.abort()
         self.other.arrive()
 
-    def data_received(self, data: bytes) -> None:
-        self.other.answered = True
-        super().data_received(data)
+    def give(self, data: bytes) -> None:
+        self.other.answered = True  # what it asks from now on may follow from that
+        super().give(data)
 
 
 def through(distance: Distance, url: str) -> str:

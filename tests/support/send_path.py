@@ -355,6 +355,7 @@ def _bench(
         turns,
         Stops(),
         lambda _: 1000,
+        lambda _: 0.0,
         server_time,
     )
     return PumpBench(pump, keeper, hands, gate, turns, handed_back, low, complete)

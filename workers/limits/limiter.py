@@ -45,6 +45,7 @@ class ReserveArgs(NamedTuple):
     plain: int
     channel: str
     bounded: int = 1
+    lead_us: int = 0
 
 
 class PenalizeKeys(NamedTuple):
@@ -115,6 +116,7 @@ class Limiter:
         unused: int,
         token: str,
         channel: str = Channel.SUBSCRIBE,
+        lead_s: float = 0.0,
     ) -> Call:
         """Return the call that reserves slots for sends of one channel; `read` reads its answer.
 
@@ -126,6 +128,7 @@ class Limiter:
             unused: slots of the channel's earlier grants that passed unused, for the day's count.
             token: the same token again returns the first answer.
             channel: which WeChat API they go by: each has a quota of its own.
+            lead_s: no slot that ends is nearer than that.
         """
         limiters: list[str] = []
         rates: list[int] = []
@@ -144,6 +147,7 @@ class Limiter:
                 plain=plain,
                 channel=channel,
                 bounded=int(app.read_quota),
+                lead_us=round(lead_s * 1e6),
             ),
             rates,
             more_keys=limiters,

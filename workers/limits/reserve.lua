@@ -23,6 +23,7 @@
 --       7 unused: slots returned, 8 ahead_us: how far ahead a slot may lie, 9 plain: sends wanted
 --       without a rate of their own, 10 channel of all of them, 11 bounded: 1 when WeChat's quota
 --       of the channel holds, 0: the app does not ask for it any more, and what was said is nothing,
+--       12 lead_us: no slot that ends is nearer than that, for its sender cannot use it sooner,
 --       then per further key: rate per 1000 s, sends wanted
 -- Returns  {now_us, wait_ms (0 all granted), level, horizon_us (app), rate (per 1000 s, as it is set),
 --       limit (per 1000 s; 0: the rate alone holds), restored (1 when it has just climbed back to the rate),
@@ -89,7 +90,9 @@ local function free_slot(from)
   return slot, place
 end
 
+local lead = tonumber(ARGV[12])
 if next_us < now then next_us = now end
+if spacing > 0 and next_us < now + lead then next_us = now + lead end
 step_over()
 
 local groups, wanted = {}, 0
@@ -98,11 +101,11 @@ local function group(key, own_rate, want)
   local own_spacing = own_rate > 0 and 1000000000 / own_rate or 0
   local nearest = math.min(next_own, horizon + own_spacing)
   groups[#groups + 1] = { key = key, want = want, slots = {}, spacing = own_spacing,
-    at = math.max(now, nearest), moved = nearest < next_own }
+    at = math.max(key and now + lead or now, nearest), moved = nearest < next_own }
   wanted = wanted + want
 end
 group(nil, 0, tonumber(ARGV[9]))
-for i = 3, #KEYS do group(KEYS[i], tonumber(ARGV[12 + (i - 3) * 2]), tonumber(ARGV[13 + (i - 3) * 2])) end
+for i = 3, #KEYS do group(KEYS[i], tonumber(ARGV[13 + (i - 3) * 2]), tonumber(ARGV[14 + (i - 3) * 2])) end
 
 local may, wait_ms = wanted, 0
 local function at_most(limit, wait)

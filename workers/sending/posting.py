@@ -21,6 +21,7 @@ from producers.logs.events import StoreUnreachable
 from producers.store import Client, keys
 from producers.store.retry import LOST
 from producers.store.scripts import Script
+from workers.limits.hours import SLOT_LIFE_S
 from workers.sending.claim import Claim
 from workers.sending.lines import Line, Lines
 from workers.wechat.envelope import Envelope
@@ -48,6 +49,7 @@ _LINGER_S: Final = 0.004
 """Claims whose slots lie so near each other are marked together."""
 
 _LEAD_S: Final = 0.004
+_SPARE_S: Final = 0.002
 _LONGEST_LEAD_S: Final = 0.2
 """Marked no earlier than this before its slot: whoever is marked and not posted ends in doubt."""
 
@@ -92,6 +94,11 @@ class Marker:
         """How long before its slot a claim is to be put here."""
         # half as long again as a mark takes: one that comes late costs its claim the slot
         return min(_LONGEST_LEAD_S, _LEAD_S + _LINGER_S + 1.5 * self._took_s)
+
+    @property
+    def wait_s(self) -> float:
+        """How far ahead a slot must lie at least, so that a claim is marked before it is void."""
+        return min(_LONGEST_LEAD_S, max(0.0, 1.5 * self._took_s + _SPARE_S - SLOT_LIFE_S))
 
     def put(self, claim: Claim, envelope: Envelope) -> None:
         """Take one claim to mark."""
@@ -148,7 +155,8 @@ class Marker:
             self._refused([claim for claim, _ in batch])
             return
         took_s = time.monotonic() - started
-        self._took_s += (took_s - self._took_s) / 8  # smoothed, as TCP does its round trips
+        known_s = self._took_s or took_s
+        self._took_s = known_s + (took_s - known_s) / 8  # smoothed, as TCP does its round trips
         for claim, envelope in batch:
             if claim.fence in refused:
                 self._refused([claim])

@@ -107,6 +107,7 @@ class Pump:
         turns: where there may be something to take.
         stops: told of every claim that is made.
         posts: how many POSTs an app may begin.
+        wait_s: how far ahead the slots of some claims must lie.
         server_time: epoch seconds by the Redis server's clock.
     """
 
@@ -127,6 +128,7 @@ class Pump:
         turns: Turns,
         stops: Stops,
         posts: Callable[[str], int],
+        wait_s: Callable[[list[Claim]], float],
         server_time: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -144,6 +146,7 @@ class Pump:
         self._turns = turns
         self._stops = stops
         self._posts = posts
+        self._wait_s = wait_s
         self._server_time = server_time
         self._waiting: list[Claim] = []
         self._more: set[tuple[str, int]] = set()
@@ -163,8 +166,8 @@ class Pump:
             if asked or self._waiting:
                 if batch := self._travel(asked):
                     return batch
-                if time.monotonic() < deadline:
-                    continue  # what it claimed is to have its slots, or there is more to take
+                if self._waiting or time.monotonic() < deadline:
+                    continue  # what was claimed is to have its slots, or there is more to take
             now = time.monotonic()
             if now >= deadline:
                 return None
@@ -460,6 +463,7 @@ class Pump:
             unused,
             scripts.new_token(),
             channel,
+            self._wait_s(claims),
         )
         return _Wanted(app, channel, [plain, *own.values()], rates, call)
 

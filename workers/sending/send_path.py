@@ -112,6 +112,7 @@ class SendPath:
             memory.turns,
             memory.stops,
             self._sender.posts,
+            self._sender.wait_s,
             server_time,
         )
 

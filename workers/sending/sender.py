@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 import redis
@@ -197,6 +197,10 @@ class Sender:
         busy = len(self._posters) - len(self._idle) + self._marked_ahead
         busy += sum(len(line.ready) for line in (self._turns if not self._only else [self._only]))
         return self._settings.in_flight + SPARE - busy
+
+    def wait_s(self, claims: Iterable[Claim]) -> float:
+        """Return how far ahead slots must lie so that these can be posted in them; any thread."""
+        return self._marker.wait_s if any(map(needs_mark, claims)) else 0.0
 
     def posts(self, app: str) -> int:
         """Return how many more POSTs an app may begin; 0 while it is too little to be worth it.

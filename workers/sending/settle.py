@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
@@ -39,6 +40,10 @@ LINGER_S: Final = 0.020
 BATCH: Final = 128
 MOST: Final = 512
 """Answers in one script run: about 3 ms of Redis."""
+_PLENTY: Final = 256
+"""With so many waiting another run begins, though the one before is on its way still."""
+_ABREAST: Final = 4
+"""Runs of one lane and app that may be under way at once."""
 MOST_TOLD: Final = 128
 """The same where each is a webhook event too, which costs as much again and more."""
 
@@ -67,10 +72,17 @@ class SettleKeys(NamedTuple):
     ledger: str
 
     @classmethod
-    def of(cls, lane: int, app: str, worker: str) -> "SettleKeys":
-        """Return those of one worker's settling of an app in a lane."""
+    def of(cls, lane: int, app: str, worker: str, place: int = 0) -> "SettleKeys":
+        """Return those of one worker's settling of an app in a lane.
+
+        Args:
+            lane: in which lane.
+            app: whose claims.
+            worker: who settles.
+            place: tells runs apart that are under way at once: each has an answer that is kept.
+        """
         return cls(
-            keys.reply(lane, f"settle:{app}", worker),
+            keys.reply(lane, f"settle:{app}:{place}" if place else f"settle:{app}", worker),
             keys.sending(lane, app),
             keys.fence(lane),
             keys.stock(lane, app),
@@ -164,19 +176,42 @@ class Settler:
         """Stop; what still waits is left to recovery."""
         await self._lines.close()
 
-    async def _run(self, place: tuple[str, int], line: Line[Answer]) -> None:
-        app, lane = place
-        while True:
-            await line.filled.wait()
-            if len(line.items) < BATCH:
-                await asyncio.sleep(LINGER_S)  # for company: a run costs by far less for each
-            batch = line.pop(self._most(app))
-            started = time.monotonic()  # a swapped permit is claimed no earlier than this
-            results = await self._settle(app, lane, batch)
-            try:
-                self._conclude(app, lane, batch, results, started)
-            except Exception as error:  # noqa: BLE001  (the lane must go on; it is settled already)
-                logs.emit(DutyFailed("conclude", lane, f"{type(error).__name__}: {error}"))
+    async def _run(self, where: tuple[str, int], line: Line[Answer]) -> None:
+        app, _ = where
+        free, under_way = deque(range(_ABREAST)), set[asyncio.Task[None]]()
+        try:
+            while True:
+                await line.filled.wait()
+                if len(line.items) < BATCH:
+                    await asyncio.sleep(LINGER_S)  # for company: a run costs by far less for each
+                while under_way and (not free or len(line.items) < _PLENTY):
+                    await asyncio.wait(
+                        under_way, timeout=LINGER_S, return_when=asyncio.FIRST_COMPLETED
+                    )
+                place = free.popleft()
+                run = asyncio.ensure_future(
+                    self._settle_some(where, line.pop(self._most(app)), place)
+                )
+                under_way.add(run)
+
+                def end(done: asyncio.Task[None], place: int = place) -> None:
+                    under_way.discard(done)
+                    free.append(place)
+
+                run.add_done_callback(end)
+        finally:
+            for run in under_way:
+                run.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _settle_some(self, where: tuple[str, int], batch: list[Answer], place: int) -> None:
+        app, lane = where
+        started = time.monotonic()  # a swapped permit is claimed no earlier than this
+        results = await self._settle(app, lane, batch, place)
+        try:
+            self._conclude(app, lane, batch, results, started)
+        except Exception as error:  # noqa: BLE001  (the lane must go on; it is settled already)
+            logs.emit(DutyFailed("conclude", lane, f"{type(error).__name__}: {error}"))
 
     def _most(self, app: str) -> int:
         """Return how many answers of an app one script run may settle."""
@@ -184,8 +219,8 @@ class Settler:
         told = known is not None and "message.settled" in known.webhook_events
         return MOST_TOLD if told else MOST
 
-    async def _settle(self, app: str, lane: int, batch: list[Answer]) -> list[str]:
-        script_keys = SettleKeys.of(lane, app, self._worker)
+    async def _settle(self, app: str, lane: int, batch: list[Answer], place: int) -> list[str]:
+        script_keys = SettleKeys.of(lane, app, self._worker, place)
         known = self._settings.apps.get(app)
         keep = known.keep if known else ""
         args = SettleArgs(self._worker, keys.lane_prefix(lane), app, *self._fixed, keep)

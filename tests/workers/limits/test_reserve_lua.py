@@ -68,6 +68,7 @@ class Shared:
         worker: str = "w1",
         token: str = "",
         channel: str = "subscribe",
+        lead_us: int = 0,
         **own: int,
     ) -> Grant:
         args = ReserveArgs(
@@ -79,6 +80,7 @@ class Shared:
             ahead_us=self.ahead_us,
             plain=plain,
             channel=channel,
+            lead_us=lead_us,
         )
         rates: list[int] = []
         for broadcast, wanted in own.items():
@@ -135,6 +137,17 @@ def test_idle_time_saves_up_no_burst(shared: Shared) -> None:
     shared.reserve(5)
     shared.now_us += 3_600_000_000
     assert shared.reserve(5).offsets == [0, 10_000, 20_000, 30_000, 40_000]
+
+
+def test_who_needs_some_time_gets_no_slot_that_ends_before(shared: Shared) -> None:
+    shared.rate, shared.own_rates = 100, {"b1": 10}
+    grant = shared.reserve(2, lead_us=30_000, b1=2)
+    assert grant.offsets == [30_000, 40_000]
+    assert [slot - NOON for slot in grant.groups[1]] == [50_000, 150_000]
+    assert shared.reserve(2, worker="w2").offsets == [60_000, 70_000]
+    shared.rate = 0
+    grant = shared.reserve(1, lead_us=30_000, b1=0)
+    assert grant.offsets == [0]  # it does not end
 
 
 def test_without_a_rate_every_slot_is_now(shared: Shared) -> None:
