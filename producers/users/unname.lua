@@ -45,8 +45,9 @@ local function end_resumed(id, lane, held)
   if held.worker == 'aside' then
     bump(lane, 'aside', -1)
   else  -- it held its place before the first delivery
-    local has = redis.call('HMGET', lane, 'open', 'unjudged')
+    local has = redis.call('HMGET', lane, 'open', 'unjudged', 'sweeping')
     if has[1] ~= '1' and (tonumber(has[2] or 0) or 0) > 0 then bump(lane, 'unjudged', -1) end
+    if has[3] then bump(lane, 'swept', 1) end  -- it waited when the broadcast was dropped (sweep.lua)
   end
 end
 

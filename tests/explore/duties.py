@@ -270,6 +270,43 @@ def collect(product: Product, state: State, openid: str) -> State:
     return on(product, state.spend("collect"), ("collect", openid), work)[1]
 
 
+@action(
+    "withdraw",
+    lambda world, state: ((one,) for one in world.users) if state.left("withdraw") else (),
+)
+def withdraw(product: Product, state: State, openid: str) -> State:
+    """A user takes back what was accepted, as far as the phone says."""
+    upload = {"openid": openid, "subscriptions": {TEMPLATE: "reject"}, "id": "withdrawn"}
+    work = lambda: product.collector.collect(APP, [upload]) and None  # noqa: E731
+    return on(product, state.spend("withdraw"), ("withdraw", openid), work)[1]
+
+
+def _decided(world: World, state: State) -> Iterable[tuple[str, ...]]:
+    for name, broadcast in broadcasts(state).items() if state.left("decide") else ():
+        for lane in range(world.lanes):
+            if keys.doubts(lane, broadcast) in state.redis.keys:
+                yield name, "delivered"
+                yield name, "failed"
+            rows = state.redis.hash(keys.flight(lane, broadcast)).values()
+            if any(row.startswith("aside ") for row in rows):
+                yield name, "replay"
+                yield name, "doubt"
+
+
+@action("decide", _decided)
+def decide(product: Product, state: State, name: str, what: str) -> State:
+    """An operator decides on what is in doubt, or was set aside."""
+    broadcast = broadcasts(state)[name]
+
+    def work() -> None:
+        if what in {"replay", "doubt"}:
+            product.doubts.aside(broadcast, replay=what == "replay")
+        else:
+            product.doubts.decide(broadcast, what)
+
+    return on(product, state.spend("decide"), ("decide", broadcast, what), work)[1]
+
+
 # -- time ------------------------------------------------------------------------------------------
 
 

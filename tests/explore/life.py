@@ -11,7 +11,7 @@ from typing import Final
 from producers.store import keys
 from producers.words import ENDED
 
-from .actions import Label, apply, enabled, on
+from .actions import Label, apply, enabled, short
 from .duties import next_ms
 from .invariants import BrokenError, broken, look
 from .product import APP, Product
@@ -19,6 +19,8 @@ from .state import State, ghosts
 
 _LONGEST: Final = 120
 _REMEMBERED: Final = 2_000_000
+_EVERY: Final = (("decide", 1), ("tick", 1))
+"""What the schedule may have beside what costs nothing."""
 
 
 class Life:
@@ -37,8 +39,7 @@ class Life:
         """
         way: list[bytes] = []
         path: list[Label] = []
-        faults = dict.fromkeys(self._product.world.faults, 0) | {"tick": 1}
-        state = state._replace(budget=tuple(sorted(faults.items())))
+        state = state._replace(budget=())
         while True:
             digest = state.digest()
             if digest in self._ends or self._is_over(state):
@@ -65,15 +66,8 @@ class Life:
         return broken("liveness", f"nothing moves any more: {_told(path[-30:])}")
 
     def _apply(self, state: State, label: Label) -> State:
-        if label[0] == "replay aside":
-            return self._replay(state, label[1])
-        after, _ = apply(self._product, state, label)
+        after, _ = apply(self._product, state._replace(budget=_EVERY), label)
         return after._replace(budget=state.budget)
-
-    def _replay(self, state: State, broadcast: str) -> State:
-        product = self._product
-        work = lambda: product.doubts.aside(broadcast, replay=True)  # noqa: E731
-        return on(product, state, ("aside", broadcast), work)[1]
 
     def _wanted(self, state: State) -> Iterator[Label]:
         """Yield what may be done, the most urgent first."""
@@ -96,7 +90,7 @@ class Life:
             for lane in range(world.lanes):
                 rows = state.redis.hash(keys.flight(lane, broadcast)).values()
                 if any(row.startswith("aside ") for row in rows):
-                    yield ("replay aside", broadcast)
+                    yield ("decide", short(broadcast), "replay")
         if any(
             state.redis.hash(keys.flight(lane, broadcast))
             for broadcast in state.redis.hash(keys.history(APP))

@@ -119,6 +119,18 @@ def mark(product: Product, state: State, worker: str, name: str) -> State:
     return state.with_worker(replaced(one, held, new))
 
 
+@action(
+    "mark, reply lost",
+    lambda world, state: _to_mark(world, state) if state.left("reply") else (),
+)
+def mark_lost(product: Product, state: State, worker: str, name: str) -> State:
+    """Perhaps marked, surely not posted: the claim is handed back."""
+    state = mark(product, state.spend("reply"), worker, name)
+    one = state.worker(worker)
+    held = in_hand(one)[name]
+    return state.with_worker(replaced(one, held, Held(held.claim, ANSWERED, None, _UNSENT)))
+
+
 def _to_post(world: World, state: State) -> Iterable[tuple[str, ...]]:
     for worker in state.workers:
         for name, held in in_hand(worker).items():

@@ -4,6 +4,7 @@ The large worlds are walked through by ``python -m tests.explore``.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from .defects import DEFECTS, ELSEWHERE
 from .invariants import BrokenError
 from .replay import replay
 from .search import explore
+from .world import WORLDS
 
 
 @pytest.mark.timeout(120)  # seconds of CPU: 16,000 transitions of real scripts
@@ -94,3 +96,25 @@ def test_what_a_swap_gives_after_a_restart_may_have_been_used() -> None:
     replay("restart-swap", SWAPPED_AFTER_A_RESTART)
     with pytest.raises(BrokenError, match="nobody is delivered twice"):
         replay("restart-swap", SWAPPED_AFTER_A_RESTART, defect="swap-sure")
+
+
+SET_ASIDE = [
+    ("take", "w1", "0"),
+    ("die", "w1"),
+    ("recover", "d1", "b", "0"),
+    ("take", "w1", "0"),
+    ("recover", "w1", "b", "0"),
+]
+CANCELLED = [("move", "cancel", "b"), ("adopt", "b", "0")]
+
+
+def test_what_was_set_aside_of_a_broadcast_that_drops_is_not_sent_again() -> None:
+    """It was queued once more between the cancel and its sweep, which then left others out."""
+    replay("aside", [*SET_ASIDE, *CANCELLED, ("decide", "b", "replay")])
+    replay("aside", [*SET_ASIDE, CANCELLED[0], ("decide", "b", "replay"), CANCELLED[1]])
+
+
+def test_who_is_forgotten_while_a_dropped_broadcast_is_swept_counts_once() -> None:
+    """A resumed message that waited was counted by the forgetting, and again by the sweep."""
+    world = replace(WORLDS["aside"], faults={**WORLDS["aside"].faults, "forget": 1})
+    replay(world, [*SET_ASIDE[:3], *CANCELLED, ("forget", "o4")])
