@@ -26,9 +26,12 @@ def main() -> int:
     if asked.defects:
         return _defects(asked.minutes * 60, asked.processes)
     names = asked.worlds or ([DEFECTS[asked.defect].world] if asked.defect else list(WORLDS))
-    seconds = asked.minutes * 60 / len(names)
+    until = time.monotonic() + asked.minutes * 60
     found: list[Found] = []
-    for name in names:
+    for place, name in enumerate(names):
+        # what one world leaves of its share, the others have
+        shares = (len(names) - place) * (2 if asked.walk else 1)
+        seconds = max(1.0, (until - time.monotonic()) / shares)
         one = explore(
             name,
             seconds=seconds,

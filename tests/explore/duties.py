@@ -76,7 +76,7 @@ def recover(product: Product, state: State, dead: str, name: str, lane: str) -> 
 def _lookers(_: World, state: State) -> Iterable[tuple[str, ...]]:
     if state.now > MODEL_MS and any(True for _ in flights(state.redis)):
         for worker in state.workers:
-            if serves(state, worker) and not worker.asking:
+            if serves(state, worker) and not (worker.asking and worker.asking[0] == "take"):
                 yield (worker.name,)
 
 

@@ -26,7 +26,7 @@ _MOST: Final = 2
 
 
 def _free(state: State) -> Iterable[Worker]:
-    return (one for one in state.workers if one.asking is None and serves(state, one))
+    return (one for one in state.workers if serves(state, one))
 
 
 def _takers(world: World, state: State) -> Iterable[tuple[str, ...]]:
@@ -38,17 +38,31 @@ def _takers(world: World, state: State) -> Iterable[tuple[str, ...]]:
                     yield worker.name, str(lane)
 
 
+def _if_lost(state: State, options: Iterable[tuple[str, ...]]) -> Iterable[tuple[str, ...]]:
+    """Yield those of workers whose reply may be lost: one at a time."""
+    if state.left("reply"):
+        asking = {one.name for one in state.workers if one.asking}
+        yield from (words for words in options if words[0] not in asking)
+
+
 def _token(worker: str, what: str) -> str:
     return f"{what}-{worker}".ljust(32, "-")
 
 
+def _place(state: State, worker: str, token: str) -> int:
+    """Return the place of a run: another one than that whose reply is lost."""
+    return int(state.worker(worker).asking is not None and not token)
+
+
 def _take(product: Product, state: State, worker: str, lane: int, token: str) -> Any:
+    place = _place(state, worker, token)
+
     def work() -> tuple[Claim, ...]:
-        asking = Asking(APP, lane, 1, 0, token or new_token(), 0.0)
+        asking = Asking(APP, lane, 1, place, token or new_token(), 0.0)
         taken = product.takers[worker].take(asking, {})
         return tuple(taken.claims)
 
-    return on(product, state, ("take", worker, lane, token), work, one_trip=True)
+    return on(product, state, ("take", worker, lane, token, place), work, one_trip=True)
 
 
 @action("take", _takers)
@@ -64,9 +78,7 @@ def take(product: Product, state: State, worker: str, lane: str) -> State:
     return state.with_worker(one._replace(hands=(*one.hands, *map(Held, claims))))
 
 
-@action(
-    "take, reply lost", lambda world, state: _takers(world, state) if state.left("reply") else ()
-)
+@action("take, reply lost", lambda world, state: _if_lost(state, _takers(world, state)))
 def take_lost(product: Product, state: State, worker: str, lane: str) -> State:
     """The script ran, and its reply is lost: the worker will ask again."""
     _, state = _take(product, state.spend("reply"), worker, int(lane), _token(worker, "take"))
@@ -174,15 +186,19 @@ def judged(product: Product, state: State, claim: Claim, reply: Reply) -> Any:
 
 def _settlers(_: World, state: State) -> Iterable[tuple[str, ...]]:
     for worker in _free(state):
-        lanes = {held.claim.lane for held in worker.hands if held.stage == ANSWERED}
+        lanes = {held.claim.lane for held in _to_settle(worker)}
         for lane in sorted(lanes):
             yield worker.name, str(lane)
 
 
 def _batch(worker: Worker, lane: int) -> tuple[Held, ...]:
-    return tuple(
-        held for held in worker.hands if held.stage == ANSWERED and held.claim.lane == lane
-    )
+    return tuple(held for held in _to_settle(worker) if held.claim.lane == lane)
+
+
+def _to_settle(worker: Worker) -> Iterable[Held]:
+    """Yield what is answered, and not on its way already."""
+    under_way = worker.asking[2] if worker.asking else ()
+    return (held for held in worker.hands if held.stage == ANSWERED and held not in under_way)
 
 
 def _settle(
@@ -192,11 +208,15 @@ def _settle(
     rows = "\n".join(Answered(*_of(held)).row() for held in batch)
     args = SettleArgs(worker.name, keys.lane_prefix(lane), APP, *settler._fixed)
 
+    place = _place(state, worker.name, token)
+
     def work() -> tuple[str, ...]:
-        names = SettleKeys.of(lane, APP, worker.name)
+        names = SettleKeys.of(lane, APP, worker.name, place)
         return tuple(product.settling(names, args, (rows,), token=token or new_token()))
 
-    return on(product, state, ("settle", worker.name, lane, rows, token), work, one_trip=True)
+    return on(
+        product, state, ("settle", worker.name, lane, rows, token, place), work, one_trip=True
+    )
 
 
 def _of(held: Held) -> Any:
@@ -229,7 +249,7 @@ def settle(product: Product, state: State, worker: str, lane: str) -> State:
 
 @action(
     "settle, reply lost",
-    lambda world, state: _settlers(world, state) if state.left("reply") else (),
+    lambda world, state: _if_lost(state, _settlers(world, state)),
 )
 def settle_lost(product: Product, state: State, worker: str, lane: str) -> State:
     """The script ran, and its reply is lost: the worker will ask again."""
