@@ -1,8 +1,9 @@
 """Settling: answers are recorded in batches, one script run per batch, lane and app.
 
 See settle.lua for what it guarantees. A batch is what came in within 20 ms, or 128 answers when
-they come faster. A lost reply is asked for again with the same token until it comes: nothing else
-may be settled in that lane meanwhile, and what is in hand stays bounded. Where replicas are to have
+they come faster; while it is on its way the next ones follow, a few at the most, each with a token
+and a kept answer of its own. A lost reply is asked for again with the same token until it comes,
+and what is in hand stays bounded. Where replicas are to have
 it (`store.replicas`) and do not say so three times, it counts all the same, and the log and
 `doctor` say that: the message is out, and waiting longer makes nobody surer. If the worker dies
 before it, recovery resumes the messages; if others have taken them, the fence makes this answer

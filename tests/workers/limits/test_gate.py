@@ -1,6 +1,7 @@
 """What a worker remembers of an app's limits, and how much it takes by it."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,15 @@ from workers.limits.gate import BATCH, HORIZON_MS, Gate
 from workers.limits.limiter import AHEAD_US, Grant
 
 HORIZON_S = HORIZON_MS / 1000
+
+
+class Claimed(NamedTuple):
+    """What a gate looks at of a claim."""
+
+    broadcast: str
+    rate: float
+
+
 NOW = 1000.0
 
 
@@ -50,6 +60,28 @@ def test_nothing_is_taken_while_the_next_slot_is_far() -> None:
     assert gate.next_at == pytest.approx(NOW + 2.0 - HORIZON_S)
     assert gate.most(NOW + 1.89, 1) == 0
     assert gate.most(NOW + 1.91, 1) == 60
+
+
+def test_what_has_no_slot_yet_is_reckoned_as_given() -> None:
+    gate = Gate(300)
+    gate.expect([Claimed("b1", 0.0)] * 60, NOW)
+    assert gate.horizon == pytest.approx(NOW + 0.2)
+    assert gate.most(NOW + 0.09, 1) == 0
+    gate.learn(grant(plain=60, horizon=NOW + 0.15), {}, NOW)  # which knows better
+    assert gate.most(NOW + 0.06, 1) == 60
+
+
+def test_of_a_broadcast_with_a_rate_of_its_own_too() -> None:
+    gate = Gate(0)
+    gate.expect([Claimed("b1", 10.0)] * 3, NOW)
+    assert gate.own_next == {"b1": (10.0, pytest.approx(NOW + 0.3))}
+    assert gate.allowances(NOW)["b1"][0] == 0
+
+
+def test_where_redis_is_far_it_is_asked_so_much_sooner() -> None:
+    gate = Gate(300, way_s=0.1)
+    gate.learn(grant(plain=1, horizon=NOW + 2.0), {}, NOW)
+    assert gate.next_at == pytest.approx(NOW + 2.0 - HORIZON_S - 0.1)
 
 
 def test_without_a_rate_no_horizon_holds_it_back() -> None:

@@ -188,3 +188,10 @@ def test_dropping_what_is_not_in_hand_changes_nothing() -> None:
     hands.take(claims(3))
     hands.drop(claims(2, first=50))
     assert hands.held == 3
+
+
+def test_what_is_being_asked_for_has_its_room_already() -> None:
+    hands = Hands(100, apps=2)
+    hands.take(claims(10))
+    assert hands.room("shop", {"shop": 30}) == hands.room("shop") - 30
+    assert hands.room("shop", {"club": 40}) < hands.room("shop")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import redis
+from distance import away, through
+from pydantic import SecretStr
 from send_path import (
     APP,
     OUTSIDE_TOKEN,
@@ -206,6 +208,28 @@ async def test_a_queue_that_runs_low_and_a_lane_that_is_through_are_told(
     async with pumping(settings, worker="w2") as bench:
         assert await bench.next_batch(0.05) == []
         assert nobody in bench.complete
+
+
+async def test_where_redis_is_far_a_trip_takes_and_reserves_at_once(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    """One after the other a take and a reserve for each batch are four trips for the last two."""
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(700)
+    broadcast = stall.broadcast()
+    client.hset(keys.lane_broadcast(0, broadcast), "open", "1")
+    url = settings.redis_url.get_secret_value()
+    with away(url, 40) as distance:
+        there = settings.model_copy(update={"redis_url": SecretStr(through(distance, url))})
+        async with pumping(there) as bench:
+            claims = await bench.next_batch()  # connects
+            assert len(claims) == 256
+            before = distance.trips
+            while len(claims) < 700:
+                claims += await bench.next_batch()
+            assert distance.trips - before <= 2
+            check_held(stall, broadcast, claims)
 
 
 # -- slots that were not granted ----------------------------------------------------------------
