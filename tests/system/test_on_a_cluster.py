@@ -1,14 +1,21 @@
 """A deployment on a real cluster of three nodes: sent, stopped, looked at, and told of."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cli_runs import run
 from cluster import Nodes, cluster_of
 from crash import Backstage
-from stage import Stage
+from redis.crc import key_slot
+from stage import DATA, TEMPLATE, Stage
+from web_house import PERMITS, opened
 
+from producers.access.api_keys import Scope
+from producers.broadcasts.messages import Messages
 from producers.store import keys
+from producers.words import State
 
 LANES = 6
 
@@ -43,3 +50,56 @@ def test_everybody_is_reached_once_over_all_nodes(stage: Stage, channel: str) ->
     assert status.outcomes == {"delivered": 500}
     stage.assert_sound(broadcast, 500)
     assert stage.lines("duty_failed") == []
+
+
+def test_it_is_paused_resumed_and_cancelled_and_a_message_goes_out(
+    stage: Stage, eventually: Callable[..., Any]
+) -> None:
+    stage.form_ids(300, each=3)
+    stage.unit()
+    slow = stage.create(rate=100)
+    eventually(lambda: stage.status(slow).settled >= 20, "it sends")
+    stage.broadcasts.pause(slow)
+    assert stage.status(slow).state is State.PAUSED
+    messages = Messages(stage.client, stage.settings)
+    post = messages.post(
+        app="shop", channel="template", template_id=TEMPLATE, openid="o7", data=DATA["template"]
+    )
+    eventually(lambda: messages.show(post.id).outcome == "delivered", "the message is delivered")
+    before = stage.status(slow).settled
+    stage.broadcasts.resume(slow)
+    eventually(lambda: stage.status(slow).settled > before, "it goes on")
+    stage.broadcasts.cancel(slow)
+    ended = stage.wait(slow)
+    assert (ended.state, ended.total) == (State.CANCELLED, 300)
+    stage.assert_sound(slow, 300)
+
+
+def test_a_slot_that_moves_while_it_is_sent_costs_nobody_anything(
+    nodes: Nodes, stage: Stage, eventually: Callable[..., Any]
+) -> None:
+    stage.form_ids(600)
+    stage.unit()
+    broadcast = stage.create(rate=150)
+    eventually(lambda: stage.status(broadcast).settled >= 30, "it sends")
+    tags = [*map(str, range(LANES)), "app:shop"]
+    for tag in tags:
+        slot = key_slot(tag.encode())
+        nodes.move(slot, (nodes.number_of(slot) + 1) % 3)
+    status = stage.wait(broadcast)
+    assert status.outcomes == {"delivered": 600}
+    stage.assert_sound(broadcast, 600)
+    assert stage.lines("server_changed") == [], "what was moved is in no doubt"
+
+
+def test_the_service_and_the_commands_speak_to_it(stage: Stage) -> None:
+    with opened(stage.settings) as house:
+        caller = house.caller(Scope.COLLECT, Scope.SEND, Scope.READ)
+        uploads = [{"openid": f"o{n}", "formIds": [f"f{n}"]} for n in range(20)]
+        assert caller("POST", PERMITS, {"permits": uploads}).status in {200, 201}
+    ran = run(stage.settings, "audit", "--json")
+    assert ran.code == 0, ran
+    doctor = run(stage.settings, "doctor", "--json")
+    found = {check["name"]: check for check in doctor.json["checks"]}
+    assert found["cluster"]["health"] == found["clocks of the nodes"]["health"] == "ok"
+    assert sum(name.startswith("node ") and name.endswith(": version") for name in found) == 3
