@@ -32,6 +32,7 @@ def subscribe_spec(**changes: Any) -> Spec:
     )
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_every_recipient_of_a_template_broadcast_ends_in_one_outcome(stage: Stage) -> None:
     stage.form_ids(400, each=2)
@@ -57,6 +58,7 @@ def test_every_recipient_of_a_template_broadcast_ends_in_one_outcome(stage: Stag
     }  # fmt: skip
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_every_recipient_of_a_subscribe_broadcast_ends_in_one_outcome(stage: Stage) -> None:
     stage.accepts(300)
@@ -86,6 +88,7 @@ def test_the_permit_that_expires_first_is_spent_first(stage: Stage) -> None:
     assert [row["form_id"] for row in stage.wechat.received("o1")] == ["d2"]
 
 
+@pytest.mark.cluster
 def test_a_dead_permit_gives_way_to_the_next_one(stage: Stage) -> None:
     stage.form_ids(30, each=2, given=False)
     stage.wechat.give(
@@ -103,6 +106,7 @@ def test_a_dead_permit_gives_way_to_the_next_one(stage: Stage) -> None:
     assert stage.ledger()["held"] == 0
 
 
+@pytest.mark.cluster
 def test_a_unit_killed_in_the_middle_costs_nobody_anything(slow_stage: Stage, eventually) -> None:
     stage = slow_stage
     stage.form_ids(1500)
@@ -143,6 +147,7 @@ def test_a_unit_told_to_stop_leaves_nothing_in_doubt(slow_stage: Stage, eventual
     assert status.outcomes == {"delivered": 1200}
 
 
+@pytest.mark.cluster
 def test_a_wrong_template_aborts_after_at_most_k_permits_and_hands_them_back(stage: Stage) -> None:
     stage.form_ids(200)
     stage.wechat.configure(templates=[{"template_id": "other", "channel": "template"}])
@@ -271,6 +276,7 @@ def test_a_used_up_quota_holds_everyone_back_and_burns_nothing(stage: Stage) -> 
     assert stage.lines("limit_lifted")
 
 
+@pytest.mark.cluster
 def test_a_token_revoked_in_the_middle_is_refreshed_once_by_all(
     slow_stage: Stage, eventually
 ) -> None:
@@ -288,6 +294,7 @@ def test_a_token_revoked_in_the_middle_is_refreshed_once_by_all(
     assert stage.stats["apis"]["/cgi-bin/stable_token"]["requests"] == 2
 
 
+@pytest.mark.cluster
 def test_pause_holds_resume_goes_on_and_cancel_counts_the_rest(
     slow_stage: Stage, eventually
 ) -> None:
@@ -316,6 +323,7 @@ def test_pause_holds_resume_goes_on_and_cancel_counts_the_rest(
     assert stage.ledger()["available"] == status.outcomes["cancelled"]
 
 
+@pytest.mark.cluster
 def test_an_expired_broadcast_counts_the_rest_as_late(slow_stage: Stage) -> None:
     from datetime import timedelta  # noqa: PLC0415
 
@@ -332,6 +340,7 @@ def test_an_expired_broadcast_counts_the_rest_as_late(slow_stage: Stage) -> None
     assert stage.ledger()["available"] == status.outcomes["late"]
 
 
+@pytest.mark.cluster
 def test_two_broadcasts_take_turns_and_never_meet_at_one_user(slow_stage: Stage) -> None:
     stage = slow_stage
     stage.form_ids(150, each=2)

@@ -55,6 +55,7 @@ def posted(messages: Messages, openid: str, text: str) -> str:
     ).id
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_messages_go_before_a_running_broadcast_each_with_its_own_content(
     stage: Stage, messages, rates
@@ -83,6 +84,7 @@ def test_messages_go_before_a_running_broadcast_each_with_its_own_content(
     assert Auditor(stage.client, stage.settings).run().wrong == []
 
 
+@pytest.mark.cluster
 def test_messages_survive_the_worker_that_had_them(stage: Stage, messages) -> None:
     stage.form_ids(200)
     stage.wechat.configure(latency={"fixed_ms": 300})
@@ -137,6 +139,7 @@ def test_messages_of_an_unknown_template_are_stopped_and_hold_nobody_up(slow_sta
     assert Auditor(stage.client, stage.settings).run().wrong == []
 
 
+@pytest.mark.cluster
 def test_workers_follow_an_apps_rate(stage: Stage, rates) -> None:
     stage.form_ids(400)
     rates.set("shop", 0.2)  # the next slot lies five seconds ahead

@@ -3,7 +3,10 @@
 import time
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from stage import Stage
+
+pytestmark = pytest.mark.cluster
 
 
 def test_it_starts_in_time_though_the_unit_that_saw_it_was_killed(stage: Stage) -> None:

@@ -378,6 +378,10 @@ class Cluster(redis.Redis):
         for node in self.nodes().values():
             yield from node.scan_iter(*args, **kwargs)
 
+    def keys(self, pattern: Any = "*", **kwargs: Any) -> Any:
+        """Return the keys of all nodes; for tests: it holds each of them for long."""
+        return [key for node in self.nodes().values() for key in node.keys(pattern, **kwargs)]
+
     def dbsize(self, **kwargs: Any) -> Any:
         """Return how many keys there are, of all nodes."""
         return sum(node.dbsize(**kwargs) for node in self.nodes().values())
