@@ -24,8 +24,9 @@ POST = b"POST /cgi-bin/message/"
 
 
 def script(package: str, name: str) -> bytes:
-    """Return what every EVALSHA of a script holds: its digest."""
-    return hashlib.sha1(scripts.source(package, name).encode()).hexdigest().encode()  # noqa: S324
+    """Return what every EVALSHA of a script begins with; to ask whether it is known is none."""
+    digest = hashlib.sha1(scripts.source(package, name).encode()).hexdigest()  # noqa: S324
+    return b"EVALSHA\r\n$40\r\n" + digest.encode()
 
 
 def _always(_: bytes) -> bool:

@@ -338,6 +338,9 @@ def test_no_death_breaks_a_cap(stages: Stages, eventually: Eventually) -> None:
 
 # -- producers ----------------------------------------------------------------------------------
 
+MANY = 1100
+"""More than what is created in one step."""
+
 BROADCAST = f"""
 from producers import Producer
 with Producer() as producer:
@@ -358,7 +361,7 @@ def test_death_of_a_producer_at_create_adopt_and_split(
     cases = [(word, when, stages()) for word in (CREATE, ADOPT, SPLIT) for when in BOTH]
     traps = [Trap(word, when) for word, when, _ in cases]
     for (_, _, stage), trap in zip(cases, traps, strict=True):
-        stage.form_ids(RECIPIENTS)
+        stage.form_ids(MANY)
         stage.python(BROADCAST, trap)
     for (word, when, stage), trap in zip(cases, traps, strict=True):
         eventually(trap.sprung.is_set, "the producer died")
@@ -373,10 +376,26 @@ def test_death_of_a_producer_at_create_adopt_and_split(
     for _, _, stage in cases:
         [broadcast] = stage.client.zrange(keys.history("shop"), 0, -1)
         status = stage.wait(broadcast, 60)
-        assert (status.state, status.outcomes) == ("finished", {"delivered": RECIPIENTS})
+        assert (status.state, status.outcomes) == ("finished", {"delivered": MANY})
         again = stage.broadcasts.create(stage.spec(), "once")
         assert (again.id, again.known) == (broadcast, True)
-        stage.assert_sound(broadcast, RECIPIENTS)
+        stage.assert_sound(broadcast, MANY)
+
+
+def test_death_of_a_producer_at_the_one_step_that_creates_for_a_few(
+    stages: Stages, eventually: Eventually
+) -> None:
+    for when in BOTH:
+        stage, trap = stages(), Trap(CREATE, when)
+        stage.form_ids(RECIPIENTS)
+        stage.python(BROADCAST, trap)
+        eventually(trap.sprung.is_set, "the producer died")
+        made = stage.client.zrange(keys.active("shop"), 0, -1)
+        assert len(made) == (when == "after")
+        again = stage.broadcasts.create(stage.spec(), "once")
+        assert again.known == (when == "after")
+        assert stage.client.zrange(keys.active("shop"), 0, -1) == [again.id]
+        assert stage.status(again.id).queued == RECIPIENTS
 
 
 @pytest.mark.timeout(150)
