@@ -102,22 +102,16 @@ class Cluster(Nodes):
 
     # -- what happens to it -----------------------------------------------------------------
 
+    def is_served(self, without: Node) -> bool:
+        """Say whether all that run see every slot served, and none by a node that is gone."""
+        views = [self.view(each) for each in self.running]
+        return all(_all_served(view) and not _serves(view.get(without.address)) for view in views)
+
     def await_takeover(self, lost: Node) -> Node:
         """Wait until a replica serves the slots of a node that is gone; return it."""
-        name = self._id(lost)
-        found: list[Node] = []
-
-        def taken() -> bool:
-            view = self.view()
-            rows = [row for row in view.values() if row["node_id"] == name]
-            if any(_serves(row) for row in rows):
-                return False
-            found[:] = [each for each in self.running if _serves(view.get(each.address))]
-            return len(found) == self._primaries and _all_served(view)
-
         before = {each.port for each in self.primaries()}
-        await_true(taken, f"a replica serves the slots of {lost}")
-        return next((each for each in found if each.port not in before), found[0])
+        await_true(lambda: self.is_served(lost), f"a replica serves the slots of {lost}")
+        return next(each for each in self.primaries() if each.port not in before)
 
     def failover(self, replica: Node) -> None:
         """Let a replica and its primary change places, in agreement; nothing is forgotten."""

@@ -39,6 +39,7 @@ class Plan:
         latency_ms: how long the sandbox takes to answer.
         logs: where the units' log lines are kept; None: gone with the rest.
         metrics_port: where the first worker tells its figures; 0: nowhere.
+        replicas: replicas of Redis that claims and outcomes wait for.
     """
 
     recipients: int = 2000
@@ -49,6 +50,7 @@ class Plan:
     latency_ms: float = 20
     logs: Path | None = None
     metrics_port: int = 0
+    replicas: int = 0
 
 
 class DemoError(WxbroadcastError):
@@ -82,6 +84,7 @@ def _fields(plan: Plan, redis_url: str, wechat_url: str) -> dict[str, Any]:
         },
         "metrics_port": plan.metrics_port,
         "lanes": plan.lanes,
+        "redis_replicas": plan.replicas,
         "buckets": -(-16384 // plan.lanes) * plan.lanes,
     }
 

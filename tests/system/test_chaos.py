@@ -54,6 +54,26 @@ def test_a_hostile_crowd_costs_honest_users_nothing(
     run.assert_nothing_is_left()
 
 
+@pytest.mark.parametrize(
+    ("channel", "faults", "seed"),
+    [("template", "kills,nodes,reshards", 5), ("subscribe", "kills,partitions,redis", 6)],
+)
+def test_a_cluster_that_is_broken_costs_nobody_anything(
+    start: Callable[..., Run], channel: str, faults: str, seed: int
+) -> None:
+    """Its nodes die, stand still, restart and move their slots; what claims await is a replica."""
+    options = ("--cluster", "--recipients", 800, "--rate", 40, "--kills", 2, "--faults", faults)
+    run = start(*options, "--channel", channel, "--seed", seed)
+    code, told, _ = run.end()
+    assert [wrong for wrong in told["wrong"] if "a recovery took" not in wrong] == []
+    assert code == (0 if told["good"] else 1)
+    assert told["outcomes"]["delivered"] + told["in_doubt"] == 800
+    assert (told["lost"], told["duplicates"], told["permits_unaccounted"]) == (0, 0, 0)
+    assert told["struck"].keys() == set(faults.split(","))
+    assert told["failovers"] == 1
+    run.assert_nothing_is_left()
+
+
 def test_of_those_in_doubt_few_were_never_posted_to(start: Callable[..., Run]) -> None:
     run = start(
         "--recipients",
@@ -93,7 +113,10 @@ def test_an_interrupted_run_leaves_nothing(start: Callable[..., Run]) -> None:
     run.assert_nothing_is_left()
 
 
-@pytest.mark.parametrize("options", [("--faults", "kills,floods"), ("--channel", "carrier-pigeon")])
+@pytest.mark.parametrize(
+    "options",
+    [("--faults", "kills,floods"), ("--channel", "carrier-pigeon"), ("--faults", "kills,nodes")],
+)
 def test_an_unknown_fault_or_channel_is_wrong_input(
     start: Callable[..., Run], options: tuple[str, ...]
 ) -> None:

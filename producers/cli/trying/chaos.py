@@ -31,6 +31,9 @@ _HEAD = (
     "verdict",
 )
 
+_LANES = 6
+"""With a cluster, where nothing else is said: their slots lie on all three nodes."""
+
 _EVENING = 20
 """Users of each app, at least: messages go to some, and a few are suppressed."""
 
@@ -43,7 +46,8 @@ def chaos(
         typer.Option(
             metavar="LIST|all|none",
             help="kills, zombies, rolling, redis, redis-everysec, cuts, lost-replies, wechat, "
-            "pause, hostile; all: all but redis-everysec and hostile.",
+            "pause, hostile; all: all but redis-everysec and hostile; with --cluster also nodes, "
+            "partitions, reshards.",
         ),
     ] = "all",
     channel: Annotated[
@@ -69,6 +73,14 @@ def chaos(
         bool,
         typer.Option("--compare", help="All who tell of the broadcast, side by side."),
     ] = False,
+    cluster: Annotated[
+        bool,
+        typer.Option("--cluster", help="Redis is 3 primaries with a replica each; lanes: 6."),
+    ] = False,
+    replicas: Annotated[
+        int,
+        typer.Option(min=0, max=1, help="With --cluster: replicas that claims and outcomes await."),
+    ] = 1,
     logs: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep the workers' log lines here.")
     ] = None,
@@ -85,6 +97,9 @@ def chaos(
     workers' figures and the WeChat stand side by side in a table; a number that is not equal in all
     makes the exit code 1. It leaves out the faults after which no figures can be equal: rolling,
     redis-everysec, hostile.
+
+    With --cluster, Redis is three primaries with a replica each, which are killed, stand still and
+    are restarted, and whose slots move, beside all else.
 
     With --evening three apps are played at once, a minute or two: a series' tick, rows, a pause, a
     cancellation, a template that WeChat refuses and a retry, a send window that opens, a cap, an
@@ -111,14 +126,18 @@ def chaos(
             secrets.randbelow(1_000_000) if seed is None else seed,
             recipients,
             kills,
-            _faults(faults),
+            _faults(faults, cluster=cluster),
             Channel(channel),
             units,
-            lanes,
+            _LANES if cluster and lanes == 1 else lanes,
             rate,
             lost / 100,
             logs=kept(logs),
+            cluster=cluster,
+            replicas=replicas if cluster else 0,
         )
+        if cluster and (evening or compare):
+            raise InvalidInputError(["--cluster: without --evening and --compare"])
         if compare:
             if evening or as_table:
                 raise InvalidInputError(["--compare: without --evening and --table"])
@@ -188,44 +207,50 @@ def _tell_evening(sums: "Sums", *, as_json: bool) -> None:
         typer.echo(f"found: {finding}", err=True)
 
 
-def _faults(text: str) -> "frozenset[Fault]":
+def _faults(text: str, *, cluster: bool) -> "frozenset[Fault]":
     """Read the list of faults."""
     from producers.errors import InvalidInputError
-    from producers.local.chaos.schedule import ALL, Fault
+    from producers.local.chaos.schedule import ALL, OF_A_CLUSTER, Fault
 
     if text in {"all", "none"}:
-        return ALL if text == "all" else frozenset()
+        every = ALL | OF_A_CLUSTER if cluster else ALL
+        return every if text == "all" else frozenset()
     names = [name.strip() for name in text.split(",")]
     unknown = [
         f"fault {name!r}: take {', '.join(Fault)}" for name in names if name not in set(Fault)
     ]
     if unknown:
         raise InvalidInputError(unknown)
-    return frozenset(map(Fault, names))
+    found = frozenset(map(Fault, names))
+    if not cluster and found & OF_A_CLUSTER:
+        raise InvalidInputError([f"{', '.join(sorted(found & OF_A_CLUSTER))}: take --cluster"])
+    return found
 
 
 def _rows(plan: "Plan") -> "list[Plan]":
     """Return the table's runs: the kills, each other fault with them, and all."""
     from dataclasses import replace
 
-    from producers.local.chaos.schedule import ALL, Fault
+    from producers.local.chaos.schedule import ALL, OF_A_CLUSTER, Fault
     from producers.words import Channel
 
-    sets = [frozenset({Fault.KILLS, fault}) for fault in Fault]
+    left_out = frozenset({Fault.HOSTILE}) if plan.cluster else OF_A_CLUSTER
+    sets = [frozenset({Fault.KILLS, fault}) for fault in Fault if fault not in left_out]
+    every = ALL | OF_A_CLUSTER if plan.cluster else ALL
     return [
         replace(plan, channel=channel, faults=faults)
         for channel in Channel
-        for faults in (*sets, ALL)
+        for faults in (*sets, every)
     ]
 
 
 def _cells(verdict: "Verdict") -> list[str]:
-    from producers.local.chaos.schedule import ALL, Fault
+    from producers.local.chaos.schedule import ALL, OF_A_CLUSTER, Fault
     from producers.words import Outcome
 
     plan = verdict.plan
     extra = [fault.value for fault in Fault if fault in plan.faults and fault is not Fault.KILLS]
-    name = "all" if plan.faults == ALL else ", ".join(["kills", *extra])
+    name = "all" if plan.faults in {ALL, ALL | OF_A_CLUSTER} else ", ".join(["kills", *extra])
     return [
         plan.channel.value,
         name if Fault.KILLS in plan.faults else ", ".join(extra) or "none",
@@ -283,6 +308,9 @@ def _print(verdict: "Verdict") -> None:
     rows.add_row(
         "longest recovery, Redis's own outages included", f"{verdict.longest_wait_s:.1f} s"
     )
+    if verdict.plan.cluster:
+        rows.add_row("  replicas that are waited for", f"{verdict.plan.replicas}")
+        rows.add_row("  longest failover of the cluster", f"{document['longest_failover_s']:.1f} s")
     rows.add_row("  lost replies", f"{verdict.lost_replies}")
     rows.add_row("  units started again", f"{verdict.restarts}")
     if verdict.crowd is not None:

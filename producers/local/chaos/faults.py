@@ -14,14 +14,17 @@ from typing import Any, Final
 
 from producers.broadcasts import Broadcasts
 from producers.errors import IllegalMoveError
+from producers.local.chaos import shards
 from producers.local.chaos.door import Door
 from producers.local.chaos.figures import Figures
 from producers.local.chaos.schedule import Fault, Plan, Strike
+from producers.local.chaos.shards import Links, Shards
 from producers.local.chaos.watch import Watch
 from producers.local.embedded import Server
 from producers.local.link import Link
 from producers.local.supervisor import Supervisor
 from producers.sandbox.control.client import SandboxClient
+from producers.words import State
 
 Later = tuple[float, Callable[[], object]]
 """In how many seconds, what."""
@@ -48,10 +51,11 @@ class Crew:
         figures: of the workers, if they are compared.
         lost: share of Redis's replies that are lost.
         rules: what goes wrong at WeChat.
+        lanes: how many there are.
     """
 
-    server: Server
-    link: Link
+    server: Server | Shards
+    link: Link | Links
     units: Supervisor
     wechat: SandboxClient
     broadcasts: Broadcasts
@@ -63,6 +67,7 @@ class Crew:
     figures: Figures | None = None
     lost: float = 0.0
     rules: list[dict[str, Any]] = field(default_factory=list)
+    lanes: int = 1
 
     def unit(self, number: int) -> str:
         """Return a unit's name by its number."""
@@ -121,6 +126,8 @@ def roll(crew: Crew, strike: Strike) -> list[Later]:
 
 def restart_redis(crew: Crew, strike: Strike) -> list[Later]:
     """Kill Redis (kill -9), and start it on the same port and file later."""
+    if isinstance(crew.server, Shards):
+        return shards.restart_all(crew, strike)
     if not crew.server.running:
         return []
     crew.server.kill()
@@ -153,12 +160,19 @@ def pause(crew: Crew, strike: Strike) -> list[Later]:
             crew.broadcasts.resume(crew.broadcast)
         crew.paused -= 1
 
-    try:
-        crew.broadcasts.pause(crew.broadcast)
-    except IllegalMoveError:
-        return []  # it has ended, or is paused
+    def now() -> list[Later]:
+        try:
+            crew.broadcasts.pause(crew.broadcast)
+        except IllegalMoveError:
+            # it has ended, or is paused: by this very call, perhaps, whose answer was lost
+            status = crew.broadcasts.status(crew.broadcast)
+            if status.state is not State.PAUSED or crew.paused > 1:
+                crew.paused -= 1
+                return []
+        return [(strike.lasts_s, resume)]
+
     crew.paused += 1
-    return [(strike.lasts_s, resume)]
+    return [(0.0, now)]
 
 
 STRIKES: Final[dict[Fault, Callable[[Crew, Strike], list[Later]]]] = {
@@ -169,6 +183,7 @@ STRIKES: Final[dict[Fault, Callable[[Crew, Strike], list[Later]]]] = {
     Fault.REDIS_EVERYSEC: restart_redis,
     Fault.CUTS: cut,
     Fault.PAUSE: pause,
+    **shards.STRIKES,
 }
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from producers.local import embedded, link
+from producers.local.chaos import shards
 from producers.local.chaos.schedule import Fault, Plan
+from producers.local.chaos.shards import Links, Shards
+from producers.local.embedded import Server
 from producers.local.link import Link
 from producers.local.parts import Watcher, sandbox
 from producers.sandbox.control.client import SandboxClient
@@ -21,14 +24,14 @@ class Ground(NamedTuple):
 
     Attributes:
         folder: for files that are gone afterwards.
-        server: Valkey.
-        proxy: the link through which the workers reach it.
+        server: Valkey, or the nodes of a cluster.
+        proxy: the link through which the workers reach it, or those of the nodes.
         wechat: the sandbox.
     """
 
     folder: Path
-    server: embedded.Server
-    proxy: Link
+    server: Server | Shards
+    proxy: Link | Links
     wechat: SandboxClient
 
 
@@ -44,7 +47,12 @@ def laid(plan: Plan, watcher: Watcher) -> Iterator[Ground]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxb-chaos-")))
         fsync = "everysec" if Fault.REDIS_EVERYSEC in plan.faults else "always"
         watcher.say(f"starting everything; seed {plan.seed}")
-        server = stack.enter_context(embedded.server(folder / "valkey", fsync))
-        proxy = stack.enter_context(link.opened(server.port, plan.seed))
+        server: Server | Shards
+        proxy: Link | Links
+        if plan.cluster:
+            server, proxy = stack.enter_context(shards.laid(folder / "nodes", fsync, plan.seed))
+        else:
+            server = stack.enter_context(embedded.server(folder / "valkey", fsync))
+            proxy = stack.enter_context(link.opened(server.port, plan.seed))
         wechat = stack.enter_context(sandbox(plan.demo, folder, watcher))
         yield Ground(folder, server, proxy, wechat)

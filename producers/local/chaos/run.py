@@ -26,6 +26,7 @@ from producers.local.chaos.faults import Crew, Later
 from producers.local.chaos.figures import Figures
 from producers.local.chaos.ground import WORKER_OPTIONS, laid
 from producers.local.chaos.schedule import MOB_AT, Fault, Plan, schedule
+from producers.local.chaos.shards import Shards
 from producers.local.chaos.verdict import Verdict, count
 from producers.local.chaos.watch import Watch
 from producers.local.parts import (
@@ -71,6 +72,7 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
         units = stack.enter_context(workers(plan.demo, folder, behind, watcher, WORKER_OPTIONS))
         watch = Watch(client, settings.lanes)
         crew = Crew(server, proxy, units, wechat, Broadcasts(client, settings), watch)
+        crew.lanes = settings.lanes
         crew.figures = Figures(plan.metrics_port) if plan.metrics_port else None
         stack.callback(faults.stop_all, crew)
         await_workers(plan.demo, folder, client, watcher)
@@ -79,6 +81,7 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
                 opened = door.opened(plan, folder, settings, wechat, TEMPLATE_ID, uploads, watcher)
                 crew.door = phones.enter_context(opened)
             end, status = _Storm(plan, crew, watcher).rage()
+        faults.stop_all(crew)  # of a cluster we read by the way that the workers have
         watcher.say("comparing the outcomes, the ledger and the sandbox's count")
         verdict = Verdict(
             plan,
@@ -87,6 +90,7 @@ def run(plan: Plan, watcher: Watcher) -> Verdict:
             recoveries=len(watch.recoveries),
             longest_recovery_s=watch.longest_s,
             longest_wait_s=watch.longest_wait_s,
+            failovers_s=server.failovers_s if isinstance(server, Shards) else [],
             restarts=sum(units.restarts(name) for name in units.units),
             lost_replies=proxy.lost,
             crowd=crew.door.crowd if crew.door is not None else None,
@@ -154,7 +158,11 @@ class _Storm:
             heapq.heappop(self._due)
             self._act(action)
         crew.watch.give_up()
-        if not crew.server.running:
+        if isinstance(crew.server, Shards):
+            crew.link.heal()  # replicas follow by it
+            crew.server.start()
+            crew.server.cluster.await_healthy()
+        elif not crew.server.running:
             crew.server.start()
         return end, crew.broadcasts.status(crew.broadcast)
 

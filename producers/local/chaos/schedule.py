@@ -41,11 +41,20 @@ class Fault(StrEnum):
     """WeChat answers -1 or 502, cuts connections before or after its work, or hangs."""
     PAUSE = "pause"
     """An operator pauses and resumes."""
+    NODES = "nodes"
+    """kill -9 of a primary of a cluster: its replica takes over, and it comes back as a replica."""
+    PARTITIONS = "partitions"
+    """A primary stands still until it was replaced, and goes on with what it was told."""
+    RESHARDS = "reshards"
+    """The slot of a lane moves to another node of the cluster while it is in use."""
     HOSTILE = "hostile"
     """Logged-in phones lie, flood, reject, replay and upload junk, see `mob`."""
 
 
-ALL: Final = frozenset(Fault) - {Fault.REDIS_EVERYSEC, Fault.HOSTILE}
+OF_A_CLUSTER: Final = frozenset({Fault.NODES, Fault.PARTITIONS, Fault.RESHARDS})
+"""Those that only a cluster has."""
+
+ALL: Final = frozenset(Fault) - {Fault.REDIS_EVERYSEC, Fault.HOSTILE} - OF_A_CLUSTER
 """Those that must not do any harm together; where Redis is down all phones wait, the honest too."""
 
 UNCOUNTED: Final = frozenset({Fault.ROLLING, Fault.REDIS_EVERYSEC, Fault.HOSTILE})
@@ -73,6 +82,9 @@ _EVERY_S: Final = {
     Fault.REDIS_EVERYSEC: 15.0,
     Fault.CUTS: 8.0,
     Fault.PAUSE: 8.0,
+    Fault.NODES: 15.0,
+    Fault.PARTITIONS: 25.0,
+    Fault.RESHARDS: 8.0,
 }
 """One of each in so many seconds, at a random moment of them."""
 
@@ -82,6 +94,8 @@ _LASTS_S: Final = {
     Fault.REDIS_EVERYSEC: (0.0, 1.0),
     Fault.CUTS: (0.2, 3.0),
     Fault.PAUSE: (0.5, 2.0),
+    Fault.NODES: (0.0, 2.0),
+    Fault.PARTITIONS: (0.0, 2.0),
 }
 _LEAST_S: Final = 30.0
 _PER_KILL_S: Final = 2.5
@@ -105,6 +119,8 @@ class Plan:
         logs: where the units' log lines are kept; None: gone with the rest.
         metrics_port: where the first worker tells its figures, to be compared with what all others
             say (see `views`); 0: nothing is compared.
+        cluster: whether Redis is a cluster of three primaries with a replica each.
+        replicas: replicas that claims and outcomes wait for (``WXB_REDIS_REPLICAS``).
     """
 
     seed: int
@@ -119,6 +135,8 @@ class Plan:
     latency_ms: float = 100
     logs: Path | None = None
     metrics_port: int = 0
+    cluster: bool = False
+    replicas: int = 0
 
     @property
     def seconds(self) -> float:
@@ -140,6 +158,7 @@ class Plan:
             self.latency_ms,
             self.logs,
             self.metrics_port,
+            self.replicas,
         )
 
 

@@ -46,6 +46,7 @@ class Verdict:
         recoveries: how many.
         longest_recovery_s: without the time in which Redis was out of reach.
         longest_wait_s: with it.
+        failovers_s: how long each of the cluster's own took.
         restarts: of units.
         lost_replies: of Redis.
         crowd: what came of honest and hostile phones, if there were any.
@@ -67,6 +68,7 @@ class Verdict:
     recoveries: int = 0
     longest_recovery_s: float = 0.0
     longest_wait_s: float = 0.0
+    failovers_s: list[float] = field(default_factory=list)
     restarts: int = 0
     lost_replies: int = 0
     crowd: Crowd | None = None
@@ -133,6 +135,10 @@ class Verdict:
             "recoveries": self.recoveries,
             "longest_recovery_s": self.longest_recovery_s,
             "longest_wait_s": self.longest_wait_s,
+            "cluster": plan.cluster,
+            "replicas": plan.replicas,
+            "failovers": len(self.failovers_s),
+            "longest_failover_s": max(self.failovers_s, default=0.0),
             "restarts": self.restarts,
             "lost_replies": self.lost_replies,
             "seconds": round(self.seconds, 1),
