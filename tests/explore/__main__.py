@@ -15,7 +15,7 @@ from .replay import replay
 from .report import as_test, defects, table
 from .search import Found, Violation, explore
 from .walk import walk
-from .world import WORLDS
+from .worlds import WORLDS
 
 
 def main() -> int:

@@ -9,7 +9,8 @@ from .invariants import look
 from .life import Life
 from .product import Product, laid
 from .state import State
-from .world import WORLDS, World
+from .world import World
+from .worlds import WORLDS
 
 
 def replay(

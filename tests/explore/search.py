@@ -26,7 +26,7 @@ from .life import Life
 from .product import Product, laid
 from .replay import true_path
 from .state import State
-from .world import WORLDS
+from .worlds import WORLDS
 
 _CHUNK: Final = 24
 _AHEAD: Final = 2

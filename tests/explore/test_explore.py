@@ -13,7 +13,7 @@ from .defects import DEFECTS, ELSEWHERE
 from .invariants import BrokenError
 from .replay import replay
 from .search import explore
-from .world import WORLDS
+from .worlds import WORLDS
 
 
 @pytest.mark.timeout(120)  # seconds of CPU: 16,000 transitions of real scripts
@@ -118,3 +118,10 @@ def test_who_is_forgotten_while_a_dropped_broadcast_is_swept_counts_once() -> No
     """A resumed message that waited was counted by the forgetting, and again by the sweep."""
     world = replace(WORLDS["aside"], faults={**WORLDS["aside"].faults, "forget": 1})
     replay(world, [*SET_ASIDE[:3], *CANCELLED, ("forget", "o4")])
+
+
+def test_who_is_forgotten_in_a_canarys_place_frees_it() -> None:
+    """Handed back unsent, a resumed message of a forgotten user kept its place: nothing moved."""
+    world = replace(WORLDS["any"], faults={**WORLDS["any"].faults, "tick": 2})
+    resumed = [("take", "w1", "0"), ("recover", "w1", "b", "0"), ("take", "w2", "0")]
+    replay(world, [*resumed, ("forget", "o4"), ("post", "w2", "b/o4", "45009")])

@@ -13,7 +13,7 @@ from .life import Life
 from .product import laid
 from .replay import true_path
 from .search import Violation
-from .world import WORLDS
+from .worlds import WORLDS
 
 _MORE: Final = 20
 """So many times the faults of the exhaustive search."""

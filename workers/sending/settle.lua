@@ -295,9 +295,10 @@ local function settle(row)
   end
 
   if action == 'requeue' then
-    judge(one, '-', errcode, held.resumed == '1')
+    local ends = one.drop ~= '' or left_as(here, id, item)
+    judge(one, '-', errcode, held.resumed == '1' and not ends)
     if held.resumed == '1' then  -- an earlier attempt is unanswered: its permit stays with it
-      if one.drop ~= '' or left_as(here, id, item) then
+      if ends then
         one.doubted = true
         return doubt(here, id, item, held)
       end
