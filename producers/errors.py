@@ -4,7 +4,7 @@
 
     WxbroadcastError             catch this to catch them all
     ├── SettingsError            a setting is missing or wrong: fix it and start again
-    ├── LayoutMismatchError      lanes or buckets differ from those the deployment was born with
+    ├── LayoutMismatchError      lanes or buckets are set otherwise than the deployment has them
     ├── InvalidInputError        what the caller gave is wrong; ``faults`` lists each one
     │   └── UnknownAppError      no such app in the settings
     ├── ForgedError              a callback that WeChat did not sign
@@ -41,7 +41,7 @@ class SettingsError(WxbroadcastError):
 
 
 class LayoutMismatchError(WxbroadcastError):
-    """The settings' lanes or buckets differ from those stored when the deployment was born."""
+    """The lanes or buckets that are set differ from those of the deployment."""
 
 
 class InvalidInputError(WxbroadcastError):

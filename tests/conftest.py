@@ -188,6 +188,7 @@ def make_settings(valkey_url: str, **changes: Any) -> Settings:
         "redis_url": valkey_url,
         "apps": {"shop": {"appid": "wx0000000000000001", "secret": "shop-secret", **app}},
         "buckets": 256,
+        "lanes": 1,
         **changes,
     }
     return Settings(_env_file=None, **fields)  # type: ignore[call-arg]

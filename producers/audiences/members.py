@@ -76,7 +76,7 @@ class Audiences:
         self._add = ADD.on(client)
         self._remove = REMOVE.on(client)
         self._drop = DROP.on(client)
-        self._names = Names(client, settings.lanes)
+        self._names = Names(client, settings)
         self._counter = Counter(client, settings)
         self._switch = Switch(client, settings)
 

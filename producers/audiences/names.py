@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from producers.audiences.expressions import NAME
 from producers.errors import InvalidInputError, NotFoundError
+from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
@@ -44,9 +45,9 @@ class Names:
     Every call may raise `StoreUnavailableError`: Redis did not answer.
     """
 
-    def __init__(self, client: Client, lanes: int) -> None:
+    def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
-        self._lanes = range(lanes)
+        self._settings = settings
         self._mark = MARK.on(client)
 
     def standing(self, app: str) -> list[str]:
@@ -120,7 +121,7 @@ class Names:
         """Take away what marks an earlier audience of the name as deleted (see drop.lua)."""
 
         def fill(pipeline: Any) -> None:
-            for lane in self._lanes:
+            for lane in range(self._settings.lanes):
                 pipeline.unlink(keys.audience_dropped(lane, app, name))
 
         repeat_all("naming the audience", self._client, fill)

@@ -85,7 +85,7 @@ def _layout(client: Client, settings: Settings) -> Check:
     try:
         store.check_layout(client, settings)
     except (LayoutMismatchError, StoreUnavailableError) as error:
-        return Check("layout", Health.BAD, str(error), "set the value it was born with")
+        return Check("layout", Health.BAD, str(error), "unset it, or set the value it has")
     found = f"{settings.lanes} lanes, {settings.buckets} buckets"
     sizes = Counter(client, settings).sizes
     users, app = max((sizes(app, [ALL])[ALL], app) for app in settings.apps)

@@ -28,7 +28,7 @@ from producers.cli.commands import (
     user,
     webhooks,
 )
-from producers.cli.setup import apps, deploy, events, keys, settings
+from producers.cli.setup import apps, deploy, events, keys, lanes, settings
 from producers.cli.trying import chaos, demo, miniprogram, sandbox, up, web
 
 _EPILOG = """
@@ -104,6 +104,7 @@ app.command(rich_help_panel=_BROADCASTS)(care.doubts)
 app.command(rich_help_panel=_BROADCASTS)(care.aside)
 app.command(rich_help_panel=_CARE)(care.audit)
 app.command(rich_help_panel=_CARE)(care.doctor)
+app.command(rich_help_panel=_CARE)(lanes.lanes)
 app.add_typer(webhooks.app, rich_help_panel=_CARE)
 app.add_typer(keys.app, rich_help_panel=_CARE)
 app.command(rich_help_panel=_CARE)(top.top)

@@ -624,6 +624,27 @@ class ReplicasBehind(Event):
 
 
 @dataclass
+class LanesChanging(Event):
+    """The lanes of the deployment begin to be changed: nothing is sent or stored meanwhile."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    before: int
+    after: int
+    resumed: bool
+
+
+@dataclass
+class LanesChanged(Event):
+    """The deployment has its new lanes."""
+
+    before: int
+    after: int
+    moved: int
+    standstill_s: float
+
+
+@dataclass
 class DutyFailed(Event):
     """A duty of a worker failed; it runs again in a second."""
 

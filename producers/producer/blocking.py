@@ -103,7 +103,7 @@ class Producer:
         InvalidInputError: the timeout is none.
 
     Every call may raise `StoreUnavailableError`; the first one `SettingsError`, for a setting that
-    is missing or wrong, and `LayoutMismatchError`: the deployment was born with other lanes or
+    is missing or wrong, and `LayoutMismatchError`: the deployment has other lanes or
     buckets.
     """
 

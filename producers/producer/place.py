@@ -20,6 +20,7 @@ from producers.rehearsals import DryRuns, Trials
 from producers.retries import Retries
 from producers.series import Series
 from producers.settings import AppsFile, Settings
+from producers.store.lanes.fence import is_outlived
 from producers.store.retry import repeat
 from producers.suppressions import Suppressions
 from producers.templates import Templates
@@ -127,6 +128,8 @@ class Place:
     def here(self) -> Parts:
         """What this process works with; made when it is first asked for."""
         admit(self.settings)
+        if self._parts is not None and is_outlived(self._parts.client):
+            self._parts, self._settings = None, self.settings.anew()  # its lanes were changed
         if self._parts is None or self._parts.pid != os.getpid():
             self._parts = Parts(self.settings)
             self._file = self.settings.follow_apps()

@@ -41,6 +41,8 @@ _BUCKETS: Final = 512
 """Buckets read for one page at the most; a rare outcome's page may be empty, and not the last."""
 _TRIP: Final = 64
 """Buckets read in one trip, at the most: as many as give the rows that are still wanted."""
+_LANES: Final = 64
+"""Looks into a lane for one page of those who move, at the most."""
 _IN_A_BUCKET: Final = 64
 """Recipients of a bucket, as long as none was read (see `Settings.buckets`)."""
 
@@ -249,10 +251,16 @@ class Recipients:
 
     def _moving(self, broadcast: str, state: str, place: _Place, limit: int) -> Page:
         read = self._queued if state == QUEUED else self._in_flight
-        items, following = read(broadcast, place, limit)
-        rows = [Recipient(item.partition(":")[2], state) for item in items]
-        if following is None and place.lane + 1 < self._settings.lanes:
-            following = _Place(place.lane + 1)
+        rows: list[Recipient] = []
+        following: _Place | None = place
+        for _ in range(_LANES):
+            if following is None or len(rows) >= limit:
+                break
+            lane = following.lane
+            items, following = read(broadcast, following, limit - len(rows))
+            rows += [Recipient(item.partition(":")[2], state) for item in items]
+            if following is None and lane + 1 < self._settings.lanes:
+                following = _Place(lane + 1)
         return Page(rows, str(following) if following else "")
 
     def _queued(self, broadcast: str, place: _Place, limit: int) -> tuple[list[str], _Place | None]:

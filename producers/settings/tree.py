@@ -1,5 +1,6 @@
 """The tree: everything that can be set in a deployment."""
 
+import math
 import ssl
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
@@ -10,6 +11,7 @@ from zoneinfo import ZoneInfo
 from pydantic import (
     AnyHttpUrl,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -58,6 +60,8 @@ class Settings(BaseSettings):
         extra="ignore",
         nested_model_default_partial_update=True,
     )
+    _taken: set[str] = PrivateAttr(default_factory=set)
+    _lives: bool = PrivateAttr(default=False)
 
     redis_url: SecretStr = Field(
         description="redis://host:6379/0, redis+sentinel://host1,host2,host3/mymaster/0 or "
@@ -93,12 +97,17 @@ class Settings(BaseSettings):
         description='JSON: {"shop": {"appid": "wx…", "secret": "…"}}; or set WXB_APPS_FILE',
     )
     zone: str = Field(DEFAULT, description="time zone of times that are given without an offset")
-    lanes: int = Field(1, ge=1, le=1024, description="units of locality; fixed at birth")
+    lanes: int = Field(
+        16,
+        ge=1,
+        le=1024,
+        description="units of locality; unset: as the deployment was born, a new one with these",
+    )
     buckets: int = Field(
         16384,
         ge=1,
         le=1_048_576,
-        description="about users / 64; a multiple of lanes, fixed at birth",
+        description="about users / 64; a multiple of lanes, fixed at birth; unset: as lanes",
     )
     window: PositiveDuration = Field(
         timedelta(seconds=1), description="how much of a broadcast is queued ahead of the sending"
@@ -386,12 +395,40 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _buckets_spread_evenly(self) -> Self:
+        if "lanes" not in self.model_fields_set:
+            object.__setattr__(self, "lanes", math.gcd(self.lanes, self.buckets))
         if self.buckets % self.lanes:
             raise ValueError(
                 f"buckets ({self.buckets}) must be a multiple of lanes ({self.lanes}): "
                 "set WXB_BUCKETS or WXB_LANES"
             )
         return self
+
+    def live_in(self, lanes: int, buckets: int) -> None:
+        """Take the lanes and buckets of the deployment, where they are not set, for good.
+
+        Whoever keeps these settings sees it, as with the apps of a file; it is done before anything
+        is stored or read.
+        """
+        for field, value in (("lanes", lanes), ("buckets", buckets)):
+            if field not in self.model_fields_set:
+                object.__setattr__(self, field, value)
+                self.model_fields_set.add(field)
+                self._taken.add(field)
+        self._lives = True
+
+    @property
+    def lives(self) -> bool:
+        """Whether the lanes and buckets are known to be those of the deployment (`live_in`)."""
+        return self._lives
+
+    def anew(self) -> Self:
+        """Return the settings as they were before they took the deployment's lanes and buckets."""
+        fresh = self.model_copy()
+        for field in self._taken:
+            fresh.model_fields_set.discard(field)
+        fresh._taken, fresh._lives = set(), False  # noqa: SLF001 - its own kind
+        return fresh
 
     def follow_apps(self) -> AppsFile | None:
         """Return what keeps the apps as their file says, for whoever looks; None without one."""

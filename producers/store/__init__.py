@@ -1,11 +1,8 @@
 """The store: keys, scripts' texts, connections, and what is done when an answer is lost."""
 
 from producers.store.connection import (
-    LAYOUT,
     Client,
     as_sent,
-    check_layout,
-    compare_layout,
     connect,
     connect_async,
     is_cluster,
@@ -13,6 +10,7 @@ from producers.store.connection import (
     pool_of,
     sentinels_of,
 )
+from producers.store.lanes.layout import LAYOUT, check_layout, compare_layout, outlived
 from producers.store.patience import lend
 
 __all__ = [
@@ -26,6 +24,7 @@ __all__ = [
     "is_cluster",
     "lend",
     "nodes_of",
+    "outlived",
     "pool_of",
     "sentinels_of",
 ]

@@ -1,4 +1,4 @@
-"""Redis: opening it, and checking that the deployment was born with the same lanes and buckets.
+"""Redis: opening it.
 
 One factory for all that speaks to Redis: one server, a primary that sentinels name, or a cluster,
 as the URL says (`settings.redis_url`). Connections are patient (`patience`).
@@ -15,12 +15,11 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from producers.errors import LayoutMismatchError, StoreUnavailableError
 from producers.settings import Settings
 from producers.settings.redis_url import RedisUrl, parsed
-from producers.store import keys, trouble
 from producers.store.cluster import Cluster, LoopCluster, LoopPools, Pools
 from producers.store.cluster.slots import with_guard
+from producers.store.lanes.fence import Fence
 from producers.store.patience import ASYNC_CONNECTIONS, CONNECTIONS, PatientPool
 from producers.store.primary import fleet_to
 from producers.store.replicas import waiting
@@ -29,10 +28,6 @@ from producers.store.sentinels import LoopSentinels, Sentinels
 Client = Any
 """A redis-py client. Its stubs give every reply as bytes or text, whatever ``decode_responses``
 says, and as awaitable or not; replies are narrowed where they are read."""
-
-LAYOUT = 1
-"""Version of the key layout; a deployment of another one is refused."""
-
 
 Role = Literal["producer", "worker", "web", "cli"]
 """What a connection is for, as ``CLIENT LIST`` shows it."""
@@ -53,6 +48,7 @@ def connect(
     *,
     role: Role = "producer",
     decode_responses: bool = True,
+    fenced: bool = True,
 ) -> Client:
     """Open a thread-safe client; it connects when first used.
 
@@ -61,6 +57,8 @@ def connect(
         connections: how many may be open at once, to each node; further calls wait for one.
         role: what for.
         decode_responses: whether replies are text, and not bytes.
+        fenced: connected only while the deployment has the lanes of these settings, see `fence`;
+            of a cluster in no case.
     """
     where = parsed(settings.redis_url.get_secret_value())
     made_of = {
@@ -75,7 +73,10 @@ def connect(
         return Cluster(Pools(url, made_of), where.hosts)
     if where.kind == "sentinel":
         made_of["whereabouts"] = Sentinels(where, made_of)
-    pool = PatientPool(**made_of, fleet=fleet_to(url))  # type: ignore[no-untyped-call]
+    fence = Fence(settings) if fenced else None
+    pool = PatientPool(  # type: ignore[no-untyped-call]
+        **made_of, fleet=fleet_to(url), fence=fence
+    )
     return redis.Redis.from_pool(pool)
 
 
@@ -94,7 +95,9 @@ def connect_async(settings: Settings, connections: int = 64, *, role: Role = "wo
         return LoopCluster(LoopPools(url, made_of), where.hosts)
     if where.kind == "sentinel":
         made_of["whereabouts"] = LoopSentinels(where, made_of)
-    pool = redis.asyncio.BlockingConnectionPool(**made_of, fleet=fleet_to(url))
+    pool = redis.asyncio.BlockingConnectionPool(
+        **made_of, fleet=fleet_to(url), fence=Fence(settings)
+    )
     return redis.asyncio.Redis.from_pool(pool)
 
 
@@ -190,38 +193,3 @@ def now_ms(client: Client, key: str | None = None) -> int:
     if key is not None and isinstance(client, Cluster):
         return ms_of(client.time_at(key))
     return ms_of(client.time())
-
-
-def check_layout(client: Client, settings: Settings) -> None:
-    """Give birth to the deployment, or check that it was born with these lanes and buckets.
-
-    One attempt: a start says at once what is wrong.
-
-    Raises:
-        LayoutMismatchError: it was born with others; the message says what to set.
-        StoreUnavailableError: Redis did not answer, or cannot; the message says what to change.
-    """
-    try:
-        compare_layout(client, settings)
-    except redis.RedisError as error:
-        raise StoreUnavailableError(trouble.in_words(error)) from error
-
-
-def compare_layout(client: Client, settings: Settings) -> None:
-    """As `check_layout`; what Redis raises comes as it is.
-
-    It writes only what is not there, so that a Redis which is full or a replica can be read.
-    """
-    mine = {"lanes": settings.lanes, "buckets": settings.buckets, "layout": LAYOUT}
-    born = client.hgetall(keys.DEPLOYMENT)
-    if not mine.keys() <= born.keys():
-        for field, value in mine.items():
-            client.hsetnx(keys.DEPLOYMENT, field, str(value))
-        born = client.hgetall(keys.DEPLOYMENT)
-    faults = [
-        f"WXB_{field.upper()} is {value}, this deployment was born with {born[field]}"
-        for field, value in mine.items()
-        if int(born[field]) != value
-    ]
-    if faults:
-        raise LayoutMismatchError("; ".join(faults) + ": set the value it was born with")

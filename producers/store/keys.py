@@ -17,7 +17,7 @@ from producers.settings import Settings
 PREFIX: Final = "wxb"
 
 DEPLOYMENT: Final = "wxb:deployment"
-"""hash: lanes, buckets, layout. Written once, when the deployment is born; never expires."""
+"""hash: lanes, buckets, layout. Written when the deployment is born; never expires."""
 
 WORKERS: Final = "wxb:workers"
 """zset: worker id → its last beat (server epoch ms). Owner: the beat; the dead are removed."""

@@ -12,6 +12,7 @@ import redis
 import redis.asyncio
 
 from producers.store import deadline
+from producers.store.lanes.fence import QUESTION, Fence
 from producers.store.primary import Fleet, is_no_primary
 
 Place = tuple[str, int]
@@ -22,6 +23,9 @@ def _is_since(version: str, first: tuple[int, int]) -> bool:
     major, minor = version.split(".")[:2]
     return (int(major), int(minor)) >= first
 
+
+_CHECKS_HEALTH: Final = hasattr(redis.connection.AbstractConnection, "on_connect_check_health")
+"""Of later versions of redis-py: what a new connection goes through."""
 
 _SHORTEST_S: Final = 0.05
 """A wait that is not worth halving."""
@@ -50,9 +54,14 @@ class _Patient(redis.connection.AbstractConnection):
     """
 
     def __init__(
-        self, fleet: Fleet, whereabouts: Callable[[], Place] | None = None, **kwargs: Any
+        self,
+        fleet: Fleet,
+        whereabouts: Callable[[], Place] | None = None,
+        fence: Fence | None = None,
+        **kwargs: Any,
     ) -> None:
         self._fleet = fleet
+        self._fence = fence
         self._whereabouts = whereabouts
         self._since = fleet.left
         self._most_s = float(kwargs["socket_timeout"])
@@ -64,6 +73,25 @@ class _Patient(redis.connection.AbstractConnection):
             self.host, self.port = self._whereabouts()
         self.socket_connect_timeout = self.socket_timeout = patience_s(self._most_s)
         return super()._connect()  # type: ignore[safe-super, no-untyped-call]
+
+    def on_connect(self) -> None:
+        super().on_connect()  # type: ignore[no-untyped-call]
+        if not _CHECKS_HEALTH:  # else it calls the next one
+            self._meet_fence()
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        super().on_connect_check_health(check_health)
+        self._meet_fence()
+
+    def _meet_fence(self) -> None:
+        if self._fence is None:
+            return
+        try:
+            super().send_command(*QUESTION)  # type: ignore[no-untyped-call]
+            answer = super().read_response()
+        except redis.ResponseError as error:
+            answer = error
+        self._fence.check(answer)
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -113,9 +141,11 @@ class _Async(redis.asyncio.connection.AbstractConnection):
         self,
         fleet: Fleet,
         whereabouts: Callable[[], Awaitable[Place]] | None = None,
+        fence: Fence | None = None,
         **kwargs: Any,
     ) -> None:
         self._fleet = fleet
+        self._fence = fence
         self._whereabouts = whereabouts
         self._since = fleet.left
         super().__init__(**kwargs)
@@ -125,6 +155,25 @@ class _Async(redis.asyncio.connection.AbstractConnection):
         if self._whereabouts is not None:
             self.host, self.port = await self._whereabouts()
         return await super()._connect()  # type: ignore[safe-super, no-untyped-call]
+
+    async def on_connect(self) -> None:
+        await super().on_connect()
+        if not _CHECKS_HEALTH:
+            await self._meet_fence()
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        await super().on_connect_check_health(check_health)
+        await self._meet_fence()
+
+    async def _meet_fence(self) -> None:
+        if self._fence is None:
+            return
+        try:
+            await super().send_command(*QUESTION)
+            answer = await super().read_response()
+        except redis.ResponseError as error:
+            answer = error
+        self._fence.check(answer)
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:

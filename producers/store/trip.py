@@ -14,7 +14,8 @@ from typing import Any
 
 from redis.exceptions import ClusterCrossSlotError, NoScriptError
 
-from producers.store import Client, reach
+from producers.store import Client
+from producers.store.lanes import reach
 from producers.store.scripts import Call, Value
 
 Question = Call | tuple[Value, ...]

@@ -10,6 +10,7 @@ from typing import Final
 
 import redis
 
+from producers.store.lanes.fence import FencedError
 from producers.store.primary import NotPrimaryError
 from producers.store.replicas import UnacknowledgedError
 
@@ -19,6 +20,7 @@ _WORDS: Final = {
     "MISCONF": "Redis cannot write to its disk, and takes nothing new: look at its log",
 }
 _LASTING: Final = (
+    FencedError,
     redis.AuthenticationError,
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.NoPermissionError,
@@ -45,6 +47,8 @@ def in_words(error: BaseException) -> str:
         return "TLS: Redis did not answer the handshake: set redis:// where it speaks no TLS"
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return _WORDS["OOM"]
+    if isinstance(error, FencedError):
+        return str(error)
     if isinstance(error, NotPrimaryError):
         loads = "loading" in str(error).lower()
         return "Redis is reading its data from disk: wait a little" if loads else _REPLICA

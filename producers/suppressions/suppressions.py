@@ -95,7 +95,7 @@ class _Lists(Audiences):
 
     def __init__(self, client: Client, settings: Settings) -> None:
         super().__init__(client, settings)
-        self._names = _NoNames(client, settings.lanes)
+        self._names = _NoNames(client, settings)
 
     def add_to_buckets(self, app: str, name: str, members: dict[int, list[str]]) -> int:
         """Put members into buckets, which are not told by their names; returns how many are new."""

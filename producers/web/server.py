@@ -26,6 +26,7 @@ from producers import logs, store
 from producers.errors import InvalidInputError, SettingsError
 from producers.logs.events import WebStarted, WebStopped, WebStopping
 from producers.settings import Settings, import_log_processors
+from producers.store.lanes.fence import is_outlived
 from producers.web.entry import Entry
 from producers.web.http.connection import Bounds, Server
 from producers.web.routes import TABLE
@@ -40,6 +41,7 @@ _AIOHTTP: Final = (3, 14, 4)
 _DRAIN_S: Final = 8.0
 _END_S: Final = 1.5
 """After the drain, for what is cut to notice."""
+_LOOK_S: Final = 1.0
 _BACKLOG: Final = 1024
 _DOORS: Final = 1 if sys.platform == "win32" else 16
 """Times that the event loop listens on the socket: uvloop takes one new connection a turn of each,
@@ -162,20 +164,24 @@ async def serving(settings: Settings, place: Place) -> AsyncIterator[Service]:
         await service.stop()
 
 
-async def _until_signal(settings: Settings, place: Place, parent: int | None) -> None:
+async def _until_signal(settings: Settings, place: Place, parent: int | None) -> bool:
+    """Serve until told to stop; returns whether the deployment got other lanes instead."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     if parent is not None:
         loop.add_reader(parent, ended.set)  # its end of the pipe is closed: it is no more
-    async with serving(settings, place):
+    async with serving(settings, place) as service:
         gc.collect()
         gc.freeze()  # what exists by now stays
         gc.set_threshold(*_GARBAGE)
-        await ended.wait()
+        while not ended.is_set() and not is_outlived(service.services.client):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), _LOOK_S)
         if parent is not None:
             loop.remove_reader(parent)
+        return not ended.is_set()
 
 
 def check_aiohttp() -> None:
@@ -208,7 +214,7 @@ def run(settings: Settings, place: Place, *, parent: int | None = None) -> int:
 
     Raises:
         SettingsError: an aiohttp is installed on which the service would not be safe.
-        LayoutMismatchError: the deployment was born with other lanes or buckets.
+        LayoutMismatchError: the deployment has other lanes or buckets.
         StoreUnavailableError: Redis does not answer.
         InvalidInputError: cannot listen there.
     """
@@ -221,13 +227,14 @@ def run(settings: Settings, place: Place, *, parent: int | None = None) -> int:
         client.connection_pool.disconnect()
     main = _until_signal(settings, place, parent)
     if sys.platform == "win32":
-        asyncio.run(main)
+        outlived = asyncio.run(main)
     else:
         import uvloop  # noqa: PLC0415 - there is none for Windows
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main)
+            outlived = runner.run(main)
+    code = os.EX_TEMPFAIL if outlived else 0
     if any(one.name.startswith("web") for one in threading.enumerate()):
         logs.close()
-        os._exit(0)  # a thread still waits for Redis, and nobody for it
-    return 0
+        os._exit(code)  # a thread still waits for Redis, and nobody for it
+    return code

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import redis
 
 from producers.store import Client, keys
-from producers.store.reach import is_split, learn
+from producers.store.lanes.reach import is_split, learn
 from producers.store.scripts import Script
 from producers.webhooks.events import Event
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from producers.settings import AppSettings, Settings
 from producers.store import Client, keys
-from producers.store.reach import are_empty
+from producers.store.lanes.reach import are_empty
 from producers.store.retry import repeat, repeat_all
 
 LEAST = 10

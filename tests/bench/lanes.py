@@ -16,7 +16,7 @@ from .scale import Scale
 from .send import IN_FLIGHT, LATENCY_MS, Run, measure, warm
 
 MANY: Final = 16
-MESSAGES: Final = {Scale.FULL: 10_000, Scale.QUICK: 6_000, Scale.TINY: 300}
+MESSAGES: Final = {Scale.FULL: 20_000, Scale.QUICK: 20_000, Scale.TINY: 300}
 TURNS: Final = {Scale.FULL: 4, Scale.QUICK: 2, Scale.TINY: 1}
 EACH: Final = {Scale.FULL: 3, Scale.QUICK: 2, Scale.TINY: 1}
 """Rounds of one turn: one start of the worker."""

@@ -61,7 +61,7 @@ def test_a_redis_and_one_app_are_enough_and_the_rest_has_the_stated_defaults(
     assert (app.appid, app.secret.get_secret_value()) == (SHOP["appid"], SECRET)
     assert settings.redis_url.get_secret_value() == URL
     assert settings.wechat_base("shop") == "https://api.weixin.qq.com"
-    assert (settings.lanes, settings.buckets) == (1, 16384)
+    assert (settings.lanes, settings.buckets) == (16, 16384)
     assert settings.retention == timedelta(days=14)
     assert settings.window == timedelta(seconds=1)
     assert settings.canary == 10

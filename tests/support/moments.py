@@ -43,7 +43,8 @@ from producers.recipients.receipts import Receipts
 from producers.retries import Retries
 from producers.series import Series
 from producers.settings import Settings
-from producers.store import keys, reach, scripts
+from producers.store import keys, scripts
+from producers.store.lanes import reach
 from producers.store.scripts import Call
 from producers.store.scripts import Script as Declared
 from producers.suppressions import Suppressions

@@ -65,8 +65,11 @@ class Stage:
                 for number, (alias, app) in enumerate(apps.items(), 1)
             },
             "buckets": 256,
+            "lanes": 1,  # None: not set
             **changes,
         }
+        if fields["lanes"] is None:
+            del fields["lanes"]
         self._fields = fields
         self.settings = isolated(fields)
         self.client = store.connect(self.settings)
@@ -299,7 +302,7 @@ class Stage:
             for line in log.read_bytes().splitlines()
             if line.endswith(b"}") and line.startswith(b"{")
         ]
-        return [row for row in rows if not event or row["event"] == event]
+        return [row for row in rows if not event or row.get("event") == event]
 
 
 class Stages:

@@ -17,8 +17,8 @@ from producers.broadcasts.status import Register
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.connection import clocks_apart_ms
+from producers.store.lanes.reach import members
 from producers.store.paging import sums
-from producers.store.reach import members
 from producers.store.scripts import Script
 from workers.sending.claim import Claim
 from workers.sending.take import sending_lease_ms

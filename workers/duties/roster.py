@@ -20,6 +20,7 @@ from producers.webhooks.wishes import Wishes
 from workers.duties.beat import Beat
 from workers.duties.flights import Flights
 from workers.duties.held_rates import HeldRates
+from workers.duties.layout import Layout
 from workers.duties.recover import Recoverer
 from workers.duties.runner import Duty, Round, Runner
 from workers.duties.ticks import Ticks
@@ -138,6 +139,7 @@ class Roster:
         self._wishes = TellWishes(Wishes(client, settings))
         self._settings, self._loop_client = settings, ways.loop_client
         watching: list[Duty] = [
+            Layout(client, settings, ended),
             self._uptake,
             self._wishes,
             Watch(client, settings, memory.turns, memory.stops, settings.apps, wake),

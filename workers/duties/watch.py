@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.reach import members
+from producers.store.lanes.reach import members
 from producers.words import State
 from workers.sending.stops import Stops
 from workers.sending.turns import Turns

@@ -17,7 +17,7 @@ from producers.broadcasts import Broadcasts
 from producers.logs.events import DutyFailed
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.reach import groups, learn
+from producers.store.lanes.reach import groups, learn
 from producers.store.scripts import NoArgs, Script
 from producers.words import State
 from workers.lanes import standing

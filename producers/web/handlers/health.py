@@ -83,7 +83,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Can it do its work?",
         CHAPTER,
         {200: Reply("Yes", Health), 503: Reply("No, and why", Health)},
-        text="Redis answers, and was born with these lanes and buckets.",
+        text="Redis answers, and has these lanes and buckets.",
     ),
     Route(
         "GET",

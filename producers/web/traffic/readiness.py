@@ -1,4 +1,4 @@
-"""Readiness: whether Redis answers and was born with this layout, asked once for all who ask.
+"""Readiness: whether Redis answers and has this layout, asked once for all who ask.
 
 Anybody may ask without a key, a thousand times a second; Redis hears of it a few times.
 """

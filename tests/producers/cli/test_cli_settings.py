@@ -46,7 +46,7 @@ def test_every_field_is_there_with_its_variable_and_its_meaning() -> None:
     [
         ("settings", "redis_url", ("text, secret", "", None, None, None, True)),
         ("settings", "wechat_url", ("URL", "", None, None, "https://api.weixin.qq.com", False)),
-        ("settings", "lanes", ("integer", "", 1, 1024, 1, False)),
+        ("settings", "lanes", ("integer", "", 1, 1024, 16, False)),
         ("settings", "retention", ("duration", "seconds", 0, None, 14 * 86_400, False)),
         ("settings", "window", ("duration", "seconds", 0, None, 1, False)),
         ("settings", "error_budget", ("number", "", 0, 1, 0.5, False)),

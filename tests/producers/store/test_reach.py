@@ -4,7 +4,8 @@ import pytest
 import redis
 from redis.exceptions import ClusterCrossSlotError
 
-from producers.store import keys, reach
+from producers.store import keys
+from producers.store.lanes import reach
 
 
 @pytest.fixture

@@ -242,7 +242,7 @@ def test_a_server_starts_while_redis_is_away(valkey: OwnValkey) -> None:
 def test_a_layout_that_differs_is_said_by_the_first_call(valkey: OwnValkey, running: str) -> None:
     with Producer(valkey.made(lanes=4)) as producer:
         for _ in range(2):
-            with pytest.raises(LayoutMismatchError, match="born with 1"):
+            with pytest.raises(LayoutMismatchError, match="has 1"):
                 producer.status(running)
 
 

@@ -36,9 +36,9 @@ def test_a_deployment_is_born_with_the_settings_numbers(client: Any, settings: S
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"lanes": 4}, ["WXB_LANES is 4", "born with 1"]),
-        ({"buckets": 512}, ["WXB_BUCKETS is 512", "born with 256"]),
-        ({"lanes": 2, "buckets": 64}, ["WXB_LANES is 2", "WXB_BUCKETS is 64", "born with 256"]),
+        ({"lanes": 4}, ["WXB_LANES is 4", "has 1"]),
+        ({"buckets": 512}, ["WXB_BUCKETS is 512", "has 256"]),
+        ({"lanes": 2, "buckets": 64}, ["WXB_LANES is 2", "WXB_BUCKETS is 64", "has 256"]),
     ],
 )
 def test_other_numbers_are_refused_and_change_nothing(
@@ -47,9 +47,34 @@ def test_other_numbers_are_refused_and_change_nothing(
     before = client.hgetall(keys.DEPLOYMENT)
     with pytest.raises(LayoutMismatchError) as caught:
         check(make_settings(**other))
-    for part in [*said, "set the value it was born with"]:
+    for part in [*said, "unset it, or set the value it has"]:
         assert part in str(caught.value)
     assert client.hgetall(keys.DEPLOYMENT) == before
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_what_is_not_set_is_as_the_deployment_has_it(client: Any, settings: Settings) -> None:
+    unset = Settings(_env_file=None, redis_url=settings.redis_url, apps=settings.apps)
+    assert (unset.lanes, unset.buckets) == (16, 16_384)
+    check(unset)
+    assert (unset.lanes, unset.buckets) == (settings.lanes, 256)
+    client.hset(keys.DEPLOYMENT, "lanes", "8")
+    with pytest.raises(StoreUnavailableError, match="this deployment has 8 lanes"):
+        check(unset)  # what lives in one layout does not go over to another
+    assert unset.lanes == settings.lanes
+
+
+@pytest.mark.parametrize(("buckets", "lanes"), [(16_384, 16), (1000, 8), (17, 1)])
+def test_a_new_deployment_has_as_many_lanes_as_its_buckets_fill_evenly(
+    settings: Settings, buckets: int, lanes: int
+) -> None:
+    fresh = Settings(
+        _env_file=None, redis_url=settings.redis_url, apps=settings.apps, buckets=buckets
+    )
+    check(fresh)
+    with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
+        born = client.hgetall(keys.DEPLOYMENT)
+    assert (fresh.lanes, int(born[b"lanes"]), int(born[b"buckets"])) == (lanes, lanes, buckets)
 
 
 def test_another_layout_is_refused(client: Any, settings: Settings) -> None:

@@ -22,7 +22,8 @@ from producers.broadcasts import Broadcasts
 from producers.broadcasts.spec import Spec
 from producers.permits.collect import Collector
 from producers.settings import Settings
-from producers.store import keys, reach, scripts
+from producers.store import keys, scripts
+from producers.store.lanes import reach
 from producers.words import State
 from workers.duties.peers import Peers
 from workers.duties.recover import Recoverer

@@ -1,0 +1,169 @@
+"""Counting anew: what each lane counts of its own, once everything lies where it belongs.
+
+Each number follows from what lies in the lane now, so that counting again gives the same. What was
+settled stays counted where it was; the sums over all lanes are what they were.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+from producers.care.audit import AUDIT_USERS, ROW, UsersArgs, UsersKeys
+from producers.relaning.places import Map
+from producers.store import Client, keys
+from producers.store.buckets import filled_buckets
+
+_BUCKETS: Final = 100
+"""Buckets recounted in one trip."""
+
+_OF_ONE: Final = {
+    "total",
+    "done",
+    "sweeping",
+    "swept",
+    "unjudged",
+    "canary",
+    "template_errors",
+    "refusals",
+    "unknowns",
+    "recent",
+    "recent_errors",
+    "hurried",
+    "aside",
+    "paced_ms",
+    "questioned",
+}
+"""Fields of a lane's copy of a broadcast that say what happened in that lane."""
+
+_WAITS: Final = re.compile(r"(-|aside) ")
+"""How an entry of `keys.flight` begins that is in no worker's hands."""
+
+
+class Recounter:
+    """Counts lanes anew.
+
+    Args:
+        client: Redis, one server; not fenced.
+        before, after: as for `moving.Mover`.
+    """
+
+    def __init__(self, client: Client, before: Map, after: Map) -> None:
+        self._client = client
+        self._before = before
+        self._after = after
+        self._users = AUDIT_USERS.on(client)
+
+    def broadcast(self, lane: int, broadcast: str, slots: Iterable[str]) -> None:
+        """Give each lane that one is divided into its copy of a broadcast, and its counts.
+
+        Args:
+            lane: of which the others got their share.
+            broadcast: its id.
+            slots: of the lists of those who go first, in any of these lanes.
+        """
+        name = keys.lane_broadcast(lane, broadcast)
+        copied = {
+            field: value
+            for field, value in self._client.hgetall(name).items()
+            if field not in _OF_ONE and ":" not in field
+        }
+        at_ms = self._client.pexpiretime(name)
+        for one in self._after.shares(lane, self._before.lanes):
+            changes: dict[str, Any] = {} if one == lane else dict(copied)
+            changes |= self._counts(one, broadcast, slots)
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.hset(keys.lane_broadcast(one, broadcast), mapping=changes)
+            if at_ms > 0:
+                pipeline.pexpireat(keys.lane_broadcast(one, broadcast), at_ms)
+            pipeline.zadd(keys.due(one), {broadcast: 0})  # its keeper finds what it wants
+            pipeline.execute()
+
+    def _counts(self, lane: int, broadcast: str, slots: Iterable[str]) -> dict[str, int]:
+        """Return what a lane counts of those who have no outcome."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hmget(
+            keys.lane_broadcast(lane, broadcast),
+            ["done", "sweeping", "swept", "unjudged", "hurried", "aside"],
+        )
+        pipeline.llen(keys.queue(lane, broadcast))
+        pipeline.zcard(keys.delayed(lane, broadcast))
+        for slot in slots:
+            pipeline.llen(keys.soon(lane, broadcast, int(slot)))
+        (done, sweeping, swept, unjudged, hurried, aside), queued, delayed, *soon = (
+            pipeline.execute()
+        )
+        flights = Counter(
+            found[1] if (found := _WAITS.match(entry)) else ""
+            for _, entry in self._client.hscan_iter(keys.flight(lane, broadcast))
+        )
+        hands = flights[""] + flights["aside"]
+        counts = {
+            "total": int(done or 0)
+            + queued
+            + int(sweeping or 0)
+            - int(swept or 0)
+            + delayed
+            + hands,
+        }
+        if hurried or sum(soon):
+            counts["hurried"] = sum(soon)
+        if aside or flights["aside"]:
+            counts["aside"] = flights["aside"]
+        if unjudged or flights[""]:
+            at_most = flights[""] if unjudged is None else min(int(unjudged), flights[""])
+            counts["unjudged"] = at_most
+        return counts
+
+    def size(self, lane: int, app: str, name: str) -> None:
+        """Count the members of an audience, or its rows, in each lane that one is divided into."""
+        at_ms = self._client.pexpiretime(keys.audience_size(lane, app, name))
+        for one in self._after.shares(lane, self._before.lanes):
+            size = self._size(one, app, name)
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.set(keys.audience_size(one, app, name), str(size))
+            if at_ms > 0:
+                pipeline.pexpireat(keys.audience_size(one, app, name), at_ms)
+            pipeline.execute()
+
+    def _size(self, lane: int, app: str, name: str) -> int:
+        if keys.is_rows(name):
+            found = self._client.hscan_iter(keys.rows(lane, app, name), count=_BUCKETS)
+            return sum(text.count(ROW) for _, text in found)
+        pipeline = self._client.pipeline(transaction=False)
+        for bucket in filled_buckets(self._client, lane, app, name, 0):
+            pipeline.scard(keys.audience(lane, app, name, bucket))
+        return sum(map(int, pipeline.execute()))
+
+    def stock(self, lane: int, app: str) -> None:
+        """Recount what is available in each lane that one is divided into, itself the last."""
+        mine = self._client.hgetall(keys.stock(lane, app))
+        trimmed = int(mine.get("trimmed", 0))
+        for one in reversed(self._after.shares(lane, self._before.lanes)):
+            name = keys.stock(one, app)
+            if one != lane and mine and not self._client.exists(name):
+                self._client.hset(name, mapping=mine)  # it tells which templates to look for
+            found = self._available(one, app, trimmed)
+            if trimmed:
+                found["trimmed"] = trimmed
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.unlink(name)
+            if found:
+                pipeline.hset(name, mapping=found)
+            pipeline.execute()
+
+    def _available(self, lane: int, app: str, trimmed: int) -> Counter[str]:
+        found: Counter[str] = Counter()
+        buckets = filled_buckets(self._client, lane, app, "all", 0)
+        for start in range(0, len(buckets), _BUCKETS):
+            pipeline = self._client.pipeline(transaction=False)
+            for bucket in buckets[start : start + _BUCKETS]:
+                self._users(
+                    UsersKeys(keys.audience(lane, app, "all", bucket), keys.stock(lane, app)),
+                    UsersArgs(keys.lane_prefix(lane), app, trimmed),
+                    into=pipeline,
+                )
+            for rows in pipeline.execute():
+                found.update(dict(zip(rows[0::2], map(int, rows[1::2]), strict=True)))
+        found.pop("users", None)
+        return found

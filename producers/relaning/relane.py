@@ -1,0 +1,283 @@
+"""Relaning: another number of lanes for a deployment that lives, as one announced standstill.
+
+1. It is announced, in Redis: workers drain and end, and each new connection is refused (`fence`).
+2. When they are gone, or 30 s later, all older connections are closed: nobody reaches the keys.
+3. What a cancelled broadcast leaves is counted, as the keeper would.
+4. All keys are looked at once, and each is brought to where it belongs.
+5. Each lane is counted anew, from what lies in it.
+6. The deployment has the new number; workers and services that start again, or were never told one,
+   go on with it.
+
+Killed anywhere, it is run again with the same number, and goes on: until then the deployment stands
+still. Nothing is sent or stored meanwhile, and nothing lost: a broadcast goes on where it was. It
+is for one server (or a primary with replicas), and a multiple of the lanes that there are.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+import redis
+
+from producers import logs
+from producers.broadcasts import Broadcasts
+from producers.errors import InvalidInputError
+from producers.logs.events import LanesChanged, LanesChanging
+from producers.relaning.counting import Recounter
+from producers.relaning.moving import Mover, is_foreign
+from producers.relaning.places import Map, Place, Way
+from producers.settings import Settings
+from producers.store import Client, keys
+from producers.store.lanes import reach
+from producers.store.lanes.fence import RELANING
+
+_MOVING: Final = "moving"
+"""Field of `keys.DEPLOYMENT` from the first key that is moved on."""
+_DRAIN_S: Final = 30.0
+"""Units that drain are waited for so long: they take 10 s."""
+_SILENT_MS: Final = 10_000
+"""One whose last beat is older is dead, and not waited for."""
+_LOOK_S: Final = 0.1
+_PAGE: Final = 1000
+"""Keys of one look."""
+_MOST: Final = 1024
+
+Progress = Callable[[str, int], None]
+"""Called with what is being done, and how much of it was."""
+
+_WHOLE: Final = {Way.USER, Way.BUCKET, Way.HOME}
+_DIVIDED: Final = {Way.LIST, Way.HASH, Way.ZSET, Way.BITS}
+
+
+@dataclass
+class Relaned:
+    """What was done, or is to be.
+
+    Attributes:
+        before, after: lanes.
+        keys: looked at.
+        moved: keys that went whole to another lane.
+        divided: keys of which each lane got its share.
+        broadcasts, audiences, stocks: counted anew, one for each old lane.
+        strange: keys that hold what nobody of us put there; they are left where they were.
+        standstill_s: how long nothing was stored or sent, of this run.
+        resumed: an earlier run was killed, and this one went on.
+    """
+
+    before: int
+    after: int
+    keys: int = 0
+    moved: int = 0
+    divided: int = 0
+    broadcasts: int = 0
+    audiences: int = 0
+    stocks: int = 0
+    strange: list[str] = field(default_factory=list)
+    standstill_s: float = 0.0
+    resumed: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready fields."""
+        return asdict(self)
+
+
+@dataclass
+class _Counted:
+    """What is to be counted anew, by old lane; and the slots of those who go first."""
+
+    broadcasts: set[tuple[int, str]] = field(default_factory=set)
+    audiences: set[tuple[int, str, str]] = field(default_factory=set)
+    stocks: set[tuple[int, str]] = field(default_factory=set)
+    slots: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def note(self, place: Place, before: int) -> None:
+        """Note a key, where it is one of these."""
+        rest = place.rest.partition(":")[2]
+        if place.kind == "soon":
+            broadcast, _, slot = rest.rpartition(":")
+            self.slots[broadcast].add(slot)
+        elif place.lane >= before:
+            return
+        elif place.kind == "lane":
+            self.broadcasts.add((place.lane, rest))
+        elif place.kind == "size":
+            app, _, name = rest.partition(":")
+            self.audiences.add((place.lane, app, name))
+        elif place.kind == "stock":
+            self.stocks.add((place.lane, rest))
+
+
+class Relaner:
+    """Changes the lanes of a deployment.
+
+    Args:
+        client: Redis, not fenced (`store.connect`); no other of this process may be open.
+        settings: its apps; its lanes are read from the deployment.
+        on_progress: is told how far it is.
+    """
+
+    def __init__(
+        self, client: Client, settings: Settings, on_progress: Progress = lambda _what, _n: None
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._on_progress = on_progress
+
+    def plan(self, lanes: int) -> Relaned:
+        """Return what `run` would do; nothing is changed.
+
+        Raises:
+            InvalidInputError: as `run`.
+            redis.RedisError: Redis did not answer.
+        """
+        before, after, resumed = self._checked(lanes)
+        found = Relaned(before.lanes, after.lanes, resumed=resumed)
+        for page in self._pages(found):
+            for place in page:
+                if place.way in _WHOLE:
+                    found.moved += after.of_whole(place) != place.lane
+                elif place.lane < before.lanes:
+                    found.divided += place.way in _DIVIDED
+                    found.broadcasts += place.kind == "lane"
+                    found.audiences += place.kind == "size"
+                    found.stocks += place.kind == "stock"
+        return found
+
+    def run(self, lanes: int) -> Relaned:
+        """Change them; the same again after it was killed goes on.
+
+        Raises:
+            InvalidInputError: it is no multiple of what there is, does not divide the buckets, or a
+                change to another number is under way.
+            redis.RedisError: Redis did not answer; run it again.
+        """
+        before, after, resumed = self._checked(lanes)
+        done = Relaned(before.lanes, after.lanes, resumed=resumed)
+        if before == after:
+            return done
+        logs.emit(LanesChanging(before.lanes, after.lanes, resumed))
+        self._client.hset(keys.DEPLOYMENT, RELANING, str(lanes))
+        began = time.monotonic()
+        self._await_units()
+        self._close_others()
+        if not self._client.hexists(keys.DEPLOYMENT, _MOVING):
+            self._settle_drops(before)
+            self._client.hset(keys.DEPLOYMENT, _MOVING, "1")
+        self._move(before, after, done)
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.hset(keys.DEPLOYMENT, "lanes", str(lanes))
+        pipeline.hdel(keys.DEPLOYMENT, RELANING, _MOVING)
+        pipeline.execute()
+        done.standstill_s = round(time.monotonic() - began, 3)
+        logs.emit(LanesChanged(before.lanes, after.lanes, done.moved, done.standstill_s))
+        return done
+
+    def _checked(self, lanes: int) -> tuple[Map, Map, bool]:
+        """Return where everything lies and is to lie, and whether that is under way."""
+        has = self._client.hgetall(keys.DEPLOYMENT)
+        if not {"lanes", "buckets"} <= has.keys():
+            raise InvalidInputError(["there is no deployment yet: set WXB_LANES before its birth"])
+        before, buckets, towards = int(has["lanes"]), int(has["buckets"]), has.get(RELANING)
+        if towards and int(towards) != lanes:
+            raise InvalidInputError(
+                [f"a change from {before} to {towards} lanes is under way: finish it first"]
+            )
+        if self._is_cluster():
+            raise InvalidInputError(
+                ["on a cluster lanes are not changed: export each app to a new deployment"]
+            )
+        faults = []
+        if not before <= lanes <= _MOST or lanes % before:
+            faults.append(
+                f"lanes {lanes}: a multiple of the {before} that there are, {_MOST} at most"
+            )
+        if lanes < 1 or buckets % lanes:
+            faults.append(f"lanes {lanes}: they must divide the {buckets} buckets evenly")
+        if faults:
+            raise InvalidInputError(faults)
+        return Map(before, buckets), Map(lanes, buckets), towards is not None
+
+    def _is_cluster(self) -> bool:
+        return reach.is_split(self._client) or bool(
+            self._client.info("cluster").get("cluster_enabled")
+        )
+
+    def _await_units(self) -> None:
+        """Wait until the workers have drained: each reads the announcement within seconds."""
+        until = time.monotonic() + _DRAIN_S
+        while time.monotonic() < until:
+            seconds, micros = self._client.time()
+            since_ms = seconds * 1000 + micros // 1000 - _SILENT_MS
+            living = int(self._client.zcount(keys.WORKERS, since_ms, "+inf"))
+            self._on_progress("workers that drain", living)
+            if not living:
+                return
+            time.sleep(_LOOK_S)
+
+    def _close_others(self) -> None:
+        """Close every other connection of the deployment: who connects anew is told."""
+        mine, clients = str(self._client.client_id()), self._client.client_list()
+        [(db, name)] = [(one["db"], one["name"]) for one in clients if one["id"] == mine]
+        for one in clients:
+            ours = one["name"].startswith("wxbroadcast-") or one["name"] == name
+            if ours and one["db"] == db and one["id"] != mine:
+                try:
+                    self._client.client_kill_filter(_id=one["id"])
+                except redis.ResponseError as error:
+                    if "No such client" not in str(error):
+                        raise
+
+    def _settle_drops(self, before: Map) -> None:
+        """Bring what lanes have not heard of to them, and count what was dropped."""
+        living = self._settings.model_copy(update={"lanes": before.lanes})
+        broadcasts = Broadcasts(self._client, living)
+        for app in self._settings.apps:
+            for broadcast in self._client.zrange(keys.active(app), 0, -1):
+                broadcasts.adopt(broadcast)
+
+    def _pages(self, done: Relaned) -> Iterator[list[Place]]:
+        """Yield all keys of lanes, some at a time."""
+        found = self._client.scan_iter(match=f"{keys.PREFIX}:{{[0-9]*", count=_PAGE)
+        while names := list(islice(found, _PAGE)):
+            places = [place for name in names if (place := Place.of(name)) and place.way]
+            done.keys += len(names)
+            self._on_progress("keys", done.keys)
+            yield places
+
+    def _move(self, before: Map, after: Map, done: Relaned) -> None:
+        mover = Mover(self._client, before, after)
+        counted = _Counted()
+        for page in self._pages(done):
+            done.moved += mover.whole(place for place in page if place.way in _WHOLE)
+            for place in page:
+                counted.note(place, before.lanes)
+                if place.lane < before.lanes and place.way in {*_DIVIDED, Way.ALL}:
+                    self._divide(mover, place, done)
+        recounter = Recounter(self._client, before, after)
+        for lane, broadcast in sorted(counted.broadcasts):
+            recounter.broadcast(lane, broadcast, sorted(counted.slots[broadcast]))
+            done.broadcasts += 1
+            self._on_progress("broadcasts", done.broadcasts)
+        for lane, app, name in sorted(counted.audiences):
+            recounter.size(lane, app, name)
+            done.audiences += 1
+            self._on_progress("audiences", done.audiences)
+        for lane, app in sorted(counted.stocks):
+            recounter.stock(lane, app)
+            done.stocks += 1
+            self._on_progress("stocks", done.stocks)
+
+    def _divide(self, mover: Mover, place: Place, done: Relaned) -> None:
+        try:
+            if place.way is Way.ALL:
+                mover.copied(place)
+            else:
+                mover.divided(place)
+                done.divided += 1
+        except redis.ResponseError as error:
+            if not is_foreign(error):
+                raise
+            done.strange.append(place.name)

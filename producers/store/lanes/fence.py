@@ -1,0 +1,75 @@
+"""The fence: no process with other lanes than the deployment's reaches its keys.
+
+While the lanes of a deployment are changed (`relaning`), and from then on, each new connection asks
+once how many there are, and is closed again where they are not those of its process. Whoever
+changes them closes all older connections first: so not even a process that stood still for an hour
+writes where a user no longer lives. A script under way has ended by then, and nothing is asked
+beside the sending.
+"""
+
+from typing import Any, Final
+
+from producers.settings import Settings
+from producers.store import keys
+from producers.store.primary import NotDoneError
+
+RELANING: Final = "relaning"
+"""Field of `keys.DEPLOYMENT` while the lanes are changed: to how many."""
+
+QUESTION: Final = ("HMGET", keys.DEPLOYMENT, "lanes", RELANING)
+
+
+class FencedError(NotDoneError):
+    """The deployment has other lanes than this process, or is about to; its text says what to do.
+
+    Trying again at once is in vain. For redis-py it is a connection that did not come up.
+    """
+
+
+class Fence:
+    """That of one client's connections.
+
+    Args:
+        settings: those of the process; what they live in must not change (`Settings.live_in`).
+
+    Attributes:
+        outlived: whether the deployment was seen with other lanes than these.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.outlived = False
+
+    def check(self, answer: object) -> None:
+        """Look at what Redis answers to `QUESTION`.
+
+        Raises:
+            FencedError: the connection must not be used.
+        """
+        if not isinstance(answer, list) or len(answer) != len(QUESTION) - 2:
+            return  # a node that does not have it, or a user who may not read it
+        lanes, towards = (one.decode() if isinstance(one, bytes) else one for one in answer)
+        if towards:
+            raise FencedError(under_way(lanes, towards))
+        if lanes and self._settings.lives and int(lanes) != self._settings.lanes:
+            self.outlived = True
+            raise FencedError(
+                f"this deployment has {lanes} lanes, this process {self._settings.lanes}: start it "
+                "anew, with WXB_LANES unset, or set to what it has"
+            )
+
+
+def under_way(lanes: object, towards: object) -> str:
+    """Return the sentence that says that the lanes are being changed."""
+    return (
+        f"the lanes of this deployment are being changed from {lanes} to {towards}: nothing is "
+        f"stored or sent until `wxbroadcast lanes {towards}` has ended; run it again if it was "
+        "killed"
+    )
+
+
+def is_outlived(client: Any) -> bool:
+    """Say whether a client met a deployment with other lanes than its own: it never works again."""
+    pool = getattr(client, "connection_pool", None)
+    fence = pool.connection_kwargs.get("fence") if pool is not None else None
+    return isinstance(fence, Fence) and fence.outlived

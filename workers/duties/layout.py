@@ -1,0 +1,53 @@
+"""The layout: a worker whose deployment gets other lanes drains and ends, to be started anew.
+
+Read every other second; a connection that is refused for it (`store.fence`) says the same.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from producers import store
+from producers.settings import Settings
+from producers.store import Client
+from producers.store.lanes.fence import FencedError
+
+_EVERY_S: Final = 2.0
+
+
+class Layout:
+    """Looks for one worker; used by one thread at a time.
+
+    Args:
+        client: Redis.
+        settings: the lanes that the worker lives in.
+        ended: called with ``lanes``, and why they are no longer those of the deployment.
+    """
+
+    name = "look at the lanes"
+
+    def __init__(
+        self, client: Client, settings: Settings, ended: Callable[[str, str], None]
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._ended = ended
+        self._next_at = 0.0
+
+    def due(self, now: float) -> bool:
+        """Say whether it is time."""
+        return now >= self._next_at
+
+    def run(self) -> None:
+        """Look once.
+
+        Raises:
+            redis.RedisError: Redis did not answer; look again.
+        """
+        self._next_at = time.monotonic() + _EVERY_S
+        try:
+            why = store.outlived(self._client, self._settings)
+        except FencedError as error:
+            why = str(error)
+        if why:
+            self._ended("lanes", why)
