@@ -5,6 +5,7 @@ from typing import Any
 from lane_driver import TTL, Lane
 
 from producers.broadcasts.create import CREATE, CreateArgs, CreateKeys
+from producers.store import keys
 
 
 def create(lane: Lane, broadcast: str, **changes: Any) -> list[Any]:
@@ -30,6 +31,7 @@ def test_the_servers_clock_says_when_it_was_created_and_when_it_expires(lane: La
         "expires_at_ms": str(lane.now_ms + 5000),
     }
     assert 0 < lane.client.pttl(lane.key("home", "b1")) <= TTL
+    assert lane.client.zrange(keys.due(0), 0, -1, withscores=True) == [("b1 home", lane.now_ms)]
 
 
 def test_a_second_create_answers_what_is_and_changes_nothing(lane: Lane) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import redis
 from lane_driver import TTL, Lane
 
 from producers.broadcasts.lifecycle import MOVE, MoveArgs, MoveKeys
@@ -100,6 +101,16 @@ def test_what_has_started_is_not_rescheduled(lane: Lane, state: str) -> None:
     born(lane, state)
     before = home(lane)
     assert move(lane, "reschedule", starts_at_ms=lane.now_ms + 1) == [0, state, 3]
+    assert home(lane) == before
+
+
+@pytest.mark.parametrize("weight", [0, 101])
+def test_a_weight_is_one_to_a_hundred(lane: Lane, weight: int) -> None:
+    born(lane, "running")
+    assert move(lane, "weight", weight=100)[0] == 1
+    before = home(lane)
+    with pytest.raises(redis.ResponseError, match="weight"):
+        move(lane, "weight", weight=weight)
     assert home(lane) == before
 
 

@@ -44,3 +44,13 @@ def test_what_is_no_step_is_refused_before_anything_is_written(
     with pytest.raises(redis.ResponseError):
         strictly(ADD, client)(KEYS, AddArgs(60_000), given, token="t" * 32)
     assert client.exists(*KEYS) == 0
+
+
+@pytest.mark.parametrize("size", ["many", "-1", "0.5"])
+def test_a_size_that_is_none_is_refused_before_anything_is_written(
+    client: "redis.Redis", size: str
+) -> None:
+    client.set(KEYS.size, size, px=60_000)
+    with pytest.raises(redis.ResponseError, match="size"):
+        strictly(ADD, client)(KEYS, AddArgs(60_000), [5, 1, "oA", A], token="t" * 32)
+    assert client.exists(KEYS.rows, KEYS.buckets) == 0

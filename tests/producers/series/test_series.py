@@ -97,6 +97,7 @@ def test_only_the_tick_that_is_due_moves_it_on(shop: Shop, series: Series) -> No
     ran, names = RAN.on(shop.client), RanKeys(keys.series("shop", "evening"), keys.SERIES_DUE)
     assert ran(names, RanArgs("shop evening", tick_ms - 1, tick_ms + 9, "b", "")) == 0
     assert ran(names, RanArgs("shop evening", tick_ms, tick_ms + 9, "b", "")) == 1
+    assert shop.client.zscore(keys.SERIES_DUE, "shop evening") == tick_ms + 9
     assert ran(names, RanArgs("shop evening", tick_ms, tick_ms + 9, "b", "")) == 0
 
 

@@ -188,6 +188,14 @@ def test_the_same_token_returns_the_first_claims(lane: Lane) -> None:
     assert lane.canary_of("b1")[1] == 5
 
 
+def test_the_same_token_says_again_that_a_lane_is_complete(lane: Lane) -> None:
+    lane.start("b1", "anna")
+    token = new_token()
+    first = lane.take(token=token)
+    assert (first.complete, first.left) == (["b1"], "")
+    assert lane.take(token=token) == first
+
+
 def test_fence_tokens_are_never_given_twice(lane: Lane) -> None:
     users(lane, *names("o", 30))
     lane.start("b1", *names("o", 30), open=1)
