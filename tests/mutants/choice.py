@@ -73,7 +73,7 @@ class Choice:
         """Return the tests for a mutant: those named for its file first, then the fastest."""
         stem = Path(mutant.path).stem
         found = self._of_script(mutant) if mutant.path.endswith(".lua") else self._of_line(mutant)
-        tests = [Case(name, self._notes[name]["seconds"]) for name in found]
+        tests = [Case(name, self._notes[name]["seconds"]) for name in dict.fromkeys(found)]
         return sorted(tests, key=lambda test: (stem not in Path(test.file).stem, test.seconds))
 
     def _of_script(self, mutant: Mutant) -> Iterator[str]:
@@ -83,6 +83,7 @@ class Choice:
                 yield name
 
     def _of_line(self, mutant: Mutant) -> list[str]:
+        """Return who ran a line; of one that runs at the import, who uses or names the module."""
         lines = set(range(mutant.line, mutant.last_line + 1))
         digest = hashlib.sha256(mutant.text.encode()).hexdigest()
         ran, of_file = [], []
@@ -94,7 +95,12 @@ class Choice:
             known = self._sources[name].get(mutant.path) == digest
             if not known or not lines.isdisjoint(mine):
                 ran.append(name)
-        return ran or of_file  # what runs at the import concerns whoever uses the module
+        if ran:
+            return ran
+        named = mutant.path.removesuffix(".py").replace("/", ".")
+        texts = {file: (ROOT / file).read_text("utf-8") for file in self._files}
+        naming = {file for file, text in texts.items() if named in text}
+        return [*of_file, *(one for one in self._notes if one.partition("::")[0] in naming)]
 
     def _kept(self, file: str) -> dict[str, Any] | None:
         place = self._place / (file.replace("/", ".") + ".json")

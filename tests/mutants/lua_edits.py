@@ -13,7 +13,8 @@ flag       ``NX``, ``XX``, ``GT``, ``LT`` goes
 not        a ``not`` goes
 ========== ============================================================
 
-What indexes (``KEYS[2]``, ``has[3]``) stays: any test dies of that. So does ``local name = …``.
+What indexes (``KEYS[2]``, ``has[3]``) stays: any test dies of that. So do ``local name = …`` and
+powers: ``2 ^ 42`` stands for a bound that nobody meets.
 """
 
 import re
@@ -120,7 +121,8 @@ def _of_word(tokens: list[Token], at: int, token: Token, before: Token | None) -
     elif token.word == "not" and after:
         yield Edit("not", token.start, after.start, "")
     elif token.kind == "number":
-        if not (before and before.word == "[" and after and after.word == "]"):
+        around = (before and before.word) or "", (after and after.word) or ""
+        if around != ("[", "]") and "^" not in around:
             yield Edit("constant", token.start, token.end, shifted(token.word))
     elif token.word in _FLAGS and before and before.word == ",":
         yield Edit("flag", before.start, token.end, "")

@@ -86,7 +86,8 @@ async def test_one_that_failed_comes_again_sooner(lines: list[Any]) -> None:
     bench = Bench()
     bench.others.error = ConnectionError()
     assert 0.2 < await bench.due_in_s() <= 0.26
-    assert [line["event"] for line in lines] == ["store_unreachable"]
+    told = [(line["event"], line["during"], line["attempt"]) for line in lines]
+    assert told == [("store_unreachable", "beating", 1)]
     assert (bench.changes, bench.others.acknowledged_ms) == (0, [])
 
 

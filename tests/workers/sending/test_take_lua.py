@@ -453,6 +453,17 @@ def test_a_users_last_end_is_counted_once_though_an_earlier_one_was_trimmed(lane
     assert lane.stock() == {"f:+1": 1, "u:+1": 1}
 
 
+def test_a_last_end_in_the_first_moment_of_the_stock_is_moved(lane: Lane) -> None:
+    lane.give("anna", form("A", lane.now_ms + 2 * HOUR))
+    lane.now_ms += 2 * HOUR - 1
+    lane.trim()
+    lane.now_ms += 1
+    lane.trim()  # what ends in this hour is the first that is kept
+    assert lane.stock() == {"f:+0": 1, "u:+0": 1}
+    lane.give("anna", form("B", lane.now_ms + HOUR))
+    assert lane.stock() == {"f:+1": 1, "u:+1": 1}
+
+
 @pytest.mark.parametrize(("most", "left", "busy"), [(1, "more", {"shop"}), (3, "", set())])
 def test_an_app_is_busy_while_something_stands_in_its_rings(
     lane: Lane, most: int, left: str, busy: set[str]
