@@ -666,6 +666,18 @@ async def test_a_new_token_is_forced_only_after_three_confirmations(
     assert [line["forced"] for line in events_of(lines, "token_refreshed")] == [False, True]
 
 
+async def test_a_token_that_was_forced_is_not_forced_again_at_once(office: Office) -> None:
+    keeper = await office.keeper()
+    await keeper.tick()
+    for _ in range(FORCE_AFTER + 1):
+        await refused_again(office, keeper)
+    forced = value_of(keeper)
+    for _ in range(3 * FORCE_AFTER):  # half a minute has not passed
+        await refused_again(office, keeper)
+    assert value_of(keeper) == forced
+    assert office.forced == 1
+
+
 async def test_an_accepted_send_makes_earlier_refusals_passing_ones(office: Office) -> None:
     keeper = await office.keeper()
     await keeper.tick()
