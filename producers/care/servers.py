@@ -36,6 +36,8 @@ def examine(client: Client, settings: Settings) -> Iterator[Check]:
             found = [Check("answer", Health.BAD, type(error).__name__, trouble.in_words(error))]
         for check in found:
             yield Check(f"{named}{check.name}", check.health, check.found, check.advice)
+        if not address and any(check.name == "cluster" for check in found):
+            return  # its keys lie elsewhere
     counted = int(client.get(keys.UNREPLICATED) or 0)
     if counted:
         yield Check(

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 import redis
 import redis.asyncio
+import redis.cluster
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -70,7 +71,7 @@ def connect(
     }
     url = settings.redis_url.get_secret_value()
     if where.kind == "cluster":
-        return Cluster(Pools(url, made_of), where.hosts)
+        return Cluster(Pools(url, made_of | _parser_of(redis.cluster)), where.hosts)
     if where.kind == "sentinel":
         made_of["whereabouts"] = Sentinels(where, made_of)
     fence = Fence(settings) if fenced else None
@@ -92,13 +93,20 @@ def connect_async(settings: Settings, connections: int = 64, *, role: Role = "wo
     }
     url = settings.redis_url.get_secret_value()
     if where.kind == "cluster":
-        return LoopCluster(LoopPools(url, made_of), where.hosts)
+        parser = _parser_of(redis.asyncio.cluster)
+        return LoopCluster(LoopPools(url, made_of | parser), where.hosts)
     if where.kind == "sentinel":
         made_of["whereabouts"] = LoopSentinels(where, made_of)
     pool = redis.asyncio.BlockingConnectionPool(
         **made_of, fleet=fleet_to(url), fence=Fence(settings)
     )
     return redis.asyncio.Redis.from_pool(pool)
+
+
+def _parser_of(module: Any) -> dict[str, Any]:
+    """Return what knows a cluster's replies; since redis-py 6 every parser does."""
+    parser = getattr(module, "ClusterParser", None)
+    return {} if parser is None else {"parser_class": parser}
 
 
 def _made_of(settings: Settings, where: RedisUrl, connections: int, role: Role) -> dict[str, Any]:

@@ -33,7 +33,11 @@ _EXPIRED: Final = 10
 
 def lasts(error: BaseException) -> bool:
     """Say whether trying again is in vain until somebody changes something."""
-    if isinstance(error, _LASTING) or str(error).startswith(("MISCONF", "DB index", "invalid DB")):
+    if (
+        isinstance(error, _LASTING)
+        or _is_of_a_cluster(error)
+        or str(error).startswith(("MISCONF", "DB index", "invalid DB"))
+    ):
         return True
     return isinstance(_tls_fault(error), ssl.SSLCertVerificationError)
 
@@ -59,13 +63,26 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, redis.exceptions.InvalidResponse):
         return "what answers at WXB_REDIS_URL is no Redis: set its host and port"
     if isinstance(error, redis.ResponseError):
-        known = next((words for code, words in _WORDS.items() if str(error).startswith(code)), None)
-        return known or f"Redis refuses WXB_REDIS_URL: {error}"
+        return _about_reply(error)
     closed = "closed" in str(error) or "reset by peer" in str(error)
     return (
         f"Redis does not answer at WXB_REDIS_URL ({type(error).__name__}): start it, or set "
         f"WXB_REDIS_URL{' (rediss:// where it wants TLS)' if closed else ''}"
     )
+
+
+def _about_reply(error: redis.ResponseError) -> str:
+    if _is_of_a_cluster(error):
+        return "Redis is a node of a cluster: set WXB_REDIS_URL to redis+cluster://host:port"
+    if "cluster support disabled" in str(error):
+        return "Redis is no cluster: set WXB_REDIS_URL to redis://host:port"
+    known = next((words for code, words in _WORDS.items() if str(error).startswith(code)), None)
+    return known or f"Redis refuses WXB_REDIS_URL: {error}"
+
+
+def _is_of_a_cluster(error: BaseException) -> bool:
+    """Say whether a node of a cluster says so to who takes it for a server of its own."""
+    return isinstance(error, redis.exceptions.MovedError) or str(error).startswith("MOVED ")
 
 
 def _about_tls(fault: ssl.SSLError) -> str:

@@ -157,7 +157,9 @@ def test_one_node_of_a_cluster_is_enough_to_find_the_others(
 def test_one_server_is_no_cluster(make_settings: MakeSettings) -> None:
     with own_valkey() as valkey:
         url = valkey.url.replace("redis://", "redis+cluster://")
-        with pytest.raises(StoreUnavailableError, match="cluster support disabled"):
+        with pytest.raises(
+            StoreUnavailableError, match="is no cluster: set WXB_REDIS_URL to redis://"
+        ):
             store.check_layout(store.connect(make_settings(redis_url=url)), make_settings())
 
 
@@ -168,6 +170,8 @@ def test_a_node_of_a_cluster_is_no_server(nodes: Nodes, make_settings: MakeSetti
         checks = {check.name: check for check in servers.examine(client, wrong)}
     assert checks["cluster"].health is Health.BAD
     assert "redis+cluster://" in checks["cluster"].advice
+    with pytest.raises(StoreUnavailableError, match="is a node of a cluster"):
+        collects(wrong)
 
 
 def test_a_cluster_over_tls(make_settings: MakeSettings, tmp_path: Path) -> None:
