@@ -295,3 +295,12 @@ def test_a_sweep_that_was_begun_is_gone_on_with(lane: Lane) -> None:
     lane.adopt("b1", 2, "cancelled", "cancelled", sweep=False)
     lane.client.zadd(lane.key("due"), {"b1": 0})
     assert lane.keep() == [["b1", "adopt"]]
+
+
+def test_several_that_are_done_are_told_in_one_call(lane: Lane) -> None:
+    doing = lane.key("doing")
+    lane.client.zadd(doing, {"b1": 5, "b2": 7, "b3 home": 9})
+    told = ["b1", 5, "b2", 7, "b3 home", 8]  # the last one was given anew
+    assert lane.run(DONE, DoneKeys(doing), NoArgs(), told) == 2
+    assert lane.client.zrange(doing, 0, -1) == ["b3 home"]
+    lane.client.delete(doing)

@@ -1,6 +1,7 @@
 """settle.lua, step by step: each action and fate, the fence, the canary and the breaker."""
 
 import pytest
+import redis
 from lane_driver import (
     HOUR,
     LEASE,
@@ -781,3 +782,17 @@ def test_what_is_the_users_own_affair_is_no_error(lane: Lane, outcome: str) -> N
     claims = running(lane, *names(3), open=1, error_window=3, error_share=0.1)
     lane.settle(*(row(claim, "settle", "spent", outcome) for claim in claims))
     assert lane.copy("b1")["verdict"] == ""
+
+
+def test_a_fence_that_is_no_number_is_refused_before_anything_is_written(lane: Lane) -> None:
+    lane.give("anna", form("A"), form("B"))
+    lane.start("b1", "anna", open=1)
+    claim = lane.take_one()
+    fence = lane.key("fence")
+    lane.client.set(fence, "x")
+    before = lane.uses("anna"), lane.flight("b1"), lane.stock(), lane.ledger()
+    with pytest.raises(redis.ResponseError, match="fence"):
+        lane.settle(row(claim, "swap", "void", "no_permit", errcode=41028, streak="refusal"))
+    assert (lane.uses("anna"), lane.flight("b1"), lane.stock(), lane.ledger()) == before
+    lane.client.delete(fence)
+    assert lane.settle(row(claim, "swap", "void", "no_permit", errcode=41028)).results != ["stale"]
