@@ -195,6 +195,23 @@ def test_calls_wait_while_a_slot_moves_and_are_done_once(client: Any, nodes: Nod
     assert int(client.get(key)) == len(done) > 4
 
 
+def test_a_slot_that_moves_as_a_whole_refuses_nothing(client: Any, nodes: Nodes) -> None:
+    script = client.register_script(FINDS)
+    key = f"whole-{time.time()}"
+    slot = key_slot(key.encode())
+    for turn in range(4):
+        source = nodes.number_of(slot)
+        to = nodes.ids()[(source + 1) % 3]
+        with contextlib.closing(nodes.client(source)) as node:
+            node.execute_command("CLUSTER MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", to)
+        deadline_at = time.monotonic() + 10
+        while nodes.number_of(slot) == source:
+            assert time.monotonic() < deadline_at
+            assert repeat("trying", lambda: script(keys=[key], args=["x", key])) == 1
+        assert script(keys=[key], args=[str(turn), key]) == 1
+        assert client.get(f"{{{key}}}:found") == str(turn)
+
+
 def test_a_call_ahead_follows_its_slot(client: Any, nodes: Nodes) -> None:
     ahead = Ahead(client, client.register_script(FINDS), "trying")
     key = f"ahead-{time.time()}"
