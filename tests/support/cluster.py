@@ -118,6 +118,11 @@ def _is_ok(info: Any, nodes: int) -> bool:
     return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) >= nodes
 
 
+def _stop(server: ValkeyServer) -> None:
+    if server.is_running():
+        server.stop()
+
+
 @contextlib.contextmanager
 def cluster_of(nodes: int, folder: Path | None = None, **config: Any) -> Iterator[Nodes]:
     """Run a cluster of so many primaries; with a folder, each keeps there what it acknowledged."""
@@ -138,7 +143,7 @@ def cluster_of(nodes: int, folder: Path | None = None, **config: Any) -> Iterato
             kept = None if folder is None else folder / f"node-{number}"
             server = ValkeyServer(port=_free_port(), data_dir=kept, config=own)
             server.start()
-            stack.callback(server.stop)
+            stack.callback(_stop, server)
             made.append((server, own["cluster-port"]))
         cluster = Nodes([server for server, _ in made])
         first, first_bus = made[0]

@@ -370,8 +370,12 @@ class Cluster(redis.Redis):
         return self._pools.node(self._place_of(slot_of_key(key))).connection_pool
 
     def pubsub(self, **kwargs: Any) -> Any:
-        """Return a subscriber at any one node: what is published at one is heard at all."""
-        return self._pools.node(self._place_of(None)).pubsub(**kwargs)
+        """Return a subscriber at any one node: what is published at one is heard at all.
+
+        Another one each time, by lot: who makes a new one where the last was cut finds who lives.
+        """
+        self._place_of(None)
+        return self._pools.node(self._slots.drawn()).pubsub(**kwargs)
 
     def scan_iter(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Yield the keys of all nodes."""

@@ -130,6 +130,11 @@ class Slots:
             raise MovingError(f"no node of the cluster serves {slot or 'a'} slot")
         return found
 
+    def drawn(self) -> Place:
+        """Return any node, by lot; none that did not answer lately, where there is another."""
+        good = [place for place in self._primaries if not self._is_doubted(place)]
+        return random.choice(good or self._primaries)  # noqa: S311
+
     def primaries(self) -> tuple[Place, ...]:
         """Return the nodes that serve slots, in the order of the first slot that they serve."""
         return self._primaries

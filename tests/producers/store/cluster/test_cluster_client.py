@@ -261,3 +261,22 @@ def test_one_stalled_node_delays_its_own_keys_alone(client: Any, nodes: Nodes) -
         process.send_signal(signal.SIGCONT)
         nodes.wait_until_ok()
     assert repeat("reading", lambda: client.get(stalled)) == "1"
+
+
+def test_a_subscriber_finds_a_node_that_lives(make_settings: Any) -> None:
+    with cluster_of(3) as nodes:
+        client = store.connect(make_settings(redis_url=nodes.url, redis_timeout=2))
+        assert client.ping()
+        nodes.servers[0].stop()
+        heard = None
+        for _ in range(30):
+            subscriber = client.pubsub(ignore_subscribe_messages=True)
+            with contextlib.suppress(redis.ConnectionError), contextlib.closing(subscriber):
+                subscriber.subscribe("wxb:wake")
+                subscriber.get_message(timeout=1)
+                repeat("saying", lambda: client.publish("wxb:wake", "go"))
+                heard = subscriber.get_message(timeout=2)
+                break
+        assert heard is not None
+        assert heard["data"] == "go"
+        client.close()
