@@ -42,7 +42,10 @@ class Sentinels(Nodes):
     def url(self) -> str:
         """Its URL: the sentinels' addresses; they have the same password."""
         where = ",".join(each.address for each in self.sentinels)
-        return f"redis+sentinel://:{self._password}@{where}/{NAME}/0"
+        return (
+            f"redis+sentinel://:{self._password}@{where}/{NAME}/0"
+            f"?sentinel_password={self._password}"
+        )
 
     @property
     def servers(self) -> list[Server]:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from crash import Backstage
 from failover import LAG_S, Pair, pair
 from stage import Stage, stages_at
 
 from producers.broadcasts.status import Status
+from producers.local.sentinels import sentinels
 from producers.store import keys
 
 pytestmark = pytest.mark.timeout(120)
@@ -83,6 +85,29 @@ def test_with_a_replica_that_is_waited_for_nobody_is_even_in_doubt(
         broadcast, status = failed_over(servers, stage, channel, eventually, comes_back=True)
         assert status.outcomes == {"delivered": USERS}
         stage.assert_sound(broadcast, USERS)
+
+
+def test_the_workers_follow_whom_the_sentinels_choose(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    backstage = Backstage()
+    with sentinels(tmp_path / "servers") as servers:
+        app = {"rate_per_second": 300}
+        stage = Stage(backstage, servers.url, tmp_path / "stage", app=app)
+        try:
+            stage.permits("template", USERS)
+            stage.unit()
+            broadcast = stage.create()
+            eventually(lambda: stage.accepted > USERS / 3, "a third is sent")
+            lost = servers.primary
+            lost.server.kill()
+            servers.await_takeover(lost)
+            status = stage.wait(broadcast)
+            assert status.outcomes.keys() <= {"delivered", "in_doubt"}
+            stage.assert_sound(broadcast, USERS)
+        finally:
+            stage.close()
+            backstage.close()
 
 
 def test_without_its_replica_nothing_is_sent_and_what_was_is_counted(
