@@ -3,7 +3,8 @@
 A primary that dies takes along what its replicas have not got yet, though it was acknowledged. With
 ``WXB_REDIS_REPLICAS`` above 0 the answer of a script that is declared as `replicated` counts once
 so many replicas have what it did: ``WAIT`` follows it on the same connection, in the same trip.
-Where they do not say so within `WAIT_MS`, `UnacknowledgedError` stands in place of the answer, and
+Where they do not say so within `WAIT_MS`, or most of the time that the connection has for an
+answer, if that is less, `UnacknowledgedError` stands in place of the answer, and
 holds it: the script ran, and a primary that dies now may forget that.
 
 The same call may be made again, with its token: it changes nothing but its reply's end of life, so
@@ -20,8 +21,12 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
+from producers.store.patience import patience_s
+
 WAIT_MS: Final = 1000
-"""How long replicas are waited for, each time."""
+"""How long replicas are waited for, each time, at the most."""
+_SHARE: Final = 0.75
+"""Of the time that a connection waits: a replica that is missing is no silence of its primary."""
 
 _RUN: Final = "EVALSHA"
 _REPLICATED: Final[set[str]] = set()
@@ -72,7 +77,7 @@ class _Packed(list[Any]):
 
 
 def _with_waits(
-    commands: Iterable[Any], replicas: int
+    commands: Iterable[Any], replicas: int, wait_ms: int
 ) -> tuple[list[tuple[Any, ...]], tuple[bool, ...]]:
     """Return commands with the WAITs that they need, and after which of them those come.
 
@@ -89,7 +94,7 @@ def _with_waits(
         found.append(tuple(command))
         waits.append(pending and not inside)
         if waits[-1]:
-            found.append(("WAIT", replicas, WAIT_MS))
+            found.append(("WAIT", replicas, wait_ms))
             pending = False
     return found, tuple(waits)
 
@@ -106,14 +111,19 @@ class _Expecting:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._expected = deque()
+        self._most_wait_s = float(kwargs["socket_timeout"])
         super().__init__(*args, **kwargs)
 
     def pack_commands(self, commands: Iterable[Any]) -> Any:
         """Pack commands, each WAIT after its script."""
-        all_of_them, waits = _with_waits(commands, self.replicas)
+        all_of_them, waits = _with_waits(commands, self.replicas, self._wait_ms())
         packed = _Packed(super().pack_commands(all_of_them))  # type: ignore[misc]
         packed.waits = waits
         return packed
+
+    def _wait_ms(self) -> int:
+        allowed_ms = int(patience_s(self._most_wait_s) * _SHARE * 1000)
+        return max(1, min(WAIT_MS, allowed_ms))  # 0: for ever
 
     def _waits_next(self) -> bool:
         return self._expected.popleft() if self._expected else False

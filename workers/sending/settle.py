@@ -7,7 +7,8 @@ and what is in hand stays bounded. Where replicas are to have
 it (`store.replicas`) and do not say so three times, it counts all the same, and the log and
 `doctor` say that: the message is out, and waiting longer makes nobody surer. If the worker dies
 before it, recovery resumes the messages; if others have taken them, the fence makes this answer
-harmless.
+harmless. What was never posted is handed back without asking a second time: where that is
+forgotten, the worker finds the claim under its name and hands it back anew.
 """
 
 import asyncio
@@ -226,16 +227,18 @@ class Settler:
         keep = known.keep if known else ""
         args = SettleArgs(self._worker, keys.lane_prefix(lane), app, *self._fixed, keep)
         rows, token = ("\n".join([answer.row() for answer in batch]),), new_token()
+        posted = sum(answer.reply is not None for answer in batch)
         attempt = 0
         while True:
             try:
                 results: list[str] = await self._script(script_keys, args, rows, token=token)
             except UnacknowledgedError as error:
                 attempt += 1
-                counted = attempt >= _ASKS
+                counted = posted > 0 and attempt >= _ASKS
                 logs.emit(ReplicasBehind("settling", error.have, attempt, counted))
                 if counted:
-                    await self._note_unreplicated(len(batch))
+                    await self._note_unreplicated(posted)
+                if counted or not posted:
                     return cast("list[str]", error.reply)
             except Exception as error:  # noqa: BLE001  (else nothing of this lane is ever settled)
                 # a full or read-only server refuses as it loses: the answers wait, in hand

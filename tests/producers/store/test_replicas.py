@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import pytest
@@ -146,10 +147,34 @@ def test_an_answer_that_replicas_have_is_the_answer(behind: Pair, client: Any) -
 def test_it_is_repeated_for_as_long_as_a_call_may_take(behind: Pair, client: Any) -> None:
     with (
         deadline.within(1.0),
-        pytest.raises(StoreUnavailableError, match="while counting"),
+        pytest.raises(StoreUnavailableError, match=r"while counting.*too few replicas"),
     ):
         COUNT.on(client).repeated("counting", KEYS, CountArgs(1))
     assert behind.primary.client.get("{n}count") == "1"
+
+
+def test_it_is_no_silence_of_redis_however_short_the_timeouts(
+    behind: Pair, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was told that Redis does not answer would look at the wrong server."""
+    monkeypatch.setattr(replicas, "WAIT_MS", 60_000)
+    with deadline.within(0.4), pytest.raises(UnacknowledgedError):
+        COUNT.on(client)(KEYS, CountArgs(1), token="t" * 32)
+    hasty = wanting(behind, 1).model_copy(update={"redis_timeout": timedelta(seconds=0.2)})
+    other = store.connect(hasty)
+    with pytest.raises(UnacknowledgedError):
+        COUNT.on(other)(KEYS, CountArgs(1), token="t" * 32)
+    other.connection_pool.disconnect()
+
+    async def count() -> None:
+        loop_client = store.connect_async(hasty)
+        try:
+            await COUNT.on(loop_client)(KEYS, CountArgs(1), token="t" * 32)
+        finally:
+            await loop_client.connection_pool.disconnect()
+
+    with pytest.raises(UnacknowledgedError):
+        asyncio.run(count())
 
 
 def test_on_an_event_loop_it_is_the_same(behind: Pair) -> None:
