@@ -28,6 +28,8 @@ NAMES: Final = (
     "latency",
     "distance",
     "replicas",
+    "topologies",
+    "lanes",
     "memory",
     "collect",
     "web",

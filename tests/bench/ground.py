@@ -131,7 +131,8 @@ class Ground:
         self.settings = settings(self.redis_url, self.wechat_url, **changes)
         self.client = store.connect(self.settings)
         self._stack.callback(self.client.connection_pool.disconnect)
-        self.client.flushall()
+        for node in store.nodes_of(self.client).values():
+            node.flushall()
         store.check_layout(self.client, self.settings)
         self.broadcasts = Broadcasts(self.client, self.settings)
         self.collector = Collector(self.client, self.settings)
@@ -201,8 +202,13 @@ class Ground:
             time.sleep(0.05)
 
     def redis_cpu_s(self) -> float:
-        """Return what Valkey cost so far."""
-        used = self.client.info("cpu")
+        """Return what Valkey cost so far: all that serve."""
+        return sum(map(self.cpu_s_of, store.nodes_of(self.client).values()))
+
+    @staticmethod
+    def cpu_s_of(node: store.Client) -> float:
+        """Return what one server cost so far."""
+        used = node.info("cpu")
         return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
     def finish(self, broadcast: str, *, standstill_s: float = 30) -> Status:

@@ -21,6 +21,7 @@ BENCHMARKS = (
     "idle",
     "expiry",
     "lanes",
+    "topologies",
 )
 
 ONE_TOO_MANY = """
