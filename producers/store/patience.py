@@ -102,6 +102,10 @@ class _Patient(redis.connection.AbstractConnection):
             self.disconnect()  # type: ignore[no-untyped-call]
             raise self._fleet.leave(error) from None
 
+    def timeout_s(self) -> float:
+        """Return how long it waits for an answer by now."""
+        return self._most_s if self._sock is None else float(self._sock.gettimeout())
+
     def rearm(self) -> None:
         """Wait from now on no longer than the call may."""
         seconds = patience_s(self._most_s)

@@ -167,7 +167,7 @@ class Product:
         hands.take([held.claim for held in worker.hands])
         epochs = self.epochs(worker)
         return Flights(
-            self.recoverer, epochs, peers, worker.name, hands, lambda: False, back, give_up
+            self.recoverer, epochs, peers, worker.name, hands, lambda _: False, back, give_up
         )
 
     def look_after(self, lane: int | None) -> None:

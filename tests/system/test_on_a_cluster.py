@@ -1,5 +1,6 @@
 """A deployment on a real cluster of three nodes: sent, stopped, looked at, and told of."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,39 @@ def test_the_service_and_the_commands_speak_to_it(stage: Stage) -> None:
     found = {check["name"]: check for check in doctor.json["checks"]}
     assert found["cluster"]["health"] == found["clocks of the nodes"]["health"] == "ok"
     assert sum(name.startswith("node ") and name.endswith(": version") for name in found) == 3
+
+
+def test_a_node_that_stands_still_stops_its_own_lanes_alone(
+    nodes: Nodes, stage: Stage, eventually: Callable[..., Any]
+) -> None:
+    def ports(*names: str) -> set[int]:
+        return {stage.client.place_of(name)[1] for name in names}
+
+    def sent_by(lanes: list[int]) -> int:
+        return sum(
+            int(stage.client.hget(keys.lane_broadcast(lane, broadcast), "done") or 0)
+            for lane in lanes
+        )
+
+    stage.form_ids(600)
+    needed = ports(keys.WORKERS, keys.active("shop"))
+    victim = next(server for server in nodes.servers if server.port not in needed)
+    theirs = [n for n in range(LANES) if ports(keys.lane_prefix(n)) == {victim.port}]
+    others = [n for n in range(LANES) if n not in theirs]
+    assert theirs
+    waited_for = sum(keys.lane_of(f"o{n}", LANES) in others for n in range(600))
+    while keys.lane_of(broadcast := stage.create(rate=60), LANES) in theirs:
+        stage.broadcasts.cancel(broadcast)
+    stage.unit()
+    stage.unit()
+    eventually(lambda: sent_by(others) >= 30 and sent_by(theirs) >= 10, "all lanes send")
+    process: Any = victim._process
+    process.send_signal(signal.SIGSTOP)
+    try:
+        eventually(lambda: sent_by(others) == waited_for, "the other nodes' lanes are through")
+    finally:
+        process.send_signal(signal.SIGCONT)
+        nodes.wait_until_ok()
+    status = stage.wait(broadcast, 40)
+    assert status.outcomes == {"delivered": 600}
+    stage.assert_sound(broadcast, 600)

@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import redis
+
 from producers import logs
+from producers.errors import StoreUnavailableError
 from producers.logs.events import ClaimsForgotten, MessagesRecovered, WorkerBuried
 from workers.duties.epochs import Epochs
 from workers.duties.peers import Peers
@@ -31,7 +34,7 @@ class Flights:
         peers: who lives, and what time it is.
         worker: this worker's id.
         hands: what is in hand.
-        take_unknown: says whether a take is under way whose claims are not known yet.
+        take_unknown: says of a lane whether a take is under way whose claims are not known yet.
         hand_back: given claims that were surely never posted, from any thread.
         give_up: given those that may have been.
     """
@@ -45,7 +48,7 @@ class Flights:
         peers: Peers,
         worker: str,
         hands: Hands,
-        take_unknown: Callable[[], bool],
+        take_unknown: Callable[[int], bool],
         hand_back: Claims,
         give_up: Claims,
     ) -> None:
@@ -70,16 +73,35 @@ class Flights:
             redis.RedisError, StoreUnavailableError: Redis did not answer; the next look finds it.
         """
         self._next_at = time.monotonic() + EVERY_S
-        for app, broadcast, lane in self._recoverer.places():
-            entries = self._recoverer.entries(broadcast, lane)
-            if not entries:
-                continue
-            now_ms = round(self._peers.server_time() * 1000) - self._recoverer.clocks_apart_ms
-            for dead in self._recoverer.orphans(entries, now_ms):
-                self._recover_in(app, broadcast, lane, dead)
-            if not self._take_unknown():  # else its claims would look like forgotten ones
-                lost = forgotten(entries, self._worker, set(self._hands.fences(lane)), now_ms)
-                self._return(lost, app, broadcast, lane)
+        self._in_each_place(self._look)
+
+    def _look(self, app: str, broadcast: str, lane: int) -> None:
+        entries = self._recoverer.entries(broadcast, lane)
+        if not entries:
+            return
+        now_ms = round(self._peers.server_time() * 1000) - self._recoverer.clocks_apart_ms
+        for dead in self._recoverer.orphans(entries, now_ms):
+            self._recover_in(app, broadcast, lane, dead)
+        if not self._take_unknown(lane):  # else its claims would look like forgotten ones
+            lost = forgotten(entries, self._worker, set(self._hands.fences(lane)), now_ms)
+            self._return(lost, app, broadcast, lane)
+
+    def _in_each_place(self, what: Callable[[str, str, int], None]) -> None:
+        """Do something wherever something is in flight; what one node fails stops no other's.
+
+        Raises:
+            redis.RedisError, StoreUnavailableError: of the first place that failed, at the end.
+        """
+        failed: list[Exception] = []
+        for app, broadcast, lane in self._recoverer.places(failed):
+            try:
+                what(app, broadcast, lane)
+            except (redis.RedisError, StoreUnavailableError) as error:
+                if not self._recoverer.apart:
+                    raise
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     def recover(self, peer: str, silent_ms: int) -> None:
         """Take back all that a dead peer had in flight, and have it buried.
@@ -89,8 +111,9 @@ class Flights:
                 so told dead again.
         """
         logs.emit(WorkerBuried(self._worker, peer, silent_ms))
-        for app, broadcast, lane in self._recoverer.places():
-            self._recover_in(app, broadcast, lane, peer)
+        self._in_each_place(
+            lambda app, broadcast, lane: self._recover_in(app, broadcast, lane, peer)
+        )
         self._peers.bury(peer)  # all that it held is back: should this fail, it is tried again
 
     def _recover_in(self, app: str, broadcast: str, lane: int, dead: str) -> None:

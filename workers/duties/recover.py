@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 from producers.broadcasts.status import Register
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.connection import clocks_apart_ms
-from producers.store.lanes.reach import members
+from producers.store.connection import clocks_apart_ms, is_cluster
+from producers.store.lanes.reach import members_or_errors
 from producers.store.paging import sums
 from producers.store.scripts import Script
 from workers.sending.claim import Claim
@@ -121,26 +121,37 @@ class Recoverer:
     def __init__(self, client: Client, settings: Settings, register: Register) -> None:
         self._client = client
         self.clocks_apart_ms = clocks_apart_ms(client)
+        self.apart = is_cluster(client)
         self._settings = settings
         self._ttl_ms = register.ttl_ms
         self._script = RECOVER.on(client)
         self._landed = LANDED.on(client)
 
-    def places(self) -> Iterator[tuple[str, str, int]]:
-        """Yield (app, broadcast, lane) of everything that is in flight."""
+    def places(self, failed: list[Exception]) -> Iterator[tuple[str, str, int]]:
+        """Yield (app, broadcast, lane) of everything that is in flight.
+
+        Args:
+            failed: given what a node of a cluster lost or refused; its lanes are left out.
+        """
         pipeline = self._client.pipeline(transaction=False)
         names = [keys.flying(lane) for lane in range(self._settings.lanes)]
+        found = members_or_errors(self._client, names)
+        failed += [some for some in found if isinstance(some, Exception)]
         flying = [
             (broadcast, lane)
-            for lane, some in enumerate(members(self._client, names))
+            for lane, some in enumerate(found)
+            if not isinstance(some, Exception)
             for broadcast in some
         ]
         for start in range(0, len(flying), _PLACES):
             some = flying[start : start + _PLACES]
             for broadcast, lane in some:
                 pipeline.hget(keys.lane_broadcast(lane, broadcast), "app")
-            for (broadcast, lane), app in zip(some, pipeline.execute(), strict=True):
-                if app is None:
+            answers = pipeline.execute(raise_on_error=False)
+            for (broadcast, lane), app in zip(some, answers, strict=True):
+                if isinstance(app, Exception):
+                    failed.append(app)
+                elif app is None:
                     self._land(broadcast, lane)
                 else:
                     yield app, broadcast, lane

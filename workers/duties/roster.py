@@ -16,6 +16,7 @@ from producers.quotas import Quotas
 from producers.series import Series
 from producers.settings import Settings
 from producers.store import keys
+from producers.store.connection import is_cluster
 from producers.webhooks.wishes import Wishes
 from workers.duties.beat import Beat
 from workers.duties.flights import Flights
@@ -88,7 +89,7 @@ class Roster:
             ways.peers,
             worker,
             memory.hands,
-            lambda: path.pump.unknown,
+            path.pump.is_unknown,
             path.hand_back,
             path.give_up,
         )
@@ -151,7 +152,8 @@ class Roster:
                 wake,
             ),
         ]
-        watch = Round("watch", watching, _EVERY_S)
+        apart = is_cluster(client)
+        watch = Round("watch", watching, _EVERY_S, apart=apart)
         self._wakes = Wakes(
             client,
             settings.lanes,
@@ -167,7 +169,14 @@ class Roster:
         keeping: list[Duty] = [vitals, ways.epochs, keeper, self.flights, ticks]
         self._rounds = (
             watch,
-            Round("keeper", keeping, _EVERY_S, at_once=False, alarm_at=lambda: keeper.alarm_at),
+            Round(
+                "keeper",
+                keeping,
+                _EVERY_S,
+                at_once=False,
+                alarm_at=lambda: keeper.alarm_at,
+                apart=apart,
+            ),
             Round("wake", [self._wakes], 0.0),
         )
 

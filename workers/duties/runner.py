@@ -57,10 +57,12 @@ class Round:
 
     Args:
         name: of the thread.
-        duties: in their order; when Redis fails one, the rest waits for the next time.
+        duties: in their order; when Redis fails one, the rest waits for the next time,
+            unless they are `apart`.
         every_s: the pause after each time; 0: the duties wait by themselves.
         at_once: the first time is without a pause.
         alarm_at: says when a duty wants to be done before that (monotonic s).
+        apart: Redis has several nodes: the rest does not wait when it fails one.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class Round:
         *,
         at_once: bool = True,
         alarm_at: Callable[[], float] = lambda: math.inf,
+        apart: bool = False,
     ) -> None:
         self.name = name
+        self._apart = apart
         self._duties = duties
         self._every_s = every_s
         self._alarm_at = alarm_at
@@ -111,7 +115,8 @@ class Round:
             except Exception as error:  # noqa: BLE001  (the other duties go on)
                 logs.emit(DutyFailed(duty.name, -1, type(error).__name__))
                 sound = False
-                if isinstance(error, redis.RedisError | StoreUnavailableError):
+                away = isinstance(error, redis.RedisError | StoreUnavailableError)
+                if away and not self._apart:
                     break  # Redis is away for all of them
         return sound
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.lanes.reach import members
+from producers.store.lanes.reach import members_or_errors
 from producers.words import State
 from workers.sending.stops import Stops
 from workers.sending.turns import Turns
@@ -58,22 +58,36 @@ class Watch:
         Raises:
             redis.RedisError, StoreUnavailableError: Redis did not answer; look again.
         """
-        places = self._stops.places()
-        asked_at = time.monotonic()
-        if places:
-            pipeline = self._client.pipeline(transaction=False)
-            for broadcast, lane in places:
-                pipeline.hmget(keys.lane_broadcast(lane, broadcast), ["state", "verdict", "drop"])
-            for (broadcast, _), (state, verdict, drop) in zip(
-                places, pipeline.execute(), strict=True
-            ):
-                if state != State.RUNNING or verdict or drop:
-                    self._stops.stop(broadcast, asked_at)
+        lost = self._look_at_claims()
         found = False
-        for lane, apps in enumerate(members(self._client, self._busy)):
+        for lane, apps in enumerate(members_or_errors(self._client, self._busy)):
+            if isinstance(apps, Exception):
+                lost.append(apps)
+                continue
             for app in apps:
                 if app in self._apps:
                     found = True
                     self._turns.wake(app, lane)
         if found:
             self._wake()
+        if lost:  # the lanes of the other nodes were looked at
+            raise lost[0]
+
+    def _look_at_claims(self) -> list[Exception]:
+        """Stop the claims in hand whose broadcast was stopped; returns what was not read."""
+        places = self._stops.places()
+        asked_at = time.monotonic()
+        lost = list[Exception]()
+        if places:
+            pipeline = self._client.pipeline(transaction=False)
+            for broadcast, lane in places:
+                pipeline.hmget(keys.lane_broadcast(lane, broadcast), ["state", "verdict", "drop"])
+            answers = pipeline.execute(raise_on_error=False)
+            lost += [answer for answer in answers if isinstance(answer, Exception)]
+            for (broadcast, _), answer in zip(places, answers, strict=True):
+                if isinstance(answer, Exception):
+                    continue
+                state, verdict, drop = answer
+                if state != State.RUNNING or verdict or drop:
+                    self._stops.stop(broadcast, asked_at)
+        return lost

@@ -229,6 +229,10 @@ class Keeper:
         while self._todo and time.monotonic() < until:
             some = list(islice(self._todo, _READ))
             looks = standing.read(self._client, self._broadcasts, self._settings.lanes, some)
+            for broadcast in set(some) - looks.keys():
+                (lane, _), *_ = self._todo.pop(broadcast)  # a node is away; it comes again
+                logs.emit(DutyFailed("keep", lane, f"not read ({broadcast})"))
+            some = [broadcast for broadcast in some if broadcast in looks]
             done: dict[int, list[str]] = {}
             for broadcast in some:
                 if time.monotonic() > until:

@@ -51,13 +51,19 @@ def is_through(copy: Mapping[str, str | None]) -> bool:
 def read(
     client: Client, broadcasts: Broadcasts, lanes: int, some: Sequence[str]
 ) -> dict[str, Standing]:
-    """Return how some broadcasts stand."""
+    """Return how some broadcasts stand, without those of which a node of a cluster lost a part.
+
+    Raises:
+        redis.RedisError: Redis answered nothing.
+    """
     pipeline = client.pipeline(transaction=False)
     for broadcast in some:
         pipeline.hmget(keys.home(broadcasts.home_lane(broadcast), broadcast), _HOME)
         for lane in range(lanes):
             pipeline.hmget(keys.lane_broadcast(lane, broadcast), _COPY)
-    answers: list[Any] = pipeline.execute()
+    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    if answers and all(isinstance(answer, Exception) for answer in answers):
+        raise answers[0]
     each = 1 + lanes
     return {
         broadcast: Standing(
@@ -68,4 +74,5 @@ def read(
             ],
         )
         for place, broadcast in enumerate(some)
+        if not any(isinstance(one, Exception) for one in answers[place * each :][:each])
     }

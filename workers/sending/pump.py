@@ -31,6 +31,8 @@ from producers.logs.events import (
 )
 from producers.settings import Settings
 from producers.store import Client, scripts
+from producers.store.cluster.silence import SilentError
+from producers.store.connection import is_cluster
 from producers.store.primary import NotDoneError
 from producers.store.replicas import UnacknowledgedError
 from producers.store.retry import passes, pause_s
@@ -70,6 +72,22 @@ _SMOOTH: Final = 1 / 16
 """How much of a longer trip counts: Redis may have moved away."""
 
 Batch = list[tuple[Claim, Envelope]]
+
+
+class _Lost(NamedTuple):
+    """A take of a cluster's node whose answer was lost: asked again, while other nodes are served.
+
+    Attributes:
+        asking: the take, with its token.
+        error: why it was lost.
+        attempt: how often it was.
+        at: when it is asked again (monotonic s).
+    """
+
+    asking: Asking
+    error: redis.RedisError
+    attempt: int
+    at: float
 
 
 class _Wanted(NamedTuple):
@@ -150,9 +168,12 @@ class Pump:
         self._server_time = server_time
         self._waiting: list[Claim] = []
         self._more: set[tuple[str, int]] = set()
+        self._lost: dict[str, _Lost] = {}
+        self._apart = is_cluster(client)
         self._trip_s = 0.0
         self.unknown = False
-        """Whether a take is under way whose claims are not known yet."""
+        """Whether a take is under way, or lost, whose claims are not known yet."""
+        self._travels = False
         self.thread: threading.Thread | None = None
         """Who pumps."""
 
@@ -162,7 +183,7 @@ class Pump:
         deadline = time.monotonic() + seconds
         while not self._hands.closing:
             self._take_in_swapped()
-            asked = self._worth_taking()
+            asked = self._asked_again() + self._worth_taking()
             if asked or self._waiting:
                 if batch := self._travel(asked):
                     return batch
@@ -174,11 +195,18 @@ class Pump:
             self._hands.wait(max(0.001, min(deadline, self._next_at(now)) - now))
         waiting, self._waiting = self._waiting, []
         self._hand_back(waiting)
+        for lost in [self._lost.pop(token) for token in list(self._lost)]:
+            self._taken(lost.asking, lost.error)
+        self.unknown = False
         return None
+
+    def is_unknown(self, lane: int) -> bool:
+        """Say whether a take of a lane may be under way whose claims are not known yet."""
+        return self._travels or any(one.asking.lane == lane for one in list(self._lost.values()))
 
     def _next_at(self, now: float) -> float:
         """Return when something may be worth asking for, unless a wake-up comes first."""
-        times = [now + _POLL_S, self._turns.next_at]
+        times = [now + _POLL_S, self._turns.next_at, *(lost.at for lost in self._lost.values())]
         gates = (self._gates.get(app) for app in self._turns.apps(now))
         times += (gate.next_at for gate in gates if gate is not None and gate.next_at > now)
         return min(times)
@@ -233,7 +261,8 @@ class Pump:
         most = gate.most(time.monotonic(), workers)
         if most <= 0 or (gate.probes and any(claim.app == app for claim in self._waiting)):
             return []
-        lanes = self._turns.lanes(app)
+        lost = {one.asking.lane for one in self._lost.values() if one.asking.app == app}
+        lanes = [lane for lane in self._turns.lanes(app) if lane not in lost]
         if gate.pace:  # what it may have now is shared by the lanes
             most_takes = max(1, min(most_takes, len(lanes), most // _FEWEST))
             most = -(-most // most_takes)
@@ -263,12 +292,18 @@ class Pump:
             posts = self._posts(app)  # what was let go in between wakes nobody
         return min(posts, self._hands.room(app, claims)) if posts else 0
 
+    def _asked_again(self) -> list[Asking]:
+        """Return the takes whose answers were lost, and whose time it is."""
+        now = time.monotonic()
+        return [lost.asking for lost in self._lost.values() if lost.at <= now]
+
     # -- a trip -----------------------------------------------------------------------------
 
     def _travel(self, asked: list[Asking]) -> Batch:
         """Take what is asked for, and reserve for what waits, in one trip; return the batch."""
         trip, asked_at = Trip(self._client), time.monotonic()
-        self.unknown = bool(asked)
+        self.unknown = bool(asked or self._lost)
+        self._travels = bool(asked)
         takes = self._add_takes(trip, asked)
         waiting, self._waiting = self._waiting, []
         specs = [
@@ -291,7 +326,8 @@ class Pump:
             batch += self._granted(one, answers[place], asked_at, given_at)
         for asking, place in takes:
             self._taken(asking, answers[place])
-        self.unknown = False  # not before all are in hand: a drain looks at both
+        self._travels = False
+        self.unknown = bool(self._lost)  # not before all are in hand: a drain looks at both
         return batch
 
     def _note_trip(self, took_s: float) -> None:
@@ -318,6 +354,7 @@ class Pump:
             try:
                 added.append((asking, trip.ask(self._call(asking))))
             except Exception as error:  # noqa: BLE001  (the other apps go on)
+                self._lost.pop(asking.token, None)
                 self._turns.wake(asking.app, asking.lane)
                 self._failed(asking.app, "taking", error)
         return added
@@ -333,6 +370,8 @@ class Pump:
     def _taken(self, asking: Asking, answer: Any) -> None:
         """Take in hand what a take claimed."""
         app, lane = asking.app, asking.lane
+        if self._is_put_off(asking, answer):
+            return
         try:
             taken = self._take(asking, answer)
             if taken is None:
@@ -359,6 +398,23 @@ class Pump:
             # should it have claimed, the worker finds that in a while
             self._turns.wake(app, lane)
             self._failed(app, "taking", error)
+
+    def _is_put_off(self, asking: Asking, answer: Any) -> bool:
+        """Put off a take that one node of a cluster lost: the lanes of the others go on."""
+        before = self._lost.pop(asking.token, None)
+        if not (self._apart and isinstance(answer, redis.RedisError) and passes(answer)):
+            return False
+        if isinstance(answer, UnacknowledgedError) or self._hands.closing:
+            return False
+        attempt = before.attempt + 1 if before else 1
+        logs.emit(StoreUnreachable("taking", type(answer).__name__, attempt))
+        now = time.monotonic()
+        if before is None and isinstance(answer, _NOT_ASKED):
+            self._turns.rest(asking.app, asking.lane, now + _FAILED_S)
+        else:
+            error = before.error if before else answer
+            self._lost[asking.token] = _Lost(asking, error, attempt, now + pause_s(attempt))
+        return True
 
     def _give_back(self, taken: Taken, have: int) -> None:
         """Hand back claims that a failover would forget: a POST of theirs could be made twice."""
@@ -489,6 +545,10 @@ class Pump:
         while passes(error):
             attempt += 1
             logs.emit(StoreUnreachable("reserving slots", type(error).__name__, attempt))
+            if isinstance(error, SilentError):
+                gate = self._gates[wanted.app]
+                gate.not_before = max(gate.not_before, time.monotonic() + _FAILED_S)
+                return None
             if attempt > _ASKS:
                 return None
             time.sleep(pause_s(attempt))

@@ -9,13 +9,17 @@ a call; what it raises is no `RedisError`; and its pipelines know no scripts.
 is on its way in pieces (TRYAGAIN), or served by nobody (CLUSTERDOWN), the call has done nothing and
 raises `MovingError`, which callers repeat as a lost answer, with the same token.
 
-*A pipeline* becomes one for each node, all written before the first answer is read. Several keys of
+*A node that is silent* (`silence`) is asked nothing until it gives a sign of life.
+
+*A pipeline* becomes one for each node, all written before the first answer is read. What a node
+lost or refused stands in the place of each of its answers; the others have theirs. Several keys of
 one command may lie anywhere, for MGET, DEL, UNLINK and EXISTS; of a script they lie in one slot.
 What concerns no key (TIME, PUBLISH) goes to any node; in a pipeline, to the node of its first key.
 """
 
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -31,6 +35,7 @@ from redis.exceptions import (
 )
 
 from producers.store import deadline, trouble
+from producers.store.cluster.silence import UNEASY_S, Silence, SilentError
 from producers.store.cluster.slots import (
     MovingError,
     Slots,
@@ -105,6 +110,7 @@ class Cluster(redis.Redis):
         self.auto_close_connection_pool = True
         self._pools = pools
         self._slots = Slots(seeds)
+        self._silence = Silence()
         self._texts: dict[str, str] = {}
         self._loaded: dict[Place, set[str]] = {}
         self._reading = threading.Lock()
@@ -119,7 +125,7 @@ class Cluster(redis.Redis):
     def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         slot = slot_of(args)
         for _ in range(HOPS):
-            place = self._place_of(slot)
+            place = self._awake(self._place_of(slot))
             node = self._pools.node(place)
             try:
                 return node.execute_command(*args, **options)
@@ -140,7 +146,7 @@ class Cluster(redis.Redis):
 
     def _ask(self, place: Place, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Run a command once where its slot is moving to (ASK)."""
-        node = self._pools.node(place)
+        node = self._pools.node(self._awake(place))
         pool = node.connection_pool
         connection = lend(pool)
         try:
@@ -191,8 +197,7 @@ class Cluster(redis.Redis):
         """Run commands, a pipeline for each node; return their answers, errors among them.
 
         Raises:
-            MovingError: one of the slots is on its way; others were done.
-            redis.ConnectionError, redis.TimeoutError: answers are lost.
+            MovingError: a slot is served by nobody; nothing was done.
         """
         slots = [slot_of(args) for args, _ in stack]
         first = next((slot for slot in slots if slot is not None), None)
@@ -201,32 +206,32 @@ class Cluster(redis.Redis):
             place = self._place_of(first if slot is None else slot)
             parts.setdefault(place, []).append(number)
         answers: list[Any] = [None] * len(stack)
+        for place, found in self._answers({p: [stack[n] for n in ns] for p, ns in parts.items()}):
+            for number, answer in zip(parts[place], found, strict=True):
+                answers[number] = answer
+        return [self._followed(one, answer) for one, answer in zip(stack, answers, strict=True)]
+
+    def _answers(self, parts: dict[Place, list[Command]]) -> Iterator[tuple[Place, list[Any]]]:
+        """Ask each node its part, then yield the answers of each."""
         sent: dict[Place, tuple[Any, set[str]]] = {}
-        lost: redis.RedisError | None = None
         try:
             for place in sorted(parts):  # in one order: no two callers wait for each other
                 try:
-                    sent[place] = self._send(place, [stack[number] for number in parts[place]])
+                    sent[place] = self._send(self._awake(place), parts[place])
                 except LOST as error:
                     self._note_lost(place, error)
-                    lost = error
+                    yield place, [error] * len(parts[place])
             for place in list(sent):
-                numbers = parts[place]
                 try:
-                    found = self._receive(place, *sent.pop(place), [stack[one] for one in numbers])
+                    found = self._receive(place, *sent.pop(place), parts[place])
                 except LOST as error:
                     self._note_lost(place, error)
-                    lost = error
-                else:
-                    for number, answer in zip(numbers, found, strict=True):
-                        answers[number] = answer
+                    found = [error] * len(parts[place])
+                yield place, found
         finally:
             for place, (connection, _) in sent.items():
                 connection.disconnect()
                 self._pools.node(place).connection_pool.release(connection)
-        if lost is not None:
-            raise lost
-        return [self._followed(one, answer) for one, answer in zip(stack, answers, strict=True)]
 
     def _send(self, place: Place, commands: Sequence[Command]) -> tuple[Any, set[str]]:
         pool = self._pools.node(place).connection_pool
@@ -251,6 +256,7 @@ class Cluster(redis.Redis):
         answers: list[Any] = []
         try:
             connection.rearm()
+            self._await_first(place, connection)
             for _ in loading:
                 connection.read_response()
             self._loaded.setdefault(place, set()).update(loading)
@@ -266,10 +272,22 @@ class Cluster(redis.Redis):
             node.connection_pool.release(connection)
         return answers
 
+    def _await_first(self, place: Place, connection: Any) -> None:
+        """Wait for the first answer of a node, no longer than it is there to give one.
+
+        Raises:
+            redis.TimeoutError: it is silent, or was waited for as long as may be.
+        """
+        ends = time.monotonic() + connection.timeout_s()
+        while not connection.can_read(timeout=max(0.0, min(UNEASY_S, ends - time.monotonic()))):
+            if place in self._silence or time.monotonic() >= ends:
+                raise redis.TimeoutError("Timeout reading from a node of the cluster")
+            self._silence.suspect(place)
+
     def _followed(self, command: Command, answer: Any) -> Any:
         """Return an answer; where it says that the slot or the script is elsewhere, the other's."""
         if isinstance(answer, NOT_NOW):
-            raise MovingError(str(answer)) from answer
+            return MovingError(str(answer))
         if not isinstance(answer, (AskError, NoScriptError)):
             return answer
         args, options = command
@@ -277,7 +295,7 @@ class Cluster(redis.Redis):
             self._loaded.clear()
         try:
             return self._run(args, options)
-        except ResponseError as error:
+        except (ResponseError, *LOST) as error:
             return error
 
     def atomically(self, stack: Sequence[Command], *, raise_on_error: bool) -> list[Any]:
@@ -285,7 +303,7 @@ class Cluster(redis.Redis):
         slot = next((found for args, _ in stack if (found := slot_of(args)) is not None), None)
         place, asking = self._place_of(slot), False
         for _ in range(HOPS):
-            node = self._pools.node(place)
+            node = self._pools.node(self._awake(place))
             pipeline = node.pipeline(transaction=True)
             pipeline.command_stack = list(stack)
             try:
@@ -359,6 +377,11 @@ class Cluster(redis.Redis):
     def doubt(self, place: Place) -> None:
         """Have the map read anew: a node did not answer who asked it past this client."""
         self._slots.doubt(place)
+        self._silence.suspect(place)
+
+    def is_silent(self, place: Place) -> bool:
+        """Say whether a node gives no sign of life, so that nothing is asked of it."""
+        return place in self._silence
 
     def replicated(self) -> set[str]:
         """Return ``host:port`` of the nodes that serve slots and have a replica."""
@@ -401,6 +424,20 @@ class Cluster(redis.Redis):
             return  # another epoch, a wrong password: the node is where it was
         self._slots.doubt(place)
         self._loaded.pop(place, None)
+        if isinstance(error, redis.TimeoutError):
+            self._silence.suspect(place)
+
+    def _awake(self, place: Place) -> Place:
+        """Return a node that may be asked.
+
+        Raises:
+            SilentError: it is silent; the map is read before it is asked again.
+        """
+        self._silence.await_verdict(place)
+        if place in self._silence:
+            self._slots.doubt(place)
+            raise SilentError("a node of the cluster does not answer")
+        return place
 
     def _place_of(self, slot: int | None) -> Place:
         if self._slots.is_due(slot):
@@ -420,7 +457,8 @@ class Cluster(redis.Redis):
         try:
             slots.begin()
             error: redis.RedisError | None = None
-            for place in slots.to_ask():
+            every = slots.to_ask()
+            for place in [one for one in every if one not in self._silence] or every:
                 try:
                     with deadline.within(ASK_S):
                         reply = self._pools.node(place).execute_command("CLUSTER SLOTS")

@@ -20,6 +20,7 @@ from redis.exceptions import (
 
 from producers.store import trouble
 from producers.store.cluster.client import ASK_S, HOPS, LOST, NOT_NOW, Command
+from producers.store.cluster.silence import LOOK_S, Silence, SilentError
 from producers.store.cluster.slots import MovingError, Slots, slot_of, whole, with_guard
 from producers.store.patience import Place, lend
 from producers.store.primary import NotDoneError, NotPrimaryError, fleet_to
@@ -69,6 +70,7 @@ class LoopCluster(redis.asyncio.Redis):
         self.auto_close_connection_pool = True
         self._pools = pools
         self._slots = Slots(seeds)
+        self._silence = Silence()
         self._texts: dict[str, str] = {}
         self._reading: asyncio.Task[None] | None = None
 
@@ -79,7 +81,7 @@ class LoopCluster(redis.asyncio.Redis):
     async def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         slot = slot_of(args)
         for _ in range(HOPS):
-            place = await self._place_of(slot)
+            place = await self._awake(await self._place_of(slot))
             node = self._pools.node(place)
             try:
                 return await node.execute_command(*args, **options)
@@ -99,7 +101,7 @@ class LoopCluster(redis.asyncio.Redis):
         raise MovingError("the slot moves faster than it is followed")
 
     async def _ask(self, place: Place, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        node = self._pools.node(place)
+        node = self._pools.node(await self._awake(place))
         pool = node.connection_pool
         connection = await lend(pool)
         try:
@@ -156,10 +158,13 @@ class LoopCluster(redis.asyncio.Redis):
             pipeline = self._pools.node(place).pipeline(transaction=transaction)
             pipeline.command_stack = [stack[number] for number in numbers]
             try:
+                await self._awake(place)
                 found = await pipeline.execute(raise_on_error=False)
             except LOST as error:
                 self._note_lost(place, error)
-                raise
+                if transaction:
+                    raise
+                found = [error] * len(numbers)
             except (AskError, *NOT_NOW) as error:  # of a transaction, which did nothing
                 if isinstance(error, MovedError):
                     self._slots.move(error.slot_id, (error.host or place[0], error.port))
@@ -179,13 +184,13 @@ class LoopCluster(redis.asyncio.Redis):
 
     async def _followed(self, command: Command, answer: Any) -> Any:
         if isinstance(answer, NOT_NOW):
-            raise MovingError(str(answer)) from answer
+            return MovingError(str(answer))
         if not isinstance(answer, (AskError, NoScriptError)):
             return answer
         args, options = command
         try:
             return await self._run(args, options)
-        except ResponseError as error:
+        except (ResponseError, *LOST) as error:
             return error
 
     async def nodes(self) -> dict[Place, Any]:
@@ -197,6 +202,16 @@ class LoopCluster(redis.asyncio.Redis):
         told = isinstance(error, NotDoneError) and not isinstance(error, NotPrimaryError)
         if not told and not trouble.lasts(error):
             self._slots.doubt(place)
+            if isinstance(error, redis.TimeoutError):
+                self._silence.suspect(place)
+
+    async def _awake(self, place: Place) -> Place:
+        while self._silence.is_asked(place):  # noqa: ASYNC110  (a thread asks)
+            await asyncio.sleep(LOOK_S)
+        if place in self._silence:
+            self._slots.doubt(place)
+            raise SilentError("a node of the cluster does not answer")
+        return place
 
     async def _place_of(self, slot: int | None) -> Place:
         if self._slots.is_due(slot):
@@ -211,7 +226,8 @@ class LoopCluster(redis.asyncio.Redis):
         slots = self._slots
         slots.begin()
         error: redis.RedisError | None = None
-        for place in slots.to_ask():
+        every = slots.to_ask()
+        for place in [one for one in every if one not in self._silence] or every:
             try:
                 async with asyncio.timeout(ASK_S):
                     reply = await self._pools.node(place).execute_command("CLUSTER SLOTS")

@@ -68,10 +68,20 @@ def members(client: Client, names: Sequence[str]) -> list[set[str]]:
     Raises:
         redis.RedisError: whatever asking raises; nothing is repeated.
     """
+    found: list[set[str]] = []
+    for some in members_or_errors(client, names):
+        if isinstance(some, Exception):
+            raise some
+        found.append(some)
+    return found
+
+
+def members_or_errors(client: Client, names: Sequence[str]) -> list[set[str] | Exception]:
+    """As `members`; what a node of a cluster lost or refused stands in its place."""
     if len(names) > 1 and are_empty(client, names):
         return [set() for _ in names]
     pipeline = client.pipeline(transaction=False)
     for name in names:
         pipeline.smembers(name)
-    found: list[Any] = pipeline.execute()
-    return [set(some) for some in found]
+    found: list[Any] = pipeline.execute(raise_on_error=False)
+    return [some if isinstance(some, Exception) else set(some) for some in found]

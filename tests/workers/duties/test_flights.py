@@ -52,7 +52,7 @@ class Field:
             self.peers,
             "me",
             self.hands,
-            lambda: self.unknown,
+            lambda _: self.unknown,
             self.back.extend,
             self.lost.extend,
         )

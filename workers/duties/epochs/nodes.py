@@ -50,12 +50,12 @@ class NodeEpochs(Epochs):
         born = bool(known)
         runs: set[str] = set()
         for place, node in self._client.nodes().items():
-            try:
-                info = {**node.info("server"), **node.info("replication")}
-            except (redis.ConnectionError, redis.TimeoutError):
-                self._client.doubt(place)
+            identity = self._client.id_of(place)
+            info = {} if self._client.is_silent(place) else self._info(place, node)
+            if not info:
+                runs |= self._runs & {known.pop(identity, "")}
                 continue
-            identity, run = self._client.id_of(place), info["run_id"]
+            run = info["run_id"]
             before = known.pop(identity, None)
             promoted = before is None and int(info.get("second_repl_offset", -1)) >= 0
             forgot = (before or run) != run or (promoted and born)
@@ -78,6 +78,14 @@ class NodeEpochs(Epochs):
         if gone:  # should it serve again, it was a replica meanwhile, or empty
             self._client.hdel(keys.SERVERS, *gone)
         self._runs = frozenset(runs)
+
+    def _info(self, place: Any, node: Any) -> dict[str, Any]:
+        """Return what a node says of itself; nothing when it does not answer."""
+        try:
+            return {**node.info("server"), **node.info("replication")}
+        except (redis.ConnectionError, redis.TimeoutError):
+            self._client.doubt(place)
+            return {}
 
     def _compare_run(self, info: str) -> None:
         run = run_id_in(info)

@@ -18,6 +18,7 @@ from producers.errors import StoreUnavailableError
 from producers.settings import Settings
 from producers.store import deadline
 from producers.store.ahead import Ahead
+from producers.store.cluster.silence import SilentError
 from producers.store.cluster.slots import MovingError, slot_of
 from producers.store.retry import repeat, repeat_all
 
@@ -280,3 +281,80 @@ def test_a_subscriber_finds_a_node_that_lives(make_settings: Any) -> None:
         assert heard is not None
         assert heard["data"] == "go"
         client.close()
+
+
+@contextlib.contextmanager
+def stalled_node(nodes: Nodes, number: int) -> Iterator[None]:
+    process: Any = nodes.servers[number]._process
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+        nodes.wait_until_ok()
+
+
+def test_a_silent_node_fails_what_is_its_own_and_is_asked_no_more_until_it_answers(
+    client: Any, nodes: Nodes, eventually: Any
+) -> None:
+    names = [key_of(nodes, number) for number in (0, 1, 0, 2)]
+    for name in names:
+        client.set(name, name, px=60_000)
+
+    def answers() -> list[Any]:
+        pipeline = client.pipeline(transaction=False)
+        for name in names:
+            pipeline.get(name)
+        return list(pipeline.execute(raise_on_error=False))
+
+    with stalled_node(nodes, 0):
+        lost, good, lost_too, good_too = answers()
+        assert [type(lost), type(lost_too)] == [redis.TimeoutError] * 2
+        assert [good, good_too] == [names[1], names[3]]
+        eventually(lambda: client.is_silent(client.place_of(names[0])), "it is known as silent")
+        begun = time.monotonic()
+        for _ in range(20):
+            refused, good, *_ = answers()
+            assert isinstance(refused, SilentError)
+            assert good == names[1]
+            with pytest.raises(SilentError):
+                client.get(names[0])
+        assert time.monotonic() - begun < 1.0, "nobody waits for it"
+    assert repeat("reading", lambda: client.get(names[0])) == names[0]
+    eventually(lambda: answers() == names, "it is asked again")
+
+
+async def test_a_silent_node_fails_what_is_its_own_on_a_loop_too(
+    settings: Settings, nodes: Nodes
+) -> None:
+    client = store.connect_async(settings)
+    names = [key_of(nodes, number) for number in (0, 1)]
+
+    async def answers() -> list[Any]:
+        pipeline = client.pipeline(transaction=False)
+        for name in names:
+            pipeline.get(name)
+        return list(await pipeline.execute(raise_on_error=False))
+
+    try:
+        assert await answers() == [None, None]
+        with stalled_node(nodes, 0):
+            lost, good = await answers()
+            assert (type(lost), good) == (redis.TimeoutError, None)
+            while not isinstance((await answers())[0], SilentError):
+                pass
+            begun = time.monotonic()
+            for _ in range(20):
+                assert isinstance((await answers())[0], SilentError)
+            assert time.monotonic() - begun < 1.0
+        while await answers() != [None, None]:
+            pass
+    finally:
+        await client.aclose()
+
+
+def test_what_one_impatient_call_met_refuses_nobody(client: Any, nodes: Nodes) -> None:
+    name = key_of(nodes, 0)
+    client.set(name, 1, px=60_000)
+    client.doubt(client.place_of(name))  # as a call does whose own time was over
+    assert client.get(name) == "1"
