@@ -25,6 +25,7 @@ from producers.sandbox.thread import SandboxThread
 from producers.settings import Settings
 from producers.store import keys
 from workers.broker import Lifecycle, SendConsumer, UvloopAsyncIO, WorkBroker
+from workers.duties.epochs import ServerChangedError
 from workers.runtime import Runtime
 from workers.sending.take import Asking
 
@@ -380,8 +381,31 @@ def test_a_claim_in_hand_is_left_alone_however_old(
     runtime.stop()
 
 
+def test_neither_takes_nor_the_loop_reach_another_run_of_redis(
+    boot: Callable[[], WorkBroker], loop: asyncio.AbstractEventLoop
+) -> None:
+    ways = runtime_of(boot()).ways
+
+    async def ping() -> None:
+        await ways.loop_client.connection_pool.disconnect()
+        await ways.loop_client.ping()
+
+    with ways.epochs._beginning:  # nobody sees the change meanwhile
+        known, ways.epochs._server = ways.epochs._server, "an earlier run"
+        ways.taking.connection_pool.disconnect()
+        with pytest.raises(ServerChangedError):
+            ways.taking.ping()
+        with pytest.raises(ServerChangedError):
+            asyncio.run_coroutine_threadsafe(ping(), loop).result(5)
+        ways.epochs._server = known
+    assert ways.taking.ping()
+
+
 def test_a_stopped_worker_leaves_nothing_behind(
-    boot: Callable[[], WorkBroker], client: "redis.Redis"
+    boot: Callable[[], WorkBroker],
+    client: "redis.Redis",
+    loop: asyncio.AbstractEventLoop,
+    eventually: Callable[..., Any],
 ) -> None:
     broker = boot()
     runtime = runtime_of(broker)
@@ -399,6 +423,7 @@ def test_a_stopped_worker_leaves_nothing_behind(
     assert stall.ledger() == {"collected": 5, "available": 5}
     assert client.zcard(keys.WORKERS) == 0
     assert broker.consume(jobs.SEND).__next__() is None
+    eventually(lambda: not asyncio.all_tasks(loop), "none of its tasks is left on the loop")
 
 
 def test_claims_that_were_swapped_while_it_drained_are_handed_back(

@@ -94,6 +94,16 @@ def test_what_was_never_split_of_a_dropped_broadcast_is_counted_only(lane: Lane,
     assert lane.outcomes("b1") == {}
 
 
+def test_rows_that_were_never_split_are_counted_each_once(lane: Lane) -> None:
+    rows = {0: "\x1eanna\x1f1\x1ebert\x1f2", 2: "\x1ecleo\x1f3"}
+    key = lane.key("rows", "shop", "~r1")
+    lane.client.hset(key, mapping=rows)
+    lane.ends("rows", "shop", "~r1")
+    lane.adopt("b1", 1, "cancelled", "cancelled", audience="~r1")
+    assert lane.split("b1") == [1, f"r{BUCKETS}", 3, 3]
+    assert lane.counts("b1") == {"total": 3, "done": 3, "o:cancelled": 3}
+
+
 def test_an_empty_audience_is_split_at_once(lane: Lane) -> None:
     lane.adopt("b1", audience="nobody")
     assert lane.split("b1", buckets=[]) == [1, "0", 0, 0]

@@ -387,6 +387,22 @@ def test_a_user_with_more_uses_than_a_line_holds_arrives_whole(shop: Shop, there
     assert not there.wrong()
 
 
+@pytest.mark.parametrize("here", [1, 5])
+def test_a_user_arrives_with_twenty_marks_at_the_most(shop: Shop, there: Shop, here: int) -> None:
+    def marked(house: Shop, templates: list[str]) -> str:
+        accept = {"openid": "oMany", "subscriptions": {TEMPLATE: "accept"}, "id": "once"}
+        house.collector.collect("shop", [accept])
+        key = keys.marks(house.lane("oMany"), "shop", "oMany")
+        house.client.hset(key, mapping=dict.fromkeys(templates, "1 1 1"))
+        return key
+
+    many = marked(shop, [f"T{n:02}" for n in range(25)])
+    assert shop.client.hlen(many) == 26
+    arrived = marked(there, [f"H{n:02}" for n in range(here)])
+    assert imported(there, exported(shop)).whole
+    assert there.client.hlen(arrived) == 20
+
+
 def test_a_forgotten_user_leaves_what_an_import_remembers(shop: Shop, there: Shop) -> None:
     shop.give("oA", subscriptions={TEMPLATE: "accept"}, id="1", formIds=["f1"])
     imported(there, exported(shop))

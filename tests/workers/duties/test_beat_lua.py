@@ -5,7 +5,7 @@ from typing import Any
 from lane_driver import Lane
 
 from producers.store import keys
-from workers.duties.peers import BEAT, BeatArgs, BeatKeys
+from workers.duties.peers import BEAT, LEAVE, BeatArgs, BeatKeys
 
 
 def beat(lane: Lane, worker: str, **dead: int) -> list[Any]:
@@ -48,3 +48,21 @@ def test_several_dead_are_removed_at_once(lane: Lane) -> None:
     beat(lane, "w2")
     lane.now_ms += 9000
     assert beat(lane, "w3", w1=died_at, w2=died_at)[1:] == [("w3", lane.now_ms)]
+
+
+def test_the_last_to_leave_says_that_nobody_is_at_work(lane: Lane) -> None:
+    def leave(worker: str) -> tuple[int, str | None]:
+        names = BeatKeys(keys.WORKERS, keys.SEEN)
+        return lane.run(LEAVE, names, BeatArgs(worker)), lane.client.hget(keys.SEEN, "resting")
+
+    beat(lane, "w1")
+    beat(lane, "w2")
+    assert leave("w1") == (0, "0")
+    assert leave("w2") == (1, "1")
+    beat(lane, "w3")
+    assert lane.client.hget(keys.SEEN, "resting") == "0"
+    lane.now_ms += 3000
+    beat(lane, "w4")
+    assert leave("w4") == (0, "0"), "w3 may be at work: it beat three seconds ago"
+    lane.now_ms += 1
+    assert leave("w4") == (1, "1"), "w3 has missed three beats"

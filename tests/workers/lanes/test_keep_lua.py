@@ -1,10 +1,11 @@
 """keep.lua: what is due in a lane is looked at, and no need that is written is ever lost."""
 
 import pytest
-from lane_driver import Lane, form, row
+import redis
+from lane_driver import TTL, Lane, form, row
 
 from producers.store.scripts import NoArgs
-from workers.lanes.keeper import DONE, DoneKeys
+from workers.lanes.keeper import DONE, KEEP, DoneKeys, KeepArgs, KeepKeys
 
 
 def done(lane: Lane, member: str, until_ms: int) -> int:
@@ -132,6 +133,16 @@ def test_a_home_is_due_when_it_ends_in_time(lane: Lane) -> None:
     lane.now_ms = expires
     assert lane.keep() == [["b1 home", "home"]]
     assert lane.due() == {}
+
+
+def test_the_net_reaches_each_lane_of_a_call_and_a_home_its_own_lane_alone(
+    client: "redis.Redis",
+) -> None:
+    one, two = Lane(client), Lane(client, number=1)
+    args = KeepArgs("k1", 3000, 0, 0, TTL, 10_000, 0)  # nothing is looked at: it stays due
+    second = KeepKeys.of(two.number)
+    one.run(KEEP, KeepKeys.of(one.number), args, ["b1", "b2 home 2"], more_keys=second)
+    assert (set(one.due()), set(two.due())) == ({"b1"}, {"b1", "b2 home"})
 
 
 # -- what leaves the ring -----------------------------------------------------------------------

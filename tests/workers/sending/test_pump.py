@@ -534,7 +534,7 @@ async def test_a_lost_reserve_is_asked_again(client: "redis.Redis", shop_setting
 
 
 async def test_without_slots_for_long_the_claims_are_handed_back(
-    client: "redis.Redis", shop_settings: Maker
+    client: "redis.Redis", shop_settings: Maker, lines: list[Any]
 ) -> None:
     settings = shop_settings(rate_per_second=0)
     stall = Stall(client, settings)
@@ -547,6 +547,7 @@ async def test_without_slots_for_long_the_claims_are_handed_back(
             assert way.lost == 4
             check_held(stall, broadcast, bench.handed_back)
             assert len(bench.handed_back) == 3
+            assert "app_failed" not in {line["event"] for line in lines}, "it is foreseen"
 
 
 async def test_a_full_server_refuses_and_nothing_is_lost(

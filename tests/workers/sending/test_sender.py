@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+from pydantic import SecretStr
 from send_path import Stall, connected_async, soon
 
 from producers.sandbox import FaultAction, FaultRule, Sandbox, SandboxConfig
@@ -31,8 +32,11 @@ from workers.sending.sender import Sender
 from workers.sending.settle import Settler
 from workers.sending.stops import Stops
 from workers.sending.take import CLAIM_LIFE_S, Asking, Taker
+from workers.sending.verdict import Action, Verdict
 from workers.wechat.client import WeChat
 from workers.wechat.envelope import Envelope
+from workers.wechat.errcodes import PermitFate
+from workers.wechat.reply import Fate, Reply
 from workers.wechat.tokens import TokenKeeper
 
 CHANNELS = ("template", "subscribe")
@@ -312,6 +316,23 @@ async def test_a_limit_error_holds_the_app_back_until_an_answer_is_good_again(
     assert events() == ["limit_hit", "limit_lifted"]
 
 
+@pytest.mark.parametrize(("before", "after"), [(0, 1), (3, 3)])
+async def test_a_limit_error_closes_the_gate_before_redis_has_answered(
+    settings: Settings, before: int, after: int
+) -> None:
+    nobody = settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
+    gate = Gate(0.0)
+    gate.level = before
+    claim = Claim("shop", 0, "b1", "1:anna", "f:A", 0, "1", 0, False, 0.0)
+    reply = Reply(Fate.ANSWERED, errcode=45009)
+    verdict = Verdict(Action.REQUEUE, PermitFate.BACK, penalize=True)
+    async with connected_async(nobody) as away:
+        consequences = Consequences({}, Penalty(away), {"shop": gate}, time.time)
+        with pytest.raises(redis.RedisError):
+            await consequences.tell(claim, reply, verdict, "")
+    assert gate.level == after
+
+
 async def test_a_token_that_was_refused_is_not_sent_with_again(desk: Opener) -> None:
     it = await desk()
     broadcast = stocked(it, "template", 3)
@@ -349,6 +370,16 @@ async def test_what_is_not_this_workers_any_more_is_not_posted(desk: Opener) -> 
     await it.over()
     assert it.posted == 2
     assert it.idle
+
+
+async def test_what_had_no_room_for_a_mark_is_marked_as_posters_become_free(desk: Opener) -> None:
+    it = await desk(in_flight=4)
+    broadcast = stocked(it, "subscribe", 2 * (SPARE + 4))
+    it.start(it.take())
+    await soon(lambda: it.sender._marker.starved, "some wait for room", every_s=0)
+    await it.over()
+    assert it.posted == 2 * (SPARE + 4)
+    assert set(it.stall.outcomes(broadcast).values()) == {"delivered"}
 
 
 # -- the end ------------------------------------------------------------------------------------

@@ -417,6 +417,13 @@ def test_a_stretch_of_users_without_permits_does_not_end_the_take(lane: Lane) ->
     assert lane.take(most=1).openids == ["anna"]
 
 
+def test_a_turn_looks_at_four_messages_for_each_claim_and_64_more(lane: Lane) -> None:
+    """And a take begins no further turn after 4 x most + 256: here the fourth is the last."""
+    lane.start("b1", *names("nobody", 400), open=1)
+    assert lane.take(most=1).openids == []
+    assert len(lane.outcomes("b1")) == 4 * (4 + 64)
+
+
 def test_an_empty_lane_gives_nothing(lane: Lane) -> None:
     taken = lane.take()
     assert (taken.claims, taken.low, taken.closed, taken.complete) == ([], [], [], [])

@@ -112,6 +112,16 @@ def test_after_some_calls_in_a_day_they_come_far_apart_until_the_next_day(desk: 
     assert desk.end(tomorrow + 1, tomorrow) == [1, tomorrow + 3_000]
 
 
+@pytest.mark.parametrize("least", [("lease_ms", 1), ("ttl_ms", 1), ("pause_ms", 0), ("quick", 0)])
+def test_what_no_call_can_last_is_refused(desk: Desk, least: tuple[str, int]) -> None:
+    field, lowest = least
+    args = BeginArgs(MEMBER, "w1", 15_000, 3_000, 2, 600_000, DAY)
+    desk.want(NOON)
+    with pytest.raises(redis.ResponseError, match=field):
+        desk._begin(HERE, args._replace(**{field: lowest - 1}), now=NOON)
+    assert desk._begin(HERE, args._replace(**{field: lowest}), now=NOON) == [1, NOON]
+
+
 def test_failures_wait_ever_longer_and_keep_what_was_read(desk: Desk) -> None:
     desk.want(NOON)
     desk.begin(NOON)

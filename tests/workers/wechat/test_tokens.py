@@ -5,6 +5,7 @@ import base64
 import contextlib
 import itertools
 import socket
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -480,6 +481,18 @@ async def test_who_got_no_answer_asks_again_once_wechat_answers(
     await keeper.tick()
     assert it.calls == 2
     assert office.is_good(keeper.ready)
+
+
+async def test_who_gets_no_answer_stays_away_twice_as_long_each_time(office: Office) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    service = (await office.keeper({"wechat_url": nobody}))._service
+    away: list[int] = []
+    for _ in range(5):
+        with pytest.raises(TokenError):
+            await service.fetch(forced=False)
+        away.append(round((service._away_until - time.monotonic()) / 10))
+    assert away == [3, 6, 12, 24, 24]  # tens of seconds; the first is twice the lock's life
 
 
 async def test_without_a_connection_the_gate_is_closed_and_nothing_is_asked(
