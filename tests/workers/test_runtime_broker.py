@@ -247,6 +247,21 @@ def test_a_split_that_producers_ask_for_reaches_the_worker(
     consumer.close()
 
 
+def test_a_split_fills_the_window_of_each_lane(
+    boot: Callable[[], WorkBroker], client: "redis.Redis"
+) -> None:
+    runtime = runtime_of(boot())
+    stall = Stall(client, runtime.settings)
+    stall.form_ids(5)
+    broadcast = stall.broadcast()
+    client.delete(keys.queue(0, broadcast))
+    begun = {"split": "", "cursor": 0, "total": 0}
+    client.hset(keys.lane_broadcast(0, broadcast), mapping=begun)
+    runtime.split(broadcast)
+    assert sorted(stall.queue(broadcast)) == [f"o{user}" for user in range(5)]
+    runtime.stop()
+
+
 @pytest.mark.parametrize("how", ["requeue", "nack"])
 def test_a_batch_that_no_actor_call_took_goes_back_to_its_queue(
     boot: Callable[[], WorkBroker],

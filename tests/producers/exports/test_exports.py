@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+import redis
 from mishaps import DiedError, MortalClient
 from own_valkey import APPS, OwnValkey, own_valkey
 from shop import OTHER, TEMPLATE, Shop
@@ -17,7 +18,7 @@ from producers.access.api_keys import ApiKeys
 from producers.audiences.reading import read_members
 from producers.errors import InvalidInputError
 from producers.exports import Exporter, Importer
-from producers.exports.importing import ImportReport
+from producers.exports.importing import IMPORT_USERS, ImportReport, UsersArgs, UsersKeys
 from producers.permits.ledger import Ledger, totals
 from producers.settings import Settings
 from producers.store import keys
@@ -401,6 +402,26 @@ def test_a_user_arrives_with_twenty_marks_at_the_most(shop: Shop, there: Shop, h
     arrived = marked(there, [f"H{n:02}" for n in range(here)])
     assert imported(there, exported(shop)).whole
     assert there.client.hlen(arrived) == 20
+
+
+@pytest.mark.parametrize(("keys_more", "args_more"), [(1, 0), (0, 1), (5, 0)])
+def test_a_call_that_brings_more_than_it_says_stores_nothing(
+    shop: Shop, keys_more: int, args_more: int
+) -> None:
+    lane = shop.lane("oX")
+    import_users = IMPORT_USERS.on(shop.client)
+    own = [f"{keys.lane_prefix(lane)}own:{n}" for n in range(5)]
+    more = [f"{keys.lane_prefix(lane)}more:{n}" for n in range(keys_more)]
+    brought = ["oX", 0, 1, 0, 0, "f:A", shop.now_ms() + DAY, *["more"] * args_more]
+    before = shop.everything()
+    with pytest.raises(redis.ResponseError, match="arguments"):
+        import_users(
+            UsersKeys.of(lane, "shop", "took"),
+            UsersArgs(shop.now_ms(), DAY, 1, 1),
+            brought,
+            more_keys=[*own, *more],
+        )
+    assert shop.everything() == before
 
 
 def test_a_forgotten_user_leaves_what_an_import_remembers(shop: Shop, there: Shop) -> None:

@@ -101,6 +101,13 @@ def test_a_window_bounds_what_is_fed(lane: Lane) -> None:
     assert lane.queue("b1") == OPENIDS[2:7]
 
 
+def test_a_window_that_all_of_them_just_fill_leaves_nobody(lane: Lane) -> None:
+    ordered(lane, *OPENIDS, window=len(OPENIDS))
+    lane.look("b1")
+    assert lane.feed("b1") == [1, len(OPENIDS), 0]
+    assert lane.copy("b1")["hurried"] == "0"
+
+
 def test_stale_calls_change_nothing(lane: Lane) -> None:
     ordered(lane, *OPENIDS)
     before = lane.copy("b1")

@@ -117,6 +117,23 @@ def test_past_uses_leave_the_user_and_have_expired_once(lane: Lane) -> None:
     assert lane.ledger() == {"collected:f": 2, "expired:f": 1}
 
 
+def test_whose_last_use_is_past_is_nobody_with_a_use_though_nothing_new_came(lane: Lane) -> None:
+    lane.give("anna", form("A", lane.now_ms + 5))
+    assert lane.stock() == {"f:+0": 1, "u:+0": 1}
+    lane.now_ms += 5
+    assert lane.give("anna", form("B", lane.now_ms - 1)) == [-1, 0]
+    assert "u:+0" not in lane.stock()
+    lane.check_ledger()
+
+
+def test_a_user_of_whom_nothing_came_is_passed_over(lane: Lane) -> None:
+    assert lane.collect({"anna": [], "bert": [form("B")]}) == [1, 0]
+    assert lane.uses("anna") == {}
+    assert lane.client.smembers(lane.key("audience", "shop", "all", lane.bucket("anna"))) <= {
+        "bert"
+    }
+
+
 def test_accepts_count_one_each_up_to_the_cap(lane: Lane) -> None:
     steps = [
         ([accept()], [1, 0], "1"),

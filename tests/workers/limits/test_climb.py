@@ -91,6 +91,18 @@ def test_the_first_error_halves_and_holds(lane: Lane) -> None:
     assert hit(lane) == (300, 150, 1)
 
 
+@pytest.mark.parametrize(("held", "after"), [(24_000, 150), (15_000, 225), (6000, 90)])
+def test_an_error_of_the_minute_lowers_to_nine_tenths_of_what_it_held(
+    lane: Lane, held: int, after: float
+) -> None:
+    marks = f"{lane.now_ms // 1000 - 60} 1000"
+    given = {"sent": 1000 + held, "marks": marks}
+    lane.client.hset(keys.limiter("shop"), mapping=given)
+    args = PenalizeArgs(1000, 5000, SPAN, 1, 50, 300_000)
+    _, level, before, lowered = lane.run(PENALIZE, PenalizeKeys(keys.limiter("shop")), args)
+    assert (level, before, lowered) == (1, 300_000, after * 1000)
+
+
 def test_where_the_climb_meets_the_limit_again_a_sixth_goes_and_nobody_waits(lane: Lane) -> None:
     hit(lane)
     lane.now_ms += 1000

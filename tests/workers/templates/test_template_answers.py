@@ -57,6 +57,21 @@ def test_fields_have_their_labels_examples_and_values() -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "example", "values"),
+    [
+        ("时间：{{date1.DATA}}！", "时间：2016年！", ["2016年"]),
+        ("时间：{{date1.DATA}}！", "地点：2016年！", [""]),
+        ("时间：{{date1.DATA}}！", "时间：2016年？", [""]),
+        ("从{{date1.DATA}}到{{date2.DATA}}", "从2016年到{{date2.DATA}}", ["", ""]),
+    ],
+)
+def test_an_example_is_what_stands_in_its_fields_place_of_the_same_line(
+    content: str, example: str, values: list[str]
+) -> None:
+    assert [field.example for field in one(content=content, example=example).fields] == values
+
+
+@pytest.mark.parametrize(
     "content",
     [
         None,

@@ -122,6 +122,15 @@ def test_what_no_call_can_last_is_refused(desk: Desk, least: tuple[str, int]) ->
     assert desk._begin(HERE, args._replace(**{field: lowest}), now=NOON) == [1, NOON]
 
 
+def test_an_end_of_no_list_is_refused(desk: Desk) -> None:
+    desk.want(NOON)
+    desk.begin(NOON)
+    args = EndArgs("", "w1", NOON, "failed", "", "why", 60_000, 200_000, DAY)
+    with pytest.raises(redis.ResponseError, match="member"):
+        desk._end(HERE, args, now=NOON)
+    assert desk.client.zcard(HERE.due) == 1
+
+
 def test_failures_wait_ever_longer_and_keep_what_was_read(desk: Desk) -> None:
     desk.want(NOON)
     desk.begin(NOON)

@@ -836,6 +836,21 @@ async def test_another_secret_is_tried_at_once_and_the_token_in_hand_stays_good(
     assert (value_of(late), office.fetches()) == (first, before + 1)
 
 
+async def test_refusals_from_before_a_change_force_nothing_after_it(office: Office) -> None:
+    keeper = await office.keeper()
+    await keeper.tick()
+    for _ in range(FORCE_AFTER):
+        await refused_again(office, keeper)
+    office.sandbox.state.config.apps[APPID] = "another-secret"
+    with_secret(keeper, "another-secret")
+    await keeper.tick()
+    for _ in range(FORCE_AFTER):
+        await refused_again(office, keeper)
+    assert office.forced == 0
+    await refused_again(office, keeper)
+    assert office.forced == 1
+
+
 async def test_a_change_that_does_not_concern_it_asks_for_no_token(office: Office) -> None:
     keeper = await office.keeper()
     await keeper.tick()
