@@ -30,7 +30,7 @@ from producers.logs.events import (
     StoreUnreachable,
 )
 from producers.settings import Settings
-from producers.store import Client, scripts
+from producers.store import Client, keys, scripts
 from producers.store.cluster.silence import SilentError
 from producers.store.connection import is_cluster
 from producers.store.primary import NotDoneError
@@ -53,6 +53,9 @@ from workers.wechat.tokens import TokenKeeper
 
 _POLL_S: Final = 1.0
 _FAILED_S: Final = 1.0
+_BEHIND_S: Final = 8.0
+"""A server without its replicas is left alone so long at the most: a take there costs a second, of
+all other servers' lanes too."""
 _GIVE_UP_S: Final = 6.5
 """A worker that stops asks so long what a take whose reply was lost has claimed."""
 
@@ -170,6 +173,7 @@ class Pump:
         self._more: set[tuple[str, int]] = set()
         self._lost: dict[str, _Lost] = {}
         self._apart = is_cluster(client)
+        self._behind: dict[Any, tuple[int, float]] = {}  # server → times in a row, held until
         self._trip_s = 0.0
         self.unknown = False
         """Whether a take is under way, or lost, whose claims are not known yet."""
@@ -239,6 +243,8 @@ class Pump:
     @property
     def _abreast(self) -> int:
         """How many takes one trip may make: as many as Redis has time for while it lasts."""
+        if self._behind and self._are_some_behind():
+            return 1  # they would wait for its replicas one after the other
         return min(_MOST_TAKES, 1 + int(self._trip_s / _TAKE_S))
 
     def _takes_of(
@@ -383,8 +389,11 @@ class Pump:
                 self._on_complete(broadcast)
             if taken.lacking is not None:
                 self._give_back(taken, taken.lacking.have)
-                self._turns.rest(app, lane, time.monotonic() + _FAILED_S)
+                self._turns.wake(app, lane)
+                self._leave_alone(lane)
                 return
+            if self._behind:
+                self._behind.pop(self._server(lane), None)
             if taken.claims:
                 self._hands.take(taken.claims)
                 self._waiting += taken.claims
@@ -422,6 +431,32 @@ class Pump:
         if taken.claims:
             self._hands.take(taken.claims)
             self._hand_back(taken.claims)
+
+    def _leave_alone(self, lane: int) -> None:
+        """Take nothing for a while where replicas are behind: longer each time, of a cluster."""
+        if self._turns.is_held(lane):
+            return  # another take of the same trip said so
+        server = self._server(lane)
+        times = self._behind.get(server, (0, 0.0))[0]
+        hold_s = min(_BEHIND_S, _FAILED_S * 2 ** min(times, 10)) if server else _FAILED_S
+        until = time.monotonic() + hold_s
+        self._behind[server] = (times + 1, until)
+        lanes = [one for one in range(self._settings.lanes) if self._server(one) == server]
+        self._turns.hold(lanes, until)
+
+    def _are_some_behind(self) -> bool:
+        """Say whether replicas of a server were behind of late; one may have gone meanwhile."""
+        now = time.monotonic()
+        self._behind = {
+            server: (times, until)
+            for server, (times, until) in self._behind.items()
+            if now < until + _BEHIND_S
+        }
+        return bool(self._behind)
+
+    def _server(self, lane: int) -> Any:
+        """Return who serves a lane, of a cluster; None: there is one server."""
+        return self._client.place_of(keys.fence(lane)) if self._apart else None
 
     def _take(self, asking: Asking, answer: Any) -> Taken | None:
         """Read what a take answered; ask again until Redis answers or the worker has stopped."""

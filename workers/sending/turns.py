@@ -6,7 +6,7 @@ app with nothing to take costs nothing here, however many there are.
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class Turns:
@@ -19,6 +19,7 @@ class Turns:
     def __init__(self, on_work: Callable[[str], None] = lambda _: None) -> None:
         self._ready: dict[str, dict[int, None]] = {}
         self._resting: dict[str, tuple[float, set[int]]] = {}
+        self._held: dict[int, float] = {}
         self._lock = threading.Lock()
         self._on_work = on_work
 
@@ -40,9 +41,19 @@ class Turns:
             at, lanes = self._resting.get(app, (until, set()))
             self._resting[app] = (min(at, until), lanes | {lane})
 
+    def hold(self, lanes: Iterable[int], until: float) -> None:
+        """Nothing is taken in some lanes before a moment (monotonic s), whoever wakes them."""
+        with self._lock:
+            self._held.update(dict.fromkeys(lanes, until))
+
+    def is_held(self, lane: int) -> bool:
+        """Say whether nothing is taken in a lane for now."""
+        return lane in self._held
+
     def apps(self, now: float) -> list[str]:
         """Return the apps with something to take, in turn, those whose rest is over among them."""
         with self._lock:
+            self._held = {lane: until for lane, until in self._held.items() if until > now}
             over = [app for app, (at, _) in self._resting.items() if at <= now]
             for app in over:
                 self._ready.setdefault(app, {}).update(dict.fromkeys(self._resting.pop(app)[1]))
@@ -51,7 +62,7 @@ class Turns:
     def lanes(self, app: str) -> list[int]:
         """Return the lanes of an app with something to take, in turn."""
         with self._lock:
-            return list(self._ready.get(app, ()))
+            return [lane for lane in self._ready.get(app, ()) if lane not in self._held]
 
     def begin(self, app: str, lane: int) -> None:
         """A take begins: only what wakes it from now on counts; the app's turn is over."""
@@ -69,6 +80,7 @@ class Turns:
 
     @property
     def next_at(self) -> float:
-        """When the first rest is over (monotonic s)."""
+        """When the first rest or hold is over (monotonic s)."""
         with self._lock:
-            return min((at for at, _ in self._resting.values()), default=math.inf)
+            rests = (at for at, _ in self._resting.values())
+            return min(*rests, *self._held.values(), math.inf, math.inf)

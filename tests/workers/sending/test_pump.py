@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +16,16 @@ from send_path import (
     PumpBench,
     Stall,
     by,
+    connected,
     connected_async,
     pumping,
     soon,
     way_to,
 )
 
+from producers.local.cluster import cluster
 from producers.settings import Settings
-from producers.store import keys
+from producers.store import check_layout, keys, replicas
 from workers.limits.limiter import AHEAD_US
 from workers.sending.claim import Claim
 from workers.sending.settle import Answer, Settler
@@ -188,6 +191,45 @@ async def test_every_lane_gets_its_turn(
             claims += await bench.next_batch()
         assert [*dict.fromkeys(claim.lane for claim in claims)] == [0, 1, 2, 3]
         assert sorted(openids_of(claims)) == sorted(f"o{user}" for user in range(40))
+
+
+@pytest.mark.timeout(60)
+async def test_a_server_without_its_replica_does_not_hold_up_the_lanes_of_the_others(
+    make_settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each take of its lanes waits for the replica, with all that is in the same trip."""
+    monkeypatch.setattr(replicas, "WAIT_MS", 100)
+    with cluster(tmp_path, 3) as nodes:
+        app = {**APP, "rate_per_second": 0}
+        settings = make_settings(redis_url=nodes.url, canary=1000, lanes=16, app=app)
+        with connected(settings) as client:
+            check_layout(client, settings)
+            stall = Stall(client, settings)
+            stall.form_ids(320)
+            broadcast = stall.broadcast()
+            bad = nodes.primaries()[0]
+            held = {
+                lane
+                for lane in range(16)
+                if client.place_of(keys.fence(lane))[1] in {bad.port, bad.server.port}
+            }
+            good = sum(len(client.lrange(keys.queue(n, broadcast), 0, -1)) for n in range(16))
+            good -= sum(len(client.lrange(keys.queue(n, broadcast), 0, -1)) for n in held)
+            for lane in range(16):
+                client.hset(keys.lane_broadcast(lane, broadcast), "open", "1")
+            [replica] = nodes.replicas_of(bad)
+            replica.server.kill()
+            wanting = settings.model_copy(update={"redis_replicas": 1})
+            async with pumping(wanting) as bench:
+                claims: list[Claim] = []
+                while len(claims) < good:
+                    claims += await bench.next_batch()
+                assert not {claim.lane for claim in claims} & held
+                assert len({claim.lane for claim in bench.handed_back}) == 1
+                replica.server.start()
+                while len(claims) < 320 - len(bench.handed_back):
+                    claims += await bench.next_batch()
+                assert bench.pump._behind == {}
 
 
 async def test_a_queue_that_runs_low_and_a_lane_that_is_through_are_told(

@@ -52,6 +52,17 @@ def test_a_rest_ends_at_its_time_or_by_a_wake_up() -> None:
     assert turns.lanes("shop") == [2, 0, 1]
 
 
+def test_a_lane_that_is_held_is_not_woken_before_its_time() -> None:
+    turns = Turns()
+    turns.hold([0, 1], 5.0)
+    for lane in range(3):
+        turns.wake("shop", lane)
+    assert (turns.apps(4.9), turns.lanes("shop"), turns.next_at) == (["shop"], [2], 5.0)
+    assert [turns.is_held(lane) for lane in range(3)] == [True, True, False]
+    assert turns.apps(5.0) == ["shop"]
+    assert (turns.lanes("shop"), turns.next_at) == ([0, 1, 2], math.inf)
+
+
 def test_work_is_told_when_an_app_had_none() -> None:
     told: list[str] = []
     turns = Turns(told.append)
