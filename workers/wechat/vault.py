@@ -86,7 +86,7 @@ class Vault:
             return None
         now = self._now()
         ttl = await self._client.ttl(key)
-        life = ttl if ttl > 0 else 7200
+        life = 7200 if ttl == -1 else max(0, ttl)  # -1: without an end
         return Token(value, now + life, 0.0, life)
 
     async def keep(self, token: Token) -> None:

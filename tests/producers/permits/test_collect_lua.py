@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import redis
 from lane_driver import HOUR, WEEK, Lane, accept, form, prepay, reject, row, subscription
 
 from producers.store.scripts import new_token
@@ -132,6 +133,15 @@ def test_a_user_of_whom_nothing_came_is_passed_over(lane: Lane) -> None:
     assert lane.client.smembers(lane.key("audience", "shop", "all", lane.bucket("anna"))) <= {
         "bert"
     }
+
+
+@pytest.mark.parametrize(("place", "wrong"), [(0, "x"), (1, ""), (1, "f" * 129), (2, -1)])
+def test_what_is_no_permit_is_refused_whole(lane: Lane, place: int, wrong: str | int) -> None:
+    item = list(form("A"))
+    item[place] = wrong
+    with pytest.raises(redis.ResponseError):
+        lane.collect({"anna": [form("B"), tuple(item)]})
+    assert lane.uses("anna") == {}
 
 
 def test_accepts_count_one_each_up_to_the_cap(lane: Lane) -> None:

@@ -165,6 +165,24 @@ def test_what_is_kept_is_bounded_and_dead_letters_make_room(box: Box, hooked: Se
     assert found.bytes == sum(len(text.encode()) for text in texts)
 
 
+def test_one_event_pushes_out_a_hundred_dead_letters_at_the_most(
+    box: Box, client: Any, hooked: Settings
+) -> None:
+    client.hset(keys.hooks(0), "shop", "200 1000000 broadcast.paused")
+    for number in range(109):
+        box.move(f"b{number}")
+    while rows := box.take():
+        for row in rows:
+            box.done(row, "dead")
+    client.hset(keys.hooks(0), "shop", "10 1000000 broadcast.paused")
+    box.move("c1")
+    found = DeadLetters(client, hooked).box("shop")
+    assert (found.waiting, found.dead, found.dropped) == (0, 9, 1)
+    box.move("c2")
+    found = DeadLetters(client, hooked).box("shop")
+    assert (found.waiting, found.dead, found.dropped) == (1, 9, 1)
+
+
 def test_bytes_are_bounded_too(box: Box, client: Any, hooked: Settings) -> None:
     client.hset(keys.hooks(0), "shop", "10000 300 broadcast.paused")
     for number in range(10):

@@ -89,6 +89,18 @@ async def test_claims_are_marked_before_they_may_be_posted(
     assert it.refused == []
 
 
+@pytest.mark.parametrize(
+    ("took_ms", "lead_ms", "wait_ms"), [(0, 8, 0), (4, 14, 0), (20, 38, 22), (200, 200, 200)]
+)
+async def test_the_longer_a_mark_takes_the_sooner_it_is_asked_for(
+    settings: Settings, took_ms: float, lead_ms: float, wait_ms: float
+) -> None:
+    async with bench(settings) as it:
+        it.marker._took_s = took_ms / 1000
+        assert it.marker.lead_s * 1000 == pytest.approx(lead_ms)
+        assert it.marker.wait_s * 1000 == pytest.approx(wait_ms)
+
+
 async def test_no_more_are_marked_than_there_is_room_for(
     client: "redis.Redis", settings: Settings, taken: Any
 ) -> None:

@@ -262,6 +262,20 @@ async def test_a_token_that_somebody_keeps_in_redis(
     assert not lines
 
 
+async def test_a_token_of_somebody_else_that_ends_at_once_is_not_kept_for_hours(
+    office: Office, client: "redis.Redis"
+) -> None:
+    keeper = await office.keeper(token_source="redis", token_key="other:token")
+    client.set("other:token", "about-to-end", px=499)  # TTL says 0
+    token = await keeper._vault.read()
+    assert token is None or token.life_s == 0
+    client.set("other:token", "endless")
+    token = await keeper._vault.read()
+    assert token
+    assert token.life_s == 7200
+    client.delete("other:token")
+
+
 async def test_a_token_of_somebody_else_that_was_refused_once_is_tried_again(
     office: Office, client: "redis.Redis"
 ) -> None:
