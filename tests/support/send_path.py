@@ -295,7 +295,12 @@ class PumpBench:
 
 @contextlib.asynccontextmanager
 async def pumping(
-    settings: Settings, *, worker: str = "w1", workers: int = 1, in_flight: int = 1000
+    settings: Settings,
+    *,
+    worker: str = "w1",
+    workers: int = 1,
+    in_flight: int = 1000,
+    beyond: int = 0,
 ) -> AsyncIterator[PumpBench]:
     """Give a pump for one worker, with a good token; see `APP`."""
     with connected(settings) as client:
@@ -316,9 +321,8 @@ async def pumping(
                     lambda *_: None,
                 )
                 await keeper.tick()
-                yield _bench(
-                    client, settings, keeper, worker, workers, in_flight, peers.server_time
-                )
+                hands = Hands(in_flight, beyond=beyond)
+                yield _bench(client, settings, keeper, worker, workers, hands, peers.server_time)
             finally:
                 await wechat.close()
 
@@ -329,11 +333,10 @@ def _bench(
     keeper: TokenKeeper,
     worker: str,
     workers: int,
-    in_flight: int,
+    hands: Hands,
     server_time: Callable[[], float],
 ) -> PumpBench:
     broadcasts = Broadcasts(client, settings)
-    hands = Hands(in_flight)
     gate = Gate(settings.apps["shop"].rate_per_second, calendar=calendar_of("shop", settings))
     handed_back: list[Claim] = []
     low: list[tuple[str, int]] = []

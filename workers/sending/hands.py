@@ -15,6 +15,7 @@ from workers.limits.shares import share, worth
 from workers.sending.claim import Claim
 
 _SPARE: Final = 768
+_BEYOND: Final = 2
 ENOUGH: Final = 128
 """A take and a reserve cost as much for one message as for so many."""
 _NONE: Final[Mapping[str, int]] = {}
@@ -29,16 +30,23 @@ def room_for(posts: int) -> int:
     return posts + min(posts, _SPARE)
 
 
+def room_beyond(posts: int) -> int:
+    """Return how many more keep so many POSTs unanswered where Redis is far, at the most."""
+    return _BEYOND * min(posts, _SPARE)
+
+
 class Hands:
     """The claims in hand, a bounded number of each app, and swapped ones that wait for a slot.
 
     Args:
         most: claims in all.
         apps: how many share them; see `workers.limits.shares`.
+        beyond: how many more at the most, while Redis is far.
     """
 
-    def __init__(self, most: int, apps: int = 1) -> None:
-        self._most = most
+    def __init__(self, most: int, apps: int = 1, beyond: int = 0) -> None:
+        self._near = self._most = most
+        self._beyond = beyond
         self.share_by(apps)
         self._claims: set[tuple[int, str]] = set()
         self._of: dict[str, int] = {}
@@ -51,6 +59,10 @@ class Hands:
     def share_by(self, apps: int) -> None:
         """So many apps share them from now on."""
         self._alone = apps == 1
+
+    def widen(self, by: int) -> None:
+        """Have room for so many more, within bounds: they are on their way to Redis and back."""
+        self._most = self._near + min(by, self._beyond)
 
     @property
     def held(self) -> int:

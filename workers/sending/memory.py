@@ -12,7 +12,7 @@ from producers.metrics import Meter
 from producers.settings import Settings
 from workers.limits.gate import Gate
 from workers.limits.hours import Calendar
-from workers.sending.hands import Hands, room_for
+from workers.sending.hands import Hands, room_beyond, room_for
 from workers.sending.stops import Stops
 from workers.sending.turns import Turns
 
@@ -40,7 +40,8 @@ class Memory:
 
     def __init__(self, settings: Settings, on_work: Callable[[str], None]) -> None:
         self._settings = settings
-        self.hands = Hands(room_for(settings.in_flight), len(settings.apps))
+        posts = settings.in_flight
+        self.hands = Hands(room_for(posts), len(settings.apps), room_beyond(posts))
         self.gates = {alias: self.new_gate(alias) for alias in settings.apps}
         self.stops = Stops()
         self.meter = Meter() if settings.metrics_port else None

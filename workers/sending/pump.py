@@ -2,9 +2,9 @@
 
 It runs on Dramatiq's consumer thread of the `send` queue, and goes on *trips* to Redis. What one
 trip claimed is reserved for by the next one, which takes again: a trip brings claims and slots at
-once, and where it is long several takes ride in it. So a unit far from Redis has as much in hand as
-a near one. Where a limit could be passed by what was claimed and has no slot yet, it is reckoned as
-given (`Gate.expect`).
+once, and where it is long several takes ride in it, and there is room in hand for what they bring
+(`Hands.widen`): so a unit far from Redis sends as much as a near one. Where a limit could be passed
+by what was claimed and has no slot yet, it is reckoned as given (`Gate.expect`).
 
 Where it waits, it waits for one of: room in hand, the limiter's horizon, the slot of a broadcast
 with a rate of its own, or work: a wake-up names where, and the look at the lanes a second later
@@ -39,7 +39,7 @@ from producers.store.retry import passes, pause_s
 from producers.store.scripts import Call
 from producers.store.trip import Trip
 from producers.words import Channel
-from workers.limits.gate import Gate
+from workers.limits.gate import BATCH, Gate
 from workers.limits.hours import ALWAYS, Hours
 from workers.limits.limiter import Grant, Limiter
 from workers.sending.claim import Claim
@@ -68,6 +68,8 @@ _ASKS: Final = 3
 _TAKE_S: Final = 0.008
 """A trip so long has room for one take more: 256 claims in so long are 32,000 a second."""
 _MOST_TAKES: Final = 4
+_OF_A_TAKE: Final = 2 * BATCH
+"""In hand for each take more: one trip claims so many while the one before has its slots."""
 _FEWEST: Final = 16
 """Claims that are worth a take of their own, where an app's rate allows a few."""
 
@@ -342,6 +344,7 @@ class Pump:
         self._trip_s = min(took_s, before_s + (took_s - before_s) * _SMOOTH)
         for gate in list(self._gates.values()):
             gate.way_s = 2 * self._trip_s
+        self._hands.widen((self._abreast - 1) * _OF_A_TAKE)
 
     def _failed(self, app: str, during: str, error: Exception) -> None:
         """Let one app wait a second after an error that nobody foresaw."""

@@ -190,6 +190,26 @@ def test_dropping_what_is_not_in_hand_changes_nothing() -> None:
     assert hands.held == 3
 
 
+def test_hands_are_wider_while_redis_is_far_within_a_bound() -> None:
+    hands = Hands(100, beyond=50)
+    hands.take(claims(100))
+    assert hands.room("shop") == 0
+    hands.widen(30)
+    assert hands.room("shop") == 30
+    hands.widen(1000)
+    assert hands.room("shop") == 50
+    hands.take(claims(50, first=100))
+    hands.widen(0)
+    hands.drop(claims(50))
+    assert (hands.held, hands.room("shop")) == (100, 0)
+
+
+def test_hands_without_a_bound_of_their_own_never_widen() -> None:
+    hands = Hands(100)
+    hands.widen(1000)
+    assert hands.room("shop") == 100
+
+
 def test_what_is_being_asked_for_has_its_room_already() -> None:
     hands = Hands(100, apps=2)
     hands.take(claims(10))

@@ -274,6 +274,25 @@ async def test_where_redis_is_far_a_trip_takes_and_reserves_at_once(
             check_held(stall, broadcast, claims)
 
 
+async def test_where_redis_is_far_more_is_in_hand_within_a_bound(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(400)
+    broadcast = stall.broadcast()
+    client.hset(keys.lane_broadcast(0, broadcast), "open", "1")
+    url = settings.redis_url.get_secret_value()
+    with away(url, 40) as distance:
+        there = settings.model_copy(update={"redis_url": SecretStr(through(distance, url))})
+        async with pumping(there, in_flight=100, beyond=200) as bench:
+            claims: list[Claim] = []
+            while batch := await bench.next_batch(1.0):
+                claims += batch
+            assert len(claims) == bench.hands.held == 300
+            check_held(stall, broadcast, claims)
+
+
 # -- slots that were not granted ----------------------------------------------------------------
 
 
