@@ -18,7 +18,7 @@ from producers.broadcasts.messages import Messages, Posted
 from producers.broadcasts.rates import Rates
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
-from producers.errors import InvalidInputError
+from producers.errors import InvalidInputError, StoreUnavailableError
 from producers.exports import Exporter, Importer
 from producers.exports.importing import ImportReport as AppReport
 from producers.permits.collect import Collector
@@ -145,7 +145,13 @@ class Producer:
         """Give the parts of this process to one call, within its deadline."""
         parts = self._place.here
         with deadline.within(self.timeout_s):
-            parts.check_layout()
+            try:
+                parts.check_layout()
+            except StoreUnavailableError:
+                if not parts.outlived:
+                    raise
+                parts = self._place.here  # with the lanes that there are now
+                parts.check_layout()
             yield parts
 
     def collect(self, app: str, uploads: Iterable[object]) -> Report:

@@ -21,6 +21,7 @@ from producers.retries import Retries
 from producers.series import Series
 from producers.settings import AppsFile, Settings
 from producers.store.lanes.fence import is_outlived
+from producers.store.patience import lend
 from producers.store.retry import repeat
 from producers.suppressions import Suppressions
 from producers.templates import Templates
@@ -84,7 +85,7 @@ class Parts:
         self.pid = os.getpid()
         self.client = store.connect(settings)
         self._services = {one: one(self.client, settings) for one in _SERVICES}
-        self._settings = settings
+        self.settings = settings
         self._is_checked = False
 
     def the(self, service: type[S]) -> S:
@@ -92,11 +93,26 @@ class Parts:
         one: S = self._services[service]
         return one
 
+    @property
+    def outlived(self) -> bool:
+        """Whether the deployment was seen with other lanes: these parts never work again."""
+        return is_outlived(self.client)
+
     def check_layout(self) -> None:
-        """Look at the deployment's layout before the first call; raises as `store.check_layout`."""
+        """Look at the deployment's layout before the first call; raises as `store.check_layout`.
+
+        Before each later one, see that the connection which it will use is open: whoever changes
+        the lanes closes them all, and the next one is refused. Nothing is asked of one that is.
+        """
+        if self._is_checked and hasattr(self.client, "connection_pool"):
+            repeat("opening Redis", self._meet)
         if not self._is_checked:
-            repeat("opening Redis", lambda: store.compare_layout(self.client, self._settings))
+            repeat("opening Redis", lambda: store.compare_layout(self.client, self.settings))
             self._is_checked = True
+
+    def _meet(self) -> None:
+        pool = self.client.connection_pool
+        pool.release(lend(pool))
 
     def close(self) -> None:
         """Close the connections."""
@@ -128,14 +144,16 @@ class Place:
     def here(self) -> Parts:
         """What this process works with; made when it is first asked for."""
         admit(self.settings)
-        if self._parts is not None and is_outlived(self._parts.client):
-            self._parts, self._settings = None, self.settings.anew()  # its lanes were changed
-        if self._parts is None or self._parts.pid != os.getpid():
-            self._parts = Parts(self.settings)
-            self._file = self.settings.follow_apps()
+        parts, settings = self._parts, self.settings
+        if parts is not None and parts.outlived:
+            settings, parts = parts.settings.anew(), None  # its lanes were changed
+        if parts is None or parts.pid != os.getpid():
+            self._settings = settings
+            parts = self._parts = Parts(settings)
+            self._file = settings.follow_apps()
         if self._file is not None:
             self._file.look_now_and_then(_LOOK_EVERY_S)
-        return self._parts
+        return parts
 
     def close(self) -> None:
         """Close what this process has opened."""

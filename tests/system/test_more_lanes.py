@@ -72,8 +72,6 @@ def test_a_broadcast_under_way_goes_on_in_more_lanes_whoever_is_killed(
     status = stage.wait(broadcast)
     assert status.outcomes == {"delivered": USERS}
     stage.assert_sound(broadcast, USERS)
-    with pytest.raises(StoreUnavailableError, match="has 64 lanes, this process 16"):
-        producer.status(broadcast)
     assert producer.status(broadcast).settled == USERS  # it takes the new ones, told or not
     producer.close()
     stage.kill(late, signal.SIGTERM)

@@ -36,7 +36,9 @@ def compare_layout(client: Client, settings: Settings) -> None:
     """As `check_layout`; what Redis raises comes as it is.
 
     It writes only what is not there, so that a Redis which is full or a replica can be read.
+    Several threads may do it at once for the same settings.
     """
+    told = frozenset(settings.model_fields_set)  # before the values: others may take them meanwhile
     mine = {"lanes": settings.lanes, "buckets": settings.buckets, "layout": LAYOUT}
     born = client.hgetall(keys.DEPLOYMENT)
     if not mine.keys() <= born.keys():
@@ -49,7 +51,7 @@ def compare_layout(client: Client, settings: Settings) -> None:
     faults = [
         f"WXB_{field.upper()} is {value}, this deployment has {has[field]}"
         for field, value in mine.items()
-        if has[field] != value and (field == "layout" or field in settings.model_fields_set)
+        if has[field] != value and (field == "layout" or field in told)
     ]
     if faults:
         raise LayoutMismatchError("; ".join(faults) + ": unset it, or set the value it has")

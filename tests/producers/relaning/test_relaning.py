@@ -1,5 +1,6 @@
 """More lanes for a deployment that lives: all lies where it belongs, and nothing is another."""
 
+import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,10 +11,10 @@ import redis
 from moments import World
 from shop import TEMPLATE, Shop
 
-from producers import store
+from producers import AsyncProducer, Producer, store
 from producers.broadcasts.spec import Spec
 from producers.care.audit import Auditor
-from producers.errors import InvalidInputError, StoreUnavailableError
+from producers.errors import InvalidInputError, LayoutMismatchError, StoreUnavailableError
 from producers.relaning import Relaner
 from producers.relaning import relane as relane_module
 from producers.relaning.places import WAYS, Map, Place, Way
@@ -310,3 +311,54 @@ def test_every_kind_of_key_of_a_lane_has_its_way() -> None:
             assert place.way is not None, name
             kinds.add(place.kind)
     assert set(WAYS) - kinds == {"relaning"}
+
+
+@pytest.fixture
+def unset(make_settings: Callable[..., Settings], client: Any) -> Settings:
+    """Give settings that take the lanes of the deployment, which has one."""
+    told = make_settings()
+    settings = told.model_copy()
+    settings.model_fields_set.discard("lanes")
+    store.check_layout(client, told)
+    return settings
+
+
+def give_lanes(free: Any, lanes: int) -> None:
+    """Do what a change does to those who are connected."""
+    free.hset(keys.DEPLOYMENT, "lanes", str(lanes))
+    free.client_kill_filter(_type="normal", skipme=True)
+
+
+def test_the_first_call_after_a_change_works_with_the_new_lanes(unset: Settings, free: Any) -> None:
+    producer = Producer(unset.anew())
+    assert producer.count_audience("shop", "all") == 0
+    give_lanes(free, 4)
+    rows = iter(["o1", "o2", "o3"])  # can be read once only
+    assert producer.import_audience("shop", "vip", rows).added == 3
+    assert producer.settings.lanes == 4
+    give_lanes(free, 8)
+    assert producer.within(2.0).count_audience("shop", "all") == 0
+    assert producer.settings.lanes == 8
+    producer.close()
+
+
+async def test_the_first_awaited_call_after_a_change_works_with_the_new_lanes(
+    unset: Settings, free: Any
+) -> None:
+    async with AsyncProducer(unset.anew()) as producer:
+        assert await producer.count_audience("shop", "all") == 0
+        give_lanes(free, 4)
+        calls = [producer.import_audience("shop", "vip", [f"o{n}"]) for n in range(8)]
+        assert sum(one.added for one in await asyncio.gather(*calls)) == 8
+        assert producer.settings.lanes == 4
+
+
+def test_a_producer_that_is_told_other_lanes_says_so_at_its_first_call(
+    settings: Settings, free: Any
+) -> None:
+    producer = Producer(settings)
+    assert producer.count_audience("shop", "all") == 0
+    give_lanes(free, 4)
+    with pytest.raises(LayoutMismatchError, match="WXB_LANES is 1, this deployment has 4"):
+        producer.count_audience("shop", "all")
+    producer.close()
