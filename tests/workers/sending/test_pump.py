@@ -491,6 +491,37 @@ async def test_a_lost_take_is_asked_again_and_nothing_is_lost_or_doubled(
             assert (line["during"], line["attempt"]) == ("taking", 1)
 
 
+async def test_a_take_that_one_node_lost_holds_no_other_lane(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0, lanes=2)
+    stall = Stall(client, settings)
+    stall.form_ids(40)
+    broadcast = stall.broadcast()
+    for lane in (0, 1):
+        client.hset(keys.lane_broadcast(lane, broadcast), "open", 1)
+    away = True
+    async with pumping(settings) as bench:
+        pump = bench.pump
+        pump._apart, taken = True, pump._taken
+
+        def lose(asking: Any, answer: Any) -> None:
+            lost = away and asking.lane == 0
+            taken(asking, redis.TimeoutError("lost") if lost else answer)
+
+        pump._taken = lose  # type: ignore[method-assign]
+        for lane in (0, 1):
+            bench.turns.wake("shop", lane)
+        first = await bench.next_batch()
+        assert {claim.lane for claim in first} == {1}
+        assert (pump.is_unknown(0), pump.is_unknown(1), pump.unknown) == (True, False, True)
+        away = False
+        rest = await bench.next_batch()
+        assert {claim.lane for claim in rest} == {0}
+        assert not pump.is_unknown(0)
+        assert sorted(openids_of([*first, *rest])) == sorted(f"o{user}" for user in range(40))
+
+
 async def test_a_take_is_asked_again_until_it_is_answered(
     client: "redis.Redis", shop_settings: Maker
 ) -> None:
