@@ -20,7 +20,13 @@ from typing import Final
 
 from producers import logs
 from producers.broadcasts.split import Splitter
-from producers.logs.events import WorkerBroken, WorkerStarted, WorkerStopped, WorkerStopping
+from producers.logs.events import (
+    WorkerBroken,
+    WorkerOutlived,
+    WorkerStarted,
+    WorkerStopped,
+    WorkerStopping,
+)
 from producers.settings import Settings
 from workers.duties.roster import Roster
 from workers.duties.ways import Ways
@@ -136,6 +142,7 @@ class Runtime:
             keeper,
             self._errands,
             self._ended,
+            self._outlived,
         )
         self.roster.begin()
         self._figures = Figures(memory, lambda: ways.peers.alive)
@@ -169,16 +176,25 @@ class Runtime:
         """End the process, unless it is ending: half a worker holds claims that nobody serves."""
         if self._closing.is_set() or self.hands.closing:
             return
-        logs.emit(WorkerBroken(self.worker, part, why))
-        threading.Thread(target=self._break_off, name="end", daemon=True).start()
+        self._end(WorkerBroken(self.worker, part, why), os.EX_SOFTWARE)
 
-    def _break_off(self) -> None:
+    def _outlived(self, why: str) -> None:
+        """End the process, unless it is ending: others will look for its work elsewhere."""
+        if self._closing.is_set() or self.hands.closing:
+            return
+        self._end(WorkerOutlived(self.worker, why), os.EX_TEMPFAIL)
+
+    def _end(self, event: WorkerBroken | WorkerOutlived, code: int) -> None:
+        logs.emit(event)
+        threading.Thread(target=self._break_off, args=[code], name="end", daemon=True).start()
+
+    def _break_off(self, code: int) -> None:
         """Drain what can be drained, and end with a code that says that nobody asked for it."""
         try:
             self.stop()
         finally:
             logs.close()
-            os._exit(os.EX_SOFTWARE)
+            os._exit(code)
 
     def stop(self) -> None:
         """Drain and close: within 10 s nothing is in hand, or recovery has it."""

@@ -419,6 +419,16 @@ class WorkerBroken(Event):
 
 
 @dataclass
+class WorkerOutlived(Event):
+    """The deployment gets or has other lanes; the process drains and ends, to be started anew."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    worker: str
+    why: str
+
+
+@dataclass
 class TokenRefreshed(Event):
     """A new access token is in use by everyone."""
 

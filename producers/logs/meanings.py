@@ -44,6 +44,7 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "bad": Meaning("rows or lines that cannot be taken", "lines"),
     "before": Meaning("the old one; 0: unlimited", "sends/s"),
     "lanes_changed.before": Meaning("lanes that there were", "lanes"),
+    "worker_outlived.why": Meaning("which lanes there are, or will be"),
     "lanes_changing.before": Meaning("lanes that there are", "lanes"),
     "broadcast": Meaning("id of the broadcast; m…: what carries a day's single messages"),
     "broadcasts": Meaning("broadcasts that run"),

@@ -47,7 +47,7 @@ def test_a_broadcast_under_way_goes_on_in_more_lanes_whoever_is_killed(
     eventually(lambda: free.hget(keys.DEPLOYMENT, "relaning") == "64", "it is announced")
     stage.kill(first)  # while the units drain
     for unit in units:
-        assert unit.wait(20) == 70  # to be started anew
+        assert unit.wait(20) == 75  # to be started anew
     settled = stage.accepted
     with pytest.raises(StoreUnavailableError, match="from 16 to 64: nothing is stored"):
         Producer(stage.settings.anew()).status(broadcast)
@@ -75,7 +75,8 @@ def test_a_broadcast_under_way_goes_on_in_more_lanes_whoever_is_killed(
     assert producer.status(broadcast).settled == USERS  # it takes the new ones, told or not
     producer.close()
     stage.kill(late, signal.SIGTERM)
-    assert [line["part"] for line in stage.lines("worker_broken")] == ["lanes", "lanes"]
+    assert len(stage.lines("worker_outlived")) == 2
+    assert not stage.lines("worker_broken")
 
 
 @pytest.mark.timeout(60)

@@ -21,14 +21,12 @@ class Layout:
     Args:
         client: Redis.
         settings: the lanes that the worker lives in.
-        ended: called with ``lanes``, and why they are no longer those of the deployment.
+        ended: called with why they are no longer those of the deployment.
     """
 
     name = "look at the lanes"
 
-    def __init__(
-        self, client: Client, settings: Settings, ended: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, client: Client, settings: Settings, ended: Callable[[str], None]) -> None:
         self._client = client
         self._settings = settings
         self._ended = ended
@@ -50,4 +48,4 @@ class Layout:
         except FencedError as error:
             why = str(error)
         if why:
-            self._ended("lanes", why)
+            self._ended(why)

@@ -63,6 +63,7 @@ class Roster:
         keeper: the lanes' duties.
         errands: where a dead peer is recovered.
         ended: called with a part of the worker that ended, and why.
+        outlived: called with why its lanes are no longer those of the deployment.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Roster:
         keeper: Keeper,
         errands: Errands,
         ended: Callable[[str, str], None],
+        outlived: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._runner = Runner(ended)
@@ -140,7 +142,7 @@ class Roster:
         self._wishes = TellWishes(Wishes(client, settings))
         self._settings, self._loop_client = settings, ways.loop_client
         watching: list[Duty] = [
-            Layout(client, settings, ended),
+            Layout(client, settings, outlived),
             self._uptake,
             self._wishes,
             Watch(client, settings, memory.turns, memory.stops, settings.apps, wake),
