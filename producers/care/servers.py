@@ -77,7 +77,7 @@ def _server(
     )
     yield _memory(info)
     if info.get("role") == "master":
-        yield _replicas(info, replicas)
+        yield _replicas(info, replicas, may_wait=not replicas or _may_wait(client))
     if info.get("cluster_enabled") and not address:
         yield Check(
             "cluster", Health.BAD, "cluster mode", "set WXB_REDIS_URL to redis+cluster://host:port"
@@ -103,13 +103,29 @@ def _version(info: dict[str, Any]) -> Check:
     return Check("version", Health.OK if good else Health.BAD, f"{name} {version}", advice)
 
 
-def _replicas(info: dict[str, Any], wanted: int) -> Check:
+def _may_wait(client: Client) -> bool:
+    """Say whether our user of Redis may ask what replicas have."""
+    try:
+        client.wait(0, 1)
+    except redis.exceptions.NoPermissionError:
+        return False
+    return True
+
+
+def _replicas(info: dict[str, Any], wanted: int, *, may_wait: bool) -> Check:
     rows = (row for row in info.values() if isinstance(row, dict))
     online = sum(row.get("state") == "online" for row in rows)
     found = f"{online} in step, WXB_REDIS_REPLICAS is {wanted}"
     if online < wanted:
         return Check(
             "replicas", Health.BAD, found, "nothing is sent until as many are there: start them"
+        )
+    if not may_wait:
+        return Check(
+            "replicas",
+            Health.BAD,
+            "WAIT is not allowed",
+            "nothing is sent until our user may run it: ACL SETUSER … +wait",
         )
     advice = "a failover may forget the last moments: see WXB_REDIS_REPLICAS"
     return Check("replicas", Health.OK, found, advice if online and not wanted else "")

@@ -3,9 +3,9 @@
 A primary that dies takes along what its replicas have not got yet, though it was acknowledged. With
 ``WXB_REDIS_REPLICAS`` above 0 the answer of a script that is declared as `replicated` counts once
 so many replicas have what it did: ``WAIT`` follows it on the same connection, in the same trip.
-Where they do not say so within `WAIT_MS`, or most of the time that the connection has for an
-answer, if that is less, `UnacknowledgedError` stands in place of the answer, and
-holds it: the script ran, and a primary that dies now may forget that.
+Where they do not say so within `WAIT_MS`, or shortly before the connection gives up, if that is
+sooner, `UnacknowledgedError` stands in place of the answer, and holds it: the script ran, and a
+primary that dies now may forget that.
 
 The same call may be made again, with its token: it changes nothing but its reply's end of life, so
 that the next WAIT covers what the first call did (WAIT looks at a connection's own writes alone).
@@ -25,8 +25,9 @@ from producers.store.patience import patience_s
 
 WAIT_MS: Final = 1000
 """How long replicas are waited for, each time, at the most."""
-_SHARE: Final = 0.75
-"""Of the time that a connection waits: a replica that is missing is no silence of its primary."""
+_MARGIN_MS: Final = 150
+"""So much sooner than the connection gives up: a replica that is missing is no silence of its
+primary. A server at rest looks at its clock each 100 ms."""
 
 _RUN: Final = "EVALSHA"
 _REPLICATED: Final[set[str]] = set()
@@ -122,7 +123,7 @@ class _Expecting:
         return packed
 
     def _wait_ms(self) -> int:
-        allowed_ms = int(patience_s(self._most_wait_s) * _SHARE * 1000)
+        allowed_ms = int(patience_s(self._most_wait_s) * 1000) - _MARGIN_MS
         return max(1, min(WAIT_MS, allowed_ms))  # 0: for ever
 
     def _waits_next(self) -> bool:

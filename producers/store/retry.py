@@ -66,11 +66,13 @@ def repeat(during: str, call: Callable[[], Answer]) -> Answer:
             kind (full, a replica, another certificate): then without trying again.
     """
     attempt = 0
+    behind: redis.RedisError | None = None
     while True:
         attempt += 1
         try:
             return call()
         except redis.RedisError as error:
+            behind = error if isinstance(error, UnacknowledgedError) else behind
             if trouble.lasts(error):
                 raise StoreUnavailableError(
                     f"{trouble.in_words(error)} (while {during})"
@@ -80,7 +82,9 @@ def repeat(during: str, call: Callable[[], Answer]) -> Answer:
             logs.emit(StoreUnreachable(during, type(error).__name__, attempt))
             pause, left_s = pause_s(attempt), deadline.left_s()
             if attempt == ATTEMPTS if left_s is None else pause >= left_s:
-                raise gave_up(during, attempt, error) from error
+                # too little time was left in the end for replicas to be waited for
+                told = behind if behind and isinstance(error, redis.TimeoutError) else error
+                raise gave_up(during, attempt, told) from error
             time.sleep(pause)
 
 

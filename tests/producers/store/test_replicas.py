@@ -1,6 +1,7 @@
 """Replicas: an answer counts once they have what it tells of, and is repeated until then."""
 
 import asyncio
+import secrets
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -158,9 +159,9 @@ def test_it_is_no_silence_of_redis_however_short_the_timeouts(
 ) -> None:
     """Whoever was told that Redis does not answer would look at the wrong server."""
     monkeypatch.setattr(replicas, "WAIT_MS", 60_000)
-    with deadline.within(0.4), pytest.raises(UnacknowledgedError):
+    with deadline.within(1.2), pytest.raises(UnacknowledgedError):
         COUNT.on(client)(KEYS, CountArgs(1), token="t" * 32)
-    hasty = wanting(behind, 1).model_copy(update={"redis_timeout": timedelta(seconds=0.2)})
+    hasty = wanting(behind, 1).model_copy(update={"redis_timeout": timedelta(seconds=0.6)})
     other = store.connect(hasty)
     with pytest.raises(UnacknowledgedError):
         COUNT.on(other)(KEYS, CountArgs(1), token="t" * 32)
@@ -212,4 +213,19 @@ def test_the_doctor_counts_replicas(servers: Pair, wanted: int) -> None:
     [check] = [one for one in examine(wanting(servers, wanted)) if one.name == "replicas"]
     assert check.health == ("ok" if wanted == 1 else "bad")
     assert f"1 in step, WXB_REDIS_REPLICAS is {wanted}" in check.found
+    servers.primary.client.flushall()
+
+
+def test_the_doctor_says_when_our_user_may_not_ask_replicas(servers: Pair) -> None:
+    """Everything else looks well then, and nothing is sent."""
+    password = secrets.token_hex(8)
+    servers.primary.ask(
+        "ACL", "SETUSER", "app", "on", f">{password}", "allkeys", "allchannels", "+@all", "-wait"
+    )
+    url = f"redis://app:{password}@127.0.0.1:{servers.address.port}/0"
+    settings = isolated({"redis_url": url, "apps": APPS, "redis_replicas": 1})
+    [check] = [one for one in examine(settings) if one.name == "replicas"]
+    assert (check.health, check.found) == ("bad", "WAIT is not allowed")
+    assert "+wait" in check.advice
+    servers.primary.ask("ACL", "DELUSER", "app")
     servers.primary.client.flushall()
