@@ -1,7 +1,7 @@
 """Splitting: recipients per second that one process moves from an audience into queues.
 
 What is timed is `Splitter.fill`, the very call of the `split` actor and of the keeper: it reads the
-broadcast and the bitmap of filled buckets, and moves whole buckets and the cursor with them, one
+broadcast and the bitmap of filled buckets of the one lane, and moves whole buckets and the cursor with them, one
 script after the other until the window is full. A process of its own does it (`splitter`). Nobody
 sends meanwhile; between two windows the queue is emptied, untimed, as the workers would have. Two
 sizes of window: the one of an app without a rate (10,000), and all at once.
@@ -40,7 +40,7 @@ def run(ground: Ground, scale: Scale, profile: Path | None) -> Report:
     redis_us: list[float] = []
     memory: list[float] = []
     for window_s, found in rates.items():
-        ground.use(window=timedelta(seconds=window_s))
+        ground.use(lanes=1, window=timedelta(seconds=window_s))
         ground.invite("everybody", size)
         with told("splitter", ground.redis_url, ground.wechat_url, str(window_s)) as splitter:
             first = _split(ground, splitter, size)[1]  # what is loaded on first use

@@ -20,7 +20,7 @@ from .ground import settings
 
 def _serve(redis_url: str, wechat_url: str, window_s: str) -> None:
     logs.silence()
-    own = settings(redis_url, wechat_url, window=timedelta(seconds=int(window_s)))
+    own = settings(redis_url, wechat_url, lanes=1, window=timedelta(seconds=int(window_s)))
     splitter = Splitter(store.connect(own), own)
     for line in sys.stdin:
         began = time.perf_counter()

@@ -316,7 +316,7 @@ def test_another_layout_than_the_data_was_born_with_stops_it(
     second = start(WXB_LANES="2")
     assert second.process.wait(20) == 2
     second.end()
-    assert "born with 1" in "".join(second.said)
+    assert "this deployment has 16" in "".join(second.said)
 
 
 def test_a_unit_whose_settings_are_wrong_stops_it(
