@@ -1,10 +1,11 @@
 """Splitting: recipients per second that one process moves from an audience into queues.
 
-What is timed is `Splitter.fill`, the very call of the `split` actor and of the keeper: it reads the
-broadcast and the bitmap of filled buckets of the one lane, and moves whole buckets and the cursor with them, one
-script after the other until the window is full. A process of its own does it (`splitter`). Nobody
-sends meanwhile; between two windows the queue is emptied, untimed, as the workers would have. Two
-sizes of window: the one of an app without a rate (10,000), and all at once.
+What is timed is `Splitter.fill`, the very call of the `split` actor and of the keeper, in a
+deployment of one lane: it reads the broadcast and the bitmap of filled buckets, and moves whole
+buckets and the cursor with them, one script after the other until the window is full. A process of
+its own does it (`splitter`). Nobody sends meanwhile; between two windows the queue is emptied,
+untimed, as the workers would have. Two sizes of window: the one of an app without a rate (10,000),
+and all at once.
 
 The baseline moves the same openids as the stock way does: one encoded message each, in pipelines
 of 1,000 (`actor.send` itself, one round trip a message, is slower still).
