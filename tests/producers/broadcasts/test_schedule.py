@@ -1,5 +1,6 @@
 """Scheduled broadcasts: created for later, moved, cancelled, started at their time, or late."""
 
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from producers.errors import IdempotencyConflictError, IllegalMoveError, Invalid
 from producers.settings import Settings
 from producers.store import keys
 from producers.words import State
+from workers.lanes import standing
 
 both_layouts = pytest.mark.parametrize("lanes", [1, 4])
 
@@ -79,6 +81,18 @@ def test_the_keeper_is_back_at_the_very_moment(shop: Shop) -> None:
     assert shop.broadcasts.status(broadcast).state is State.RUNNING
     shop.keeper.run_once()
     assert shop.keeper.alarm_at == float("inf")
+
+
+@pytest.mark.parametrize(("ahead_ms", "is_set"), [(1, True), (0, False)])
+def test_a_start_of_the_next_millisecond_is_waited_for_too(
+    shop: Shop, ahead_ms: int, is_set: bool
+) -> None:
+    broadcast = shop.broadcast(at=at(seconds=60))
+    lanes = shop.settings.lanes
+    look = standing.read(shop.client, shop.broadcasts, lanes, [broadcast])[broadcast]
+    shop.keeper._now_ms = int(look.home["starts_at_ms"] or 0) - ahead_ms
+    assert shop.keeper._serve_one(broadcast, [], look)
+    assert (shop.keeper.alarm_at < math.inf) == is_set
 
 
 @both_layouts

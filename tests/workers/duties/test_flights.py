@@ -91,6 +91,18 @@ def test_a_look_that_fails_is_not_repeated_at_once(field: Field) -> None:
     assert not field.flights.due(time.monotonic())
 
 
+def test_of_what_nothing_is_in_flight_nothing_is_looked_at_any_more(field: Field) -> None:
+    flying = keys.flying(0)
+    field.client.sadd(flying, field.broadcast, "gone")
+    field.client.pexpire(flying, 600_000)
+    field.claim("me", 0)
+    field.flights.run()
+    assert field.client.smembers(flying) == {field.broadcast}
+    field.client.delete(keys.flight(0, field.broadcast))
+    field.flights.run()
+    assert not field.client.exists(flying)
+
+
 def test_what_it_has_forgotten_is_handed_back(field: Field, lines: list[Any]) -> None:
     claims = field.claim("me", FORGOTTEN_MS + 1000)
     field.flights.run()

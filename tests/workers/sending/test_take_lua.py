@@ -365,6 +365,16 @@ def test_a_broadcast_with_a_rate_leaves_the_rest_to_the_others(lane: Lane) -> No
     assert taken == {"b1": 2, "b2": 18}
 
 
+def test_broadcasts_that_may_have_nothing_now_take_no_turn_from_the_others(lane: Lane) -> None:
+    users(lane, *names("o", 4))
+    for number, openid in enumerate(names("o", 3)):
+        lane.start(f"b{number}", openid, open=1, rate=1)
+    lane.start("b3", "o003", open=1)
+    taken = lane.take(allowances={"b0": 0, "b1": 0, "b2": 0})
+    assert taken.openids == ["o003"]
+    assert lane.ring() == ["b0", "b1", "b2"]
+
+
 def test_a_queue_below_half_its_window_asks_for_a_split(lane: Lane) -> None:
     users(lane, *names("o", 10))
     lane.start("b1", *names("o", 10), split="", window=10, open=1)

@@ -1,7 +1,9 @@
 """Posting a webhook: signed as Standard Webhooks says, told apart by its answer, never leaking."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -35,7 +37,9 @@ def test_while_a_secret_is_changed_either_verifies() -> None:
 
 
 async def posted(
-    make_settings: Callable[..., Settings], answer: web.Response | int, **app: object
+    make_settings: Callable[..., Settings],
+    answer: web.Response | int | Coroutine[Any, Any, int],
+    **app: object,
 ) -> Answer:
     with End(answer=lambda _: answer).open() as end:
         settings = make_settings(app=of_app(end.url, **app), webhook_networks=[HERE])
@@ -72,6 +76,14 @@ async def test_the_other_side_may_ask_for_a_pause_of_an_hour_at_most(
 ) -> None:
     refusal = web.Response(status=429, headers={"Retry-After": after})
     assert (await posted(make_settings, refusal)).retry_after_s == seconds
+
+
+async def test_an_answer_says_how_long_it_took(make_settings: Callable[..., Settings]) -> None:
+    async def late() -> int:
+        await asyncio.sleep(0.05)  # of the other side
+        return 204
+
+    assert 50 <= (await posted(make_settings, late())).latency_ms < 20_000
 
 
 async def test_an_answer_is_not_unpacked(make_settings: Callable[..., Settings]) -> None:
