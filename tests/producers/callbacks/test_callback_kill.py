@@ -47,6 +47,7 @@ def test_whoever_acts_may_be_killed_at_any_moment(
         "WXB_REDIS_URL": valkey_url,
         "WXB_APPS": f'{app}"subscription_source":"events"}}}}',
         "WXB_BUCKETS": str(desk.settings.buckets),
+        "WXB_LANES": str(desk.settings.lanes),
     }
     for victim in (7, 31, 58, 103):  # somewhere in the first batches, whatever this machine does
         process = subprocess.Popen([sys.executable, "-c", WORK], env=env, cwd=tmp_path)

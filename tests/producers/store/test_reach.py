@@ -10,8 +10,10 @@ from producers.store.lanes import reach
 
 @pytest.fixture
 def node(cluster_url: str) -> "redis.Redis":
-    """Give a client that does not know that it is connected to a cluster."""
-    return redis.Redis.from_url(cluster_url, decode_responses=True)
+    """Give a client that does not know that it is connected to a cluster, an empty one."""
+    node = redis.Redis.from_url(cluster_url, decode_responses=True)
+    node.flushall()
+    return node
 
 
 def calls(client: "redis.Redis") -> int:
