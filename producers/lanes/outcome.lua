@@ -1,7 +1,8 @@
 -- outcome: what a message ends as, when it was answered and when it stays unanswered.
 --   outcomes  hash  openid -> outcome, of one bucket
 --   doubts    hash  bucket:openid -> since_ms until_ms member, of each in_doubt recipient
---   receipts  hash  template msgid -> errcode at_ms, of one user: they came before the answer
+--   receipts  hash  template msgid -> errcode at_ms broadcast, of one user: they came before the answer;
+--                   broadcast: whose message alone was unanswered then, or -
 --   leaving   hash  broadcast item -> the name that a forgotten recipient's outcome is written under
 --   sending   zset  openid -> end of the user's turn (ms)
 --
@@ -66,22 +67,19 @@ end
 
 local CLOCKS = 5000  -- WeChat's clock and ours may differ by so many ms
 
--- The receipt of this user and template that came within the attempt's time, if it is the only one
--- and nobody else may have caused it: its errcode and msgid. It is used up.
-local function early_receipt(here, openid, held)
+-- The receipt of this user and template that came while this message alone was unanswered, if it is
+-- the only one: its errcode and msgid. It is used up.
+local function early_receipt(here, id, openid, held)
   if kind_of(held.member) ~= 's' then return end
   local receipts = here.prefix .. 'receipts:' .. here.app .. ':' .. openid
   local template, only, errcode = string.sub(held.member, 3), nil, nil
   local found = redis.pcall('HGETALL', receipts)
-  if #found == 0 then return end
-  local turn = num(redis.call('ZSCORE', here.sending, openid))
-  if turn > here.now and turn ~= held.since + here.lease then return end  -- another message is being sent
   for i = 1, #found, 2 do
     local of, msgid = string.match(found[i], '^(%S+) (%S*)$')
-    local code, at, unsure = string.match(found[i + 1], '^(%S+) (%d+)(.*)$')
+    local code, at, meant = string.match(found[i + 1], '^(%S+) (%d+) (%S+)$')
     at = tonumber(at)
-    if of == template and at and at >= held.since - CLOCKS and at <= here.now + CLOCKS then
-      if only or unsure ~= '' then return end
+    if of == template and meant == id and at >= held.since - CLOCKS and at <= here.now + CLOCKS then
+      if only then return end
       only, errcode = msgid, code
     end
   end
@@ -99,7 +97,7 @@ end
 -- how that is recorded.
 local function doubtful_outcome(here, id, item, held)
   local bucket, openid = bucket_and_openid(item)
-  local errcode, msgid = early_receipt(here, openid, held)
+  local errcode, msgid = early_receipt(here, id, openid, held)
   if errcode then
     if msgid ~= '' and not left_as(here, id, item) then  -- the same receipt again is known by it
       local msgids = here.prefix .. 'msgids:' .. id .. ':' .. bucket

@@ -3,9 +3,10 @@
 -- Guarantee: a msgid that an answer gave, or a receipt left, decides alone, whatever else fits by
 -- time. Only a msgid that fits nothing is matched by time: to the nearest doubt of its template, never
 -- to a send with a msgid of its own, and to none while a message that may be the one meant is
--- unanswered. An outcome moves at most once by receipt: in_doubt to delivered or failed, delivered to
--- failed. The same receipt again changes nothing. One that finds no recipient yet (it may come before
--- the send's own answer) is kept for a day, at most 50 per user.
+-- unanswered, or was delivered without a msgid. An outcome moves at most once by receipt: in_doubt to
+-- delivered or failed, delivered to failed. The same receipt again changes nothing. One that finds no
+-- recipient yet (it may come before the send's own answer) is kept for a day, at most 50 per user, with
+-- the one message that was unanswered then: whatever is sent later cannot be meant.
 --
 -- KEYS  1 receipts hash  of the user
 -- ARGV  1 prefix of the lane, 2 item (bucket:openid), 3 template, 4 msgid or '', 5 errcode, 6 at_ms,
@@ -27,6 +28,12 @@ end
 
 local function msgid_of(id)
   return redis.call('HGET', prefix .. 'msgids:' .. id .. ':' .. bucket, openid)
+end
+
+-- Delivered by an answer that gave no msgid: its receipt may come at any time.
+local function is_nameless(id)
+  return redis.call('HGET', prefix .. 'lane:' .. id, 'nameless') == '1'
+    and outcome_of(id) == 'delivered' and not msgid_of(id)
 end
 
 local function move(id, from)
@@ -59,13 +66,17 @@ if msgid ~= '' then
 end
 
 -- By time: which unanswered messages may be meant, and the doubt that is nearest.
-local unanswered, doubts, nearest, nearest_by = 0, 0, nil, nil
+local unanswered, meant, doubts, nearest, nearest_by = 0, '', 0, nil, nil
 for i = 8, #ARGV do
   local id = ARGV[i]
   local held = redis.call('HGET', prefix .. 'flight:' .. id, item)
   local member, since = string.match(held or '', '^%S+ %S+ (%S+) %S+ (%d+) ')
   if member then
-    if member == 's:' .. template and at >= tonumber(since) - CLOCKS then unanswered = unanswered + 1 end
+    if member == 's:' .. template and at >= tonumber(since) - CLOCKS then
+      unanswered, meant = unanswered + 1, id
+    end
+  elseif is_nameless(id) then
+    unanswered = unanswered + 1
   else
     local doubt = redis.call('HGET', prefix .. 'doubts:' .. id, item)
     local from, until_ms, of = string.match(doubt or '', '^(%d+) (%d+) (%S+)$')
@@ -81,9 +92,9 @@ for i = 8, #ARGV do
 end
 if nearest and unanswered == 0 then return move(nearest, 'in_doubt') end
 if redis.call('HLEN', KEYS[1]) < KEPT then
-  -- one that several may have caused is matched by its msgid alone
-  local unsure = unanswered + doubts > 1 and ' ?' or ''
-  redis.call('HSET', KEYS[1], template .. ' ' .. msgid, string.format('%s %d%s', errcode, at, unsure))
+  -- one that several may have caused, or none that is known, is matched by its msgid alone
+  if unanswered + doubts > 1 or meant == '' then meant = '-' end
+  redis.call('HSET', KEYS[1], template .. ' ' .. msgid, string.format('%s %d %s', errcode, at, meant))
   redis.call('PEXPIRE', KEYS[1], DAY)
 end
 return { '', 'kept' }

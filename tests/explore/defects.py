@@ -139,6 +139,16 @@ DEFECTS: Final = {
         "two-for-one",
         lua={"if msgid ~= '' then\n  for i = 8": "if false then\n  for i = 8"},
     ),
+    "receipt-of-a-later-one": Defect(
+        "a receipt that came before a send was taken by that send's doubt",
+        "message",
+        lua={"of == template and meant == id and at": "of == template and at"},
+    ),
+    "nameless-forgotten": Defect(
+        "a doubt took the receipt of a send whose answer had given no msgid",
+        "unnamed",
+        lua={"elseif is_nameless(id) then": "elseif false then"},
+    ),
     "unposted-is-posted": Defect(
         "no mark was written before a POST: what was sent was recovered as never posted",
         "prepays",

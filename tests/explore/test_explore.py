@@ -125,3 +125,11 @@ def test_who_is_forgotten_in_a_canarys_place_frees_it() -> None:
     world = replace(WORLDS["any"], faults={**WORLDS["any"].faults, "tick": 2})
     resumed = [("take", "w1", "0"), ("recover", "w1", "b", "0"), ("take", "w2", "0")]
     replay(world, [*resumed, ("forget", "o4"), ("post", "w2", "b/o4", "45009")])
+
+
+def test_a_receipt_is_of_what_was_sent_before_it_came() -> None:
+    """A later message's doubt took the receipt of a send that was not settled yet."""
+    to_the_first = [("take", "w1", "0"), ("mark", "w1", "m/o4"), ("post", "w1", "m/o4", "ok")]
+    to_the_second = [("take", "w1", "0"), ("mark", "w1", "b/o4"), ("post", "w1", "b/o4", "cut")]
+    meanwhile = [("tick", "long"), ("receipt", "m", "o4", "0")]
+    replay("message", [*to_the_first, *meanwhile, *to_the_second, ("settle", "w1", "0")])

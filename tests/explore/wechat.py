@@ -70,6 +70,8 @@ def answers(world: World, state: State, claim: Claim) -> Iterator[Answer]:
         return
     msgid = msgid_of(claim.broadcast, claim.openid) if claim.kind == "s" else ""
     yield Answer("ok", Reply(Fate.ANSWERED, msgid=msgid), sends=True, asks=True)
+    if claim.kind == "s" and state.left("unnamed"):
+        yield Answer("unnamed", Reply(Fate.ANSWERED), sends=True, asks=True, costs="unnamed")
     if state.left("lost"):
         yield Answer("ok, lost", _LOST, sends=True, asks=True, costs="lost")
         yield Answer("cut", _LOST, asks=True, costs="lost")

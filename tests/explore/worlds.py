@@ -113,6 +113,15 @@ WORLDS: Final = {
             workers=1,
         ),
         World(
+            "unnamed",
+            "one worker; a broadcast and a single message to one user: an answer without a msgid",
+            accepts(NEAR),
+            "subscribe",
+            {"unnamed": 1, "lost": 1, "receipt": 1, "tick": 1},
+            posts=(NEAR,),
+            workers=1,
+        ),
+        World(
             "aside",
             "one user with a form_id, two tries: what outlives its workers is set aside",
             forms(NEAR, each=1),

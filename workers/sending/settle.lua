@@ -65,7 +65,7 @@ local function broadcast(id)
   local has = redis.pcall('HMGET', lane, 'open', 'drop', 'template_errors', 'refusals', 'unknowns',
     'unjudged', 'channel', 'template', 'state', 'verdict', 'priority', 'canary',
     'error_window', 'error_share', 'recent', 'recent_errors', 'unsure', 'paced_ms', 'audience',
-    'purpose')
+    'purpose', 'nameless')
   if not has[7] or not has[8] then return end
   local one = {
     id = id, lane = lane, open = has[1] == '1', drop = has[2] or '', counts = {}, done = 0,
@@ -82,7 +82,8 @@ local function broadcast(id)
     queue = prefix .. 'queue:' .. id, tries = prefix .. 'tries:' .. id,
     suspects = prefix .. 'suspects:' .. id,
     rows = is_rows(has[19]) and open_rows(prefix, app, has[19]) or nil,
-    purpose = has[20], kept = not is_carrier(id) and kept_of(ARGV[10], has[8]) or 0,
+    purpose = has[20], nameless = has[21] == '1',
+    kept = not is_carrier(id) and kept_of(ARGV[10], has[8]) or 0,
   }
   broadcasts[id] = one
   order[#order + 1] = one
@@ -203,6 +204,10 @@ local function finish(one, item, openid, held, outcome, errcode, msgid, streak)
       if code ~= '0' then outcome, value = by_receipt(code) end
       redis.call('HDEL', receipts, name)  -- it was this send's: no doubt may take it
     end
+  end
+  if asked == 'delivered' and msgid == '-' and kind_of(held.member) == 's' and not one.nameless then
+    one.nameless = true
+    redis.call('HSET', one.lane, 'nameless', 1)  -- receipts by time must reckon with it (receipt.lua)
   end
   if outcome ~= 'delivered' and outcome ~= 'in_doubt' then not_had(one, item, held) end
   spend_budget(one, outcome, streak)

@@ -120,6 +120,39 @@ def test_a_receipt_that_either_of_two_may_have_caused_settles_neither_by_time(la
     assert (outcome(lane, "b1"), outcome(lane, "b2")) == ("in_doubt", "in_doubt")
 
 
+def test_a_receipt_is_of_what_was_sent_before_it_not_of_what_is_sent_later(lane: Lane) -> None:
+    start(lane, "b1", "b2")
+    first = lane.take_one()
+    lane.now_ms += LEASE + 1  # its user's turn is over, its answer on the way
+    assert lane.receipt("anna", "b2", "b1", msgid="m1") == ("", "kept")
+    second = lane.take_one()
+    lose(lane, second)
+    assert outcome(lane, "b2") == "in_doubt"
+    lose(lane, first)
+    assert outcome(lane, "b1") == "delivered"
+
+
+def test_a_receipt_that_nothing_known_has_caused_settles_no_doubt_by_time(lane: Lane) -> None:
+    start(lane, "b1")
+    assert lane.receipt("anna", "b1", msgid="m1") == ("", "kept")
+    lose(lane, lane.take_one())
+    assert outcome(lane, "b1") == "in_doubt"
+
+
+@pytest.mark.parametrize("first", ["the receipt", "the doubt"])
+def test_a_send_without_a_msgid_may_have_caused_any_receipt(lane: Lane, first: str) -> None:
+    start(lane, "b1", "b2")
+    answer(lane, lane.take_one(), "-")
+    lane.now_ms += 100
+    second = lane.take_one()
+    if first == "the doubt":
+        lose(lane, second)
+    assert lane.receipt("anna", "b2", "b1", msgid="m1") == ("", "kept")
+    if first == "the receipt":
+        lose(lane, second)
+    assert (outcome(lane, "b1"), outcome(lane, "b2")) == ("delivered", "in_doubt")
+
+
 def test_the_receipt_that_came_first_is_known_when_it_comes_again(lane: Lane) -> None:
     start(lane, "b1", "b2")
     first = lane.take_one()
