@@ -121,16 +121,16 @@ class _End(asyncio.Protocol):
 
     def give(self, data: bytes) -> None:
         """Give the other end what has come so far."""
-        if self.other is not None:
+        if self.other is not None and not self.other.transport.is_closing():
             self.other.transport.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._distance.forget(self.transport)
         if self._timer is not None:
             self._timer.cancel()
+        for _, data in self._on_the_way:
+            self.give(data)
         if self.other is not None:
-            for _, data in self._on_the_way:
-                self.other.transport.write(data)
             self.other.transport.close()
 
 
