@@ -14,6 +14,15 @@ Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 
 
+async def company(linger_s: float) -> None:
+    """Sleep half to one and a half times so long: to a moment that all lines have in common.
+
+    What more than one line does then may share a trip to Redis.
+    """
+    left_s = linger_s - asyncio.get_running_loop().time() % linger_s
+    await asyncio.sleep(left_s if left_s >= linger_s / 2 else left_s + linger_s)
+
+
 class Line(Generic[Item]):
     """What waits at one place.
 

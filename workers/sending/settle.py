@@ -28,11 +28,12 @@ from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.replicas import UnacknowledgedError
 from producers.store.retry import pause_s
-from producers.store.scripts import Script, new_token
+from producers.store.scripts import Script
+from producers.store.trip import Shared
 from producers.words import KIND_OF, Outcome
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
-from workers.sending.lines import Line, Lines
+from workers.sending.lines import Line, Lines, company
 from workers.sending.take import sending_lease_ms
 from workers.sending.verdict import Action, Verdict
 from workers.wechat.errcodes import PermitFate
@@ -156,6 +157,7 @@ class Settler:
     ) -> None:
         self._client = client
         self._script = SETTLE.on(client)
+        self._trips = Shared(client, settings.redis_replicas)
         self._worker = worker
         self._fixed = (
             sending_lease_ms(settings),
@@ -177,6 +179,7 @@ class Settler:
     async def close(self) -> None:
         """Stop; what still waits is left to recovery."""
         await self._lines.close()
+        await self._trips.close()
 
     async def _run(self, where: tuple[str, int], line: Line[Answer]) -> None:
         app, _ = where
@@ -185,7 +188,7 @@ class Settler:
             while True:
                 await line.filled.wait()
                 if len(line.items) < BATCH:
-                    await asyncio.sleep(LINGER_S)  # for company: a run costs by far less for each
+                    await company(LINGER_S)  # a run costs by far less for each of many
                 while under_way and (not free or len(line.items) < _PLENTY):
                     await asyncio.wait(
                         under_way, timeout=LINGER_S, return_when=asyncio.FIRST_COMPLETED
@@ -226,12 +229,13 @@ class Settler:
         known = self._settings.apps.get(app)
         keep = known.keep if known else ""
         args = SettleArgs(self._worker, keys.lane_prefix(lane), app, *self._fixed, keep)
-        rows, token = ("\n".join([answer.row() for answer in batch]),), new_token()
+        rows = ("\n".join([answer.row() for answer in batch]),)
+        call = self._script.call(script_keys, args, rows)  # repeated with its token
         posted = sum(answer.reply is not None for answer in batch)
         attempt = 0
         while True:
             try:
-                results: list[str] = await self._script(script_keys, args, rows, token=token)
+                results: list[str] = await self._trips.run(call)
             except UnacknowledgedError as error:
                 attempt += 1
                 counted = posted > 0 and attempt >= _ASKS
