@@ -40,15 +40,23 @@ class Desk:
         )  # fmt: skip
         self.id = self.broadcasts.create(spec).id
 
-    def take_and_die(self) -> None:
-        """Claim everything as worker w1, and recover it: all may have been sent."""
-        recoverer = Recoverer(self.client, self.settings, self.broadcasts)
+    def take(self) -> None:
+        """Claim everything as worker w1, about to be posted."""
         for lane in range(self.settings.lanes):
             self.client.hset(keys.lane_broadcast(lane, self.id), "open", "1")
             taker = Taker(self.client, self.settings, "w1", self.broadcasts.ttl_ms)
             taker.take(Asking.of("shop", lane, 100), {})
             mark_posting(self.client, lane, self.id, "w1")
+
+    def die(self) -> None:
+        """Recover what w1 holds: all of it may have been sent."""
+        recoverer = Recoverer(self.client, self.settings, self.broadcasts)
+        for lane in range(self.settings.lanes):
             recoverer.recover("shop", self.id, lane, "w1")
+
+    def take_and_die(self) -> None:
+        self.take()
+        self.die()
 
     def now_ms(self) -> int:
         return store.now_ms(self.client)
@@ -90,9 +98,10 @@ def test_a_receipt_of_another_time_or_template_settles_nothing(desk: Desk) -> No
 
 
 def test_a_receipt_that_comes_before_the_doubt_settles_it_when_it_comes(desk: Desk) -> None:
+    desk.take()
     assert desk.receipt("o3") == "kept"
     assert desk.receipt("o4", errcode=9, msgid="2") == "kept"
-    desk.take_and_die()
+    desk.die()
     assert desk.outcomes() == {"delivered": 1, "in_doubt": 4, "failed": 1}
     assert len(list(desk.doubts.of(desk.id))) == 4
 
@@ -137,8 +146,9 @@ def test_a_failed_receipt_keeps_its_errcode(desk: Desk) -> None:
 
 
 def test_a_failed_receipt_that_came_first_keeps_its_errcode(desk: Desk) -> None:
+    desk.take()
     assert desk.receipt("o3", errcode=20013, msgid="3") == "kept"
-    desk.take_and_die()
+    desk.die()
     [row] = [
         one
         for one in Recipients(desk.client, desk.settings).iterate(desk.id, "failed")
