@@ -1,12 +1,12 @@
 -- receipt: WeChat's final word on one send (subscribe_msg_sent_event), matched to its recipient.
 --
 -- Guarantee: a msgid that an answer gave, or a receipt left, decides alone, whatever else fits by
--- time. Only a msgid that fits nothing is matched by time: to the nearest doubt of its template, never
--- to a send with a msgid of its own, and to none while a message that may be the one meant is
--- unanswered, or was delivered without a msgid. An outcome moves at most once by receipt: in_doubt to
--- delivered or failed, delivered to failed. The same receipt again changes nothing. One that finds no
--- recipient yet (it may come before the send's own answer) is kept for a day, at most 50 per user, with
--- the one message that was unanswered then: whatever is sent later cannot be meant.
+-- time. Only a msgid that fits nothing is matched by time: to the one message of its template that may
+-- be meant, in doubt and sent then; to none where more may be: unanswered ones, doubts of the last day,
+-- those that were delivered without a msgid or decided. An outcome moves at most once by receipt:
+-- in_doubt to delivered or failed, delivered to failed. The same receipt again changes nothing. One that
+-- finds no recipient yet (it may come before the send's own answer) is kept for a day, at most 50 per
+-- user, with the one message that was unanswered then: whatever is sent later cannot be meant.
 --
 -- KEYS  1 receipts hash  of the user
 -- ARGV  1 prefix of the lane, 2 item (bucket:openid), 3 template, 4 msgid or '', 5 errcode, 6 at_ms,
@@ -30,10 +30,12 @@ local function msgid_of(id)
   return redis.call('HGET', prefix .. 'msgids:' .. id .. ':' .. bucket, openid)
 end
 
--- Delivered by an answer that gave no msgid: its receipt may come at any time.
+-- Delivered by an answer that gave no msgid, or decided by an operator: its receipt may come at any time.
 local function is_nameless(id)
-  return redis.call('HGET', prefix .. 'lane:' .. id, 'nameless') == '1'
-    and outcome_of(id) == 'delivered' and not msgid_of(id)
+  local outcome = outcome_of(id) or ''
+  if string.sub(outcome, -9) ~= ' operator' and not (outcome == 'delivered'
+    and redis.call('HGET', prefix .. 'lane:' .. id, 'nameless') == '1') then return false end
+  return not msgid_of(id)
 end
 
 local function move(id, from)
@@ -65,35 +67,30 @@ if msgid ~= '' then
   end
 end
 
--- By time: which unanswered messages may be meant, and the doubt that is nearest.
-local unanswered, meant, doubts, nearest, nearest_by = 0, '', 0, nil, nil
+-- By time: all messages that may be meant. The receipt may come late, so a doubt that is over counts.
+local may, meant, state = 0, '-', ''
 for i = 8, #ARGV do
   local id = ARGV[i]
   local held = redis.call('HGET', prefix .. 'flight:' .. id, item)
   local member, since = string.match(held or '', '^%S+ %S+ (%S+) %S+ (%d+) ')
-  if member then
-    if member == 's:' .. template and at >= tonumber(since) - CLOCKS then
-      unanswered, meant = unanswered + 1, id
-    end
-  elseif is_nameless(id) then
-    unanswered = unanswered + 1
-  else
+  local until_ms
+  if not member and is_nameless(id) then
+    may = may + 1
+  elseif not member then
     local doubt = redis.call('HGET', prefix .. 'doubts:' .. id, item)
-    local from, until_ms, of = string.match(doubt or '', '^(%d+) (%d+) (%S+)$')
-    from, until_ms = tonumber(from), tonumber(until_ms)
-    if of == 's:' .. template and at >= from - CLOCKS and at <= until_ms + CLOCKS
-      and not msgid_of(id) and outcome_of(id) then
-      doubts = doubts + 1
-      -- outside of the attempt by so much; then, how long after its claim
-      local by = math.max(from - at, at - until_ms, 0) * 2 ^ 32 + math.abs(at - from)
-      if not nearest or by < nearest_by then nearest, nearest_by = id, by end
-    end
+    since, until_ms, member = string.match(doubt or '', '^(%d+) (%d+) (%S+)$')
+    if msgid_of(id) or not outcome_of(id) then member = nil end
+  end
+  if member == 's:' .. template and at >= tonumber(since) - CLOCKS
+    and not (until_ms and at > tonumber(until_ms) + DAY) then
+    state = not until_ms and 'unanswered' or at <= tonumber(until_ms) + CLOCKS and 'in_doubt' or 'over'
+    may, meant = may + 1, id
   end
 end
-if nearest and unanswered == 0 then return move(nearest, 'in_doubt') end
+if may == 1 and state == 'in_doubt' then return move(meant, 'in_doubt') end
 if redis.call('HLEN', KEYS[1]) < KEPT then
-  -- one that several may have caused, or none that is known, is matched by its msgid alone
-  if unanswered + doubts > 1 or meant == '' then meant = '-' end
+  -- one that several may have caused, or none that is sent now, is matched by its msgid alone
+  if may > 1 or state ~= 'unanswered' then meant = '-' end
   redis.call('HSET', KEYS[1], template .. ' ' .. msgid, string.format('%s %d %s', errcode, at, meant))
   redis.call('PEXPIRE', KEYS[1], DAY)
 end

@@ -1,10 +1,10 @@
 """Receipts: WeChat's final word on a send.
 
 `subscribe_msg_sent_event` says what became of an accepted subscribe message. It is matched by msgid
-before anything else; one whose msgid no answer gave goes to the nearest doubt by openid, template
-and time within the POST's interval, unless another message could be meant. An outcome moves at most
-once by receipt: in_doubt to delivered or failed, delivered to failed. Receipts may come before the
-answer, twice, or in disorder; one that finds no recipient yet is kept for a day.
+before anything else; one whose msgid no answer gave settles a doubt by openid, template and time
+within the POST's interval, unless another message of that user could be meant. An outcome moves at
+most once by receipt: in_doubt to delivered or failed, delivered to failed. Receipts may come before
+the answer, twice, or in disorder; one that finds no recipient yet is kept for a day.
 
 What no receipt settles stays in doubt (`producers.recipients.doubts`).
 

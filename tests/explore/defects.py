@@ -144,10 +144,15 @@ DEFECTS: Final = {
         "message",
         lua={"of == template and meant == id and at": "of == template and at"},
     ),
+    "late-receipt": Defect(
+        "a receipt that came late was taken by what was sent when it came",
+        "message",
+        lua={"at > tonumber(until_ms) + DAY)": "at > tonumber(until_ms) + CLOCKS)"},
+    ),
     "nameless-forgotten": Defect(
         "a doubt took the receipt of a send whose answer had given no msgid",
         "unnamed",
-        lua={"elseif is_nameless(id) then": "elseif false then"},
+        lua={"if not member and is_nameless(id) then": "if false then"},
     ),
     "unposted-is-posted": Defect(
         "no mark was written before a POST: what was sent was recovered as never posted",

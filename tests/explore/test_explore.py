@@ -127,9 +127,19 @@ def test_who_is_forgotten_in_a_canarys_place_frees_it() -> None:
     replay(world, [*resumed, ("forget", "o4"), ("post", "w2", "b/o4", "45009")])
 
 
+TO_THE_FIRST = [("take", "w1", "0"), ("mark", "w1", "m/o4"), ("post", "w1", "m/o4", "ok")]
+TO_THE_SECOND = [("take", "w1", "0"), ("mark", "w1", "b/o4"), ("post", "w1", "b/o4", "cut")]
+
+
 def test_a_receipt_is_of_what_was_sent_before_it_came() -> None:
     """A later message's doubt took the receipt of a send that was not settled yet."""
-    to_the_first = [("take", "w1", "0"), ("mark", "w1", "m/o4"), ("post", "w1", "m/o4", "ok")]
-    to_the_second = [("take", "w1", "0"), ("mark", "w1", "b/o4"), ("post", "w1", "b/o4", "cut")]
     meanwhile = [("tick", "long"), ("receipt", "m", "o4", "0")]
-    replay("message", [*to_the_first, *meanwhile, *to_the_second, ("settle", "w1", "0")])
+    replay("message", [*TO_THE_FIRST, *meanwhile, *TO_THE_SECOND, ("settle", "w1", "0")])
+
+
+def test_a_late_receipt_of_a_doubt_is_not_that_of_what_is_sent_now() -> None:
+    """A second message, perhaps never posted, was delivered by the receipt of a first in doubt."""
+    in_doubt = [*TO_THE_FIRST[:2], ("post", "w1", "m/o4", "ok, lost"), ("settle", "w1", "0")]
+    marked = [*TO_THE_SECOND[:2], ("die", "w1")]
+    later = [("tick", "long"), ("receipt", "m", "o4", "0")]
+    replay("message", [*in_doubt, *marked, *later, ("keep", "0"), ("recover", "d1", "b", "0")])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from lane_driver import LEASE, Claimed, Lane, accept, row
+from lane_driver import HOUR, LEASE, Claimed, Lane, accept, row
 
 
 def start(lane: Lane, *broadcasts: str) -> None:
@@ -39,19 +39,43 @@ def test_a_msgid_that_is_known_decides_though_a_newer_doubt_fits_by_time(lane: L
     assert lane.receipt("anna", "b2", "b1", msgid="m2") == ("b2", "delivered")
 
 
-def test_a_receipt_by_time_goes_to_the_nearest_doubt(lane: Lane) -> None:
-    start(lane, "b1", "b2", "b3")
-    began = []
-    for _ in range(3):
-        began.append(lane.now_ms)
-        claim = lane.take_one()
-        lane.now_ms += 1000
-        lose(lane, claim)
-        lane.now_ms += 1000
-    newest_first = ("b3", "b2", "b1")
-    for n, broadcast in ((1, "b2"), (0, "b1"), (2, "b3")):
-        found = lane.receipt("anna", *newest_first, msgid=f"m{n}", at_ms=began[n] + 500)
-        assert found == (broadcast, "delivered")
+def test_a_receipt_that_more_than_one_doubt_may_have_caused_settles_none(lane: Lane) -> None:
+    """It may come late, so the doubt that fits its time best is not surely the one."""
+    start(lane, "b1", "b2")
+    for _ in range(2):
+        lose(lane, lane.take_one())
+        lane.now_ms += HOUR
+    assert lane.receipt("anna", "b2", "b1", msgid="m1", at_ms=lane.now_ms - HOUR) == ("", "kept")
+    assert {outcome(lane, name) for name in ("b1", "b2")} == {"in_doubt"}
+
+
+@pytest.mark.parametrize(("after", "fits"), [(24 * HOUR, False), (24 * HOUR + 1, True)])
+def test_a_doubt_that_ended_a_day_ago_is_not_meant(lane: Lane, after: int, fits: bool) -> None:
+    start(lane, "b1", "b2")
+    lose(lane, lane.take_one())
+    lane.now_ms += after
+    lose(lane, lane.take_one())
+    found = lane.receipt("anna", "b2", "b1", msgid="m2")
+    assert found == (("b2", "delivered") if fits else ("", "kept"))
+
+
+def test_a_late_receipt_of_a_doubt_is_not_that_of_what_is_sent_now(lane: Lane) -> None:
+    start(lane, "b1", "b2")
+    lose(lane, lane.take_one())
+    lane.now_ms += HOUR
+    second = lane.take_one()
+    assert lane.receipt("anna", "b2", "b1", msgid="m1") == ("", "kept")
+    lose(lane, second)
+    assert (outcome(lane, "b1"), outcome(lane, "b2")) == ("in_doubt", "in_doubt")
+
+
+def test_what_was_decided_may_still_have_been_sent(lane: Lane) -> None:
+    start(lane, "b1", "b2")
+    lose(lane, lane.take_one())
+    assert lane.resolve("b1", "failed", "anna") == 1
+    lose(lane, lane.take_one())
+    assert lane.receipt("anna", "b2", "b1", msgid="m1") == ("", "kept")
+    assert outcome(lane, "b2") == "in_doubt"
 
 
 def test_a_receipt_that_may_be_of_an_unanswered_send_is_kept_for_its_msgid(lane: Lane) -> None:
