@@ -236,7 +236,7 @@ SENDS = st.lists(
 def test_whatever_the_order_no_send_is_settled_by_anothers_receipt(
     lane: Lane, sends: list[tuple[bool, int, int, int, list[int]]]
 ) -> None:
-    """Answered ones end as their own receipt says; a doubt does, if it is the only one, or stays."""
+    """Answered ones end as their own receipt says; a doubt that was alone too, others may stay."""
     lane.client.flushall()
     truth = [
         Send(f"b{n}", f"m{n}", answered, errcode, receipts=when)
