@@ -20,9 +20,10 @@ from producers.rehearsals import DryRuns, Trials
 from producers.retries import Retries
 from producers.series import Series
 from producers.settings import AppsFile, Settings
-from producers.store.lanes.fence import is_outlived
+from producers.store import keys
+from producers.store.lanes.fence import FencedError, is_outlived
 from producers.store.patience import lend
-from producers.store.retry import repeat
+from producers.store.retry import LOST, repeat
 from producers.suppressions import Suppressions
 from producers.templates import Templates
 from producers.users import Users
@@ -102,7 +103,8 @@ class Parts:
         """Look at the deployment's layout before the first call; raises as `store.check_layout`.
 
         Before each later one, see that the connection which it will use is open: whoever changes
-        the lanes closes them all, and the next one is refused. Nothing is asked of one that is.
+        the lanes closes them all, and the next one is refused. Nothing is asked of one that is. Of
+        a cluster it is the one to the node that has the deployment.
         """
         if self._is_checked and hasattr(self.client, "connection_pool"):
             repeat("opening Redis", self._meet)
@@ -111,8 +113,20 @@ class Parts:
             self._is_checked = True
 
     def _meet(self) -> None:
-        pool = self.client.connection_pool
-        pool.release(lend(pool))
+        if not store.is_cluster(self.client):
+            pool = self.client.connection_pool
+            pool.release(lend(pool))
+            return
+        place = self.client.place_of(keys.DEPLOYMENT)
+        if self.client.is_silent(place):
+            return  # the others are there, and each lane refuses who has other lanes
+        try:
+            pool = store.pool_of(self.client, keys.DEPLOYMENT)
+            pool.release(lend(pool))
+        except FencedError:
+            raise
+        except LOST:
+            self.client.doubt(place)
 
     def close(self) -> None:
         """Close the connections."""

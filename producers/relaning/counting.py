@@ -44,7 +44,7 @@ class Recounter:
     """Counts lanes anew.
 
     Args:
-        client: Redis, one server; not fenced.
+        client: Redis; not fenced.
         before, after: as for `moving.Mover`.
     """
 

@@ -1,8 +1,9 @@
 """Moving: bring one key of a lane to where it belongs; again is harmless.
 
-Nobody else reaches the keys meanwhile (`fence`). A key goes by one command; items go by one
-transaction a page; a list is built beside, and put in place by one command: who is killed leaves
-each item in exactly one place, or a copy that the next run makes anew.
+Nobody else reaches the keys meanwhile (`fence`). A key goes whole (`carrying`); items are put where
+they belong, some at a time, and then taken away where they were; a list is built beside, and put in
+place by one command: who is killed leaves each item in one place, or a copy that the next run makes
+anew. Nothing is done in two slots by one call, for on a cluster they may lie on two nodes.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,8 @@ from typing import Any, Final
 
 import redis
 
+from producers.relaning import carrying
+from producers.relaning.carrying import Bearer
 from producers.relaning.places import Map, Place, Way
 from producers.store import Client, keys
 from producers.store.buckets import positions
@@ -23,40 +26,39 @@ class Mover:
     """Moves keys.
 
     Args:
-        client: Redis, one server; not fenced.
+        client: Redis; not fenced.
         before, after: where everything lies, and is to lie.
     """
 
     def __init__(self, client: Client, before: Map, after: Map) -> None:
         self._client = client
+        self._bearer = Bearer(client)
         self._before = before
         self._after = after
 
     def whole(self, places: Iterable[Place]) -> int:
         """Move keys that go whole; returns how many did."""
-        pipeline = self._client.pipeline(transaction=False)
-        moved = 0
+        ways: list[carrying.Way] = []
+        looks = self._client.pipeline(transaction=False)
         for place in places:
             lane = self._after.of_whole(place)
             if lane == place.lane:
                 continue
-            moved += 1
-            pipeline.rename(place.name, place.at(lane))
+            ways.append(carrying.Way(place.name, place.at(lane)))
             if place.way is Way.HOME:
                 broadcast = place.rest.partition(":")[2]
                 for queue in (keys.due, keys.doing):
-                    pipeline.zrem(queue(place.lane), f"{broadcast} home")
-                pipeline.zadd(keys.due(lane), {f"{broadcast} home": 0})
-        for answer in pipeline.execute(raise_on_error=False):
-            if isinstance(answer, Exception) and "no such key" not in str(answer):
-                raise answer  # one that has just ended is not there
-        return moved
+                    looks.zrem(queue(place.lane), f"{broadcast} home")
+                looks.zadd(keys.due(lane), {f"{broadcast} home": 0})
+        looks.execute()  # before they move: then the next run would find nothing to do
+        self._bearer.move(ways)
+        return len(ways)
 
     def copied(self, place: Place) -> None:
         """Give each lane a copy of a key."""
-        for lane in self._after.shares(place.lane, self._before.lanes):
-            if lane != place.lane:
-                self._client.copy(place.name, place.at(lane), replace=True)
+        lanes = self._after.shares(place.lane, self._before.lanes)
+        ways = [carrying.Way(place.name, place.at(lane)) for lane in lanes if lane != place.lane]
+        self._bearer.copy(ways)
 
     def divided(self, place: Place) -> None:
         """Deal out what a key holds.
@@ -102,12 +104,15 @@ class Mover:
                     by_lane.setdefault(lane, {})[item] = value
             if not by_lane:
                 continue
-            pipeline = self._client.pipeline(transaction=True)
+            pipeline = self._client.pipeline(transaction=False)
             for lane, some in by_lane.items():
                 put(pipeline, place.at(lane), some)
                 self._expire(pipeline, place.at(lane), at_ms)
-                getattr(pipeline, drop)(place.name, *some)
             pipeline.execute()
+            self._bearer.await_replicas()
+            getattr(self._client, drop)(
+                place.name, *(one for some in by_lane.values() for one in some)
+            )
 
     def _list(self, place: Place) -> None:
         lane_of, at_ms = self._after.of_items(place), self._expires(place)
@@ -128,6 +133,7 @@ class Mover:
                 pipeline.rpush(name, *some)
                 self._expire(pipeline, name, at_ms)
             pipeline.execute()
+        self._bearer.await_replicas()
         if mine:
             self._client.rename(kept, place.name)
         else:
@@ -142,17 +148,23 @@ class Mover:
     def _bits(self, place: Place) -> None:
         at_ms = self._expires(place)
         bits = positions(self._read(place.name), 0)
-        pipeline = self._client.pipeline(transaction=True)
-        for lane in self._after.shares(place.lane, self._before.lanes):
-            mine = [bit for bit in bits if self._after.of_bucket(bit) == lane]
-            if lane != place.lane:
-                mine += positions(self._read(place.at(lane)), 0)
-            if mine:
-                pipeline.set(place.at(lane), _bitmap(mine))
-                self._expire(pipeline, place.at(lane), at_ms)
-            else:
-                pipeline.unlink(place.at(lane))
-        pipeline.execute()
+        lanes = self._after.shares(place.lane, self._before.lanes)
+        for some in (set(lanes) - {place.lane}, {place.lane}):  # its own are taken away last
+            pipeline = self._client.pipeline(transaction=False)
+            for lane in some:
+                mine = [bit for bit in bits if self._after.of_bucket(bit) == lane]
+                if lane != place.lane:
+                    mine += positions(self._read(place.at(lane)), 0)
+                if mine:
+                    value = _bitmap(mine)
+                    if at_ms > 0:
+                        pipeline.set(place.at(lane), value, pxat=at_ms)
+                    else:
+                        pipeline.set(place.at(lane), value)
+                else:
+                    pipeline.unlink(place.at(lane))
+            pipeline.execute()
+            self._bearer.await_replicas()
 
     def _read(self, name: str) -> bytes:
         return self._client.execute_command("GET", name, NEVER_DECODE=True) or b""

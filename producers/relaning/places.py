@@ -82,6 +82,7 @@ WAYS: Final = {
     "doing": Way.STAYS,
     "flying": Way.STAYS,
     "keeper": Way.STAYS,
+    "never": Way.STAYS,
     "reply": Way.STAYS,
     "relaning": Way.STAYS,
 }

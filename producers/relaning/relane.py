@@ -1,7 +1,8 @@
 """Relaning: another number of lanes for a deployment that lives, as one announced standstill.
 
 1. It is announced, in Redis: workers drain and end, and each new connection is refused (`fence`).
-2. When they are gone, or 30 s later, all older connections are closed: nobody reaches the keys.
+2. When they are gone, or 30 s later, all older connections are closed: nobody reaches the keys. On
+   a cluster each lane is told before to refuse the scripts of whoever has so many lanes.
 3. What a cancelled broadcast leaves is counted, as the keeper would.
 4. All keys are looked at once, and each is brought to where it belongs.
 5. Each lane is counted anew, from what lies in it.
@@ -9,8 +10,8 @@
    go on with it.
 
 Killed anywhere, it is run again with the same number, and goes on: until then the deployment stands
-still. Nothing is sent or stored meanwhile, and nothing lost: a broadcast goes on where it was. It
-is for one server (or a primary with replicas), and a multiple of the lanes that there are.
+still. Nothing is sent or stored meanwhile, and nothing lost: a broadcast goes on where it was. The
+number is a multiple of the lanes that there are. While slots of a cluster are resharded it waits.
 """
 
 import time
@@ -26,12 +27,12 @@ from producers import logs
 from producers.broadcasts import Broadcasts
 from producers.errors import InvalidInputError
 from producers.logs.events import LanesChanged, LanesChanging
+from producers.relaning.carrying import Bearer, cut_off
 from producers.relaning.counting import Recounter
 from producers.relaning.moving import Mover, is_foreign
 from producers.relaning.places import Map, Place, Way
 from producers.settings import Settings
-from producers.store import Client, keys
-from producers.store.lanes import reach
+from producers.store import Client, is_cluster, keys
 from producers.store.lanes.fence import RELANING
 
 _MOVING: Final = "moving"
@@ -162,7 +163,7 @@ class Relaner:
         self._client.hset(keys.DEPLOYMENT, RELANING, str(lanes))
         began = time.monotonic()
         self._await_units()
-        self._close_others()
+        self._shut(before)
         if not self._client.hexists(keys.DEPLOYMENT, _MOVING):
             self._settle_drops(before)
             self._client.hset(keys.DEPLOYMENT, _MOVING, "1")
@@ -171,6 +172,7 @@ class Relaner:
         pipeline.hset(keys.DEPLOYMENT, "lanes", str(lanes))
         pipeline.hdel(keys.DEPLOYMENT, RELANING, _MOVING)
         pipeline.execute()
+        Bearer(self._client).await_replicas()
         done.standstill_s = round(time.monotonic() - began, 3)
         logs.emit(LanesChanged(before.lanes, after.lanes, done.moved, done.standstill_s))
         return done
@@ -185,9 +187,9 @@ class Relaner:
             raise InvalidInputError(
                 [f"a change from {before} to {towards} lanes is under way: finish it first"]
             )
-        if self._is_cluster():
+        if not is_cluster(self._client) and self._client.info("cluster").get("cluster_enabled"):
             raise InvalidInputError(
-                ["on a cluster lanes are not changed: export each app to a new deployment"]
+                ["this is a node of a cluster: set WXB_REDIS_URL to redis+cluster://host:port"]
             )
         faults = []
         if not before <= lanes <= _MOST or lanes % before:
@@ -199,11 +201,6 @@ class Relaner:
         if faults:
             raise InvalidInputError(faults)
         return Map(before, buckets), Map(lanes, buckets), towards is not None
-
-    def _is_cluster(self) -> bool:
-        return reach.is_split(self._client) or bool(
-            self._client.info("cluster").get("cluster_enabled")
-        )
 
     def _await_units(self) -> None:
         """Wait until the workers have drained: each reads the announcement within seconds."""
@@ -217,18 +214,15 @@ class Relaner:
                 return
             time.sleep(_LOOK_S)
 
-    def _close_others(self) -> None:
-        """Close every other connection of the deployment: who connects anew is told."""
-        mine, clients = str(self._client.client_id()), self._client.client_list()
-        [(db, name)] = [(one["db"], one["name"]) for one in clients if one["id"] == mine]
-        for one in clients:
-            ours = one["name"].startswith("wxbroadcast-") or one["name"] == name
-            if ours and one["db"] == db and one["id"] != mine:
-                try:
-                    self._client.client_kill_filter(_id=one["id"])
-                except redis.ResponseError as error:
-                    if "No such client" not in str(error):
-                        raise
+    def _shut(self, before: Map) -> None:
+        """Let nobody else reach the keys of lanes, from now on and with so many lanes ever."""
+        if is_cluster(self._client):
+            pipeline = self._client.pipeline(transaction=False)
+            for lane in range(before.lanes):
+                pipeline.set(keys.fenced(lane, before.lanes), "1")
+            pipeline.execute()
+            Bearer(self._client).await_replicas()
+        cut_off(self._client)
 
     def _settle_drops(self, before: Map) -> None:
         """Bring what lanes have not heard of to them, and count what was dropped."""
@@ -247,15 +241,31 @@ class Relaner:
             self._on_progress("keys", done.keys)
             yield places
 
+    def _served(self) -> list[dict[str, Any]]:
+        """Return who serves which slots of a cluster, once none of them is on its way."""
+        while is_cluster(self._client):
+            nodes = self._client.nodes().values()
+            told = [_own(node.execute_command("CLUSTER NODES")) for node in nodes]
+            under_way = sum(len(one["migrations"]) for one in told)
+            if not under_way:
+                return told
+            self._on_progress("slots that are resharded", under_way)
+            time.sleep(_LOOK_S)
+        return []
+
     def _move(self, before: Map, after: Map, done: Relaned) -> None:
         mover = Mover(self._client, before, after)
         counted = _Counted()
-        for page in self._pages(done):
-            done.moved += mover.whole(place for place in page if place.way in _WHOLE)
-            for place in page:
-                counted.note(place, before.lanes)
-                if place.lane < before.lanes and place.way in {*_DIVIDED, Way.ALL}:
-                    self._divide(mover, place, done)
+        whole = False
+        while not whole:
+            served = self._served()
+            for page in self._pages(done):
+                done.moved += mover.whole(place for place in page if place.way in _WHOLE)
+                for place in page:
+                    counted.note(place, before.lanes)
+                    if place.lane < before.lanes and place.way in {*_DIVIDED, Way.ALL}:
+                        self._divide(mover, place, done)
+            whole = served == self._served()  # else a slot has gone where all was seen already
         recounter = Recounter(self._client, before, after)
         for lane, broadcast in sorted(counted.broadcasts):
             recounter.broadcast(lane, broadcast, sorted(counted.slots[broadcast]))
@@ -281,3 +291,9 @@ class Relaner:
             if not is_foreign(error):
                 raise
             done.strange.append(place.name)
+
+
+def _own(told: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what a node says of itself: its id, its slots, and those that are on their way."""
+    [own] = [one for one in told.values() if "myself" in one["flags"]]
+    return {field: own[field] for field in ("node_id", "slots", "migrations")}

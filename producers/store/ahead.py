@@ -11,6 +11,7 @@ from typing import Any, Final
 import redis
 
 from producers.store import Client, as_sent, lend, pool_of
+from producers.store.lanes.fence import is_refusal
 from producers.store.retry import LOST, raise_lasting, repeat
 from producers.store.scripts import Value
 
@@ -68,7 +69,8 @@ class Ahead:
                 self._let_go(broken=True)
             except redis.ResponseError as error:
                 self._let_go(broken=False)
-                raise_lasting(self._during, error)
+                if not is_refusal(error):  # the client finds out what it means
+                    raise_lasting(self._during, error)
             else:
                 self._let_go(broken=False)
                 return reply

@@ -19,7 +19,6 @@ from redis.retry import Retry
 from producers.settings import Settings
 from producers.settings.redis_url import RedisUrl, parsed
 from producers.store.cluster import Cluster, LoopCluster, LoopPools, Pools
-from producers.store.cluster.slots import with_guard
 from producers.store.lanes.fence import Fence
 from producers.store.patience import ASYNC_CONNECTIONS, CONNECTIONS, PatientPool
 from producers.store.primary import fleet_to
@@ -58,8 +57,7 @@ def connect(
         connections: how many may be open at once, to each node; further calls wait for one.
         role: what for.
         decode_responses: whether replies are text, and not bytes.
-        fenced: connected only while the deployment has the lanes of these settings, see `fence`;
-            of a cluster in no case.
+        fenced: used only while the deployment has the lanes of these settings, see `fence`.
     """
     where = parsed(settings.redis_url.get_secret_value())
     made_of = {
@@ -68,16 +66,14 @@ def connect(
         "retry": Retry(NoBackoff(), 0),  # scripts carry tokens; their callers repeat them
         "decode_responses": decode_responses,
         **where.options,
+        "fence": Fence(settings) if fenced else None,
     }
     url = settings.redis_url.get_secret_value()
     if where.kind == "cluster":
         return Cluster(Pools(url, made_of | _parser_of(redis.cluster)), where.hosts)
     if where.kind == "sentinel":
         made_of["whereabouts"] = Sentinels(where, made_of)
-    fence = Fence(settings) if fenced else None
-    pool = PatientPool(  # type: ignore[no-untyped-call]
-        **made_of, fleet=fleet_to(url), fence=fence
-    )
+    pool = PatientPool(**made_of, fleet=fleet_to(url))  # type: ignore[no-untyped-call]
     return redis.Redis.from_pool(pool)
 
 
@@ -90,6 +86,7 @@ def connect_async(settings: Settings, connections: int = 64, *, role: Role = "wo
         "retry": AsyncRetry(NoBackoff(), 0),
         "decode_responses": True,
         **where.options,
+        "fence": Fence(settings),
     }
     url = settings.redis_url.get_secret_value()
     if where.kind == "cluster":
@@ -97,9 +94,7 @@ def connect_async(settings: Settings, connections: int = 64, *, role: Role = "wo
         return LoopCluster(LoopPools(url, made_of | parser), where.hosts)
     if where.kind == "sentinel":
         made_of["whereabouts"] = LoopSentinels(where, made_of)
-    pool = redis.asyncio.BlockingConnectionPool(
-        **made_of, fleet=fleet_to(url), fence=Fence(settings)
-    )
+    pool = redis.asyncio.BlockingConnectionPool(**made_of, fleet=fleet_to(url))
     return redis.asyncio.Redis.from_pool(pool)
 
 
@@ -161,7 +156,7 @@ def pool_of(client: Client, key: str) -> Any:
 
 def as_sent(client: Client, call: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a command as this client sends it, for who sends it past the client."""
-    return with_guard(call) if isinstance(client, Cluster) else call
+    return client.guarded(call) if isinstance(client, Cluster) else call
 
 
 def ms_of(clock: tuple[int, int]) -> int:

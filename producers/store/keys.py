@@ -369,6 +369,14 @@ def fence(lane: int) -> str:
     return f"{lane_prefix(lane)}fence"
 
 
+def fenced(lane: int, lanes: int) -> str:
+    """string: 1; scripts of processes with so many lanes are refused here; see `lanes.fence`.
+
+    Of a cluster; never expires. Owner: `relaning`.
+    """
+    return f"{lane_prefix(lane)}never:{lanes}"
+
+
 def keeper(lane: int) -> str:
     """string: the worker that holds this lane's duties; a lease of 3 s."""
     return f"{lane_prefix(lane)}keeper"
@@ -643,6 +651,7 @@ LASTING: Final[dict[str | Callable[..., str], str]] = {
     ledger: "sums of all time: they are checked against the stock",
     stock: "permits that are to be had; past hours are trimmed",
     fence: "a fence token may never come again",
+    fenced: "a process that stood still may go on after any time",
     subscriptions: "WeChat gives accepts no end; goes with the last of them",
     audience: "members stay until they are removed",
     audience_buckets: "goes with the audience",

@@ -22,7 +22,10 @@ _ASK_S: Final = 1.0
 
 _CONNECTIONS: Final = 2
 
-_OF_THE_PRIMARY: Final = ("username", "password", "db", "connection_class", "max_connections")
+_OF_THE_PRIMARY: Final = (
+    *("username", "password", "db", "connection_class", "max_connections"),
+    "fence",
+)
 
 
 def _made_of(where: RedisUrl, made_of: dict[str, Any]) -> dict[str, Any]:

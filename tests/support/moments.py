@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 import redis
+from cluster import client_of_all, flush
 from lasting_keys import everlasting
 from redis.commands.core import AsyncScript, Script
 from redis.exceptions import ClusterCrossSlotError
@@ -120,7 +121,8 @@ class World:
     """All of Redis, read and put back as bytes."""
 
     def __init__(self, url: str) -> None:
-        self.client = redis.Redis.from_url(url)
+        self._url = url
+        self.client = client_of_all(url)
 
     def read(self) -> Dump:
         names = sorted(self.client.keys("*"))
@@ -146,8 +148,8 @@ class World:
         return dict(zip(names, zip(kinds, answers[0::2], answers[1::2], strict=True), strict=True))
 
     def write(self, dump: Dump) -> None:
+        flush(self._url)
         pipeline = self.client.pipeline(transaction=False)
-        pipeline.flushdb()
         soon_ms = time.time_ns() // 1_000_000 + 600_000  # nothing is to end while it is compared
         for name, (value, until_ms) in dump.items():
             ends_ms = max(until_ms, soon_ms) if until_ms > 0 else 0

@@ -13,10 +13,12 @@ from stage import Stage, Stages
 from producers import Producer, store
 from producers.broadcasts import Broadcasts
 from producers.errors import StoreUnavailableError
+from producers.relaning.carrying import cut_off
 from producers.store import keys
 
 Eventually = Callable[..., Any]
 USERS = 2000
+pytestmark = pytest.mark.cluster
 COMMAND = [sys.executable, "-m", "producers.cli", "lanes", "64", "--json"]
 
 
@@ -96,7 +98,7 @@ def test_a_service_answers_503_meanwhile_and_goes_on_when_it_is_started_anew(
     eventually(lambda: ready() == "200", "it is ready")
     free = store.connect(stage.settings, fenced=False)
     free.hset(keys.DEPLOYMENT, "relaning", "32")
-    free.client_kill_filter(_type="normal", skipme=True)
+    cut_off(free)
     eventually(lambda: ready() == "503", "it says so")
     assert service.poll() is None
     done = stage.command([*COMMAND[:-2], "32"])

@@ -44,6 +44,13 @@ from producers.store.cluster.slots import (
     whole,
     with_guard,
 )
+from producers.store.lanes.fence import (
+    QUESTION,
+    Fence,
+    FencedError,
+    is_refusal,
+    refused,
+)
 from producers.store.patience import PatientPool, Place, lend
 from producers.store.primary import NotDoneError, NotPrimaryError, fleet_to
 
@@ -111,6 +118,7 @@ class Cluster(redis.Redis):
         self._pools = pools
         self._slots = Slots(seeds)
         self._silence = Silence()
+        self._fence: Fence | None = pools.connection_kwargs.get("fence")
         self._texts: dict[str, str] = {}
         self._loaded: dict[Place, set[str]] = {}
         self._reading = threading.Lock()
@@ -120,7 +128,11 @@ class Cluster(redis.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command where its first key lies; as `redis.Redis`."""
-        return self._run(with_guard(args), options)
+        return self._run(self.guarded(args), options)
+
+    def guarded(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a command as it is sent, for who sends it past the client too."""
+        return with_guard(args, "" if self._fence is None else self._fence.mark)
 
     def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         slot = slot_of(args)
@@ -142,7 +154,23 @@ class Cluster(redis.Redis):
             except LOST as error:
                 self._note_lost(place, error)
                 raise
+            except ResponseError as error:
+                if is_refusal(error):
+                    raise self.refused() from error
+                raise
         raise MovingError("the slot moves faster than it is followed")
+
+    def refused(self) -> FencedError:
+        """Return what to raise for a script that its lane has refused; it says what to do."""
+        try:
+            answer = self._run(QUESTION, {})
+            if self._fence is not None:
+                self._fence.check(answer)
+        except FencedError as error:
+            return error
+        except redis.RedisError:
+            pass
+        return refused()
 
     def _ask(self, place: Place, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Run a command once where its slot is moving to (ASK)."""
@@ -288,6 +316,8 @@ class Cluster(redis.Redis):
         """Return an answer; where it says that the slot or the script is elsewhere, the other's."""
         if isinstance(answer, NOT_NOW):
             return MovingError(str(answer))
+        if isinstance(answer, ResponseError) and is_refusal(answer):
+            return self.refused()
         if not isinstance(answer, (AskError, NoScriptError)):
             return answer
         args, options = command
@@ -487,12 +517,17 @@ class _Pipeline(Pipeline):
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Run what was collected; return the answers in its order."""
-        stack = [(with_guard(args), options) for args, options in self.command_stack]
+        stack = [(self._cluster.guarded(args), options) for args, options in self.command_stack]
         self.reset()
         if not stack:
             return []
         if self._atomic:
-            return self._cluster.atomically(stack, raise_on_error=raise_on_error)
+            try:
+                return self._cluster.atomically(stack, raise_on_error=raise_on_error)
+            except ResponseError as error:
+                if is_refusal(error):
+                    raise self._cluster.refused() from error
+                raise
         answers = self._cluster.several(stack)
         if raise_on_error:
             for answer in answers:

@@ -22,6 +22,13 @@ from producers.store import trouble
 from producers.store.cluster.client import ASK_S, HOPS, LOST, NOT_NOW, Command
 from producers.store.cluster.silence import LOOK_S, Silence, SilentError
 from producers.store.cluster.slots import MovingError, Slots, slot_of, whole, with_guard
+from producers.store.lanes.fence import (
+    QUESTION,
+    Fence,
+    FencedError,
+    is_refusal,
+    refused,
+)
 from producers.store.patience import Place, lend
 from producers.store.primary import NotDoneError, NotPrimaryError, fleet_to
 
@@ -71,12 +78,17 @@ class LoopCluster(redis.asyncio.Redis):
         self._pools = pools
         self._slots = Slots(seeds)
         self._silence = Silence()
+        self._fence: Fence | None = pools.connection_kwargs.get("fence")
         self._texts: dict[str, str] = {}
         self._reading: asyncio.Task[None] | None = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command where its first key lies."""
-        return await self._run(with_guard(args), options)
+        return await self._run(self.guarded(args), options)
+
+    def guarded(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a command as it is sent."""
+        return with_guard(args, "" if self._fence is None else self._fence.mark)
 
     async def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         slot = slot_of(args)
@@ -98,7 +110,22 @@ class LoopCluster(redis.asyncio.Redis):
             except LOST as error:
                 self._note_lost(place, error)
                 raise
+            except ResponseError as error:
+                if is_refusal(error):
+                    raise await self._refused() from error
+                raise
         raise MovingError("the slot moves faster than it is followed")
+
+    async def _refused(self) -> FencedError:
+        try:
+            answer = await self._run(QUESTION, {})
+            if self._fence is not None:
+                self._fence.check(answer)
+        except FencedError as error:
+            return error
+        except redis.RedisError:
+            pass
+        return refused()
 
     async def _ask(self, place: Place, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         node = self._pools.node(await self._awake(place))
@@ -185,6 +212,8 @@ class LoopCluster(redis.asyncio.Redis):
     async def _followed(self, command: Command, answer: Any) -> Any:
         if isinstance(answer, NOT_NOW):
             return MovingError(str(answer))
+        if isinstance(answer, ResponseError) and is_refusal(answer):
+            return await self._refused()
         if not isinstance(answer, (AskError, NoScriptError)):
             return answer
         args, options = command
@@ -256,7 +285,8 @@ class _LoopPipeline(Pipeline):
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Run what was collected; return the answers in its order."""
-        stack: list[Any] = [(with_guard(args), options) for args, options in self.command_stack]
+        guarded = self._cluster.guarded
+        stack: list[Any] = [(guarded(args), options) for args, options in self.command_stack]
         await self.reset()  # type: ignore[no-untyped-call]
         if not stack:
             return []

@@ -32,7 +32,10 @@ _ANYWHERE: Final = frozenset(
 
 _OF_KEYS: Final = ("OBJECT", "MEMORY USAGE", "XINFO", "XGROUP")
 
-_UNSEEN: Final = "table.remove(KEYS) "
+_GUARDED: Final = (
+    "do local guard = table.remove(KEYS) if guard and redis.call('EXISTS', guard) == 1 then "
+    "return redis.error_reply('FENCED by other lanes') end end "
+)
 
 _READ_ANEW_S: Final = 0.1
 """The map is read at most as often; while a slot moves it is not newer by then anyway."""
@@ -66,20 +69,28 @@ def slot_of_key(key: Any) -> int:
 
 
 def whole(script: str | bytes) -> str:
-    """Return a script's text as it runs with the key of `with_guard`, which it does not see."""
+    """Return a script's text as it runs with the key of `with_guard`, which it does not see.
+
+    Where that key is there, the script is refused before it begins (`lanes.fence`).
+    """
     text = _text(script)
     first, _, rest = text.partition("\n")
     if first.startswith("#!"):
-        return f"{first}\n{_UNSEEN}{rest}"
-    return _UNSEEN + text
+        return f"{first}\n{_GUARDED}{rest}"
+    return _GUARDED + text
 
 
-def with_guard(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a command; a script's with one more key of its slot, which never exists.
+def with_guard(args: tuple[Any, ...], mark: str) -> tuple[Any, ...]:
+    """Return a command; a script's with one more key of its slot, which does not exist.
 
     While a slot moves key by key (MIGRATE), each node has some of its keys, and a script that finds
     its way to one of the others fails in the middle. With a declared key that is missing the node
     refuses it before it begins (TRYAGAIN), on both sides, until the slot is whole again.
+
+    Args:
+        args: the command's name, then what follows it, as redis-py sends it.
+        mark: what its name ends with: it exists for who has outlived the deployment's lanes
+            (`keys.fenced`), so that a script is refused in the slot itself, wherever that lies.
     """
     if args[0] != "EVALSHA" or not int(args[2]):
         return args
@@ -89,7 +100,7 @@ def with_guard(args: tuple[Any, ...]) -> tuple[Any, ...]:
     closed = key.find("}", opened + 1)
     # it begins as the others do: what a user may touch (ACL) is told by the beginning of a name
     tagged = key[: closed + 1] if opened >= 0 and closed > opened + 1 else f"{{{key}}}"
-    return ("EVALSHA", args[1], end - 2, *args[3:end], f"{tagged}:never", *args[end:])
+    return ("EVALSHA", args[1], end - 2, *args[3:end], f"{tagged}:never{mark}", *args[end:])
 
 
 class Slots:

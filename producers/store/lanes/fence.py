@@ -5,9 +5,15 @@ once how many there are, and is closed again where they are not those of its pro
 changes them closes all older connections first: so not even a process that stood still for an hour
 writes where a user no longer lives. A script under way has ended by then, and nothing is asked
 beside the sending.
+
+On a cluster one node has the deployment, and asks for all: the others do not know, and a lane may
+come to lie on any of them. So each script names, beside its keys, one of its lane that is there
+once processes with so many lanes are refused (`keys.fenced`): it goes where the lane goes.
 """
 
 from typing import Any, Final
+
+import redis
 
 from producers.settings import Settings
 from producers.store import keys
@@ -17,6 +23,8 @@ RELANING: Final = "relaning"
 """Field of `keys.DEPLOYMENT` while the lanes are changed: to how many."""
 
 QUESTION: Final = ("HMGET", keys.DEPLOYMENT, "lanes", RELANING)
+
+_FENCED: Final = "FENCED"
 
 
 class FencedError(NotDoneError):
@@ -39,6 +47,11 @@ class Fence:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.outlived = False
+
+    @property
+    def mark(self) -> str:
+        """What the name of a key ends with that refuses a script of this process."""
+        return f":{self._settings.lanes}"
 
     def check(self, answer: object) -> None:
         """Look at what Redis answers to `QUESTION`.
@@ -66,6 +79,16 @@ def under_way(lanes: object, towards: object) -> str:
         f"stored or sent until `wxbroadcast lanes {towards}` has ended; run it again if it was "
         "killed"
     )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Say whether a script was refused in its lane, before it began."""
+    return isinstance(error, redis.ResponseError) and _FENCED in str(error)
+
+
+def refused() -> FencedError:
+    """Return the error of a script that was refused, where nothing more is known."""
+    return FencedError("this process has other lanes than the deployment: start it anew")
 
 
 def is_outlived(client: Any) -> bool:

@@ -1,0 +1,124 @@
+"""Carrying: bring keys to other names, on one server or from node to node of a cluster.
+
+On one server a key is renamed. On a cluster the two names lie in different slots: the key is dumped
+and put where it belongs, where there are replicas they have it, and then it goes where it was: who
+is killed in between leaves two that are equal, and the next run does it again.
+"""
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import redis
+
+from producers.store import Client, is_cluster
+
+_PAGE: Final = 200
+"""Keys that are carried from node to node in one trip."""
+_WAIT_MS: Final = 1000
+"""So long replicas are waited for."""
+
+
+class Way(NamedTuple):
+    """From which name to which."""
+
+    source: str
+    target: str
+
+
+class Bearer:
+    """Carries keys.
+
+    Args:
+        client: Redis; not fenced.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._across = is_cluster(client)
+
+    def move(self, ways: Iterable[Way]) -> None:
+        """Bring keys to other names; what is not there (any more) is none of them.
+
+        Raises:
+            redis.RedisError: Redis did not answer; do it again.
+        """
+        if self._across:
+            self._put(ways, drop=True)
+            return
+        pipeline = self._client.pipeline(transaction=False)
+        for way in ways:
+            pipeline.rename(way.source, way.target)
+        for answer in pipeline.execute(raise_on_error=False):
+            if isinstance(answer, Exception) and "no such key" not in str(answer):
+                raise answer
+
+    def copy(self, ways: Iterable[Way]) -> None:
+        """Give keys other names too; raises as `move`."""
+        if self._across:
+            self._put(ways, drop=False)
+            return
+        pipeline = self._client.pipeline(transaction=False)
+        for way in ways:
+            pipeline.copy(way.source, way.target, replace=True)
+        pipeline.execute()
+
+    def _put(self, ways: Iterable[Way], *, drop: bool) -> None:
+        left = iter(ways)
+        while page := list(islice(left, _PAGE)):
+            asked = self._client.pipeline(transaction=False)
+            for way in page:
+                asked.dump(way.source)
+                asked.pexpiretime(way.source)
+            answers = asked.execute()
+            found = [
+                (way, value, max(0, int(at_ms)))
+                for way, value, at_ms in zip(page, answers[::2], answers[1::2], strict=True)
+                if value is not None
+            ]
+            put = self._client.pipeline(transaction=False)
+            for way, value, at_ms in found:
+                put.restore(way.target, at_ms, value, replace=True, absttl=at_ms > 0)
+            put.execute()
+            self.await_replicas()
+            if drop:
+                gone = self._client.pipeline(transaction=False)
+                for way, _, _ in found:
+                    gone.unlink(way.source)
+                gone.execute()
+
+    def await_replicas(self) -> None:
+        """On a cluster, wait until a replica of each node that has one has all that was written.
+
+        So that a node which dies now takes along nothing that another one has given away. Used by
+        the one thread that writes, whose connection to each node is always the same.
+
+        Raises:
+            redis.TimeoutError: they do not answer.
+        """
+        if not self._across:
+            return
+        replicated = self._client.replicated()
+        for (host, port), node in self._client.nodes().items():
+            if f"{host}:{port}" in replicated and not node.execute_command("WAIT", 1, _WAIT_MS):
+                raise redis.TimeoutError(f"no replica of {host}:{port} acknowledges what it has")
+
+
+def cut_off(client: Client) -> None:
+    """Close every other connection of the deployment, to each node: who connects anew is told.
+
+    Raises:
+        redis.RedisError: Redis did not answer.
+    """
+    nodes: list[Any] = list(client.nodes().values()) if is_cluster(client) else [client]
+    for node in nodes:
+        mine, clients = str(node.client_id()), node.client_list()
+        [(db, name)] = [(one["db"], one["name"]) for one in clients if one["id"] == mine]
+        for one in clients:
+            ours = one["name"].startswith("wxbroadcast-") or one["name"] == name
+            if ours and one["db"] == db and one["id"] != mine:
+                try:
+                    node.client_kill_filter(_id=one["id"])
+                except redis.ResponseError as error:
+                    if "No such client" not in str(error):
+                        raise

@@ -1,0 +1,186 @@
+"""More lanes on a cluster: old and new ones lie on different nodes, and each lane guards itself."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from cluster import Nodes, cluster_of, flush
+from redis.crc import key_slot
+
+from producers import store
+from producers.care.audit import Auditor
+from producers.errors import StoreUnavailableError
+from producers.permits.collect import Collector
+from producers.relaning import Relaner, carrying
+from producers.relaning import relane as relane_module
+from producers.settings import Settings
+from producers.store import keys
+from producers.store.lanes.fence import FencedError
+
+USERS = [f"o{n:03}" for n in range(60)]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with cluster_of(3) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def settings(
+    nodes: Nodes, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """Give settings of two lanes; nobody drains in a moment."""
+    monkeypatch.setattr(relane_module, "_DRAIN_S", 0.0)
+    flush(nodes.url)
+    return make_settings(redis_url=nodes.url, lanes=2)
+
+
+@pytest.fixture
+def connected(settings: Settings) -> Iterator[Callable[..., Any]]:
+    with contextlib.ExitStack() as stack:
+
+        def connect(of: Settings = settings, **how: Any) -> Any:
+            client = store.connect(of, **how)
+            stack.callback(client.connection_pool.disconnect)
+            return client
+
+        yield connect
+
+
+def give(client: Any, settings: Settings, letter: str) -> int:
+    uploads = [{"openid": one, "formIds": [f"{one}{letter}"]} for one in USERS]
+    return Collector(client, settings).collect("shop", uploads).new
+
+
+def held(client: Any) -> int:
+    return sum(client.zcard(name) for name in client.scan_iter(match="wxb:{*}:permits:*"))
+
+
+@pytest.fixture
+def stale(
+    settings: Settings, connected: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """Give a process whose connections live on, and whose deployment has other lanes by now."""
+    client = connected()
+    store.check_layout(client, settings)
+    assert give(client, settings, "a") == len(USERS)
+    monkeypatch.setattr(relane_module, "cut_off", lambda _: None)
+    free = connected(fenced=False)
+    assert Relaner(free, settings).run(8).moved
+    assert held(free) == len(USERS)
+    return client
+
+
+def test_who_has_other_lanes_is_refused_in_the_lane_itself(
+    stale: Any, settings: Settings, connected: Callable[..., Any], nodes: Nodes
+) -> None:
+    with pytest.raises(StoreUnavailableError, match="has 8 lanes, this process 2"):
+        give(stale, settings, "b")
+    for lane in range(2):  # wherever it lies by now
+        slot = key_slot(keys.lane_prefix(lane).encode())
+        nodes.move(slot, (nodes.number_of(slot) + 1) % 3)
+    with pytest.raises(StoreUnavailableError, match="has 8 lanes, this process 2"):
+        give(stale, settings, "c")
+    more = settings.model_copy(update={"lanes": 8})
+    client = connected(more)
+    assert held(client) == len(USERS)
+    assert give(client, more, "d") == len(USERS)
+    assert Auditor(client, more).run().wrong == []
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+def test_a_pipeline_and_one_call_are_refused_alike(stale: Any, transaction: bool) -> None:
+    script = stale.register_script("return redis.call('SET', KEYS[1], '1', 'PX', 60000)")
+    names = [keys.audience_dropped(0, "shop", "x")]
+    pipeline = stale.pipeline(transaction=transaction)
+    script(keys=names, client=pipeline)
+    with pytest.raises(FencedError, match="start it anew"):
+        pipeline.execute()
+    with pytest.raises(FencedError, match="start it anew"):
+        script(keys=names)
+    assert not stale.exists(*names)
+
+
+async def test_an_event_loop_is_refused_alike(stale: Any, settings: Settings) -> None:
+    client = store.connect_async(settings)
+    script = client.register_script("return 1")
+    names = [keys.audience_dropped(1, "shop", "x")]
+    with pytest.raises(FencedError):
+        await script(keys=names)
+    pipeline = client.pipeline(transaction=False)
+    await script(keys=names, client=pipeline)
+    with pytest.raises(FencedError):
+        await pipeline.execute()
+    await client.aclose()
+
+
+def test_a_slot_that_is_resharded_meanwhile_hides_nobody(
+    settings: Settings,
+    connected: Callable[..., Any],
+    nodes: Nodes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A lane goes from the node that is looked at last to the one that was looked at first."""
+    client, free = connected(), connected(fenced=False)
+    store.check_layout(client, settings)
+    assert give(client, settings, "a") == len(USERS)
+    places = {lane: nodes.number_of(key_slot(keys.lane_prefix(lane).encode())) for lane in range(2)}
+    lane = max(places, key=lambda one: places[one])
+    slot, source = key_slot(keys.lane_prefix(lane).encode()), places[lane]
+    if source == 0:
+        nodes.move(slot, 2)
+        source = 2
+    looked = relane_module.Relaner._pages
+
+    def pages(self: Relaner, done: Any) -> Iterator[Any]:
+        for number, page in enumerate(looked(self, done)):
+            if number == 0 and nodes.number_of(slot) == source:
+                nodes.move(slot, 0)
+            yield page
+
+    monkeypatch.setattr(relane_module, "_PAGE", 1)
+    monkeypatch.setattr(Relaner, "_pages", pages)
+    Relaner(free, settings).run(8)
+    more = settings.model_copy(update={"lanes": 8})
+    assert give(connected(more), more, "a") == 0  # each is where it belongs
+    assert Auditor(connected(more), more).run().wrong == []
+
+
+def test_it_waits_while_slots_are_on_their_way(
+    settings: Settings, connected: Callable[..., Any], nodes: Nodes
+) -> None:
+    client, free = connected(), connected(fenced=False)
+    store.check_layout(client, settings)
+    slot = key_slot(b"elsewhere")
+    to = (nodes.number_of(slot) + 1) % 3
+    nodes.begin_move(slot, to)
+    told: list[tuple[str, int]] = []
+
+    def progress(what: str, count: int) -> None:
+        told.append((what, count))
+        if what.startswith("slots") and len(told) > 3:
+            nodes.end_move(slot, to)
+
+    Relaner(free, settings, progress).run(8)
+    assert ("slots that are resharded", 2) in told  # as both nodes say
+
+
+def test_what_no_replica_acknowledges_is_not_taken_away(
+    settings: Settings, connected: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = connected(fenced=False)
+    free.set("wxb:{0}:permits:shop:o1", "1", px=60_000)
+    host, port = free.place_of("wxb:{5}:")
+    monkeypatch.setattr(free, "replicated", lambda: {f"{host}:{port}"})
+    bearer = carrying.Bearer(free)
+    ways = [carrying.Way("wxb:{0}:permits:shop:o1", "wxb:{5}:permits:shop:o1")]
+    with pytest.raises(redis.TimeoutError, match="no replica"):
+        bearer.move(ways)
+    assert free.exists("wxb:{0}:permits:shop:o1")
+    monkeypatch.undo()
+    bearer.move(ways)
+    assert not free.exists("wxb:{0}:permits:shop:o1")
+    assert free.exists("wxb:{5}:permits:shop:o1")
