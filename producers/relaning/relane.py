@@ -228,7 +228,8 @@ class Relaner:
         """Bring what lanes have not heard of to them, and count what was dropped."""
         living = self._settings.model_copy(update={"lanes": before.lanes})
         broadcasts = Broadcasts(self._client, living)
-        for app in self._settings.apps:
+        apps = {*self._settings.apps, *self._client.zrange(keys.APPS, 0, -1)}
+        for app in sorted(apps):  # one that is in no settings any more has its broadcasts too
             for broadcast in self._client.zrange(keys.active(app), 0, -1):
                 broadcasts.adopt(broadcast)
 

@@ -87,6 +87,14 @@ def lane_of(name: str, lanes: int) -> int:
     return zlib.crc32(name.encode()) % lanes
 
 
+def lanes_of_old(bucket: int, lanes: int) -> list[int]:
+    """Return the lanes in which a bucket may have been, now and with fewer lanes; ascending.
+
+    What names a lane to others (an event's id) stays where it was when more are added.
+    """
+    return sorted({bucket % fewer for fewer in range(1, lanes + 1) if lanes % fewer == 0})
+
+
 def is_carrier(broadcast: str) -> bool:
     """Say whether a broadcast carries single messages (`broadcasts.messages`), by its id."""
     return broadcast.startswith("m")

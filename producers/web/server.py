@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import orjson
@@ -26,7 +26,8 @@ from producers import logs, store
 from producers.errors import InvalidInputError, SettingsError
 from producers.logs.events import WebStarted, WebStopped, WebStopping
 from producers.settings import Settings, import_log_processors
-from producers.store.lanes.fence import is_outlived
+from producers.store import deadline
+from producers.store.lanes import fence
 from producers.web.entry import Entry
 from producers.web.http.connection import Bounds, Server
 from producers.web.routes import TABLE
@@ -164,6 +165,17 @@ async def serving(settings: Settings, place: Place) -> AsyncIterator[Service]:
         await service.stop()
 
 
+async def _until_outlived(client: Any) -> None:
+    """Return when the deployment has other lanes, whether anybody asks this process or nobody."""
+
+    def look() -> bool:
+        with deadline.within(_LOOK_S):
+            return fence.look(client)
+
+    while not await asyncio.to_thread(look):  # noqa: ASYNC110  (a thread asks Redis)
+        await asyncio.sleep(_LOOK_S)
+
+
 async def _until_signal(settings: Settings, place: Place, parent: int | None) -> bool:
     """Serve until told to stop; returns whether the deployment got other lanes instead."""
     ended = asyncio.Event()
@@ -176,9 +188,11 @@ async def _until_signal(settings: Settings, place: Place, parent: int | None) ->
         gc.collect()
         gc.freeze()  # what exists by now stays
         gc.set_threshold(*_GARBAGE)
-        while not ended.is_set() and not is_outlived(service.services.client):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), _LOOK_S)
+        looking = asyncio.create_task(_until_outlived(service.services.client))
+        ending = asyncio.create_task(ended.wait())
+        await asyncio.wait({looking, ending}, return_when=asyncio.FIRST_COMPLETED)
+        looking.cancel()
+        ending.cancel()
         if parent is not None:
             loop.remove_reader(parent)
         return not ended.is_set()

@@ -43,8 +43,12 @@ class Forgetter:
         Raises:
             StoreUnavailableError: Redis did not answer; forget again for the rest.
         """
-        lane, _, item = keys.place_of(openid, self._settings)
+        _, bucket, item = keys.place_of(openid, self._settings)
         mine = f"*x{hashlib.sha1(item.encode(), usedforsecurity=False).hexdigest()[:16]} *"
+        lanes = keys.lanes_of_old(bucket, self._settings.lanes)
+        return sum(self._forget_in(lane, app, mine) for lane in lanes)
+
+    def _forget_in(self, lane: int, app: str, mine: str) -> int:
         events = keys.hook_events(lane, app)
         dropped, cursor = 0, 0
         for _ in deadline.paced(itertools.count()):

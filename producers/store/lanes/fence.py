@@ -11,6 +11,7 @@ come to lie on any of them. So each script names, beside its keys, one of its la
 once processes with so many lanes are refused (`keys.fenced`): it goes where the lane goes.
 """
 
+import contextlib
 from typing import Any, Final
 
 import redis
@@ -93,6 +94,20 @@ def refused() -> FencedError:
 
 def is_outlived(client: Any) -> bool:
     """Say whether a client met a deployment with other lanes than its own: it never works again."""
+    fence = _fence_of(client)
+    return fence is not None and fence.outlived
+
+
+def look(client: Any) -> bool:
+    """Ask once whether a client's process is outlived; for who may be asked nothing for long."""
+    fence = _fence_of(client)
+    if fence is not None:
+        with contextlib.suppress(redis.RedisError):  # then later; or the fence has noted it
+            fence.check(client.execute_command(*QUESTION))
+    return is_outlived(client)
+
+
+def _fence_of(client: Any) -> Fence | None:
     pool = getattr(client, "connection_pool", None)
     fence = pool.connection_kwargs.get("fence") if pool is not None else None
-    return isinstance(fence, Fence) and fence.outlived
+    return fence if isinstance(fence, Fence) else None
