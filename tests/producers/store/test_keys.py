@@ -22,6 +22,7 @@ from producers.store import keys
 VALUES = {
     "day": 20_000,
     "lane": 3,
+    "lanes": 16,
     "app": "shop",
     "openid": "oABC",
     "broadcast": "b1",
@@ -44,6 +45,7 @@ NO_KEYS = (
     "bucket_of",
     "place_of",
     "lane_of",
+    "lanes_of_old",
     "is_carrier",
     "is_test_carrier",
     "is_beside",
@@ -229,3 +231,11 @@ def test_every_other_key_has_a_ttl(client: Any, settings: Settings) -> None:
         if number % 2:
             broadcasts.cancel(broadcast)
     assert everlasting(client) == []
+
+
+@given(st.integers(0, 16_383), st.sampled_from([1, 2, 4, 16, 48, 64]))
+def test_a_bucket_was_in_a_lane_of_every_number_that_grew_to_this(bucket: int, lanes: int) -> None:
+    found = keys.lanes_of_old(bucket, lanes)
+    assert found == sorted(set(found))
+    assert {bucket % fewer for fewer in (1, 2, 4, 16) if lanes % fewer == 0} <= set(found)
+    assert found[-1] == bucket % lanes
