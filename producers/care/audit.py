@@ -1,7 +1,7 @@
 """The audit: recount I1 and I2 from what lies in Redis, and name every difference.
 
-I1, permits: the users of each bucket are recounted, a bucket at a time and each in one atomic look,
-and compared with the stock by expiry hour and per template; what is held is recounted from the
+I1, permits: the users of each bucket are recounted, each in one atomic look (`holdings`), and
+compared with the stock by expiry hour and per template; what is held is recounted from the
 messages in flight. I2, recipients: of each broadcast the outcomes are recounted, bucket by bucket,
 and compared with its counts; every recipient is settled, queued, delayed or in somebody's hands.
 
@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from producers.broadcasts.status import Register, Status
+from producers.care.holdings import Holdings
 from producers.errors import NotFoundError
 from producers.permits import ledger
 from producers.permits.ledger import Ledger
@@ -38,21 +39,6 @@ _COUNTED: Final = (Outcome.CANCELLED, Outcome.LATE)
 """Outcomes that are counted for dropped messages and not written per recipient."""
 
 
-class UsersKeys(NamedTuple):
-    """KEYS of audit_users.lua."""
-
-    members: str
-    stock: str
-
-
-class UsersArgs(NamedTuple):
-    """ARGV of audit_users.lua."""
-
-    prefix: str
-    app: str
-    trimmed: int
-
-
 class LaneKeys(NamedTuple):
     """KEYS of audit_lane.lua."""
 
@@ -68,7 +54,6 @@ class LaneArgs(NamedTuple):
     cursor: str
 
 
-AUDIT_USERS: Final = Script(__package__, "audit_users", UsersKeys, UsersArgs)
 AUDIT_LANE: Final = Script(__package__, "audit_lane", LaneKeys, LaneArgs)
 
 
@@ -148,7 +133,7 @@ class Auditor:
         self._client = client
         self._settings = settings
         self._register = Register(client, settings)
-        self._users = AUDIT_USERS.on(client)
+        self._holdings = Holdings(client)
         self._lane = AUDIT_LANE.on(client)
 
     def run(self, broadcast: str = "", on_progress: Callable[[int], None] | None = None) -> Audit:
@@ -190,7 +175,7 @@ class Auditor:
             buckets = filled_buckets(self._client, lane, app, "all", 0)
             for start in range(0, len(buckets), _BUCKETS):
                 some = buckets[start : start + _BUCKETS]
-                found.update(self._recount(lane, app, some, stock_before["trimmed"]))
+                found.update(self._holdings.recount(lane, app, some, stock_before["trimmed"]))
                 scanned += len(some)
                 if on_progress:
                     on_progress(scanned)
@@ -225,22 +210,6 @@ class Auditor:
             )
         audit.ledgers[app] = after
         audit.users[app] = users
-
-    def _recount(self, lane: int, app: str, buckets: list[int], trimmed: int) -> Counter[str]:
-        """Recount some buckets: one trip to Redis, one atomic look each."""
-
-        def fill(pipeline: Any) -> None:
-            for bucket in buckets:
-                self._users(
-                    UsersKeys(keys.audience(lane, app, "all", bucket), keys.stock(lane, app)),
-                    UsersArgs(keys.lane_prefix(lane), app, trimmed),
-                    into=pipeline,
-                )
-
-        found: Counter[str] = Counter()
-        for rows in repeat_all("recounting permits", self._client, fill):
-            found.update(dict(zip(rows[0::2], map(int, rows[1::2]), strict=True)))
-        return found
 
     def _stock(self, lane: int, app: str) -> Counter[str]:
         rows = repeat("reading the stock", lambda: self._client.hgetall(keys.stock(lane, app)))

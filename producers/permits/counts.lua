@@ -1,5 +1,5 @@
 -- counts: what a user has of each template, however the hash of it came to be.
--- Returns template -> count (-1 unlimited), never 0. Of a hash that an older layout let grow without
+-- Returns template -> count (-1 unlimited), never 0, and how many fields were read. Of a hash that an older layout let grow without
 -- an end only what the stock counts is read.
 local MOST_FIELDS = 600
 local function counts_of(subs, stock)
@@ -23,5 +23,5 @@ local function counts_of(subs, stock)
       counts[found[i]] = count
     end
   end
-  return counts
+  return counts, #found / 2
 end

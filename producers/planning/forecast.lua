@@ -1,15 +1,18 @@
 -- forecast_users: whom one bucket of an audience lets us reach, and when their uses end. Those who are
--- suppressed are members, and nothing more; who is kept or capped has uses, which are not reached.
+-- suppressed are members, and nothing more; who is kept or capped has uses, which are not reached. It
+-- is short, whatever the bucket holds: nobody more is looked at after LOOKED_AT users and uses (a user
+-- counts for four). Who comes or goes between two pages may be met twice, or not: it is a forecast.
 --
 -- KEYS  1 stock  hash  of the app in the lane: it says where to run
 -- ARGV  1 prefix of the lane, 2 app, 3 channel, 4 template, 5 audience: as bucket.lua reads it,
 --       6 bucket, 7 keep: as kept.lua reads it, 8 caps: as capped.lua does, 9 purpose or '',
---       10 given: openids of the bucket that follow in place of the audience's (0-1000), then these,
---       then per horizon: a moment (ms), ascending
+--       10 given: openids of the bucket that follow in place of the audience's (0-1000), 11 skipped: how
+--       many of the bucket were looked at before, then these openids, then per horizon: a moment (ms),
+--       ascending
 -- Found on the way: the audience's sets, permits:APP:OPENID, subs:APP:OPENID, daily:APP:DAY:BUCKET, the
 -- lists of listed.lua
--- Returns  {members, suppressed ones of them, those kept and those capped at the first moment, per
---       horizon: users who have a use that ends after that
+-- Returns  {left: how many are not looked at yet, members looked at, suppressed ones of them, those kept
+--       and those capped at the first moment, per horizon: users who have a use that ends after that
 --       moment, uses to be had now, then hour, uses that end in it …}; of a subscription none has an
 --       hour
 --@include audiences/bucket
@@ -19,14 +22,15 @@
 local prefix, app, channel, template = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local bucket, whose = ARGV[6], { prefix = prefix, app = app, audience = ARGV[5] }
 bucket_is_sound(whose, bucket)
-local given = whole('openids', ARGV[10], 0, 1000)
+local given, skipped = whole('openids', ARGV[10], 0, 1000), whole('skipped', ARGV[11], 0, 2 ^ 42)
+local LOOKED_AT = 2000
 local members = {}
-for i = 1, given do members[i] = ARGV[10 + i] end
+for i = 1, given do members[i] = ARGV[11 + i] end
 if given == 0 then members = members_of(whose, bucket) end
 local reached, hours, uses, suppressed, kept, capped = {}, {}, 0, 0, 0, 0
 local lists = lists_of(prefix, app)
 local keep, caps, purpose, moments = ARGV[7], ARGV[8], ARGV[9], {}
-for i = 11 + given, #ARGV do
+for i = 12 + given, #ARGV do
   reached[#reached + 1] = 0
   moments[#moments + 1] = tonumber(ARGV[i])
 end
@@ -53,7 +57,10 @@ local function count_user(openid, last, free)
     if free > moments[i] and moments[i] >= from then reached[i] = reached[i] + 1 end
   end
 end
-for _, openid in ipairs(members) do
+local looked, at = 0, math.min(skipped, #members)
+while at < #members and looked < LOOKED_AT do
+  at, looked = at + 1, looked + 4
+  local openid = members[at]
   if #lists > 0 and is_listed(lists, bucket, openid) then
     suppressed = suppressed + 1  -- sent nothing, whatever is there
   elseif channel == 'subscribe' then
@@ -63,8 +70,8 @@ for _, openid in ipairs(members) do
     count_user(openid, count ~= 0 and math.huge or 0, (count < 0 or count > left) and math.huge or 0)
   else
     local found = redis.call('ZRANGEBYSCORE', prefix .. 'permits:' .. app .. ':' .. openid,
-      '(' .. ARGV[11 + given], '+inf', 'WITHSCORES')
-    uses = uses + #found / 2
+      '(' .. ARGV[12 + given], '+inf', 'WITHSCORES')
+    uses, looked = uses + #found / 2, looked + #found / 2
     for i = 2, #found, 2 do
       local hour = string.format('%d', math.floor(tonumber(found[i]) / 3600000))
       hours[hour] = (hours[hour] or 0) + 1
@@ -72,7 +79,7 @@ for _, openid in ipairs(members) do
     count_user(openid, tonumber(found[#found] or 0), tonumber(found[#found - 2 * left] or 0))
   end
 end
-local reply = { #members, suppressed, kept, capped }
+local reply = { #members - at, math.max(at - skipped, 0), suppressed, kept, capped }
 for i = 1, #reached do reply[#reply + 1] = reached[i] end
 reply[#reply + 1] = uses
 for hour, n in pairs(hours) do

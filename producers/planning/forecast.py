@@ -29,7 +29,7 @@ from producers.planning.expiry import HOUR_MS, last_end_ms, unsent
 from producers.settings import Settings, ms, rate_faults
 from producers.store import Client, deadline, keys
 from producers.store.connection import ms_of
-from producers.store.retry import repeat, repeat_all
+from producers.store.retry import repeat_all
 from producers.store.scripts import Script
 from producers.suppressions import Suppressions
 from producers.words import Channel
@@ -130,6 +130,7 @@ class UsersArgs(NamedTuple):
     caps: str = ""
     purpose: str = ""
     given: int = 0
+    skipped: int = 0
 
 
 FORECAST: Final = Script(__package__, "forecast", UsersKeys, UsersArgs)
@@ -389,17 +390,37 @@ class Forecaster:
     def _rows(
         self, args: UsersArgs, moments: Sequence[int], parts: Sequence[_Part]
     ) -> list[list[int]]:
-        def call() -> list[list[int]]:
-            pipeline = self._client.pipeline(transaction=False)
-            for lane, bucket, openids in parts:
-                given = len(openids)
+        """Return what is seen of each part; what is crowded is looked at in several pages."""
+        fixed = len(moments) + 5
+        sums: list[list[int]] = [[0] * fixed for _ in parts]
+        hours: list[Counter[int]] = [Counter() for _ in parts]
+        left = dict.fromkeys(range(len(parts)), 0)
+        while left:
+            asked = [(*parts[at], skipped) for at, skipped in left.items()]
+            for at, (more, *row) in zip([*left], self._page(args, moments, asked), strict=True):
+                sums[at] = [sum(pair) for pair in zip(sums[at], row[:fixed], strict=True)]
+                hours[at].update(dict(zip(row[fixed::2], row[fixed + 1 :: 2], strict=True)))
+                if more:
+                    left[at] += row[0]
+                else:
+                    del left[at]
+        uses = [[each for pair in one.items() for each in pair] for one in hours]
+        return [[*row, *rest] for row, rest in zip(sums, uses, strict=True)]
+
+    def _page(
+        self,
+        args: UsersArgs,
+        moments: Sequence[int],
+        asked: Sequence[tuple[int, int, Sequence[str], int]],
+    ) -> list[list[int]]:
+        def fill(pipeline: Any) -> None:
+            for lane, bucket, openids, skipped in asked:
+                given, prefix = len(openids), keys.lane_prefix(lane)
                 self._users(
                     UsersKeys(keys.stock(lane, args.app)),
-                    args._replace(prefix=keys.lane_prefix(lane), bucket=bucket, given=given),
+                    args._replace(prefix=prefix, bucket=bucket, given=given, skipped=skipped),
                     [*openids, *moments],
                     into=pipeline,
                 )
-            rows: list[list[int]] = pipeline.execute()
-            return rows
 
-        return repeat("reading an audience's permits", call)
+        return repeat_all("reading an audience's permits", self._client, fill)

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
-from producers.care.audit import AUDIT_USERS, ROW, UsersArgs, UsersKeys
+from producers.care.audit import ROW
+from producers.care.holdings import Holdings
 from producers.relaning.places import Map
 from producers.store import Client, keys
 from producers.store.buckets import filled_buckets
@@ -52,7 +53,7 @@ class Recounter:
         self._client = client
         self._before = before
         self._after = after
-        self._users = AUDIT_USERS.on(client)
+        self._holdings = Holdings(client)
 
     def broadcast(self, lane: int, broadcast: str, slots: Iterable[str]) -> None:
         """Give each lane that one is divided into its copy of a broadcast, and its counts.
@@ -153,17 +154,7 @@ class Recounter:
             pipeline.execute()
 
     def _available(self, lane: int, app: str, trimmed: int) -> Counter[str]:
-        found: Counter[str] = Counter()
         buckets = filled_buckets(self._client, lane, app, "all", 0)
-        for start in range(0, len(buckets), _BUCKETS):
-            pipeline = self._client.pipeline(transaction=False)
-            for bucket in buckets[start : start + _BUCKETS]:
-                self._users(
-                    UsersKeys(keys.audience(lane, app, "all", bucket), keys.stock(lane, app)),
-                    UsersArgs(keys.lane_prefix(lane), app, trimmed),
-                    into=pipeline,
-                )
-            for rows in pipeline.execute():
-                found.update(dict(zip(rows[0::2], map(int, rows[1::2]), strict=True)))
+        found = self._holdings.recount(lane, app, buckets, trimmed)
         found.pop("users", None)
         return found

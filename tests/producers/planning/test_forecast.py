@@ -338,3 +338,12 @@ def test_a_purpose_that_is_none_is_no_question(client: Any, make_settings: Any) 
     shop = Shop(client, make_settings(app=BOUNDS))
     with pytest.raises(InvalidInputError, match="names news; add it there"):
         Forecaster(client, shop.settings).forecast("shop", "template", purpose="newz")
+
+
+def test_a_crowded_bucket_is_looked_at_in_pages(client: Any, make_settings: Any) -> None:
+    shop = Shop(client, make_settings(lanes=1, buckets=1))
+    people = [f"o{n:04}" for n in range(1200)]
+    crowd(shop, people)
+    shop.audiences.import_rows("shop", "vip", (openid.encode() for openid in people))
+    found = Forecaster(client, shop.settings).forecast("shop", "template", audience="vip")
+    assert (found.members, users(found)) == (1200, reachable(shop, people, found.at_ms))

@@ -1,7 +1,8 @@
 """No script holds Redis long, whatever the size: others wait for it (I9).
 
-What is promised is 5 ms on a machine of its own. Beside other work even CPU time doubles, so here
-it may be twice as long, and a scenario has three tries.
+What is promised is 5 ms on a machine of its own, and 2 ms of scripts that only look (`LOOKS_US`).
+Beside other work even CPU time doubles, so here it may be twice as long, and a scenario has three
+tries.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import redis
 from shop import TEMPLATE, Shop
 
 from producers import store
+from producers.care.holdings import AUDIT_USERS
+from producers.planning.forecast import FORECAST, Forecaster
 from producers.recipients.doubts import Doubts
 from producers.settings import Settings
 from producers.store import keys
@@ -21,6 +24,7 @@ from workers.duties.recover import Recoverer
 from workers.limits.gate import BATCH
 
 LONGEST_US = 10_000
+LOOKS_US = {AUDIT_USERS: 4_000, FORECAST: 4_000}
 MANY = 5_000
 
 Scenario = Callable[[Shop], None]
@@ -30,15 +34,41 @@ class Meter:
     """Notes each script that takes more of the server's CPU than it may.
 
     The CPU time of its main thread, not the wall time that SLOWLOG gives: other work on the machine
-    is not the script's doing. While one client alone asks, all of it is the script's.
+    is not the script's doing. While one client alone asks, all of it is the script's. What a
+    pipeline holds is sent one by one.
     """
 
     def __init__(self, client: "redis.Redis") -> None:
-        self._execute = client.execute_command
+        self._execute, self._pipeline = client.execute_command, client.pipeline
         pid = client.info("server")["process_id"]
         self._stat = Path(f"/proc/{pid}/task/{pid}/schedstat")
         self.too_long: list[str] = []
-        client.execute_command = self.execute_command
+        self.ran = 0
+        client.execute_command, client.pipeline = self.execute_command, self.pipeline
+        self._looks = {script.on(client).registered.sha: us for script, us in LOOKS_US.items()}
+
+    def pipeline(self, *args: Any, **options: Any) -> Any:
+        pipeline = self._pipeline(*args, **options)
+
+        def execute(raise_on_error: bool = True) -> list[Any]:
+            commands = [*pipeline.command_stack]
+            if pipeline.explicit_transaction or pipeline.transaction:
+                return all_of(raise_on_error)
+            if pipeline.scripts:
+                pipeline.load_scripts()
+            pipeline.reset()
+            answers: list[Any] = []
+            for given, how in commands:
+                try:
+                    answers.append(self.execute_command(*given, **how))
+                except redis.ResponseError as error:
+                    if raise_on_error:
+                        raise
+                    answers.append(error)
+            return answers
+
+        all_of, pipeline.execute = pipeline.execute, execute
+        return pipeline
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] != "EVALSHA":
@@ -48,7 +78,8 @@ class Meter:
             return self._execute(*args, **options)
         finally:
             took = self._cpu_us() - before
-            if took > LONGEST_US:
+            self.ran += 1
+            if took > self._looks.get(args[1], LONGEST_US):
                 self.too_long.append(f"{took} us: {args[1]} {args[3]}")
 
     def _cpu_us(self) -> int:
@@ -130,6 +161,41 @@ def forgotten_with_long_queues(shop: Shop) -> None:
     assert forgotten.dropped == 40
 
 
+def crowded(shop: Shop, users: int, each: int) -> Shop:
+    """Give users who lie in one bucket."""
+    one = Shop(shop.client, shop.settings.model_copy(update={"buckets": 1}))
+    one.collector.collect(
+        "shop",
+        (
+            {"openid": f"o{user}", "formIds": [f"{user}.{n}" for n in range(each)]}
+            for user in range(users)
+        ),
+    )
+    return one
+
+
+def recounted_where_users_have_all_that_they_may(shop: Shop) -> None:
+    assert crowded(shop, users=200, each=100).wrong() == []
+
+
+def recounted_where_a_bucket_is_crowded(shop: Shop) -> None:
+    assert crowded(shop, users=4000, each=1).wrong() == []
+
+
+def forecast(shop: Shop, users: int) -> None:
+    shop.audiences.import_rows("shop", "vip", (f"o{user}".encode() for user in range(users)))
+    found = Forecaster(shop.client, shop.settings).forecast("shop", "template", audience="vip")
+    assert found.members == users
+
+
+def forecast_where_users_have_all_that_they_may(shop: Shop) -> None:
+    forecast(crowded(shop, users=200, each=100), 200)
+
+
+def forecast_where_a_bucket_is_crowded(shop: Shop) -> None:
+    forecast(crowded(shop, users=4000, each=1), 4000)
+
+
 @pytest.mark.alone
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
@@ -141,6 +207,10 @@ def forgotten_with_long_queues(shop: Shop) -> None:
         set_aside_and_replayed,
         audited_with_many_in_flight,
         forgotten_with_long_queues,
+        recounted_where_users_have_all_that_they_may,
+        recounted_where_a_bucket_is_crowded,
+        forecast_where_users_have_all_that_they_may,
+        forecast_where_a_bucket_is_crowded,
     ],
 )
 def test_no_script_takes_longer_than_it_may(
@@ -154,6 +224,7 @@ def test_no_script_takes_longer_than_it_may(
         scenario(Shop(metered, settings))
         metered.close()
         metered.connection_pool.disconnect()
+        assert meter.ran > 0
         if not meter.too_long:
             return
         tries.append(meter.too_long)
