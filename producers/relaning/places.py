@@ -105,25 +105,24 @@ class Place(NamedTuple):
         lane: its lane.
         rest: what follows the lane's prefix.
         kind: the first word of that.
+        way: what becomes of it; None for what no version of ours has written.
     """
 
     name: str
     lane: int
     rest: str
     kind: str
+    way: Way | None
 
     @classmethod
     def of(cls, name: str) -> "Place | None":
         """Return it; None for a key of no lane."""
         found = _NAME.fullmatch(name)
-        return cls(name, int(found[1]), found[2], found[3]) if found else None
-
-    @property
-    def way(self) -> Way | None:
-        """What becomes of it; None for what no version of ours has written."""
-        if self.rest.startswith("hooks:"):
-            return Way.STAYS
-        return WAYS.get(self.kind)
+        if found is None:
+            return None
+        rest, kind = found[2], found[3]
+        way = Way.STAYS if rest.startswith("hooks:") else WAYS.get(kind)
+        return cls(name, int(found[1]), rest, kind, way)
 
     def at(self, lane: int) -> str:
         """Return the same key of another lane."""

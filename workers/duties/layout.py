@@ -1,6 +1,6 @@
 """The layout: a worker whose deployment gets other lanes drains and ends, to be started anew.
 
-Read every other second; a connection that is refused for it (`store.fence`) says the same.
+Read each second; a connection that is refused for it (`store.fence`) says the same.
 """
 
 import time
@@ -12,7 +12,7 @@ from producers.settings import Settings
 from producers.store import Client
 from producers.store.lanes.fence import FencedError
 
-_EVERY_S: Final = 2.0
+_EVERY_S: Final = 1.0
 
 
 class Layout:
