@@ -5,6 +5,7 @@ A connection waits as the settings say, and no longer than the deadline of the c
 primary, each connection is made to the one that they name at that moment.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -176,7 +177,7 @@ class _Async(redis.asyncio.connection.AbstractConnection):
             return
         try:
             packed = super().pack_command(*QUESTION)
-            await super().send_packed_command(packed, check_health=False)
+            await self._send(packed, check_health=False)
             answer = await super().read_response()
         except redis.ResponseError as error:
             answer = error
@@ -194,7 +195,23 @@ class _Async(redis.asyncio.connection.AbstractConnection):
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         if self._since != self._fleet.left:
             await self.disconnect()
+        await self._send(command, check_health=check_health)
+
+    async def _send(self, command: Any, *, check_health: bool) -> None:
+        """Send as redis-py does; who is cancelled meanwhile hears of it.
+
+        redis-py sends within `asyncio.wait_for`, and that of Python 3.11 forgets a cancellation
+        that comes as it ends (https://github.com/python/cpython/issues/86296; mended in 3.12).
+
+        Raises:
+            asyncio.CancelledError: nobody knows what was sent; the connection is closed.
+        """
+        task = asyncio.current_task()
+        asked = task.cancelling() if task else 0
         await super().send_packed_command(command, check_health)
+        if task and task.cancelling() > asked:
+            await self.disconnect(nowait=True)
+            raise asyncio.CancelledError
 
 
 class _AsyncConnection(_Async, redis.asyncio.Connection):

@@ -63,7 +63,8 @@ class KeptToken:
     async def rest(self) -> None:
         """Sleep until it is, or does."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._begins.wait(), max(0.0, self._next_at - time.monotonic()))
+            async with asyncio.timeout(max(0.0, self._next_at - time.monotonic())):
+                await self._begins.wait()
 
     async def run(self) -> None:
         """Tick once."""

@@ -175,7 +175,7 @@ class Runner:
     async def end_tasks(self) -> None:
         """End the tasks, on their loop."""
         running = set(self._tasks)
-        for _ in range(_CANCELS):  # one may be swallowed where a reply comes in with it
+        for _ in range(_CANCELS):  # a library may swallow one where a reply comes in with it
             if not running:
                 return
             for task in running:

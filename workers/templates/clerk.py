@@ -193,7 +193,8 @@ class Clerk:
     async def rest(self) -> None:
         """Sleep until it is."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurried.wait(), max(0.0, self._next_at - time.monotonic()))
+            async with asyncio.timeout(max(0.0, self._next_at - time.monotonic())):
+                await self._hurried.wait()
 
     async def run(self) -> None:
         """Begin to read what is wanted, as far as there are places."""

@@ -86,7 +86,8 @@ class Courier:
             return
         left_s = self._all_at + _EVERY_S - time.monotonic()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._asked.wait(), max(0.0, left_s))
+            async with asyncio.timeout(max(0.0, left_s)):
+                await self._asked.wait()
 
     async def run(self) -> None:
         """Take what is due, and let it be posted."""

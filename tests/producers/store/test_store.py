@@ -1,5 +1,6 @@
 """Opening Redis: a deployment is born once, and what is wrong is said with what to do."""
 
+import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from mishaps import closed_port
+from send_path import connected_async
 
 from producers import store
 from producers.errors import LayoutMismatchError, StoreUnavailableError, WxbroadcastError
@@ -137,6 +139,27 @@ def test_more_threads_than_connections_wait_for_one_another(settings: Settings) 
     assert counted == set(range(1, 401))
     client.delete("wxb:test")
     client.connection_pool.disconnect()
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["connecting", "connected"])
+async def test_a_task_that_is_cancelled_in_a_call_hears_of_it(
+    client: Any, settings: Settings, is_open: bool
+) -> None:
+    """Wherever it is: on Python 3.11 redis-py forgets it in the moment in which it has sent."""
+    async with connected_async(settings) as loop_client:
+        for steps in range(40):
+            await loop_client.connection_pool.disconnect()
+            if is_open:
+                await loop_client.ping()
+            task = asyncio.create_task(loop_client.get(keys.WORKERS))
+            for _ in range(steps):
+                await asyncio.sleep(0)  # one step of the loop
+            if task.done():
+                break
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled(), f"after {steps} steps"
+        assert steps > 3
 
 
 async def test_the_async_client_answers_in_text(settings: Settings) -> None:
