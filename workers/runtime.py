@@ -28,6 +28,7 @@ from producers.logs.events import (
     WorkerStopping,
 )
 from producers.settings import Settings
+from producers.store.lanes.fence import FencedError
 from workers.duties.roster import Roster
 from workers.duties.ways import Ways
 from workers.figures import Figures
@@ -178,11 +179,12 @@ class Runtime:
             return
         self._end(WorkerBroken(self.worker, part, why), os.EX_SOFTWARE)
 
-    def _outlived(self, why: str) -> None:
+    def _outlived(self, why: FencedError) -> None:
         """End the process, unless it is ending: others will look for its work elsewhere."""
         if self._closing.is_set() or self.hands.closing:
             return
-        self._end(WorkerOutlived(self.worker, why), os.EX_TEMPFAIL)
+        lanes = self.settings.lanes
+        self._end(WorkerOutlived(self.worker, lanes, why.lanes, str(why)), os.EX_TEMPFAIL)
 
     def _end(self, event: WorkerBroken | WorkerOutlived, code: int) -> None:
         logs.emit(event)

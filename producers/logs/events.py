@@ -425,6 +425,8 @@ class WorkerOutlived(Event):
     LEVEL: ClassVar[Level] = "warning"
 
     worker: str
+    before: int
+    after: int
     why: str
 
 

@@ -51,6 +51,7 @@ KEPT: Final = (
     "unit_ended",
     "worker_broken",
     "worker_buried",
+    "worker_outlived",
     "worker_started",
     "worker_stopped",
     "worker_stopping",

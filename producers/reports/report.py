@@ -24,6 +24,9 @@ _BINS: Final = 240
 _MOST: Final = 500
 """Rows of a table that people read; how many were left out stands beside it."""
 
+_ENDS: Final = {"worker_broken": "broken", "worker_outlived": "the lanes changed"}
+"""What ends a worker by itself; it stops as one does that was told to."""
+
 _STEPS_S: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
 
 
@@ -439,9 +442,10 @@ def _of_worker(lives: dict[str, dict[str, str]], event: str, at: str, line: dict
         life["stopping"] = at
     elif event == "worker_stopped":
         life["ended"] = at
-        life["end"] = "broken" if life.get("end") == "broken" else "stopped"
-    elif event == "worker_broken":
-        life["end"] = "broken"
+        if life.get("end") not in _ENDS.values():
+            life["end"] = "stopped"
+    elif event in _ENDS:
+        life["end"] = _ENDS[event]
 
 
 def _ms(step: int) -> float:

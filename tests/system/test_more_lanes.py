@@ -77,7 +77,8 @@ def test_a_broadcast_under_way_goes_on_in_more_lanes_whoever_is_killed(
     assert producer.status(broadcast).settled == USERS  # it takes the new ones, told or not
     producer.close()
     stage.kill(late, signal.SIGTERM)
-    assert len(stage.lines("worker_outlived")) == 2
+    outlived = stage.lines("worker_outlived")
+    assert [(line["before"], line["after"]) for line in outlived] == [(16, 64)] * 2
     assert not stage.lines("worker_broken")
 
 

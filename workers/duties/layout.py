@@ -21,12 +21,14 @@ class Layout:
     Args:
         client: Redis.
         settings: the lanes that the worker lives in.
-        ended: called with why they are no longer those of the deployment.
+        ended: called with what says that they are no longer those of the deployment.
     """
 
     name = "look at the lanes"
 
-    def __init__(self, client: Client, settings: Settings, ended: Callable[[str], None]) -> None:
+    def __init__(
+        self, client: Client, settings: Settings, ended: Callable[[FencedError], None]
+    ) -> None:
         self._client = client
         self._settings = settings
         self._ended = ended
@@ -46,6 +48,6 @@ class Layout:
         try:
             why = store.outlived(self._client, self._settings)
         except FencedError as error:
-            why = str(error)
+            why = error
         if why:
             self._ended(why)

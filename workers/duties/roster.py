@@ -17,6 +17,7 @@ from producers.series import Series
 from producers.settings import Settings
 from producers.store import keys
 from producers.store.connection import is_cluster
+from producers.store.lanes.fence import FencedError
 from producers.webhooks.wishes import Wishes
 from workers.duties.beat import Beat
 from workers.duties.flights import Flights
@@ -63,7 +64,7 @@ class Roster:
         keeper: the lanes' duties.
         errands: where a dead peer is recovered.
         ended: called with a part of the worker that ended, and why.
-        outlived: called with why its lanes are no longer those of the deployment.
+        outlived: called with what says that its lanes are no longer those of the deployment.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Roster:
         keeper: Keeper,
         errands: Errands,
         ended: Callable[[str, str], None],
-        outlived: Callable[[str], None],
+        outlived: Callable[[FencedError], None],
     ) -> None:
         self._loop = loop
         self._runner = Runner(ended)

@@ -32,7 +32,14 @@ class FencedError(NotDoneError):
     """The deployment has other lanes than this process, or is about to; its text says what to do.
 
     Trying again at once is in vain. For redis-py it is a connection that did not come up.
+
+    Attributes:
+        lanes: those that the deployment has, or gets.
     """
+
+    def __init__(self, message: str, lanes: int) -> None:
+        super().__init__(message)
+        self.lanes = lanes
 
 
 class Fence:
@@ -64,21 +71,23 @@ class Fence:
             return  # a node that does not have it, or a user who may not read it
         lanes, towards = (one.decode() if isinstance(one, bytes) else one for one in answer)
         if towards:
-            raise FencedError(under_way(lanes, towards))
+            raise under_way(lanes, towards)
         if lanes and self._settings.lives and int(lanes) != self._settings.lanes:
             self.outlived = True
             raise FencedError(
                 f"this deployment has {lanes} lanes, this process {self._settings.lanes}: start it "
-                "anew, with WXB_LANES unset, or set to what it has"
+                "anew, with WXB_LANES unset, or set to what it has",
+                int(lanes),
             )
 
 
-def under_way(lanes: object, towards: object) -> str:
-    """Return the sentence that says that the lanes are being changed."""
-    return (
+def under_way(lanes: str, towards: str) -> FencedError:
+    """Return the error that says that the lanes are being changed."""
+    return FencedError(
         f"the lanes of this deployment are being changed from {lanes} to {towards}: nothing is "
         f"stored or sent until `wxbroadcast lanes {towards}` has ended; run it again if it was "
-        "killed"
+        "killed",
+        int(towards),
     )
 
 

@@ -46,7 +46,7 @@ def compare_layout(client: Client, settings: Settings) -> None:
             client.hsetnx(keys.DEPLOYMENT, field, str(value))
         born = client.hgetall(keys.DEPLOYMENT)
     if towards := born.get(RELANING):
-        raise FencedError(under_way(born["lanes"], towards))
+        raise under_way(born["lanes"], towards)
     has = {field: int(born[field]) for field in mine}
     faults = [
         f"WXB_{field.upper()} is {value}, this deployment has {has[field]}"
@@ -58,15 +58,17 @@ def compare_layout(client: Client, settings: Settings) -> None:
     settings.live_in(has["lanes"], has["buckets"])
 
 
-def outlived(client: Client, settings: Settings) -> str:
-    """Return why a process that lives in these lanes must begin anew, '' if it need not.
+def outlived(client: Client, settings: Settings) -> FencedError | None:
+    """Return why a process that lives in these lanes must begin anew, None if it need not.
 
     Raises:
         redis.RedisError: Redis did not answer.
     """
     lanes, towards = client.execute_command(*QUESTION)
     if towards:
-        return f"the lanes are being changed from {lanes} to {towards}"
+        why = f"the lanes are being changed from {lanes} to {towards}"
+        return FencedError(why, int(towards))
     if lanes and int(lanes) != settings.lanes:
-        return f"the deployment has {lanes} lanes now, not {settings.lanes}"
-    return ""
+        why = f"the deployment has {lanes} lanes now, not {settings.lanes}"
+        return FencedError(why, int(lanes))
+    return None

@@ -22,9 +22,12 @@ from producers.logs.events import (
     MessagesRecovered,
     PermitsExpired,
     TokenRefreshed,
+    WorkerBroken,
     WorkerBuried,
+    WorkerOutlived,
     WorkerStarted,
     WorkerStopped,
+    WorkerStopping,
 )
 from producers.reports import Choice, Report, read_report
 from producers.reports.page import page
@@ -125,6 +128,28 @@ def test_a_run_is_added_up(tmp_path: Path) -> None:
     assert sum(sum(at.outcomes.values()) for at in report.moments) == 7
     assert sum(n for _, n in report.spread) == 7
     assert (report.lines, report.unread, report.dropped, report.sampled) == (18, 0, 0, False)
+
+
+def test_how_each_worker_ended_is_told(tmp_path: Path) -> None:
+    names = ["stopped", "broken", "outlived", "killed", "running"]
+    report = report_of(
+        written(
+            tmp_path,
+            *(WorkerStarted(name, 1, 1, 1000) for name in names),
+            WorkerBroken("broken", "keeper", "MemoryError"),
+            WorkerOutlived("outlived", 16, 64, "the deployment has 64 lanes now, not 16"),
+            *(WorkerStopping(name, 0) for name in names[:3]),
+            *(WorkerStopped(name, 0, 0.1) for name in names[:3]),
+            WorkerBuried("stopped", "killed", 9000),
+        )
+    )
+    assert {life.worker: life.end for life in report.workers} == {
+        "stopped": "stopped",
+        "broken": "broken",
+        "outlived": "the lanes changed",
+        "killed": "killed, or cut off",
+        "running": "",
+    }
 
 
 def test_what_stands_before_a_line_or_between_lines_is_passed_by(tmp_path: Path) -> None:
