@@ -160,6 +160,29 @@ def test_workers_follow_a_broadcasts_rate(stage: Stage) -> None:
     assert stage.wait(broadcast).outcomes == {"delivered": 300}
 
 
+def test_a_broadcast_has_its_own_rate_beside_another(stage: Stage, rates) -> None:
+    stage.form_ids(600)
+    rates.set("shop", 50)
+    for name, first in (("even", 0), ("odd", 300)):
+        openids = [f"o{number}" for number in range(first, first + 300)]
+        stage.audiences.import_rows("shop", name, openids)
+    capped = stage.broadcasts.create(spec(audience="even", rate=20)).id
+    other = stage.broadcasts.create(spec(audience="odd")).id
+    stage.unit()
+
+    def settled() -> tuple[int, int]:
+        return stage.status(capped).settled, stage.status(other).settled
+
+    until(lambda: min(settled()) >= 12)  # both are past their canary
+    before = settled()
+    until(lambda: sum(settled()) >= sum(before) + 150)
+    after = settled()
+    more = after[0] - before[0], after[1] - before[1]
+    assert more[0] / sum(more) == pytest.approx(0.4, abs=0.08)
+    for broadcast in (capped, other):
+        stage.broadcasts.cancel(broadcast)
+
+
 def test_two_broadcasts_share_a_rate_by_their_weights(stage: Stage, rates) -> None:
     stage.form_ids(1200)
     rates.set("shop", 300)

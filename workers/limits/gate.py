@@ -108,6 +108,9 @@ class Gate:
             return 0
         if self.probes:
             return 1
+        return self._batch(workers)
+
+    def _batch(self, workers: int) -> int:
         if not self.pace:
             return BATCH
         return max(1, math.ceil(min(BATCH, self.pace * _BATCH_S / workers)))
@@ -124,11 +127,18 @@ class Gate:
     def _near_s(self) -> float:
         return HORIZON_MS / 1000 + self.way_s
 
-    def allowances(self, now: float) -> dict[str, tuple[int, float, int]]:
-        """Return broadcast → (claims it may have now, its own rate, ms until it may have one)."""
+    def allowances(self, now: float, workers: int) -> dict[str, tuple[int, float, int]]:
+        """Return broadcast → (claims it may have now, its own rate, ms until it may have one).
+
+        It may have what has a slot no later than the last of those that are taken now: a broadcast
+        that was passed over by a batch would have none as long as that lasts.
+        """
         allowed = {}
+        reach = now + self._near_s
+        if self.pace and not self.probes:
+            reach = max(reach, max(now, self.horizon) + self._batch(workers) / self.pace)
         for broadcast, (rate, next_slot) in list(self.own_next.items()):
-            ahead = now + self._near_s - next_slot
+            ahead = reach - next_slot
             if ahead > 10:
                 del self.own_next[broadcast]  # long unused: take.lua's default will do
             else:

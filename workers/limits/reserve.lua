@@ -152,15 +152,22 @@ if per_minute > 0 then
   at_most(per_minute - used, (oldest + 61) * 1000 - now_ms)
 end
 
--- give the slots in the order in which each group may have its next one; none that lies too far
--- ahead, for its sender would hold a permit all the while
-local granted = 0
+-- Give the slots in the order in which each group may have its next one; none that lies too far
+-- ahead, for its sender would hold a permit all the while. An own rate whose time has come has the
+-- slot, and the plain sends the one after it: they have lost nothing, and it would fall behind.
+local plain, granted = groups[1], 0
 while granted < may do
-  local best
-  for _, one in ipairs(groups) do
-    if #one.slots < one.want and (not best or one.at < best.at) then best = one end
+  local own
+  for i = 2, #groups do
+    local one = groups[i]
+    if #one.slots < one.want and (not own or one.at < own.at) then own = one end
   end
+  local best = #plain.slots < plain.want and plain or own
   local slot, place = free_slot(best.at)
+  if own and best == plain and own.at <= slot then
+    best = own
+    slot, place = free_slot(own.at)
+  end
   slot = math.ceil(slot)
   if slot > horizon then
     wait_ms = math.max(wait_ms, math.ceil((slot - horizon) / 1000))

@@ -371,7 +371,7 @@ class Pump:
     def _call(self, asking: Asking) -> Call:
         """Return the call of a take, as what is known of the app's limits is now."""
         app = asking.app
-        allowances = self._gates[app].allowances(time.monotonic())
+        allowances = self._gates[app].allowances(time.monotonic(), max(1, self._workers()))
         return self._taker.call(
             asking, allowances, self._hours(app), self._bounds(app), self._spent_ms(app)
         )

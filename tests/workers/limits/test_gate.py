@@ -75,7 +75,7 @@ def test_of_a_broadcast_with_a_rate_of_its_own_too() -> None:
     gate = Gate(0)
     gate.expect([Claimed("b1", 10.0)] * 3, NOW)
     assert gate.own_next == {"b1": (10.0, pytest.approx(NOW + 0.3))}
-    assert gate.allowances(NOW)["b1"][0] == 0
+    assert gate.allowances(NOW, 2)["b1"][0] == 0
 
 
 def test_where_redis_is_far_it_is_asked_so_much_sooner() -> None:
@@ -135,22 +135,32 @@ def test_while_wechat_limits_one_send_at_a_time_probes() -> None:
 
 def test_a_broadcast_with_a_rate_of_its_own_has_an_allowance() -> None:
     gate = Gate(300)
-    assert gate.allowances(NOW) == {}
+    assert gate.allowances(NOW, 2) == {}
     gate.learn(grant([NOW, NOW + 0.1], horizon=NOW), {"b1": (10.0, 2)}, NOW)
     # its next slot is at +0.2: it may have as many as lie before now + the horizon
     assert gate.own_next["b1"] == (10.0, pytest.approx(NOW + 0.2))
-    assert gate.allowances(NOW) == {"b1": (0, 10.0, pytest.approx(101, abs=1))}
-    assert gate.allowances(NOW + 0.05) == {"b1": (0, 10.0, pytest.approx(51, abs=1))}
-    assert gate.allowances(NOW + 0.11) == {"b1": (1, 10.0, pytest.approx(0, abs=1))}
-    assert gate.allowances(NOW + 0.31) == {"b1": (3, 10.0, pytest.approx(0, abs=1))}
+    assert gate.allowances(NOW, 2) == {"b1": (0, 10.0, pytest.approx(101, abs=1))}
+    assert gate.allowances(NOW + 0.05, 2) == {"b1": (0, 10.0, pytest.approx(51, abs=1))}
+    assert gate.allowances(NOW + 0.11, 2) == {"b1": (1, 10.0, pytest.approx(0, abs=1))}
+    assert gate.allowances(NOW + 0.31, 2) == {"b1": (3, 10.0, pytest.approx(0, abs=1))}
     assert gate.own_next_at(NOW) == pytest.approx(NOW + 0.2 - HORIZON_S)
+
+
+def test_its_allowance_reaches_as_far_as_the_slots_of_a_batch() -> None:
+    gate = Gate(50)
+    gate.learn(grant([NOW + 0.27], horizon=NOW + 0.3), {"b1": (20.0, 1)}, NOW + 0.2)
+    # a batch of ten has the slots from +0.3 to +0.5; its own next ones are at +0.32, +0.37, …
+    assert gate.allowances(NOW + 0.2, 1) == {"b1": (4, 20.0, 0)}
+    assert gate.allowances(NOW + 0.2, 2) == {"b1": (2, 20.0, 0)}  # another one has the other half
+    gate.learn(grant([NOW + 0.27], horizon=NOW + 0.3, level=1), {"b1": (20.0, 1)}, NOW + 0.2)
+    assert gate.allowances(NOW + 0.2, 1) == {"b1": (0, 20.0, 20)}  # one send at a time probes
 
 
 def test_each_broadcast_has_its_own_allowance() -> None:
     gate = Gate(300)
     own = {"b1": (10.0, 1), "b2": (100.0, 3)}
     gate.learn(grant([NOW], [NOW, NOW + 0.01, NOW + 0.02], horizon=NOW), own, NOW)
-    assert gate.allowances(NOW + 0.005) == {"b1": (1, 10.0, 0), "b2": (8, 100.0, 0)}
+    assert gate.allowances(NOW + 0.005, 2) == {"b1": (1, 10.0, 0), "b2": (8, 100.0, 0)}
     assert gate.own_next_at(NOW) == math.inf  # both may be asked for already, or now
     assert gate.own_next_at(NOW - 1) == pytest.approx(NOW + 0.03 - HORIZON_S)
 
@@ -159,7 +169,7 @@ def test_a_broadcast_that_got_no_slot_waits() -> None:
     gate = Gate(300)
     gate.learn(grant([], wait_s=1.5), {"b1": (10.0, 2)}, NOW)
     assert gate.own_next["b1"] == (10.0, pytest.approx(NOW + AHEAD_US / 1e6 + 1.5))
-    assert gate.allowances(NOW + 1.0) == {"b1": (0, 10.0, pytest.approx(800, abs=1))}
+    assert gate.allowances(NOW + 1.0, 2) == {"b1": (0, 10.0, pytest.approx(800, abs=1))}
 
 
 def test_a_wait_of_one_broadcast_holds_back_no_other() -> None:
@@ -172,8 +182,8 @@ def test_a_wait_of_one_broadcast_holds_back_no_other() -> None:
 def test_a_broadcast_long_unused_is_forgotten() -> None:
     gate = Gate(300)
     gate.learn(grant([NOW]), {"b1": (10.0, 1)}, NOW)
-    assert gate.allowances(NOW + 9.0)
-    assert gate.allowances(NOW + 11.0) == {}
+    assert gate.allowances(NOW + 9.0, 2)
+    assert gate.allowances(NOW + 11.0, 2) == {}
     assert gate.own_next == {}
 
 
@@ -202,7 +212,7 @@ def test_no_rate_whatever_it_is_breaks_a_gate(
         for now in (NOW, NOW + ahead):
             assert 0 <= gate.most(now, workers) <= BATCH
             assert gate.own_next_at(now) > now
-            allowances = gate.allowances(now).values()
+            allowances = gate.allowances(now, workers).values()
             assert all(0 <= allowed <= BATCH for allowed, *_ in allowances)
         gate.set_rate(set_to)
         assert 0 <= gate.rate < math.inf

@@ -118,7 +118,7 @@ def test_a_broadcasts_own_rate_nests_under_the_apps(worker: Opener) -> None:
     me = worker(rate_per_second=100)
     grant = me.reserve(5, {"b1": (10.0, 9), "b2": (20.0, 9)})
     plain, first, second = grant.slots
-    assert (len(plain), len(first), len(second)) == (5, 4, 8)
+    assert (len(plain), len(first), len(second)) == (5, 5, 8)
     check_spaced(first, 10, 0.01001)  # but for the wait for a place among the app's
     check_spaced(second, 20, 0.01001)
     check_spaced([*plain, *first, *second], 100, 1e-5)

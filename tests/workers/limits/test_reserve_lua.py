@@ -142,8 +142,8 @@ def test_idle_time_saves_up_no_burst(shared: Shared) -> None:
 def test_who_needs_some_time_gets_no_slot_that_ends_before(shared: Shared) -> None:
     shared.rate, shared.own_rates = 100, {"b1": 10}
     grant = shared.reserve(2, lead_us=30_000, b1=2)
-    assert grant.offsets == [30_000, 40_000]
-    assert [slot - NOON for slot in grant.groups[1]] == [50_000, 150_000]
+    assert grant.offsets == [40_000, 50_000]
+    assert [slot - NOON for slot in grant.groups[1]] == [30_000, 130_000]
     assert shared.reserve(2, worker="w2").offsets == [60_000, 70_000]
     shared.rate = 0
     grant = shared.reserve(1, lead_us=30_000, b1=0)
@@ -212,6 +212,27 @@ def test_a_capped_broadcast_costs_the_others_its_share_alone(shared: Shared) -> 
     assert busiest(every, 1_000_000) <= 201
     assert 98 <= sum(slot < NOON + 5_000_000 for slot in own) <= 101
     assert busiest(own, 1_000_000) <= 21
+
+
+@pytest.mark.parametrize(("rate", "cap"), [(50, 20), (1000, 500), (347, 100)])
+def test_a_capped_broadcast_has_its_rate_beside_others_in_one_call(
+    shared: Shared, rate: int, cap: int
+) -> None:
+    shared.rate, shared.own_rates = rate, {"b1": cap}
+    own: list[int] = []
+    plain: list[int] = []
+    for _ in range(25):  # five seconds of a worker whose batches are a fifth of a second
+        of_own = cap // 5
+        grant = shared.reserve(rate // 5 - of_own, b1=of_own)
+        plain += grant.slots
+        own += grant.groups[1]
+        shared.now_us += 200_000
+    within = [slot for slot in own if slot < NOON + 5_000_000]
+    assert 0.98 * 5 * cap <= len(within) <= 5 * cap + 1
+    assert busiest(own, 1_000_000) <= cap + 1
+    assert len(plain) == 25 * (rate // 5 - cap // 5)  # nobody waits for it
+    every = sorted(plain + own)
+    assert all(after - before >= 1_000_000 / rate - 2 for before, after in pairwise(every))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
