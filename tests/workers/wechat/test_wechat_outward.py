@@ -1,5 +1,6 @@
 """WeChat by https and through a proxy: whose certificates count, and what was surely not sent."""
 
+import asyncio
 import base64
 import contextlib
 import os
@@ -65,6 +66,10 @@ async def client_of(make_settings: Callable[..., Settings]) -> AsyncIterator[Ope
             return wechat
 
         yield opened
+    # TLS waits up to half a minute for the other side to end it, longer than this loop lives
+    for transport in [*asyncio.get_running_loop()._transports.values()]:  # type: ignore[attr-defined]
+        transport.abort()
+    await asyncio.sleep(0)
 
 
 async def sent(wechat: WeChat, sandbox: SandboxThread) -> tuple[Fate, str]:
