@@ -29,7 +29,7 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "after": Meaning("the new one; 0: unlimited", "sends/s"),
     "lanes_changed.after": Meaning("lanes that there are now", "lanes"),
     "lanes_changing.after": Meaning("lanes that there will be", "lanes"),
-    "worker_outlived.after": Meaning("lanes that there are now, or will be", "lanes"),
+    "worker_outlived.after": Meaning("lanes that there are now, or will be; 0: not known", "lanes"),
     "app": Meaning("alias of the app, a key of WXB_APPS"),
     "appid": Meaning("WeChat's id of the mini-program"),
     "appid_before": Meaning("the one that it was, or empty"),

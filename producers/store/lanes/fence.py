@@ -34,7 +34,7 @@ class FencedError(NotDoneError):
     Trying again at once is in vain. For redis-py it is a connection that did not come up.
 
     Attributes:
-        lanes: those that the deployment has, or gets.
+        lanes: those that the deployment has, or gets; 0: it is not known.
     """
 
     def __init__(self, message: str, lanes: int) -> None:
@@ -98,7 +98,7 @@ def is_refusal(error: BaseException) -> bool:
 
 def refused() -> FencedError:
     """Return the error of a script that was refused, where nothing more is known."""
-    return FencedError("this process has other lanes than the deployment: start it anew")
+    return FencedError("this process has other lanes than the deployment: start it anew", 0)
 
 
 def is_outlived(client: Any) -> bool:
