@@ -13,7 +13,7 @@ import redis
 
 from producers.store import Client, is_cluster, lend
 
-_PAGE: Final = 200
+_PAGE: Final = 500
 """Keys that are carried from node to node in one trip."""
 _WAIT_MS: Final = 1000
 """So long replicas are waited for."""
@@ -96,8 +96,8 @@ class Bearer:
             self.await_replicas()
             if drop:
                 gone = self._client.pipeline(transaction=False)
-                for way, _, _ in found:
-                    gone.unlink(way.source)
+                for names in _by_slot(way.source for way, _, _ in found):
+                    gone.unlink(*names)
                 gone.execute()
 
     def await_replicas(self) -> None:
@@ -115,6 +115,13 @@ class Bearer:
         for (host, port), node in self._client.nodes().items():
             if f"{host}:{port}" in replicated and not node.execute_command("WAIT", 1, _WAIT_MS):
                 raise redis.TimeoutError(f"no replica of {host}:{port} acknowledges what it has")
+
+
+def _by_slot(names: Iterable[str]) -> Iterable[list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(name.partition("}")[0], []).append(name)
+    return found.values()
 
 
 def _error_of(connection: Any) -> redis.ResponseError | None:
