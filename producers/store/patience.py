@@ -2,10 +2,13 @@
 
 A connection waits as the settings say, and no longer than the deadline of the call that uses it
 (`deadline`). It leaves a server that may not be written to (`primary`). Where sentinels know the
-primary, each connection is made to the one that they name at that moment.
+primary, each connection is made to the one that they name at that moment, and left when they name
+another one.
 """
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -31,6 +34,10 @@ _CHECKS_HEALTH: Final = hasattr(redis.connection.AbstractConnection, "on_connect
 _SHORTEST_S: Final = 0.05
 """A wait that is not worth halving."""
 
+_LATE_S: Final = 1.5
+"""An answer of a primary that took longer: it stood still, and others may have chosen another one.
+More than a replica is waited for (`replicas`)."""
+
 
 def patience_s(most_s: float) -> float:
     """Return how long to wait for Redis once: at most what the settings say.
@@ -46,6 +53,12 @@ def patience_s(most_s: float) -> float:
     if left_s <= 0:
         raise redis.TimeoutError("the call's time is over")
     return min(most_s, max(left_s / 2, min(left_s, _SHORTEST_S)))
+
+
+def _judge(asked_at: float | None, fleet: Fleet) -> None:
+    """Judge the first answer to what was asked then: one that came late may be an old primary's."""
+    if asked_at is not None and time.monotonic() - asked_at > _LATE_S:
+        fleet.doubt()
 
 
 class _Patient(redis.connection.AbstractConnection):
@@ -65,13 +78,15 @@ class _Patient(redis.connection.AbstractConnection):
         self._fence = fence
         self._whereabouts = whereabouts
         self._since = fleet.left
+        self._asked_at: float | None = None
         self._most_s = float(kwargs["socket_timeout"])
         super().__init__(**kwargs)
 
     def _connect(self) -> Any:
-        self._since = self._fleet.left
         if self._whereabouts is not None:
-            self.host, self.port = self._whereabouts()
+            self.host, self.port = place = self._whereabouts()
+            self._fleet.lead_to(place)
+        self._since = self._fleet.left
         self.socket_connect_timeout = self.socket_timeout = patience_s(self._most_s)
         return super()._connect()  # type: ignore[safe-super, no-untyped-call]
 
@@ -98,12 +113,15 @@ class _Patient(redis.connection.AbstractConnection):
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().read_response(*args, **kwargs)
+            answer = super().read_response(*args, **kwargs)
         except redis.RedisError as error:
             if not is_no_primary(error):
                 raise
             self.disconnect()  # type: ignore[no-untyped-call]
             raise self._fleet.leave(error) from None
+        _judge(self._asked_at, self._fleet)
+        self._asked_at = None  # those behind it wait for it
+        return answer
 
     def timeout_s(self) -> float:
         """Return how long it waits for an answer by now."""
@@ -116,10 +134,14 @@ class _Patient(redis.connection.AbstractConnection):
             self._sock.settimeout(seconds)
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if self._whereabouts is not None and self._fleet.is_due():
+            with contextlib.suppress(redis.RedisError):  # they choose just now, or are away
+                self._fleet.lead_to(self._whereabouts())
         if self._since != self._fleet.left:
             self.disconnect()  # type: ignore[no-untyped-call]  # sending connects anew
         self.rearm()
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+        self._asked_at = time.monotonic() if self._whereabouts is not None else None
 
 
 class _PatientConnection(_Patient, redis.Connection):
@@ -155,12 +177,14 @@ class _Async(redis.asyncio.connection.AbstractConnection):
         self._fence = fence
         self._whereabouts = whereabouts
         self._since = fleet.left
+        self._asked_at: float | None = None
         super().__init__(**kwargs)
 
     async def _connect(self) -> Any:
-        self._since = self._fleet.left
         if self._whereabouts is not None:
-            self.host, self.port = await self._whereabouts()
+            self.host, self.port = place = await self._whereabouts()
+            self._fleet.lead_to(place)
+        self._since = self._fleet.left
         return await super()._connect()  # type: ignore[safe-super, no-untyped-call]
 
     async def on_connect(self) -> None:
@@ -185,17 +209,24 @@ class _Async(redis.asyncio.connection.AbstractConnection):
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return await super().read_response(*args, **kwargs)
+            answer = await super().read_response(*args, **kwargs)
         except redis.RedisError as error:
             if not is_no_primary(error):
                 raise
             await self.disconnect()
             raise self._fleet.leave(error) from None
+        _judge(self._asked_at, self._fleet)
+        self._asked_at = None  # those behind it wait for it
+        return answer
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if self._whereabouts is not None and self._fleet.is_due():
+            with contextlib.suppress(redis.RedisError):
+                self._fleet.lead_to(await self._whereabouts())
         if self._since != self._fleet.left:
             await self.disconnect()
         await self._send(command, check_health=check_health)
+        self._asked_at = time.monotonic() if self._whereabouts is not None else None
 
     async def _send(self, command: Any, *, check_health: bool) -> None:
         """Send as redis-py does; who is cancelled meanwhile hears of it.

@@ -4,8 +4,14 @@ After a failover that leaves connections open, the old primary lives on as a rep
 refuses every write, and would do so for ever. So such a reply counts as a lost connection. It is
 closed, and every other one to the same address before it is used again: the next ones lead to
 whoever has the address by then. Nothing was written; the call is repeated as after a lost reply.
+
+One that stood still, was replaced, and goes on says nothing of the kind until the sentinels come
+back to it, seconds later. So where sentinels name the primary they are asked again once a second,
+by whoever uses a connection then; all are left when they name another one, or when an answer took
+so long that they may.
 """
 
+import time
 from functools import cache
 from typing import Final
 
@@ -24,6 +30,12 @@ _KNOWN: Final = (
 """Those of which redis-py takes the word away."""
 
 
+_LOOK_S: Final = 1.0
+"""How often is asked where the primary is; …"""
+_UNANSWERED_S: Final = 10.0
+"""… and where nobody says so: asking costs somebody's call up to a second for each sentinel."""
+
+
 class NotDoneError(redis.ConnectionError):
     """The call did nothing: the server refused it, or was not asked."""
 
@@ -36,11 +48,32 @@ class Fleet:
     """What this process's connections to one address have in common.
 
     Attributes:
-        left: how often one of them met a server that is no primary.
+        left: how often one of them met a server that is no primary, or may be none.
     """
 
     def __init__(self) -> None:
         self.left = 0
+        self._named: tuple[str, int] | None = None
+        self._look_at = 0.0
+
+    def is_due(self) -> bool:
+        """Say whether to ask where the primary is; of those who ask at once, one is told so."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at = now + _UNANSWERED_S  # unless they answer, see `lead_to`
+        return True
+
+    def lead_to(self, place: tuple[str, int]) -> None:
+        """Note where the primary is said to be; connections to elsewhere are left."""
+        self._look_at = time.monotonic() + _LOOK_S
+        if self._named is not None and self._named != place:
+            self.left += 1
+        self._named = place
+
+    def doubt(self) -> None:
+        """Have each connection ask anew where the primary is, before its next use."""
+        self.left += 1
 
     def leave(self, error: redis.RedisError) -> NotPrimaryError:
         """Have every connection of the fleet closed before its next use; returns what to raise."""

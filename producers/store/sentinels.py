@@ -1,4 +1,4 @@
-"""Sentinels: where the primary is just now, asked whenever a connection is made.
+"""Sentinels: where the primary is just now, asked whenever a connection is made, and each second.
 
 redis-py's `Sentinel` asks one after the other, and takes the first that knows a primary which is
 up. While they choose a new one nobody is named: that is as a Redis that does not answer, and

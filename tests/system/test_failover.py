@@ -110,6 +110,40 @@ def test_the_workers_follow_whom_the_sentinels_choose(
             backstage.close()
 
 
+@pytest.mark.parametrize("channel", ["template", "subscribe"])
+def test_a_primary_that_stood_still_and_goes_on_is_asked_nothing_any_more(
+    tmp_path: Path, eventually: Eventually, channel: str
+) -> None:
+    """It takes what it is told until the sentinels come back to it, ten seconds later."""
+    backstage = Backstage()
+    with sentinels(tmp_path / "servers") as servers:
+        app = {"rate_per_second": 200}
+        stage = Stage(backstage, servers.url, tmp_path / "stage", app=app)
+        try:
+            for _ in range(2):
+                stage.permits(channel, USERS)
+            for _ in range(2):
+                stage.unit()
+            before = stage.ledger()["collected"]
+            broadcast = stage.create(channel)
+            eventually(lambda: stage.accepted > USERS / 4, "a quarter is sent")
+            old = servers.primary
+            old.server.stall()
+            servers.await_takeover(old)
+            old.server.go_on()
+            collected = [
+                stage.collector.collect("shop", [{"openid": f"x{n}", "formIds": [f"late{n}"]}]).new
+                for n in range(100)
+            ]
+            status = stage.wait(broadcast, 60)
+            assert status.outcomes.keys() <= {"delivered", "in_doubt", "no_permit"}
+            assert stage.stats["duplicates"] <= 5  # what was in the lag, or written as it woke up
+            assert stage.ledger()["collected"] >= before + sum(collected)
+        finally:
+            stage.close()
+            backstage.close()
+
+
 def test_without_its_replica_nothing_is_sent_and_what_was_is_counted(
     servers: Pair, tmp_path: Path, eventually: Eventually
 ) -> None:
