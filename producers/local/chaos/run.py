@@ -210,7 +210,12 @@ class _Storm:
     def _is_paused_by_itself(self) -> bool:
         """Look again: the status that said so may be older than our own resume."""
         crew = self._crew
-        return crew.server.running and crew.broadcasts.status(crew.broadcast).state is State.PAUSED
+        if not crew.server.running:
+            return False
+        try:
+            return crew.broadcasts.status(crew.broadcast).state is State.PAUSED
+        except StoreUnavailableError:  # a part is away: at the next look then
+            return False
 
 
 def _laters(later: object) -> Iterator[Later]:
