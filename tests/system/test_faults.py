@@ -400,10 +400,14 @@ def test_a_message_that_kills_its_worker_again_and_again_is_set_aside(
     assert (status.aside, status.in_flight, status.state) == (1, 0, State.RUNNING)
     assert status.outcomes == {"delivered": 11}
     assert not survivor.sprung.is_set()
-    eventually(
-        lambda: [line["set_aside"] for line in stage.lines("messages_recovered")] == [0, 1],
-        "both recoveries are told",
-    )
+
+    def told() -> list[int]:
+        lines = sorted(stage.lines("messages_recovered"), key=lambda line: str(line["time"]))
+        return [line["set_aside"] for line in lines]  # each unit has a log of its own
+
+    eventually(lambda: told()[-1:] == [1], "it is told that it was set aside")
+    # who took it back first may be the next one that it killed, with that line not written yet
+    assert told()[:-1] in ([0], [])
     assert Auditor(stage.client, stage.settings).run().wrong == []
 
     survivor.armed = False  # whatever it was is repaired
