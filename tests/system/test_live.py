@@ -12,6 +12,7 @@ from producers.broadcasts.rates import Rates
 from producers.broadcasts.spec import Spec
 from producers.care.audit import Auditor
 from producers.errors import MessagesStoppedError
+from producers.store import keys
 
 TEMPLATE = "T" * 43
 
@@ -183,31 +184,35 @@ def test_a_broadcast_has_its_own_rate_beside_another(stage: Stage, rates) -> Non
         stage.broadcasts.cancel(broadcast)
 
 
+@pytest.mark.timeout(90)
 def test_two_broadcasts_share_a_rate_by_their_weights(stage: Stage, rates) -> None:
-    stage.form_ids(1200)
+    stage.form_ids(3000)
     rates.set("shop", 300)
-    for name, first in (("even", 0), ("odd", 600)):
-        openids = [f"o{number}" for number in range(first, first + 600)]
+    for name, first in (("even", 0), ("odd", 1500)):
+        openids = [f"o{number}" for number in range(first, first + 1500)]
         stage.audiences.import_rows("shop", name, openids)
     heavy = stage.broadcasts.create(spec(audience="even", weight=3)).id
     light = stage.broadcasts.create(spec(audience="odd")).id
     stage.unit()
     stage.unit()
 
-    def settled() -> tuple[int, int]:
-        return stage.status(heavy).settled, stage.status(light).settled
+    def settled() -> list[int]:  # of one moment
+        pipeline = stage.client.pipeline()
+        for broadcast in (heavy, light):
+            pipeline.hget(keys.lane_broadcast(0, broadcast), "done")
+        return [int(done or 0) for done in pipeline.execute()]
 
-    until(lambda: sum(settled()) >= 100)  # both are past their canary
-    before = settled()
-    until(lambda: sum(settled()) >= 600)
-    after = settled()
-    more = after[0] - before[0], after[1] - before[1]
-    assert more[0] / sum(more) == pytest.approx(0.75, abs=0.04)
+    def share_of(sends: int) -> float:
+        """Return what of the next so many the heavy one had."""
+        before = settled()
+        until(lambda: sum(settled()) >= sum(before) + sends)
+        after = settled()
+        return (after[0] - before[0]) / (sum(after) - sum(before))
+
+    until(lambda: min(settled()) >= 20)  # both are past their canary
+    assert share_of(800) == pytest.approx(0.75, abs=0.04)
     stage.broadcasts.set_weight(light, 3)
-    before = after
-    until(lambda: sum(settled()) >= 750)
-    after = settled()
-    more = after[0] - before[0], after[1] - before[1]
-    assert more[0] / sum(more) == pytest.approx(0.5, abs=0.15)  # a window of the old one is queued
+    share_of(300)  # what was taken by the old one
+    assert share_of(600) == pytest.approx(0.5, abs=0.06)
     for broadcast in (heavy, light):
-        assert stage.wait(broadcast).outcomes == {"delivered": 600}
+        assert stage.wait(broadcast).outcomes == {"delivered": 1500}
