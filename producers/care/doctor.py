@@ -1,7 +1,7 @@
 """The doctor: checks a deployment, and says what to change. It changes nothing."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from producers.care.roster import Roster
 from producers.errors import LayoutMismatchError, StoreUnavailableError
 from producers.quotas import AppLimits, Quotas
 from producers.settings import Settings
-from producers.store import Client, keys, trouble
+from producers.store import Client, deadline, keys, trouble
 from producers.words import State
 
 _LOOKED_AT: Final = 1000
@@ -30,11 +30,15 @@ _CROWDED: Final = 1000
 _NAMED: Final = 5
 """… and as many are named."""
 
+_PATIENCE_S: Final = 3.0
+"""Each part waits so long for Redis: several parts may ask one node of a cluster that is away."""
+
 
 def examine(settings: Settings, what_ended: Callable[[str], str] | None = None) -> list[Check]:
     """Check Redis, the layout, the workers, and each app's WeChat.
 
-    Never raises for what it finds: what does not answer is a check that is bad.
+    Never raises for what it finds: what does not answer is a check that is bad. Where one node of a
+    cluster is away, what lies on the others is looked at.
 
     Args:
         settings: the deployment's.
@@ -58,11 +62,46 @@ def examine(settings: Settings, what_ended: Callable[[str], str] | None = None) 
 
 def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
     yield from servers.examine(client, settings)
-    yield _layout(client, settings)
+    parts: dict[str, Callable[[Client, Settings], Iterable[Check]]] = {
+        "layout": _layout,
+        "workers": _roster,
+        "appids": _appids,
+        "broadcasts": _broadcasts,
+        "limits": _limits,
+        "templates": templates.examine,
+        "errcodes": _puzzles,
+        "webhooks": webhooks.examine,
+    }
+    for name, part in parts.items():
+        found: list[Check] = []
+        try:
+            with deadline.within(_PATIENCE_S):
+                found.extend(part(client, settings))  # what it yields before an error is kept
+        except (redis.RedisError, StoreUnavailableError) as error:
+            if not store.is_cluster(client):
+                raise
+            yield from (*found, _unseen(name, error))
+            if part is _layout:
+                return  # how many lanes there are is not known
+        else:
+            yield from found
+
+
+def _unseen(part: str, error: Exception) -> Check:
+    """Return what is told of a part that lies on a node which is away."""
+    cause = error.__cause__ if isinstance(error, StoreUnavailableError) else error
+    why = trouble.in_words(cause or error)
+    return Check(part, Health.BAD, "could not be looked at, or not all of it", why)
+
+
+def _roster(client: Client, settings: Settings) -> Iterator[Check]:
     here = roster.look(client)
     yield from _workers(here, settings)
     yield from _same_apps(here, settings)
     yield from _unknown_apps(client, settings, here)
+
+
+def _appids(client: Client, settings: Settings) -> Iterator[Check]:
     for alias, appid in Appids(client, settings).others().items():
         yield Check(
             f"app {alias}: appid",
@@ -71,33 +110,41 @@ def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
             "another mini-program has other users: give it an alias of its own; was it a typing "
             f"error: `wxbroadcast apps reassign {alias}`",
         )
+
+
+def _broadcasts(client: Client, settings: Settings) -> Iterator[Check]:
     for app in settings.apps:
         yield _paused(client, settings, app)
+        deadline.renew()
+
+
+def _limits(client: Client, settings: Settings) -> Iterator[Check]:
     for limits in Quotas(client, settings).all([*settings.apps]).values():
         yield from _slowed(limits)
         yield from _spent(limits)
-    yield from templates.examine(client, settings)
-    yield from _puzzles(client, settings)
-    yield from webhooks.examine(client, settings)
 
 
-def _layout(client: Client, settings: Settings) -> Check:
+def _layout(client: Client, settings: Settings) -> Iterator[Check]:
     try:
         store.check_layout(client, settings)
     except (LayoutMismatchError, StoreUnavailableError) as error:
-        return Check("layout", Health.BAD, str(error), "unset it, or set the value it has")
+        if store.is_cluster(client) and isinstance(error, StoreUnavailableError):
+            raise
+        yield Check("layout", Health.BAD, str(error), "unset it, or set the value it has")
+        return
     found = f"{settings.lanes} lanes, {settings.buckets} buckets"
     sizes = Counter(client, settings).sizes
     users, app = max((sizes(app, [ALL])[ALL], app) for app in settings.apps)
     if users > _CROWDED * settings.buckets:
-        return Check(
+        yield Check(
             "layout",
             Health.WARN,
             f"{found}: {users // settings.buckets:,} users of {app} in each",
             "a bucket is moved in one step, which holds Redis for more than 5 ms: take the app to "
             "a deployment with a bucket for every 64 users (export, import)",
         )
-    return Check("layout", Health.OK, found)
+        return
+    yield Check("layout", Health.OK, found)
 
 
 def _workers(here: Roster, settings: Settings) -> Iterator[Check]:

@@ -1,5 +1,6 @@
 """The servers: what is checked of each Redis, of a cluster as a whole, and of the sentinels."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -9,10 +10,15 @@ import redis
 from producers import store
 from producers.care.check import Check, Health
 from producers.settings import Settings
-from producers.store import Client, keys, trouble
+from producers.store import Client, deadline, keys
 
 _HEADROOM: Final = 0.8
 """Share of maxmemory above which there is too little left for a burst."""
+
+_ANSWER_S: Final = 2.0
+"""A node of a cluster that has not answered by then is away."""
+
+_AWAY: Final = (redis.ConnectionError, redis.TimeoutError)
 
 _APART_S: Final = 2.0
 """How far the clocks of two nodes may be apart: moments that one wrote are read by another."""
@@ -26,19 +32,25 @@ def examine(client: Client, settings: Settings) -> Iterator[Check]:
     """
     nodes = store.nodes_of(client)
     offsets: dict[str, float] = {}
+    away: set[str] = set()
     for address, node in nodes.items():
         named = f"node {address}: " if address else ""
         try:
-            found = list(_server(node, settings.redis_replicas, offsets, address))
+            with deadline.within(_ANSWER_S) if address else contextlib.nullcontext():
+                found = list(_server(node, settings.redis_replicas, offsets, address))
         except redis.RedisError as error:
             if not address:
                 raise
-            found = [Check("answer", Health.BAD, type(error).__name__, trouble.in_words(error))]
+            away.add(address)
+            advice = "start it, or have a replica of it take over: its lanes wait"
+            found = [Check("answer", Health.BAD, type(error).__name__, advice)]
         for check in found:
             yield Check(f"{named}{check.name}", check.health, check.found, check.advice)
         if not address and any(check.name == "cluster" for check in found):
             return  # its keys lie elsewhere
-    counted = int(client.get(keys.UNREPLICATED) or 0)
+    counted = 0
+    with contextlib.suppress(*(_AWAY if away else ())):  # it may lie there, which is told already
+        counted = int(client.get(keys.UNREPLICATED) or 0)
     if counted:
         yield Check(
             "outcomes",
@@ -47,7 +59,7 @@ def examine(client: Client, settings: Settings) -> Iterator[Check]:
             "had their primary died then, they would be in doubt: see replicas_behind in the logs",
         )
     if store.is_cluster(client):
-        yield from _cluster(client, settings, nodes, offsets)
+        yield from _cluster(client, settings, nodes, offsets, away)
     sentinels = store.sentinels_of(client)
     if sentinels is not None:
         yield from _sentinels(sentinels)
@@ -165,11 +177,17 @@ def _memory(info: dict[str, Any]) -> Check:
 
 
 def _cluster(
-    client: Client, settings: Settings, nodes: dict[str, Client], offsets: dict[str, float]
+    client: Client,
+    settings: Settings,
+    nodes: dict[str, Client],
+    offsets: dict[str, float],
+    away: set[str],
 ) -> Iterator[Check]:
     """Check that all nodes agree: each slot is served, clocks are equal, lanes lie on each."""
-    failing = []
+    failing = [f"{address} does not answer" for address in sorted(away)]
     for address, node in nodes.items():
+        if address in away:
+            continue
         try:
             said = node.execute_command("CLUSTER INFO")
         except redis.RedisError:

@@ -139,6 +139,11 @@ class Batch:
             self.items >= _ITEMS or len(self.users) >= _USERS or len(user[1]) >= _ITEMS_OF_USER
         )
 
+    @property
+    def reports(self) -> list[Report]:
+        """The reports that count its items."""
+        return [report for _, items in self.users.values() for _, _, report in items]
+
     def call(
         self,
         script: Bound[CollectKeys, CollectArgs],

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from producers import logs
+from producers.errors import StoreUnavailableError
 from producers.logs.events import PermitsCollected
 from producers.permits.batch import COLLECT, Batch, CollectArgs, CollectKeys, Named, Source
 from producers.permits.demand import DemandTable
@@ -54,8 +55,12 @@ class Collector:
         """
         return self._collect(app, uploads, parse_upload, None, source)
 
-    def collect_each(self, app: str, callers: Sequence[Sequence[object]]) -> list[Report]:
+    def collect_each(
+        self, app: str, callers: Sequence[Sequence[object]]
+    ) -> list[Report | StoreUnavailableError]:
         """Store what several callers uploaded at the same moment, as if it were one call.
+
+        What one node of a cluster does not store, it does not store for its own callers alone.
 
         Args:
             app: alias of the app.
@@ -63,20 +68,25 @@ class Collector:
 
         Returns:
             One report per caller, of its own items alone; but ``evicted``, which one of them
-            counts for all.
+            counts for all. In place of a report: what `collect` would have raised to this caller.
 
         Raises:
             UnknownAppError, StoreUnavailableError: as `collect`, for all of them.
         """
         reports = [Report() for _ in callers]
+        lost: dict[int, StoreUnavailableError] = {}
+
+        def lose(batch: Batch, error: StoreUnavailableError) -> None:
+            lost.update(dict.fromkeys(map(id, batch.reports), error))
+
         uploads = (
             (report, number, upload)
             for report, mine in zip(reports, callers, strict=True)
             for number, upload in enumerate(mine, start=1)
         )
-        self._collect_into(app, uploads, parse_upload, None, "phone")
+        self._collect_into(app, uploads, parse_upload, None, "phone", lose)
         _tell(app, reports)
-        return reports
+        return [lost.get(id(report), report) for report in reports]
 
     def collect_lines(
         self,
@@ -122,10 +132,12 @@ class Collector:
         parse: Callable[[Any], tuple[list[PermitItem], list[Refusal]]],
         on_progress: Callable[[], None] | None,
         source: Source,
+        on_lost: Callable[[Batch, StoreUnavailableError], None] | None = None,
     ) -> None:
         """Store uploads, each counted in its report.
 
-        While Redis stores one batch, the next one is read: one is under way at a time.
+        While Redis stores one batch, the next one is read: one is under way at a time. Told of a
+        batch that was not stored, `on_lost` has the others stored; else that is raised.
         """
         app_settings = self._settings.app(app)
         waiting: dict[int, Batch] = {}
@@ -136,7 +148,7 @@ class Collector:
             partial(self._templates.need, app),
         )
         with contextlib.closing(
-            _Storing(ahead, self._script, self._caller, app_settings, named, on_progress)
+            _Storing(ahead, self._script, self._caller, app_settings, named, on_progress, on_lost)
         ) as storing:
             for report, number, upload in uploads:
                 if isinstance(upload, bytes) and not upload.strip():
@@ -177,6 +189,7 @@ class _Storing:
         app: AppSettings,
         named: Named,
         on_progress: Callable[[], None] | None,
+        on_lost: Callable[[Batch, StoreUnavailableError], None] | None,
     ) -> None:
         self._ahead = ahead
         self._script = script
@@ -184,6 +197,7 @@ class _Storing:
         self._app = app
         self._named = named
         self._on_progress = on_progress
+        self._on_lost = on_lost
         self._under_way: Batch | None = None
         deadline.stand()
 
@@ -200,13 +214,21 @@ class _Storing:
         self._under_way = batch
 
     def finish(self) -> None:
-        """Count the batch that is under way; raises what storing it raised."""
+        """Count the batch that is under way; raises what storing it raised, or tells of it."""
         deadline.run()
         batch, self._under_way = self._under_way, None
-        if batch is not None:
-            batch.count(self._ahead.finish())
-            if self._on_progress:
-                self._on_progress()
+        if batch is None:
+            return
+        try:
+            answer = self._ahead.finish()
+        except StoreUnavailableError as error:
+            if self._on_lost is None:
+                raise
+            self._on_lost(batch, error)
+            return
+        batch.count(answer)
+        if self._on_progress:
+            self._on_progress()
 
     def close(self) -> None:
         """Leave what is still under way; there is some only when reading the uploads failed."""

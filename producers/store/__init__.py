@@ -3,6 +3,7 @@
 from producers.store.connection import (
     Client,
     as_sent,
+    await_answer,
     connect,
     connect_async,
     is_cluster,
@@ -17,6 +18,7 @@ __all__ = [
     "LAYOUT",
     "Client",
     "as_sent",
+    "await_answer",
     "check_layout",
     "compare_layout",
     "connect",

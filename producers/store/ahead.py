@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import redis
 
-from producers.store import Client, as_sent, lend, pool_of
+from producers.store import Client, as_sent, await_answer, lend, pool_of
 from producers.store.lanes.fence import is_refusal
 from producers.store.retry import LOST, raise_lasting, repeat
 from producers.store.scripts import Value
@@ -62,6 +62,7 @@ class Ahead:
         (keys, args), self._call = self._call, None
         if self._connection is not None:
             try:
+                await_answer(self._client, self._connection)
                 reply = self._connection.read_response()
             except _ELSEWHERE:
                 self._let_go(broken=False)

@@ -154,6 +154,16 @@ def pool_of(client: Client, key: str) -> Any:
     return client.pool_of(key) if isinstance(client, Cluster) else client.connection_pool
 
 
+def await_answer(client: Client, connection: Any) -> None:
+    """Wait for an answer on a connection of `pool_of`, as the client itself does.
+
+    Raises:
+        redis.RedisError: it does not come.
+    """
+    if isinstance(client, Cluster):
+        client.await_answer(connection)
+
+
 def as_sent(client: Client, call: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a command as this client sends it, for who sends it past the client."""
     return client.guarded(call) if isinstance(client, Cluster) else call

@@ -19,6 +19,7 @@ from producers import logs
 from producers.errors import StoreUnavailableError
 from producers.logs.events import StoreUnreachable
 from producers.store import Client, deadline, trouble
+from producers.store.cluster.silence import SilentError
 from producers.store.replicas import UnacknowledgedError
 
 Answer = TypeVar("Answer")
@@ -28,6 +29,10 @@ ATTEMPTS: Final = 6
 
 LOST: Final = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)
 """Errors after which nobody knows whether the script ran; and `NotDoneError`: it did not."""
+
+BACK_S: Final = 2.0
+"""A node of a cluster that was started again, or replaced by its replica in good order, is back by
+then; who has a deadline does not wait for one that is silent for longer."""
 
 _BACKOFF: Final = EqualJitterBackoff(cap=2.0, base=0.05)
 
@@ -57,6 +62,8 @@ def pause_s(attempt: int) -> float:
 def repeat(during: str, call: Callable[[], Answer]) -> Answer:
     """Run a call until Redis answers: until the deadline where there is one, else `ATTEMPTS` times.
 
+    A node of a cluster that is known to be away is waited for no longer where there is a deadline.
+
     Args:
         during: what is being done, for the log.
         call: runs one script with a token that stays the same.
@@ -81,11 +88,20 @@ def repeat(during: str, call: Callable[[], Answer]) -> Answer:
                 raise
             logs.emit(StoreUnreachable(during, type(error).__name__, attempt))
             pause, left_s = pause_s(attempt), deadline.left_s()
-            if attempt == ATTEMPTS if left_s is None else pause >= left_s:
+            over = attempt == ATTEMPTS if left_s is None else pause >= left_s or _is_known(error)
+            if over:
                 # too little time was left in the end for replicas to be waited for
                 told = behind if behind and isinstance(error, redis.TimeoutError) else error
                 raise gave_up(during, attempt, told) from error
             time.sleep(pause)
+
+
+def _is_known(error: redis.RedisError) -> bool:
+    """Say whether a node of a cluster has been away for so long that no thread waits for it.
+
+    There are few threads, and all nodes' calls need them.
+    """
+    return isinstance(error, SilentError) and error.seconds > BACK_S
 
 
 def raise_lasting(during: str, error: redis.RedisError) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import redis
 
 from producers.store.lanes.fence import FencedError
-from producers.store.primary import NotPrimaryError
+from producers.store.primary import NotDoneError, NotPrimaryError
 from producers.store.replicas import UnacknowledgedError
 
 _REPLICA: Final = "Redis is a read-only replica: set WXB_REDIS_URL to the primary"
@@ -26,6 +26,7 @@ _LASTING: Final = (
     redis.exceptions.NoPermissionError,
     redis.exceptions.InvalidResponse,
 )
+_NODE: Final = "node {}:{} of the cluster"
 _HOSTNAME_MISMATCH: Final = (62, 64)
 _EXPIRED: Final = 10
 """OpenSSL, x509_vfy.h: X509_V_ERR_HOSTNAME_MISMATCH, …_IP_ADDRESS_MISMATCH, …_CERT_HAS_EXPIRED."""
@@ -42,8 +43,15 @@ def lasts(error: BaseException) -> bool:
     return isinstance(_tls_fault(error), ssl.SSLCertVerificationError)
 
 
+def at_node(error: BaseException, place: tuple[str, int]) -> None:
+    """Note on an error which node of a cluster it is about."""
+    note = _NODE.format(*place)
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
 def in_words(error: BaseException) -> str:
-    """Return one sentence: what is wrong, and what to do. It holds nothing of the URL."""
+    """Return one sentence: what is wrong, and what to do. It holds no secret."""
     fault = _tls_fault(error)
     if fault is not None:
         return f"TLS: {_about_tls(fault)}"
@@ -51,11 +59,8 @@ def in_words(error: BaseException) -> str:
         return "TLS: Redis did not answer the handshake: set redis:// where it speaks no TLS"
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return _WORDS["OOM"]
-    if isinstance(error, FencedError):
-        return str(error)
-    if isinstance(error, NotPrimaryError):
-        loads = "loading" in str(error).lower()
-        return "Redis is reading its data from disk: wait a little" if loads else _REPLICA
+    if isinstance(error, NotDoneError):
+        return _about_refusal(error)
     if isinstance(error, UnacknowledgedError):
         return f"too few replicas of Redis answer ({error}): start them, or set it lower"
     if isinstance(error, redis.AuthenticationError):
@@ -64,10 +69,30 @@ def in_words(error: BaseException) -> str:
         return "what answers at WXB_REDIS_URL is no Redis: set its host and port"
     if isinstance(error, redis.ResponseError):
         return _about_reply(error)
+    if node := _node_of(error):
+        return _about_node(node, error)
     closed = "closed" in str(error) or "reset by peer" in str(error)
     return (
         f"Redis does not answer at WXB_REDIS_URL ({type(error).__name__}): start it, or set "
         f"WXB_REDIS_URL{' (rediss:// where it wants TLS)' if closed else ''}"
+    )
+
+
+def _about_refusal(error: NotDoneError) -> str:
+    if isinstance(error, FencedError):
+        return str(error)
+    if isinstance(error, NotPrimaryError):
+        loads = "loading" in str(error).lower()
+        return "Redis is reading its data from disk: wait a little" if loads else _REPLICA
+    if node := _node_of(error):
+        return _about_node(node, error)
+    return f"Redis does not do it just now ({error}): wait a little"
+
+
+def _about_node(node: str, error: BaseException) -> str:
+    return (
+        f"{node} does not answer ({type(error).__name__}): start it, or have a replica of it take "
+        "over; what lies on the other nodes goes on"
     )
 
 
@@ -100,6 +125,12 @@ def _about_tls(fault: ssl.SSLError) -> str:
         f"Redis ended the connection ({reason}): where it wants a certificate of yours, set "
         "WXB_REDIS_CERT_FILE=/path/to/cert.pem and WXB_REDIS_KEY_FILE=/path/to/key.pem"
     )
+
+
+def _node_of(error: BaseException) -> str:
+    """Return the node of a cluster that an error is about, '' of any other."""
+    notes = (note for one in _causes(error) for note in getattr(one, "__notes__", ()))
+    return next((note for note in notes if note.startswith("node ")), "")
 
 
 def _tls_fault(error: BaseException) -> ssl.SSLError | None:

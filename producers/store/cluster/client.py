@@ -9,7 +9,8 @@ a call; what it raises is no `RedisError`; and its pipelines know no scripts.
 is on its way in pieces (TRYAGAIN), or served by nobody (CLUSTERDOWN), the call has done nothing and
 raises `MovingError`, which callers repeat as a lost answer, with the same token.
 
-*A node that is silent* (`silence`) is asked nothing until it gives a sign of life.
+*A node that is silent* (`silence`), or gone, is asked nothing until it gives a sign of life. Whose
+answer was lost is noted on the error (`trouble.at_node`).
 
 *A pipeline* becomes one for each node, all written before the first answer is read. What a node
 lost or refused stands in the place of each of its answers; the others have theirs. Several keys of
@@ -35,7 +36,7 @@ from redis.exceptions import (
 )
 
 from producers.store import deadline, trouble
-from producers.store.cluster.silence import UNEASY_S, Silence, SilentError
+from producers.store.cluster.silence import UNEASY_S, Silence
 from producers.store.cluster.slots import (
     MovingError,
     Slots,
@@ -138,11 +139,10 @@ class Cluster(redis.Redis):
         slot = slot_of(args)
         for _ in range(HOPS):
             place = self._awake(self._place_of(slot))
-            node = self._pools.node(place)
             try:
-                return node.execute_command(*args, **options)
+                return self._exchanged(place, args, options)
             except NoScriptError:
-                self._load(node, args[1])
+                self._load(self._pools.node(place), args[1])
             except MovedError as error:
                 self._slots.move(error.slot_id, (error.host or place[0], error.port))
             except AskError as error:
@@ -171,6 +171,22 @@ class Cluster(redis.Redis):
         except redis.RedisError:
             pass
         return refused()
+
+    def _exchanged(self, place: Place, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Run a command on a node, which is waited for no longer than it is there to answer."""
+        node = self._pools.node(place)
+        connection = lend(node.connection_pool)
+        try:
+            connection.send_command(*args)
+            self._await_first(place, connection)
+            return node.parse_response(connection, args[0], **options)
+        except ResponseError:
+            raise
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            node.connection_pool.release(connection)
 
     def _ask(self, place: Place, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Run a command once where its slot is moving to (ASK)."""
@@ -402,7 +418,12 @@ class Cluster(redis.Redis):
 
     def time_at(self, key: str) -> Any:
         """Return the clock of who serves a key just now; as ``time``."""
-        return self._pools.node(self.place_of(key)).time()
+        place = self._awake(self.place_of(key))
+        try:
+            return self._exchanged(place, ("TIME",), {})
+        except LOST as error:
+            self._note_lost(place, error)
+            raise
 
     def doubt(self, place: Place) -> None:
         """Have the map read anew: a node did not answer who asked it past this client."""
@@ -419,8 +440,21 @@ class Cluster(redis.Redis):
         return {f"{host}:{port}" for host, port in self._slots.replicated}
 
     def pool_of(self, key: str) -> Any:
-        """Return the pool to whoever serves a key just now."""
-        return self._pools.node(self._place_of(slot_of_key(key))).connection_pool
+        """Return the pool to whoever serves a key just now, and is not silent."""
+        return self._pools.node(self._awake(self.place_of(key))).connection_pool
+
+    def await_answer(self, connection: Any) -> None:
+        """Wait on a connection of `pool_of` for an answer, no longer than its node is there.
+
+        Raises:
+            redis.TimeoutError: it is silent, or was waited for as long as may be.
+        """
+        place = (connection.host, connection.port)
+        try:
+            self._await_first(place, connection)
+        except LOST as error:
+            self._note_lost(place, error)
+            raise
 
     def pubsub(self, **kwargs: Any) -> Any:
         """Return a subscriber at any one node: what is published at one is heard at all.
@@ -449,12 +483,13 @@ class Cluster(redis.Redis):
         return all(emptied)
 
     def _note_lost(self, place: Place, error: redis.RedisError) -> None:
-        told = isinstance(error, NotDoneError) and not isinstance(error, NotPrimaryError)
-        if told or trouble.lasts(error):
+        told = isinstance(error, NotDoneError)
+        if trouble.lasts(error) or (told and not isinstance(error, NotPrimaryError)):
             return  # another epoch, a wrong password: the node is where it was
         self._slots.doubt(place)
         self._loaded.pop(place, None)
-        if isinstance(error, redis.TimeoutError):
+        trouble.at_node(error, place)
+        if not told:
             self._silence.suspect(place)
 
     def _awake(self, place: Place) -> Place:
@@ -466,7 +501,7 @@ class Cluster(redis.Redis):
         self._silence.await_verdict(place)
         if place in self._silence:
             self._slots.doubt(place)
-            raise SilentError("a node of the cluster does not answer")
+            raise self._silence.refusal(place)
         return place
 
     def _place_of(self, slot: int | None) -> Place:

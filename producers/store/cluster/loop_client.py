@@ -20,7 +20,7 @@ from redis.exceptions import (
 
 from producers.store import trouble
 from producers.store.cluster.client import ASK_S, HOPS, LOST, NOT_NOW, Command
-from producers.store.cluster.silence import LOOK_S, Silence, SilentError
+from producers.store.cluster.silence import LOOK_S, Silence
 from producers.store.cluster.slots import MovingError, Slots, slot_of, whole, with_guard
 from producers.store.lanes.fence import (
     QUESTION,
@@ -228,18 +228,20 @@ class LoopCluster(redis.asyncio.Redis):
         return {place: self._pools.node(place) for place in self._slots.primaries()}
 
     def _note_lost(self, place: Place, error: redis.RedisError) -> None:
-        told = isinstance(error, NotDoneError) and not isinstance(error, NotPrimaryError)
-        if not told and not trouble.lasts(error):
-            self._slots.doubt(place)
-            if isinstance(error, redis.TimeoutError):
-                self._silence.suspect(place)
+        told = isinstance(error, NotDoneError)
+        if trouble.lasts(error) or (told and not isinstance(error, NotPrimaryError)):
+            return
+        self._slots.doubt(place)
+        trouble.at_node(error, place)
+        if not told:
+            self._silence.suspect(place)
 
     async def _awake(self, place: Place) -> Place:
         while self._silence.is_asked(place):  # noqa: ASYNC110  (a thread asks)
             await asyncio.sleep(LOOK_S)
         if place in self._silence:
             self._slots.doubt(place)
-            raise SilentError("a node of the cluster does not answer")
+            raise self._silence.refusal(place)
         return place
 
     async def _place_of(self, slot: int | None) -> Place:

@@ -3,7 +3,8 @@
 A request that finds nobody at work goes at once. Those that come while others are being stored wait
 for them, and then share a trip to Redis: the busier it is, the more share one, and nobody waits
 for company. Each is answered when its own trip is, so that what a client reads as stored is stored,
-and gets a report of its own items; a bad one among them never shows in another's.
+and gets a report of its own items. A bad one among them never shows in another's, nor does a node
+of a cluster that is away to those whose users lie on the others.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Final
 
+from producers.errors import StoreUnavailableError
 from producers.permits.collect import Collector
 from producers.permits.report import Report
 from producers.web.traffic.threads import on_thread
@@ -74,5 +76,9 @@ class Batcher:
                     answer.set_exception(error)
             return
         for (_, answer), report in zip(batch, reports, strict=True):
-            if not answer.done():  # its client gave up
+            if answer.done():
+                continue  # its client gave up
+            if isinstance(report, StoreUnavailableError):
+                answer.set_exception(report)
+            else:
                 answer.set_result(report)
