@@ -20,6 +20,7 @@ from producers.errors import StoreUnavailableError
 from producers.logs.events import StoreUnreachable
 from producers.store import Client, deadline, trouble
 from producers.store.cluster.silence import SilentError
+from producers.store.primary import NotPrimaryError
 from producers.store.replicas import UnacknowledgedError
 
 Answer = TypeVar("Answer")
@@ -33,6 +34,9 @@ LOST: Final = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyL
 BACK_S: Final = 2.0
 """A node of a cluster that was started again, or replaced by its replica in good order, is back by
 then; who has a deadline does not wait for one that is silent for longer."""
+
+_TELLING: Final = (UnacknowledgedError, NotPrimaryError)
+"""What a server said, and would have said again."""
 
 _BACKOFF: Final = EqualJitterBackoff(cap=2.0, base=0.05)
 
@@ -79,7 +83,7 @@ def repeat(during: str, call: Callable[[], Answer]) -> Answer:
         try:
             return call()
         except redis.RedisError as error:
-            behind = error if isinstance(error, UnacknowledgedError) else behind
+            behind = error if isinstance(error, _TELLING) else behind
             if trouble.lasts(error):
                 raise StoreUnavailableError(
                     f"{trouble.in_words(error)} (while {during})"
@@ -90,7 +94,7 @@ def repeat(during: str, call: Callable[[], Answer]) -> Answer:
             pause, left_s = pause_s(attempt), deadline.left_s()
             over = attempt == ATTEMPTS if left_s is None else pause >= left_s or _is_known(error)
             if over:
-                # too little time was left in the end for replicas to be waited for
+                # too little time was left in the end for it to be told again
                 told = behind if behind and isinstance(error, redis.TimeoutError) else error
                 raise gave_up(during, attempt, told) from error
             time.sleep(pause)
