@@ -39,13 +39,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Skips(), "skips")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deal out early what takes long, so that no worker of xdist ends with it while others idle.
 
     Each worker gets one piece of the list, and takes from the others' ends when it is through: so
     the ends are short tests. Every other worker begins with short ones, so that the machine has
     waiting and computing to do at all times.
     """
+    if config.getoption("--topology") == "cluster":
+        for item in items:
+            if item.get_closest_marker("one_server"):
+                item.add_marker(pytest.mark.skip(reason="it is about one server"))
     long = [item for item in items if _limit_s(item) > ORDINARY_S]
     short = [item for item in items if _limit_s(item) <= ORDINARY_S]
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

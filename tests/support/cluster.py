@@ -134,7 +134,7 @@ def cluster_of(nodes: int, folder: Path | None = None, **config: Any) -> Iterato
             own = {
                 "cluster-enabled": "yes",
                 "cluster-port": _free_port(),
-                "cluster-node-timeout": 1000,
+                "cluster-node-timeout": 5000,  # a busy machine is no dead node
                 "cluster-require-full-coverage": "no",
                 **config,
             }

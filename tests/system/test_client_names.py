@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from cluster import servers
 from stage import Stage
 
 from producers import Producer
@@ -24,14 +25,16 @@ SLOW = [
 
 
 def test_every_connection_bears_the_name_of_its_role_and_process(
-    stage: Stage, settings: Any, eventually: Any, valkey_url: str
+    stage: Stage, eventually: Any
 ) -> None:
+    settings = stage.settings
+    url = settings.redis_url.get_secret_value()
     unit = stage.unit()
     stage.form_ids(20)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     fields = {
-        "redis_url": settings.redis_url.get_secret_value(),
+        "redis_url": url,
         "apps": {"shop": {"appid": "wx0000000000000001", "secret": "s"}},
         "buckets": str(settings.buckets),
         "web_port": str(port),
@@ -54,11 +57,17 @@ def test_every_connection_bears_the_name_of_its_role_and_process(
             stack.callback(process.terminate)
         producer = stack.enter_context(Producer(settings))
         producer.broadcasts("shop")
-        raw = stack.enter_context(redis.Redis.from_url(valkey_url, decode_responses=True))
+        raws = [
+            stack.enter_context(redis.Redis.from_url(one, decode_responses=True))
+            for one in servers(url)
+        ]
 
         def names() -> Counter[str]:
-            mine = {"name": "", "id": raw.client_id()}
-            return Counter(one["name"] for one in raw.client_list() if int(one["id"]) != mine["id"])
+            found: Counter[str] = Counter()
+            for raw in raws:
+                mine = raw.client_id()
+                found.update(one["name"] for one in raw.client_list() if int(one["id"]) != mine)
+            return found
 
         def roles() -> set[str]:
             with contextlib.suppress(OSError):  # it opens Redis for the first who asks

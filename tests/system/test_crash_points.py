@@ -107,7 +107,10 @@ class Case:
 
     @property
     def settled(self) -> int:
-        return int(self.stage.client.hget(keys.lane_broadcast(0, self.broadcast), "done") or 0)
+        pipeline = self.stage.client.pipeline(transaction=False)
+        for lane in range(self.stage.settings.lanes):
+            pipeline.hget(keys.lane_broadcast(lane, self.broadcast), "done")
+        return sum(int(done or 0) for done in pipeline.execute())
 
     def die(self, eventually: Eventually) -> None:
         """Wait for the death, and look at what it left."""

@@ -12,6 +12,7 @@ RTT_MS = 20
 USERS = 600
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("lanes", [1, 4])
 @pytest.mark.parametrize("channel", ["template", "subscribe"])
 def test_a_broadcast_from_far_away_by_units_far_away_ends_right(stage: Stage, channel: str) -> None:

@@ -47,6 +47,7 @@ def cost(stage: Stage, pid: int) -> tuple[float, Counter[str]]:
     return used / passed, Counter({name: round(n / passed, 1) for name, n in sent.items()})
 
 
+@pytest.mark.one_server
 @pytest.mark.timeout(120)
 def test_idle_apps_on_many_lanes_cost_a_worker_next_to_nothing(
     stages: Stages, eventually: Eventually
@@ -78,6 +79,7 @@ def test_idle_apps_on_many_lanes_cost_a_worker_next_to_nothing(
     assert sent.total() < 60, sent
 
 
+@pytest.mark.one_server
 @pytest.mark.timeout(120)
 def test_broadcasts_that_wait_for_their_rate_cost_a_worker_next_to_nothing(
     stages: Stages, eventually: Eventually

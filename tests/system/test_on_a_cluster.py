@@ -1,6 +1,7 @@
 """A deployment on a real cluster of three nodes: sent, stopped, looked at, and told of."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from web_house import PERMITS, opened
 
 from producers.access.api_keys import Scope
 from producers.broadcasts.messages import Messages
-from producers.store import keys
+from producers.care import doctor
+from producers.care.check import Health
+from producers.errors import StoreUnavailableError
+from producers.permits.report import Report
+from producers.store import deadline, keys
 from producers.words import State
 
 LANES = 6
@@ -141,3 +146,51 @@ def test_a_node_that_stands_still_stops_its_own_lanes_alone(
     status = stage.wait(broadcast, 40)
     assert status.outcomes == {"delivered": 600}
     stage.assert_sound(broadcast, 600)
+
+
+def test_what_a_node_that_stands_still_does_not_store_is_told_to_its_own_users_alone(
+    nodes: Nodes, stage: Stage, eventually: Callable[..., Any]
+) -> None:
+    """And the doctor names it, and looks at the others."""
+    needed = {stage.client.place_of(name)[1] for name in (keys.DEPLOYMENT, keys.active("shop"))}
+    victim = next(server for server in nodes.servers if server.port not in needed)
+    address = f"127.0.0.1:{victim.port}"
+
+    def lies_there(openid: str) -> bool:
+        prefix = keys.lane_prefix(keys.lane_of(openid, LANES))
+        return bool(stage.client.place_of(prefix)[1] == victim.port)
+
+    users = [f"o{n}" for n in range(20)]
+    theirs = {openid for openid in users if lies_there(openid)}
+    assert 0 < len(theirs) < len(users)
+
+    def collected(number: int) -> dict[str, Report | StoreUnavailableError]:
+        uploads = [[{"openid": one, "formIds": [f"f{number}{one}"]}] for one in users]
+        with deadline.within(5):
+            return dict(zip(users, stage.collector.collect_each("shop", uploads), strict=True))
+
+    assert all(isinstance(one, Report) for one in collected(0).values())
+    process: Any = victim._process
+    process.send_signal(signal.SIGSTOP)
+    try:
+        for number in (1, 2):
+            found = collected(number)
+            lost = {one for one, told in found.items() if isinstance(told, StoreUnavailableError)}
+            assert lost == theirs
+            assert all(f"node {address} of the cluster" in str(found[one]) for one in lost)
+        eventually(lambda: is_refused_at_once(lambda: collected(3)), "nobody waits for it")
+        checks = {check.name: check for check in doctor.examine(stage.settings)}
+        assert checks[f"node {address}: answer"].health is Health.BAD
+        assert sum(name.endswith(": version") for name in checks) == 2
+        assert any(address in check.advice for check in checks.values())
+    finally:
+        process.send_signal(signal.SIGCONT)
+        nodes.wait_until_ok()
+    eventually(lambda: all(isinstance(one, Report) for one in collected(4).values()), "all store")
+
+
+def is_refused_at_once(call: Callable[[], object]) -> bool:
+    """Say whether a call takes far less than the second that a silent node is waited for."""
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began < 0.5

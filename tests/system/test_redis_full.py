@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from stage import Stage
 
 from producers.broadcasts import Broadcasts
@@ -9,6 +10,7 @@ from producers.broadcasts.spec import Spec
 from producers.store import keys
 
 
+@pytest.mark.one_server
 def test_what_was_sent_is_recorded_on_a_full_redis_and_the_rest_waits_for_room(
     slow_stage: Stage, eventually: Any
 ) -> None:
