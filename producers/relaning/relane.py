@@ -10,8 +10,10 @@
    go on with it.
 
 Killed anywhere, it is run again with the same number, and goes on: until then the deployment stands
-still. Nothing is sent or stored meanwhile, and nothing lost: a broadcast goes on where it was. The
-number is a multiple of the lanes that there are. While slots of a cluster are resharded it waits.
+still. Whoever runs it last takes over at once, and closes all older connections; an earlier run
+that lives still finds out before its next step, and ends. Nothing is sent or stored meanwhile, and
+nothing lost: a broadcast goes on where it was. The number is a multiple of the lanes that there
+are. While slots of a cluster are resharded it waits.
 """
 
 import time
@@ -34,9 +36,12 @@ from producers.relaning.places import Map, Place, Way
 from producers.settings import Settings
 from producers.store import Client, is_cluster, keys
 from producers.store.lanes.fence import RELANING
+from producers.store.scripts import new_token
 
 _MOVING: Final = "moving"
 """Field of `keys.DEPLOYMENT` from the first key that is moved on."""
+_RUNNER: Final = "relaner"
+"""Field of `keys.DEPLOYMENT`: which run changes the lanes; the last one that began."""
 _DRAIN_S: Final = 30.0
 """Units that drain are waited for so long: they take 10 s."""
 _SILENT_MS: Final = 10_000
@@ -126,6 +131,7 @@ class Relaner:
         self._client = client
         self._settings = settings
         self._on_progress = on_progress
+        self._token = ""
 
     def plan(self, lanes: int) -> Relaned:
         """Return what `run` would do; nothing is changed.
@@ -152,7 +158,7 @@ class Relaner:
 
         Raises:
             InvalidInputError: it is no multiple of what there is, does not divide the buckets, or a
-                change to another number is under way.
+                change to another number is under way; or another run has taken over.
             redis.RedisError: Redis did not answer; run it again.
         """
         before, after, resumed = self._checked(lanes)
@@ -160,17 +166,19 @@ class Relaner:
         if before == after:
             return done
         logs.emit(LanesChanging(before.lanes, after.lanes, resumed))
-        self._client.hset(keys.DEPLOYMENT, RELANING, str(lanes))
+        self._begin(before, after)
         began = time.monotonic()
         self._await_units()
+        self._hold()
         self._shut(before)
         if not self._client.hexists(keys.DEPLOYMENT, _MOVING):
             self._settle_drops(before)
             self._client.hset(keys.DEPLOYMENT, _MOVING, "1")
         self._move(before, after, done)
+        self._hold()
         pipeline = self._client.pipeline(transaction=True)
         pipeline.hset(keys.DEPLOYMENT, "lanes", str(lanes))
-        pipeline.hdel(keys.DEPLOYMENT, RELANING, _MOVING)
+        pipeline.hdel(keys.DEPLOYMENT, RELANING, _MOVING, _RUNNER)
         pipeline.execute()
         Bearer(self._client).await_replicas()
         done.standstill_s = round(time.monotonic() - began, 3)
@@ -201,6 +209,26 @@ class Relaner:
         if faults:
             raise InvalidInputError(faults)
         return Map(before, buckets), Map(lanes, buckets), towards is not None
+
+    def _begin(self, before: Map, after: Map) -> None:
+        """Announce it, and take over from any run that is under way."""
+        self._token = new_token()
+        mine = {RELANING: str(after.lanes), _RUNNER: self._token}
+        self._client.hset(keys.DEPLOYMENT, mapping=mine)
+        if int(self._client.hget(keys.DEPLOYMENT, "lanes")) != before.lanes:  # another has ended it
+            self._client.hdel(keys.DEPLOYMENT, *mine)
+        self._hold()
+
+    def _hold(self) -> None:
+        """Check that no other run has taken over.
+
+        Raises:
+            InvalidInputError: one has, and goes on with it, or has ended it.
+        """
+        if self._token and self._client.hget(keys.DEPLOYMENT, _RUNNER) != self._token:
+            raise InvalidInputError(
+                ["another `wxbroadcast lanes` began later, and goes on with it: look at that one"]
+            )
 
     def _await_units(self) -> None:
         """Wait until the workers have drained: each reads the announcement within seconds."""
@@ -240,6 +268,7 @@ class Relaner:
             places = [place for name in names if (place := Place.of(name)) and place.way]
             done.keys += len(names)
             self._on_progress("keys", done.keys)
+            self._hold()
             yield places
 
     def _served(self) -> list[dict[str, Any]]:
@@ -269,19 +298,23 @@ class Relaner:
             whole = served == self._served()  # else a slot has gone where all was seen already
         recounter = Recounter(self._client, before, after)
         for lane, broadcast in sorted(counted.broadcasts):
+            self._hold()
             recounter.broadcast(lane, broadcast, sorted(counted.slots[broadcast]))
             done.broadcasts += 1
             self._on_progress("broadcasts", done.broadcasts)
         for lane, app, name in sorted(counted.audiences):
+            self._hold()
             recounter.size(lane, app, name)
             done.audiences += 1
             self._on_progress("audiences", done.audiences)
         for lane, app in sorted(counted.stocks):
+            self._hold()
             recounter.stock(lane, app)
             done.stocks += 1
             self._on_progress("stocks", done.stocks)
 
     def _divide(self, mover: Mover, place: Place, done: Relaned) -> None:
+        self._hold()
         try:
             if place.way is Way.ALL:
                 mover.copied(place)

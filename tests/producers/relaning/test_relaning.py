@@ -249,6 +249,60 @@ def test_killed_at_any_command_it_goes_on_when_it_is_run_again(
     world.client.close()
 
 
+@pytest.mark.timeout(90)
+@both
+def test_another_run_takes_over_from_one_that_lives(
+    life: Life, settings: Settings, free: Any, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier one wakes up when the later one has ended, and changes nothing any more."""
+    world = World(settings.redis_url.get_secret_value())
+    saved = world.read()
+    before = everything(free, Map(lanes, settings.buckets))
+    other = store.connect(settings, fenced=False)
+    send = redis.Connection.send_packed_command
+    left = 0
+
+    def stands_still(self: Any, command: Any, check_health: bool = True) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            Relaner(other, settings).run(AFTER)
+        send(self, command, check_health)
+
+    monkeypatch.setattr(redis.Connection, "send_packed_command", stands_still)
+    overtaken = 0
+    for at in range(3, 400, 37):
+        world.write(saved)
+        left = at
+        try:
+            Relaner(free, settings).run(AFTER)
+        except (InvalidInputError, redis.RedisError):
+            overtaken += 1
+        left = 0
+        free.connection_pool.disconnect()
+        has = free.hgetall(keys.DEPLOYMENT)
+        assert (has["lanes"], has.get("relaning"), has.get("relaner")) == (str(AFTER), None, None)
+        assert everything(free, Map(AFTER, settings.buckets)) == before, f"stood still at {at}"
+    assert overtaken > 5
+    other.connection_pool.disconnect()
+    world.client.close()
+
+
+def test_an_overtaken_run_whose_connections_came_up_again_ends_too(
+    life: Life, settings: Settings, free: Any
+) -> None:
+    other = store.connect(settings, fenced=False)
+
+    def overtake(what: str, looked_at: int) -> None:
+        if what == "keys" and looked_at:
+            Relaner(other, settings).run(AFTER)
+            free.connection_pool.disconnect()  # the next command connects anew
+
+    with pytest.raises(InvalidInputError, match="began later"):
+        Relaner(free, settings, overtake).run(AFTER)
+    other.connection_pool.disconnect()
+
+
 def test_what_it_would_do_is_what_it_does(life: Life, settings: Settings, free: Any) -> None:
     told: list[str] = []
     plan = Relaner(free, settings).plan(AFTER)
