@@ -47,6 +47,18 @@ print(json.dumps({
 }))
 """
 
+STOPPED = """
+import os, signal, sys
+from workers.broker import _stop_once
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append("TERM"))
+signal.signal(signal.SIGHUP, lambda *_: told.append("HUP"))
+_stop_once()
+for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
+    os.kill(os.getpid(), number)
+print(*told)
+"""
+
 BOOTING = """
 from workers import broker
 broker.emit_before("worker_boot", None)
@@ -66,6 +78,14 @@ def in_fresh_process(code: str, folder: Path, **env: str) -> "subprocess.Complet
         timeout=25,
         check=False,
     )
+
+
+# -- the end ------------------------------------------------------------------------------------
+
+
+def test_a_stop_that_comes_twice_is_one_stop(tmp_path: Path) -> None:
+    ran = in_fresh_process(STOPPED, tmp_path)
+    assert (ran.stdout.split(), ran.returncode) == (["TERM"], 0), ran.stderr
 
 
 # -- declared -----------------------------------------------------------------------------------

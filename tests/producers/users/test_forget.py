@@ -67,6 +67,19 @@ def test_nothing_of_the_user_is_left_and_all_others_are(shop: Shop, forgetter: F
 
 
 @both_layouts
+def test_a_user_who_was_distrusted_yesterday_and_today_is_so_no_more(
+    shop: Shop, forgetter: Forgetter
+) -> None:
+    lane, today = shop.lane(ANN), shop.now_ms() // (24 * HOUR)
+    marks = [keys.dead_permits(lane, "shop", day) for day in (today - 1, today)]
+    for key in marks:
+        shop.client.hset(key, mapping={ANN: 3, BOB: 3})
+        shop.client.expire(key, 60)
+    forgetter.forget("shop", ANN)
+    assert [shop.client.hgetall(key) for key in marks] == [{BOB: "3"}] * 2
+
+
+@both_layouts
 def test_the_permits_of_the_user_are_void_in_the_ledger(shop: Shop, forgetter: Forgetter) -> None:
     shop.give(ANN, formIds=["a", "b"], prepayId="wx1")
     shop.give(ANN, subscriptions={TEMPLATE: "accept", OTHER: "accept"})

@@ -130,6 +130,20 @@ def test_duties_that_wait_by_themselves_do_not_spin_when_they_fail(
     assert len(lines) == 1
 
 
+def test_a_duty_that_does_not_end_keeps_no_process(
+    runner: Runner, eventually: Callable[..., Any]
+) -> None:
+    ends, chore = threading.Event(), Chore()
+    chore.run = lambda: ends.wait(20) and None  # type: ignore[method-assign]
+    started(runner, Round("stuck", [chore], 600.0))
+    (thread,) = (one for one in threading.enumerate() if one.name == "stuck")
+    runner.close()
+    assert thread.is_alive()
+    assert thread.daemon  # Python waits for no such thread
+    ends.set()
+    runner.join(lambda: 5.0)
+
+
 def test_a_closed_round_ends_its_thread_and_nobody_is_told(runner: Runner) -> None:
     started(runner, Round("long", [Chore()], 600.0))
     runner.close()

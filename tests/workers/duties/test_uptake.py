@@ -155,6 +155,21 @@ def test_an_app_that_returns_at_once_is_what_it_was(house: House, eventually: Ev
     assert not house.runtime.roster._uptake._leaving
 
 
+def test_an_app_at_rest_whose_token_lies_elsewhere_now_has_it_at_once(
+    house: House, client: "redis.Redis", eventually: Eventually
+) -> None:
+    eventually(lambda: house.tokens["shop"].ready, "it has a token", within_s=5)
+    # at rest the next look is minutes away
+    eventually(lambda: house.kept["shop"]._next_at > time.monotonic() + 30, "it rests", within_s=20)
+    client.set("elsewhere", "outside-token-2", ex=3600)
+    house.say(shop={**SHOP, "token_key": "elsewhere"})
+    eventually(
+        lambda: house.tokens["shop"]._token.value == "outside-token-2",  # type: ignore[union-attr]
+        "the other one is in hand",
+        within_s=5,
+    )
+
+
 def test_bounds_are_those_that_the_file_says_now(house: House, eventually: Eventually) -> None:
     bounds = {"keep_for_messages": 2, "per_user_per_day": {"news": 3}}
     house.say(shop={**SHOP, **bounds})

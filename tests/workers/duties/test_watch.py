@@ -88,3 +88,24 @@ def test_what_is_claimed_while_it_looks_is_not_stopped(
     claim = Claim("shop", 0, broadcast, "1:anna", "f:A", 2, "7", 0, False, asked_at)
     assert post.stops.cover(claim)
     assert not post.stops.cover(claim._replace(claimed_at=asked_at + 1))
+
+
+def test_what_cannot_be_read_of_one_broadcast_hides_no_stop_of_another(
+    post: Post, client: "redis.Redis", settings: Settings
+) -> None:
+    """As where one node of a cluster is away, the others are looked at."""
+    stall = Stall(client, settings)
+    stall.form_ids(10)
+    spoiled, stopped = stall.broadcast(), stall.broadcast()
+    stall.broadcasts.cancel(stopped)
+    client.delete(keys.lane_broadcast(0, spoiled))
+    client.set(keys.lane_broadcast(0, spoiled), "what others wrote", ex=60)
+    client.sadd(keys.busy(1), "shop")
+    for broadcast in (spoiled, stopped):
+        post.stops.claimed([(broadcast, 0)])
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        post.watch.run()
+    claim = Claim("shop", 0, stopped, "1:anna", "f:A", 2, "7", 0, False, 0.0)
+    assert post.stops.cover(claim)
+    assert not post.stops.cover(claim._replace(broadcast=spoiled))
+    assert (post.turns.lanes("shop"), post.woken) == ([0, 1], 1)

@@ -234,6 +234,9 @@ def test_a_grant_whose_reply_was_lost_keeps_its_moments(
         assert len(grant.slots[0]) == 10
         assert grant.slots[0][-1] < began + 0.11 + 0.2
         assert grant.horizon < began + 0.12 + 0.2
+        # and the distance of the clocks is what it is for whoever lost no answer
+        other = Worker(Limiter(client, "w2"), settings.apps["shop"]).reserve(1)
+        assert grant.server_ahead == pytest.approx(other.server_ahead, abs=0.7)
 
 
 # -- the day ------------------------------------------------------------------------------------

@@ -145,3 +145,26 @@ async def test_workers_that_look_at_once_ask_once(desk: Opener) -> None:
     it = await desk(**daily(3))
     await asyncio.gather(*(it.read() for _ in range(5)))
     assert it.calls() == 1
+
+
+async def test_until_its_turn_comes_redis_is_not_asked_whether_it_may_ask(desk: Opener) -> None:
+    """Each second it looks, of all apps at once; most of these looks are its own business."""
+    it = await desk(**daily(10))
+    await it.read()
+    assert it.calls() == 1
+    it.client.config_resetstat()
+    await it.readings.run()
+    assert "cmdstat_evalsha" not in it.client.info("commandstats")
+    it.gate.urgent.add("subscribe")
+    await it.readings.run()
+    assert "cmdstat_evalsha" in it.client.info("commandstats")
+
+
+async def test_of_an_app_that_sends_nothing_the_retired_channel_is_never_read(desk: Opener) -> None:
+    """What is left of the other channel is worth knowing before the first broadcast."""
+    it = await desk(**daily(10))
+    for channel in ("subscribe", "template"):
+        it.readings._next_at["shop", channel] = 0
+    await it.readings.run()
+    said = it.client.hgetall(keys.quotas("shop"))
+    assert ("asked:subscribe" in said, "asked:template" in said) == (True, False)

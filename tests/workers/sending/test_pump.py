@@ -232,6 +232,36 @@ async def test_a_server_without_its_replica_does_not_hold_up_the_lanes_of_the_ot
                 assert bench.pump._behind == {}
 
 
+async def test_what_is_claimed_counts_before_it_has_its_slots(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    """The trip that reserves for it takes no second share beside it."""
+    settings = shop_settings(rate_per_second=100)
+    stall = Stall(client, settings)
+    stall.form_ids(60)
+    stall.broadcast()
+    async with pumping(settings) as bench:
+        claims = await bench.next_batch()
+        assert (len(claims), bench.hands.held) == (20, 20)
+
+
+async def test_what_nobody_wakes_it_for_is_found_within_a_second(
+    client: "redis.Redis", shop_settings: Maker
+) -> None:
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(3)
+    stall.broadcast()
+    async with pumping(settings) as bench:
+        bench.pump._workers = lambda: 0  # no peer is known yet
+        pumped = asyncio.create_task(bench.next_batch(10.0))
+        await soon(lambda: bench.pump.thread is not None, "it pumps")
+        bench.pump._workers = lambda: 1
+        began = asyncio.get_running_loop().time()
+        assert len(await pumped) == 3
+        assert asyncio.get_running_loop().time() - began < 2.8
+
+
 async def test_a_queue_that_runs_low_and_a_lane_that_is_through_are_told(
     client: "redis.Redis", shop_settings: Maker
 ) -> None:

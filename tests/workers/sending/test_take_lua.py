@@ -375,6 +375,21 @@ def test_broadcasts_that_may_have_nothing_now_take_no_turn_from_the_others(lane:
     assert lane.ring() == ["b0", "b1", "b2"]
 
 
+@pytest.mark.parametrize(("idle", "taken"), [(127, ["zoe"]), (128, [])])
+def test_a_take_visits_128_broadcasts_for_nothing_and_the_next_one_goes_on_behind_them(
+    lane: Lane, idle: int, taken: list[str]
+) -> None:
+    openids = names("o", idle)
+    users(lane, *openids, "zoe")
+    for openid in openids:
+        lane.start(f"b-{openid}", openid, open=1, rate=1)
+    lane.start("last", "zoe", open=1)
+    nothing = dict.fromkeys((f"b-{openid}" for openid in openids), 0)
+    first = lane.take(allowances=nothing)
+    assert first.openids == taken
+    assert taken or (first.left, lane.take(allowances=nothing).openids) == ("soon", ["zoe"])
+
+
 def test_a_queue_below_half_its_window_asks_for_a_split(lane: Lane) -> None:
     users(lane, *names("o", 10))
     lane.start("b1", *names("o", 10), split="", window=10, open=1)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -255,3 +255,28 @@ async def test_private_addresses_are_reached_only_where_the_settings_say_so(
         await until(lambda: client.hvals(tries), "it failed")
     assert end.came == []
     assert client.hvals(tries) == ["1 forbidden address: see WXB_WEBHOOK_NETWORKS"]
+
+
+async def test_a_post_that_does_not_end_keeps_no_worker_longer_than_a_second(
+    client: Any, hooked: Settings
+) -> None:
+    async_client = store.connect_async(hooked)
+    courier, ends = Courier(async_client, hooked), asyncio.Event()
+
+    async def stubborn() -> None:
+        while not ends.is_set():
+            with suppress(asyncio.CancelledError):
+                await ends.wait()
+
+    post = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)  # it has begun
+    courier._tasks.add(post)
+    began = asyncio.get_running_loop().time()
+    try:
+        await courier.close()
+        assert asyncio.get_running_loop().time() - began < 2.8
+    finally:
+        ends.set()
+        await post
+        await async_client.aclose()
+        await async_client.connection_pool.disconnect()
