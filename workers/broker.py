@@ -92,7 +92,7 @@ class Lifecycle(Middleware):
             self._broker.runtime.stop()
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:  # noqa: ARG002
-        """Write the last lines."""
+        """Write the last lines: Dramatiq's child process runs nothing at exit."""
         logs.close()
 
 

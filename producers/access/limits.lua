@@ -33,7 +33,7 @@ for limit = 1, #KEYS - 1 do
     local left = room - need * interval[limit]
     if left < 0 then
       wait = math.max(wait, 1, math.ceil(-left - 0.001))
-    elseif cost[limit] > 0 then
+    else  -- a look costs nothing: as many as are asked for
       granted = math.min(granted, 1 + math.floor(left / (cost[limit] * interval[limit])))
     end
   end

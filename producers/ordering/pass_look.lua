@@ -35,7 +35,6 @@ from, width = whole('slots', from, 0, 2 ^ 53), whole('slots', width, 1, 2 ^ 42)
 local at, offset = string.match(look, '^(%d+) (%d+)$')
 at, offset = whole('look', at, 0, 2 ^ 21), whole('look', offset, 0, 2 ^ 42)
 local whose = { prefix = prefix, app = has[4], audience = has[5] }
-tree_of(whose)
 for arg = 8, #ARGV do
   bucket_is_sound(whose, ARGV[arg])
   typed('hash', hurried_of(prefix, id, ARGV[arg]))

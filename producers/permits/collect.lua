@@ -71,7 +71,6 @@ local users, given = {}, #ARGV
 local arg = 5
 for user = 1, whole('users', ARGV[4], 0, 1000) do
   local base = 5 + (user - 1) * 4
-  if not KEYS[base + 4] or arg + 2 > given then refuse('users', ARGV[4]) end
   local one = { permits = KEYS[base + 1], subs = KEYS[base + 2], marks = KEYS[base + 3],
     members = KEYS[base + 4], arg = arg, items = whole('items', ARGV[arg + 2], 0, 1000),
     counted = false, timed = false, member = false, fields = 0, templates = 0 }
@@ -163,7 +162,8 @@ end
 
 local function read_subs(one)
   one.counts, one.marked, one.changed, one.templates = {}, {}, {}, 0
-  for item = one.arg + 3, one.arg + 6 * one.items - 3, 6 do
+  for n = 0, one.items - 1 do
+    local item = one.arg + 3 + 6 * n
     if ARGV[item] == 's' then mark_of(one, ARGV[item + 1]) end
   end
   one.fields = redis.call('HLEN', one.subs)

@@ -232,8 +232,7 @@ end
 local function is_distrusted(books, prefix, app, openid)
   local dead_key = dead_of(books, prefix, app)
   if books.anybody_dead == nil then books.anybody_dead = redis.call('EXISTS', dead_key) == 1 end
-  return books.anybody_dead
-    and (tonumber(redis.call('HGET', dead_key, openid) or 0) or 0) >= MOST_DEAD
+  return books.anybody_dead and num(redis.call('HGET', dead_key, openid)) >= MOST_DEAD
 end
 
 -- Whoever was refused before the first delivery: the refusals are believed, the rest is void.

@@ -5,9 +5,7 @@ local function clock(given)
     local time = redis.call('TIME')
     return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   end
-  local now = tonumber(given)
-  if not now or now < 0 or now > 2 ^ 53 or now % 1 ~= 0 then
-    error({ err = 'ERR now_ms is no time' })
-  end
+  local now = string.match(given or '', '^%d+$') and tonumber(given)
+  if not now or now > 2 ^ 53 then error({ err = 'ERR now_ms is no time' }) end
   return now
 end

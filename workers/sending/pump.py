@@ -175,7 +175,7 @@ class Pump:
         self._more: set[tuple[str, int]] = set()
         self._lost: dict[str, _Lost] = {}
         self._apart = is_cluster(client)
-        self._behind: dict[Any, tuple[int, float]] = {}  # server → times in a row, held until
+        self._behind: dict[Any, tuple[float, float]] = {}  # server → held for (s), until
         self._trip_s = 0.0
         self.unknown = False
         """Whether a take is under way, or lost, whose claims are not known yet."""
@@ -440,10 +440,10 @@ class Pump:
         if self._turns.is_held(lane):
             return  # another take of the same trip said so
         server = self._server(lane)
-        times = self._behind.get(server, (0, 0.0))[0]
-        hold_s = min(_BEHIND_S, _FAILED_S * 2 ** min(times, 10)) if server else _FAILED_S
+        before = self._behind.get(server) if server else None
+        hold_s = min(_BEHIND_S, 2 * before[0]) if before else _FAILED_S
         until = time.monotonic() + hold_s
-        self._behind[server] = (times + 1, until)
+        self._behind[server] = (hold_s, until)
         lanes = [one for one in range(self._settings.lanes) if self._server(one) == server]
         self._turns.hold(lanes, until)
 
@@ -451,8 +451,8 @@ class Pump:
         """Say whether replicas of a server were behind of late; one may have gone meanwhile."""
         now = time.monotonic()
         self._behind = {
-            server: (times, until)
-            for server, (times, until) in self._behind.items()
+            server: (held_s, until)
+            for server, (held_s, until) in self._behind.items()
             if now < until + _BEHIND_S
         }
         return bool(self._behind)
