@@ -99,16 +99,25 @@ def test_a_slot_that_moves_while_it_is_sent_costs_nobody_anything(
     assert stage.lines("server_changed") == [], "what was moved is in no doubt"
 
 
-def test_the_service_and_the_commands_speak_to_it(stage: Stage) -> None:
+def test_the_service_and_the_commands_speak_to_it(
+    stage: Stage, eventually: Callable[..., Any]
+) -> None:
     with opened(stage.settings) as house:
         caller = house.caller(Scope.COLLECT, Scope.SEND, Scope.READ)
         uploads = [{"openid": f"o{n}", "formIds": [f"f{n}"]} for n in range(20)]
         assert caller("POST", PERMITS, {"permits": uploads}).status in {200, 201}
     ran = run(stage.settings, "audit", "--json")
     assert ran.code == 0, ran
-    doctor = run(stage.settings, "doctor", "--json")
-    found = {check["name"]: check for check in doctor.json["checks"]}
-    assert found["cluster"]["health"] == found["clocks of the nodes"]["health"] == "ok"
+
+    def looked() -> Any:
+        """On a machine too busy to answer in time a node is named as well, for that moment."""
+        doctor = run(stage.settings, "doctor", "--json")
+        found = {check["name"]: check for check in doctor.json["checks"]}
+        return (
+            found["cluster"]["health"] == found["clocks of the nodes"]["health"] == "ok" and found
+        )
+
+    found = eventually(looked, "the doctor finds nothing wrong with the cluster", within_s=20)
     assert sum(name.startswith("node ") and name.endswith(": version") for name in found) == 3
 
 

@@ -21,10 +21,9 @@ from producers.logs.events import StoreUnreachable
 from producers.store import Client, keys
 from producers.store.retry import LOST
 from producers.store.scripts import Script
-from producers.store.trip import Shared
 from workers.limits.hours import SLOT_LIFE_S
 from workers.sending.claim import Claim
-from workers.sending.lines import Line, Lines, company
+from workers.sending.lines import Line, Lines
 from workers.wechat.envelope import Envelope
 
 
@@ -80,7 +79,6 @@ class Marker:
         refused: Callable[[list[Claim]], None],
     ) -> None:
         self._script = POSTING.on(client)
-        self._trips = Shared(client)
         self._worker = worker
         self._room = room
         self._marked = marked
@@ -121,13 +119,12 @@ class Marker:
     async def close(self) -> None:
         """Stop."""
         await self._lines.close()
-        await self._trips.close()
 
     async def _run(self, lane: int, line: Line[Pair]) -> None:
         while True:
             await line.filled.wait()
             if 0 < len(line.items) < SPARE and line.items[-1][0].slot_at > time.monotonic():
-                await company(_LINGER_S)  # others have their slots soon
+                await asyncio.sleep(_LINGER_S)  # others have their slots soon
             room = min(_MOST, len(line.items), self._room())
             if room <= 0 and line.items:
                 self.starved = True
@@ -145,13 +142,13 @@ class Marker:
         flights = [keys.flight(lane, broadcast) for broadcast in rows]
         started = time.monotonic()
         try:
-            marking = self._script.call(
+            marks = self._script(
                 PostingKeys(),
                 PostingArgs(self._worker),
                 map(" ".join, rows.values()),
                 more_keys=flights,
             )
-            refused = set(await self._trips.run(marking))
+            refused = set(await marks)
         except (*LOST, redis.ResponseError) as error:
             # perhaps marked, surely not posted: back to the queue, once Redis answers
             logs.emit(StoreUnreachable("marking", type(error).__name__, 1))
