@@ -244,7 +244,7 @@ class Passes:
             some, is_empty = self._feed_all(broadcast, lane)
             moved += some
             copy = self._read(broadcast, lane)
-            if copy.drop:
+            if copy.drop or copy.look == REST:  # another one who fills it went on to the rest
                 return moved, copy
             if not is_empty or copy.is_looking:
                 return moved, None

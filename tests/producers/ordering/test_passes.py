@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from producers.broadcasts.split import Splitter
 from producers.logs import lines as log_lines
-from producers.ordering.passes import PASSES
+from producers.ordering.passes import DONE, PASSES, REST, Passes
 from producers.store import keys
 from producers.users import Users
 from producers.words import State
@@ -79,6 +79,18 @@ def test_a_long_broadcast_goes_by_what_ends_first(shop: Shop, lines: Any) -> Non
     assert all(line["length_s"] == pytest.approx(100, abs=40) for line in ordered)
     assert shop.broadcasts.status(broadcast).total == USERS
     assert not [key for key in shop.client.scan_iter() if "hurried" in key or "soon" in key]
+
+
+@pytest.mark.timeout(10)
+def test_whoever_looked_before_others_went_on_to_the_rest_ends_too(shop: Shop) -> None:
+    """A producer that creates it and a worker may fill the same lane."""
+    open_up(shop)
+    broadcast, passes = shop.broadcast(rate=3), Passes(shop.client, shop.settings)
+    before = passes._read(broadcast, 0)
+    assert (before.look, before.hurried > 0) == (DONE, True)
+    drain(shop, broadcast, 0)
+    moved, copy = passes.fill(broadcast, 0, before, USERS, lambda _: [])
+    assert (moved, copy and copy.look) == (0, REST)
 
 
 @both_layouts
