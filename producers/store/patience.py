@@ -7,7 +7,6 @@ another one.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -135,7 +134,7 @@ class _Patient(redis.connection.AbstractConnection):
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         if self._whereabouts is not None and self._fleet.is_due():
-            with contextlib.suppress(redis.RedisError):  # they choose just now, or are away
+            with self._fleet.looking():
                 self._fleet.lead_to(self._whereabouts())
         if self._since != self._fleet.left:
             self.disconnect()  # type: ignore[no-untyped-call]  # sending connects anew
@@ -221,7 +220,7 @@ class _Async(redis.asyncio.connection.AbstractConnection):
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         if self._whereabouts is not None and self._fleet.is_due():
-            with contextlib.suppress(redis.RedisError):
+            with self._fleet.looking():
                 self._fleet.lead_to(await self._whereabouts())
         if self._since != self._fleet.left:
             await self.disconnect()

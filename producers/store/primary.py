@@ -11,7 +11,9 @@ by whoever uses a connection then; all are left when they name another one, or w
 so long that they may.
 """
 
+import contextlib
 import time
+from collections.abc import Iterator
 from functools import cache
 from typing import Final
 
@@ -32,8 +34,8 @@ _KNOWN: Final = (
 
 _LOOK_S: Final = 1.0
 """How often is asked where the primary is; …"""
-_UNANSWERED_S: Final = 10.0
-"""… and where nobody says so: asking costs somebody's call up to a second for each sentinel."""
+_LONGEST_S: Final = 10.0
+"""… and at the least, where nobody says so: in vain is asked for a tenth of the time."""
 
 
 class NotDoneError(redis.ConnectionError):
@@ -57,12 +59,23 @@ class Fleet:
         self._look_at = 0.0
 
     def is_due(self) -> bool:
-        """Say whether to ask where the primary is; of those who ask at once, one is told so."""
-        now = time.monotonic()
-        if now < self._look_at:
-            return False
-        self._look_at = now + _UNANSWERED_S  # unless they answer, see `lead_to`
-        return True
+        """Say whether it is time to ask where the primary is."""
+        return time.monotonic() >= self._look_at
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Ask where it is, and `lead_to` it; whoever comes meanwhile does not.
+
+        Where nobody says so (they choose just now, or are away) nothing is raised, and it is asked
+        again: the sooner the sooner they said that.
+        """
+        began = time.monotonic()
+        self._look_at = began + _LONGEST_S
+        try:
+            yield
+        except redis.RedisError:
+            now = time.monotonic()
+            self._look_at = now + min(_LONGEST_S, max(_LOOK_S, 9 * (now - began)))
 
     def lead_to(self, place: tuple[str, int]) -> None:
         """Note where the primary is said to be; connections to elsewhere are left."""

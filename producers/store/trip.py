@@ -104,10 +104,9 @@ _TOGETHER: Final = 64
 class Shared:
     """Calls that tasks of one event loop make in the same moment share a trip.
 
-    A trip of its own costs a call ten times what its place in a shared one does. Each is answered
-    for itself, as if it had been made alone. On a cluster, where a node that stands still would
-    hold up the others' answers, and where replicas are waited for, which is once for each call,
-    each is made alone.
+    Each is answered for itself, as if it had been made alone. On a cluster, where a node that
+    stands still would hold up the others' answers, and where replicas are waited for, which is once
+    for each call, each is made alone.
 
     Args:
         client: Redis, for this event loop.
