@@ -10,10 +10,10 @@
    go on with it.
 
 Killed anywhere, it is run again with the same number, and goes on: until then the deployment stands
-still. Whoever runs it last takes over at once, and closes all older connections; an earlier run
-that lives still finds out before its next step, and ends. Nothing is sent or stored meanwhile, and
-nothing lost: a broadcast goes on where it was. The number is a multiple of the lanes that there
-are. While slots of a cluster are resharded it waits.
+still. Whoever runs it last takes over at once, and closes all older connections; of an earlier run
+that lives still each new one asks whose turn it is (`fence.Turn`), and so does each step: it ends.
+Nothing is sent or stored meanwhile, and nothing lost: a broadcast goes on where it was. The number
+is a multiple of the lanes that there are. While slots of a cluster are resharded it waits.
 """
 
 import time
@@ -34,8 +34,8 @@ from producers.relaning.counting import Recounter
 from producers.relaning.moving import Mover, is_foreign
 from producers.relaning.places import Map, Place, Way
 from producers.settings import Settings
-from producers.store import Client, is_cluster, keys
-from producers.store.lanes.fence import RELANING
+from producers.store import Client, connect, is_cluster, keys
+from producers.store.lanes.fence import RELANING, FencedError, Turn
 from producers.store.scripts import new_token
 
 _MOVING: Final = "moving"
@@ -132,6 +132,7 @@ class Relaner:
         self._settings = settings
         self._on_progress = on_progress
         self._token = ""
+        self._turn: Turn = client.connection_pool.connection_kwargs["fence"]
 
     def plan(self, lanes: int) -> Relaned:
         """Return what `run` would do; nothing is changed.
@@ -166,7 +167,19 @@ class Relaner:
         if before == after:
             return done
         logs.emit(LanesChanging(before.lanes, after.lanes, resumed))
-        self._begin(before, after)
+        apart = connect(self._settings, 1, role="cli", fenced=False)
+        self._token = new_token()
+        try:
+            self._begin(before, after)
+            self._turn.held = lambda: self._hold(apart)
+            return self._run(before, after, done)
+        except FencedError as error:
+            raise InvalidInputError([str(error)]) from error
+        finally:
+            self._turn.held = None
+            apart.connection_pool.disconnect()
+
+    def _run(self, before: Map, after: Map, done: Relaned) -> Relaned:
         began = time.monotonic()
         self._await_units()
         self._hold()
@@ -177,9 +190,10 @@ class Relaner:
         self._move(before, after, done)
         self._hold()
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.hset(keys.DEPLOYMENT, "lanes", str(lanes))
+        pipeline.hset(keys.DEPLOYMENT, "lanes", str(after.lanes))
         pipeline.hdel(keys.DEPLOYMENT, RELANING, _MOVING, _RUNNER)
         pipeline.execute()
+        self._turn.held = None
         Bearer(self._client).await_replicas()
         done.standstill_s = round(time.monotonic() - began, 3)
         logs.emit(LanesChanged(before.lanes, after.lanes, done.moved, done.standstill_s))
@@ -212,22 +226,22 @@ class Relaner:
 
     def _begin(self, before: Map, after: Map) -> None:
         """Announce it, and take over from any run that is under way."""
-        self._token = new_token()
         mine = {RELANING: str(after.lanes), _RUNNER: self._token}
         self._client.hset(keys.DEPLOYMENT, mapping=mine)
         if int(self._client.hget(keys.DEPLOYMENT, "lanes")) != before.lanes:  # another has ended it
             self._client.hdel(keys.DEPLOYMENT, *mine)
         self._hold()
 
-    def _hold(self) -> None:
+    def _hold(self, client: Client | None = None) -> None:
         """Check that no other run has taken over.
 
         Raises:
-            InvalidInputError: one has, and goes on with it, or has ended it.
+            FencedError: one has, and goes on with it, or has ended it.
         """
-        if self._token and self._client.hget(keys.DEPLOYMENT, _RUNNER) != self._token:
-            raise InvalidInputError(
-                ["another `wxbroadcast lanes` began later, and goes on with it: look at that one"]
+        mine = self._token
+        if mine and (client or self._client).hget(keys.DEPLOYMENT, _RUNNER) != mine:
+            raise FencedError(
+                "another `wxbroadcast lanes` began later, and goes on with it: look at that one", 0
             )
 
     def _await_units(self) -> None:

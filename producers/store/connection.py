@@ -19,7 +19,7 @@ from redis.retry import Retry
 from producers.settings import Settings
 from producers.settings.redis_url import RedisUrl, parsed
 from producers.store.cluster import Cluster, LoopCluster, LoopPools, Pools
-from producers.store.lanes.fence import Fence
+from producers.store.lanes.fence import Fence, Turn
 from producers.store.patience import ASYNC_CONNECTIONS, CONNECTIONS, PatientPool
 from producers.store.primary import fleet_to
 from producers.store.replicas import waiting
@@ -57,7 +57,8 @@ def connect(
         connections: how many may be open at once, to each node; further calls wait for one.
         role: what for.
         decode_responses: whether replies are text, and not bytes.
-        fenced: used only while the deployment has the lanes of these settings, see `fence`.
+        fenced: used only while the deployment has the lanes of these settings, see `fence`; else it
+            is of one who changes them.
     """
     where = parsed(settings.redis_url.get_secret_value())
     made_of = {
@@ -66,7 +67,7 @@ def connect(
         "retry": Retry(NoBackoff(), 0),  # scripts carry tokens; their callers repeat them
         "decode_responses": decode_responses,
         **where.options,
-        "fence": Fence(settings) if fenced else None,
+        "fence": Fence(settings) if fenced else Turn(),
     }
     url = settings.redis_url.get_secret_value()
     if where.kind == "cluster":

@@ -15,7 +15,7 @@ import redis
 import redis.asyncio
 
 from producers.store import deadline
-from producers.store.lanes.fence import QUESTION, Fence
+from producers.store.lanes.fence import QUESTION, Fence, Turn
 from producers.store.primary import Fleet, is_no_primary
 
 Place = tuple[str, int]
@@ -70,7 +70,7 @@ class _Patient(redis.connection.AbstractConnection):
         self,
         fleet: Fleet,
         whereabouts: Callable[[], Place] | None = None,
-        fence: Fence | None = None,
+        fence: Fence | Turn | None = None,
         **kwargs: Any,
     ) -> None:
         self._fleet = fleet
@@ -169,7 +169,7 @@ class _Async(redis.asyncio.connection.AbstractConnection):
         self,
         fleet: Fleet,
         whereabouts: Callable[[], Awaitable[Place]] | None = None,
-        fence: Fence | None = None,
+        fence: Fence | Turn | None = None,
         **kwargs: Any,
     ) -> None:
         self._fleet = fleet

@@ -49,6 +49,7 @@ from producers.store.lanes.fence import (
     QUESTION,
     Fence,
     FencedError,
+    Turn,
     is_refusal,
     refused,
 )
@@ -119,7 +120,7 @@ class Cluster(redis.Redis):
         self._pools = pools
         self._slots = Slots(seeds)
         self._silence = Silence()
-        self._fence: Fence | None = pools.connection_kwargs.get("fence")
+        self._fence: Fence | Turn | None = pools.connection_kwargs.get("fence")
         self._texts: dict[str, str] = {}
         self._loaded: dict[Place, set[str]] = {}
         self._reading = threading.Lock()

@@ -26,6 +26,7 @@ from producers.store.lanes.fence import (
     QUESTION,
     Fence,
     FencedError,
+    Turn,
     is_refusal,
     refused,
 )
@@ -78,7 +79,7 @@ class LoopCluster(redis.asyncio.Redis):
         self._pools = pools
         self._slots = Slots(seeds)
         self._silence = Silence()
-        self._fence: Fence | None = pools.connection_kwargs.get("fence")
+        self._fence: Fence | Turn | None = pools.connection_kwargs.get("fence")
         self._texts: dict[str, str] = {}
         self._reading: asyncio.Task[None] | None = None
 

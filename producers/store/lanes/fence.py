@@ -12,6 +12,7 @@ once processes with so many lanes are refused (`keys.fenced`): it goes where the
 """
 
 import contextlib
+from collections.abc import Callable
 from typing import Any, Final
 
 import redis
@@ -79,6 +80,31 @@ class Fence:
                 "anew, with WXB_LANES unset, or set to what it has",
                 int(lanes),
             )
+
+
+class Turn:
+    """That of whoever changes the lanes: each of its connections asks whether it is its turn still.
+
+    Whoever takes over closes them all, so that nothing of an earlier run is done after that.
+
+    Attributes:
+        held: raises `FencedError` when it is another one's turn; None: nothing is changed yet.
+        mark: as of a `Fence`: no lane refuses it.
+    """
+
+    mark = ""
+
+    def __init__(self) -> None:
+        self.held: Callable[[], None] | None = None
+
+    def check(self, answer: object) -> None:  # noqa: ARG002  (whichever lanes there are)
+        """Look whether it is its turn.
+
+        Raises:
+            FencedError: the connection must not be used.
+        """
+        if self.held is not None:
+            self.held()
 
 
 def under_way(lanes: str, towards: str) -> FencedError:
