@@ -65,6 +65,19 @@ broker.emit_before("worker_boot", None)
 print("it booted")
 """
 
+LEAVING = """
+import os, sys
+from producers import logs
+from producers.logs.events import BootFailed
+from workers import broker
+logs.configure("worker-1")
+for number in range(2_000):
+    logs.emit(BootFailed(f"the {number}th"))
+print("leaving", file=sys.stderr, flush=True)
+broker.emit_after("worker_shutdown", None)
+os._exit(0)  # as Dramatiq's child process ends
+"""
+
 
 def in_fresh_process(code: str, folder: Path, **env: str) -> "subprocess.CompletedProcess[str]":
     """Run code in a Python of its own, where nothing is set but what is given."""
@@ -86,6 +99,23 @@ def in_fresh_process(code: str, folder: Path, **env: str) -> "subprocess.Complet
 def test_a_stop_that_comes_twice_is_one_stop(tmp_path: Path) -> None:
     ran = in_fresh_process(STOPPED, tmp_path)
     assert (ran.stdout.split(), ran.returncode) == (["TERM"], 0), ran.stderr
+
+
+def test_the_last_lines_are_written_before_a_worker_is_gone(tmp_path: Path) -> None:
+    """More than a pipe holds, and its reader comes late."""
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", LEAVING],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stderr.readline() == b"leaving\n"
+        lines = [json.loads(line) for line in process.stdout]
+    assert [line["error"] for line in lines] == [f"the {number}th" for number in range(2_000)]
 
 
 # -- declared -----------------------------------------------------------------------------------

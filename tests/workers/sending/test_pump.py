@@ -1,6 +1,7 @@
 """The pump on a real Valkey: what it takes, which slots it gives, and what it hands back."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -608,16 +609,21 @@ async def test_an_error_that_nobody_foresaw_holds_its_app_up_for_a_second(
         assert bench.turns.lanes("shop") == [0]  # it is not forgotten
 
 
-@pytest.mark.parametrize(("left", "ready", "rests_s"), [("more", [0], None), ("soon", [], 0.02)])
-async def test_where_something_is_left_the_pump_comes_back(
-    client: "redis.Redis", shop_settings: Maker, left: str, ready: list[int], rests_s: float | None
+@pytest.mark.parametrize(
+    ("left", "ready", "rests_s"),
+    [("more", [0], math.inf), ("soon", [], 0.02), ("rest", [], 60.0), ("", [], math.inf)],
+)
+async def test_the_pump_comes_back_to_where_something_is_left(
+    client: "redis.Redis", shop_settings: Maker, left: str, ready: list[int], rests_s: float
 ) -> None:
+    """And not to a lane with nothing in it, though a rate lets another lane's broadcast go on."""
     async with pumping(shop_settings()) as bench:
         now = asyncio.get_running_loop().time()
+        bench.gate.own_next["another"] = (0.01, now + 60 + bench.gate._near_s)
         bench.pump._leave("shop", 0, left)
         assert bench.turns.lanes("shop") == ready
-        if rests_s:
-            assert rests_s <= bench.turns.next_at - now < rests_s + 5
+        assert rests_s - 1e-6 <= bench.turns.next_at - now < rests_s + 5 or rests_s == math.inf
+        assert math.isinf(bench.turns.next_at) == math.isinf(rests_s)
 
 
 async def test_the_life_of_a_claim_is_counted_from_the_take_whose_reply_was_lost(
