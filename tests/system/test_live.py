@@ -196,11 +196,13 @@ def test_two_broadcasts_share_a_rate_by_their_weights(stage: Stage, rates) -> No
     stage.unit()
     stage.unit()
 
-    def settled() -> list[int]:  # of one moment
-        pipeline = stage.client.pipeline()
+    def settled() -> tuple[int, int]:  # of one moment, or nearly
+        pipeline = stage.client.pipeline(transaction=False)
         for broadcast in (heavy, light):
-            pipeline.hget(keys.lane_broadcast(0, broadcast), "done")
-        return [int(done or 0) for done in pipeline.execute()]
+            for lane in range(stage.settings.lanes):
+                pipeline.hget(keys.lane_broadcast(lane, broadcast), "done")
+        done = [int(one or 0) for one in pipeline.execute()]
+        return sum(done[: stage.settings.lanes]), sum(done[stage.settings.lanes :])
 
     def share_of(sends: int) -> float:
         """Return what of the next so many the heavy one had."""
