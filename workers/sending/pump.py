@@ -31,7 +31,6 @@ from producers.logs.events import (
 )
 from producers.settings import Settings
 from producers.store import Client, keys, scripts
-from producers.store.cluster.silence import SilentError
 from producers.store.connection import is_cluster
 from producers.store.primary import NotDoneError
 from producers.store.replicas import UnacknowledgedError
@@ -578,18 +577,23 @@ class Pump:
         return []
 
     def _ask_again(self, wanted: _Wanted, error: redis.RedisError) -> Grant | None:
-        """Reserve, with the same token; None when Redis does not answer for long."""
+        """Reserve, with the same token; None when Redis does not answer for long.
+
+        Of a cluster a node that does not answer, or does nothing, holds its own apps alone: nobody
+        waits for it here, and they come back in a second.
+        """
         attempt = 0
         while passes(error):
             attempt += 1
             logs.emit(StoreUnreachable("reserving slots", type(error).__name__, attempt))
-            if isinstance(error, SilentError):
+            if self._apart and (attempt > 1 or isinstance(error, _NOT_ASKED)):
                 gate = self._gates[wanted.app]
                 gate.not_before = max(gate.not_before, time.monotonic() + _FAILED_S)
                 return None
             if attempt > _ASKS:
                 return None
-            time.sleep(pause_s(attempt))
+            if not self._apart:
+                time.sleep(pause_s(attempt))
             try:
                 return self._limiter.ask(wanted.call, len(wanted.groups), again=True)
             except redis.RedisError as again:

@@ -27,6 +27,7 @@ from send_path import (
 from producers.local.cluster import cluster
 from producers.settings import Settings
 from producers.store import check_layout, keys, replicas
+from producers.store.cluster.slots import MovingError
 from workers.limits.limiter import AHEAD_US
 from workers.sending.claim import Claim
 from workers.sending.settle import Answer, Settler
@@ -676,6 +677,44 @@ async def test_without_slots_for_long_the_claims_are_handed_back(
             check_held(stall, broadcast, bench.handed_back)
             assert len(bench.handed_back) == 3
             assert "app_failed" not in {line["event"] for line in lines}, "it is foreseen"
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [(redis.ConnectionError("lost"), 1), (MovingError("CLUSTERDOWN"), 0)],
+    ids=["lost", "not done"],
+)
+async def test_slots_that_one_node_does_not_give_hold_its_app_and_nobody_else(
+    client: "redis.Redis",
+    shop_settings: Maker,
+    monkeypatch: pytest.MonkeyPatch,
+    error: redis.RedisError,
+    asked: int,
+) -> None:
+    """All nodes' apps wait for the one thread that pumps."""
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(3)
+    broadcast = stall.broadcast()
+    async with pumping(settings) as bench:
+        pump, waits, asks = bench.pump, list[int](), list[bool]()
+        pump._apart, granted = True, pump._granted
+
+        def lose(wanted: Any, _answer: Any, *times: float) -> Any:
+            return granted(wanted, error, *times)
+
+        def ask(*_: object, again: bool) -> None:
+            asks.append(again)
+            raise error
+
+        monkeypatch.setattr(pump, "_granted", lose)
+        monkeypatch.setattr(pump._limiter, "ask", ask)
+        monkeypatch.setattr("workers.sending.pump.pause_s", lambda n: waits.append(n) or 0)
+        assert await bench.next_batch(0.1) == []
+        assert (waits, asks) == ([], [True] * asked)
+        assert 0.5 < bench.gate.not_before - asyncio.get_running_loop().time() <= 1.0
+        check_held(stall, broadcast, bench.handed_back)
+        assert len(bench.handed_back) == 3
 
 
 async def test_a_full_server_refuses_and_nothing_is_lost(
