@@ -4,6 +4,7 @@ One factory for all that speaks to Redis: one server, a primary that sentinels n
 as the URL says (`settings.redis_url`). Connections are patient (`patience`).
 """
 
+import contextlib
 import os
 import re
 import socket
@@ -18,6 +19,7 @@ from redis.retry import Retry
 
 from producers.settings import Settings
 from producers.settings.redis_url import RedisUrl, parsed
+from producers.store import trouble
 from producers.store.cluster import Cluster, LoopCluster, LoopPools, Pools
 from producers.store.lanes.fence import Fence, Turn
 from producers.store.patience import ASYNC_CONNECTIONS, CONNECTIONS, PatientPool
@@ -153,6 +155,22 @@ def pool_of(client: Client, key: str) -> Any:
         redis.RedisError: nobody could say who does.
     """
     return client.pool_of(key) if isinstance(client, Cluster) else client.connection_pool
+
+
+def place_told(client: Client, key: str) -> tuple[str, int] | None:
+    """Return which node of a cluster serves a key, as far as it is known; nobody is asked."""
+    return client.told_place_of(key) if isinstance(client, Cluster) else None
+
+
+def away(client: Client) -> tuple[list[str], bool]:
+    """Return the nodes of a cluster that are away, in words, and whether any other one answers."""
+    if not isinstance(client, Cluster):
+        return [], False
+    for place, node in client.nodes().items():
+        with contextlib.suppress(redis.RedisError):
+            if not client.is_silent(place) and node.ping():
+                return list(map(trouble.in_words, client.silent())), True
+    return list(map(trouble.in_words, client.silent())), False
 
 
 def await_answer(client: Client, connection: Any) -> None:

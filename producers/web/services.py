@@ -2,11 +2,9 @@
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import Final, NamedTuple
 
 from producers import store
 from producers.access.api_keys import ApiKeys
@@ -29,7 +27,9 @@ from producers.rehearsals import DryRuns, Trials
 from producers.retries import Retries
 from producers.series import Series
 from producers.settings import Settings
-from producers.store import deadline
+from producers.settings.redis_url import parsed
+from producers.store import keys
+from producers.store.connection import place_told
 from producers.suppressions import Suppressions
 from producers.templates import Templates
 from producers.users import Users
@@ -39,17 +39,17 @@ from producers.web.traffic.guard import Guard
 from producers.web.traffic.idempotency import Idempotency
 from producers.web.traffic.places import MOST_APPS, Places
 from producers.web.traffic.readiness import Readiness
-from producers.web.traffic.threads import on_thread
+from producers.web.traffic.threads import Threads, on_thread
 from producers.web.traffic.watch import Watch
 from producers.webhooks import DeadLetters
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _THREADS: Final = 16
 """Library calls at once; they wait for Redis most of the time."""
 _QUICK: Final = 4
 """Threads for what every request waits for: permits, keys, limits. Nothing slow gets there."""
+_SPARE: Final = 256
+"""Threads more where a node of a cluster holds calls up, so that the others' go on. None is started
+before, nor any of the connections that they need."""
 
 
 class Documents(NamedTuple):
@@ -62,24 +62,6 @@ class Documents(NamedTuple):
 
     openapi: bytes
     page: bytes
-
-
-class _Threads(ThreadPoolExecutor):
-    """Threads whose calls wait for Redis no longer than a producer's would (see `deadline`)."""
-
-    def __init__(self, most: int, name: str, seconds: float) -> None:
-        super().__init__(most, name)
-        self._seconds = seconds
-
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Run a call; its time runs while it waits for a thread, too."""
-        since = time.monotonic()
-
-        def within() -> R:
-            with deadline.within(self._seconds, since):
-                return fn(*args, **kwargs)
-
-        return super().submit(within)
 
 
 class Services:
@@ -99,20 +81,21 @@ class Services:
         self.documents = documents
         self._file = settings.follow_apps()
         self.streams = Places(MOST_APPS if self._file else len(settings.apps))
-        self.client = store.connect(
-            settings, 2 * (_THREADS + _QUICK + self.streams.most), role="web"
-        )
+        kind = parsed(settings.redis_url.get_secret_value()).kind
+        spare = min(_SPARE, settings.web_requests) if kind == "cluster" else 0
+        calls = _THREADS + _QUICK + self.streams.most + spare
+        self.client = store.connect(settings, 2 * calls, role="web")
         seconds = settings.producer_timeout.total_seconds()
-        self.threads: Executor = _Threads(_THREADS, "web", seconds)
-        self.quick: Executor = _Threads(_QUICK, "web-quick", seconds)
-        self.stream_threads: Executor = _Threads(self.streams.most, "web-stream", seconds)
+        self.threads = Threads(_THREADS, "web", seconds, spare)
+        self.quick = Threads(_QUICK, "web-quick", seconds, spare)
+        self.stream_threads = Threads(self.streams.most, "web-stream", seconds)
         self.stopping = False
         self.keys = ApiKeys(self.client, settings)
         self.sessions = Sessions(self.client)
         self.guard = Guard(self.keys, self.sessions, self.quick)
         self.collector = Collector(self.client, settings)
         self.readiness = Readiness(self.client, settings, self.quick)
-        self.batcher = Batcher(self.collector, self.quick)
+        self.batcher = Batcher(self.collector, self.quick, self._node_of)
         self.audiences = Audiences(self.client, settings)
         self.suppressions = Suppressions(self.client, settings)
         self.broadcasts = Broadcasts(self.client, settings)
@@ -141,6 +124,11 @@ class Services:
         self.callbacks = Callbacks(self.client, settings)
         self._ended = threading.Event()
         self._acting: threading.Thread | None = None
+
+    def _node_of(self, openid: str) -> tuple[str, int] | None:
+        """Return the node of a cluster that a user lies on, as far as it is known."""
+        lane, _, _ = keys.place_of(openid, self.settings)
+        return place_told(self.client, keys.lane_prefix(lane))
 
     async def open(self) -> None:
         """Open what belongs to this event loop, and begin to act on WeChat's pushes."""

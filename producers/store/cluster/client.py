@@ -36,7 +36,7 @@ from redis.exceptions import (
 )
 
 from producers.store import deadline, trouble
-from producers.store.cluster.silence import UNEASY_S, Silence
+from producers.store.cluster.silence import UNEASY_S, Silence, SilentError
 from producers.store.cluster.slots import (
     MovingError,
     Slots,
@@ -413,6 +413,13 @@ class Cluster(redis.Redis):
         """Return who serves a key just now."""
         return self._place_of(slot_of_key(key))
 
+    def told_place_of(self, key: str) -> Place | None:
+        """Return who served a key when the map was read last, None if it never was; asks nobody."""
+        try:
+            return self._slots.place(slot_of_key(key)) if self._slots.known else None
+        except MovingError:
+            return None
+
     def id_of(self, place: Place) -> str:
         """Return the id of a node that serves slots, as the cluster knows it."""
         return self._slots.ids.get(place, "")
@@ -434,6 +441,10 @@ class Cluster(redis.Redis):
     def is_silent(self, place: Place) -> bool:
         """Say whether a node gives no sign of life, so that nothing is asked of it."""
         return place in self._silence
+
+    def silent(self) -> list[SilentError]:
+        """Return, of each node that is known to be silent, what a call to it would raise."""
+        return [self._silence.refusal(place) for place in self.nodes() if self.is_silent(place)]
 
     def replicated(self) -> set[str]:
         """Return ``host:port`` of the nodes that serve slots and have a replica."""

@@ -31,11 +31,11 @@ async def is_ready(call: Call) -> Answer:
     """Say whether it can do its work."""
     services = call.services
     faults = ["the process is stopping"] if services.stopping else []
-    if fault := await services.readiness.fault():
-        faults.append(fault)
+    found = await services.readiness.look()
+    ready = found.ready and not faults
     return Answer(
-        503 if faults else 200,
-        value=Health(status="not_ready" if faults else "ok", faults=faults),
+        200 if ready else 503,
+        value=Health(status="ok" if ready else "not_ready", faults=faults + found.faults),
     )
 
 
@@ -83,7 +83,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Can it do its work?",
         CHAPTER,
         {200: Reply("Yes", Health), 503: Reply("No, and why", Health)},
-        text="Redis answers, and has these lanes and buckets.",
+        text="Redis answers, and has these lanes and buckets. On a cluster it is ready while any "
+        "node answers; `faults` names those that do not.",
     ),
     Route(
         "GET",

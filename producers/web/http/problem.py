@@ -164,13 +164,15 @@ def of_error(error: Exception) -> ProblemError | None:
     if isinstance(error, StoreUnavailableError | RedisError):
         return ProblemError(
             "unavailable",
-            "Redis does not answer as it should; the same request again loses nothing",
+            "Redis does not answer as it should; the same request again loses nothing, and makes "
+            "nothing twice with the same Idempotency-Key",
             headers=retry_after(_SOON_S * 1000),
         )
     if isinstance(error, TimeoutError):
         return ProblemError(
             "unavailable",
-            "the request took too long; it may still have had its effect",
+            "the request took too long; it may still have had its effect: with the same "
+            "Idempotency-Key it has it once",
             headers=retry_after(_SOON_S * 1000),
         )
     return None

@@ -3,6 +3,11 @@
 A key is looked up once a second and its requests are leased in blocks, so that a busy key costs
 Redis next to nothing per request. A key that was revoked works for a second more, at most two.
 Whoever loses the process's block loses a twentieth of a second of the key's rate.
+
+All keys lie on one node. While it does not answer, nobody can revoke one there either, and a key
+that it vouched for within the last half minute is good still (`_VOUCHED_S`): a replica has taken
+over by then. Such a key is counted by this process alone. What is remembered is what is stored of
+it: a digest, and no key. Who was never seen, or was refused, waits for the node.
 """
 
 import asyncio
@@ -25,6 +30,13 @@ _FRESH_S: Final = 1.0
 """How long a looked-up key, or a leased block, is used."""
 _BLOCKS_PER_S: Final = 20
 """A block is so much of a second of the key's rate; one request at least."""
+_VOUCHED_S: Final = 30.0
+"""How long a looked-up key is used while Redis does not answer. So long a revoked one may work on,
+in a process that cannot reach Redis while whoever revokes it can."""
+_HURRY_S: Final = 0.25
+"""Who shows such a key waits for Redis no longer."""
+_AGAIN_S: Final = 1.0
+"""Then Redis is asked again."""
 _WATCHED_S: Final = 5.0
 """How long a session of somebody who watches is taken for open without asking."""
 _REMEMBERED: Final = 10_000
@@ -36,10 +48,17 @@ _REALM: Final = 'Bearer realm="wxbroadcast"'
 
 @dataclass(slots=True)
 class _Known:
-    """A looked-up key, or that there is none."""
+    """A looked-up key, or that there is none.
+
+    Attributes:
+        key: None: there is none.
+        until: it is looked up anew.
+        vouched_until: good so long where Redis does not answer.
+    """
 
     key: ApiKey | None
     until: float
+    vouched_until: float
 
 
 @dataclass(slots=True)
@@ -173,7 +192,13 @@ class Guard:
     async def _fetch(self, key: ApiKey, block: _Block) -> None:
         try:
             most = max(1, key.rate // _BLOCKS_PER_S)
-            lease = await on_thread(self._pool, self._keys.lease, key, most)
+            try:
+                async with asyncio.timeout(_HURRY_S):
+                    lease = await on_thread(self._pool, self._keys.lease, key, most)
+            except (StoreUnavailableError, TimeoutError):  # by ourselves: a second's, and no more
+                until = self._clock() + _AGAIN_S
+                block.left, block.until, block.refused_until = key.rate, until, until
+                return
             now = self._clock()
             block.left, block.until = lease.granted, now + _FRESH_S
             if not lease.granted:
@@ -189,7 +214,13 @@ class Guard:
         if looking is None:
             looking = asyncio.ensure_future(self._find(key_id))
             self._looking[key_id] = looking
-        return await _shared(looking)
+        if known is None or known.key is None or self._clock() >= known.vouched_until:
+            return await _shared(looking)
+        try:
+            return await _shared(looking, _HURRY_S)
+        except (StoreUnavailableError, TimeoutError):
+            known.until = min(self._clock() + _AGAIN_S, known.vouched_until)
+            return known.key
 
     async def _find(self, key_id: str) -> ApiKey | None:
         try:
@@ -197,13 +228,13 @@ class Guard:
             key = await on_thread(self._pool, self._keys.find, key_id)
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[key_id] = _Known(key, asked + _FRESH_S)
+            self._known[key_id] = _Known(key, asked + _FRESH_S, asked + _VOUCHED_S)
             return key
         finally:
             del self._looking[key_id]
 
 
-async def _shared(task: "asyncio.Task[R]") -> R:
+async def _shared(task: "asyncio.Task[R]", seconds: float = _PATIENCE_S) -> R:
     """Wait for what others wait for too; one who gives up does not end it for them."""
-    async with asyncio.timeout(_PATIENCE_S):
+    async with asyncio.timeout(seconds):
         return await asyncio.shield(task)
