@@ -4,7 +4,7 @@ import dramatiq
 
 from producers.broadcasts import jobs
 from workers.broker import WorkBroker
-from workers.sending.pump import Batch
+from workers.sending.pumping.reserver import Batch
 
 broker = WorkBroker()
 dramatiq.set_broker(broker)

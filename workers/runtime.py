@@ -38,7 +38,7 @@ from workers.lanes.keeper import Keeper
 from workers.limits.gate import Gate
 from workers.sending.egress import Egress
 from workers.sending.memory import Memory
-from workers.sending.pump import Batch
+from workers.sending.pumping.reserver import Batch
 from workers.sending.send_path import SendPath
 from workers.wechat.tokens import TokenKeeper
 

@@ -28,7 +28,7 @@ _AREAS: Final = (
     ("begin, judge, tell", ("workers/sending/sender.py", "workers/sending/verdict.py")),
     (
         "pump: take, reserve, gate",
-        ("workers/sending/pump.py", "sending/take.py", "workers/limits/", "workers/broker.py"),
+        ("workers/sending/pumping/", "sending/take.py", "workers/limits/", "workers/broker.py"),
     ),
     (
         "keeper, split, duties",

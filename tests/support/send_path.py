@@ -29,7 +29,9 @@ from workers.limits.limiter import Limiter
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
 from workers.sending.memory import calendar_of
-from workers.sending.pump import Pump
+from workers.sending.pumping.intake import Intake
+from workers.sending.pumping.pump import Pump
+from workers.sending.pumping.reserver import Reserver
 from workers.sending.stops import Stops
 from workers.sending.take import Taker
 from workers.sending.turns import Turns
@@ -277,6 +279,9 @@ class PumpBench:
     """A pump, and all that it told."""
 
     pump: Pump
+    intake: Intake
+    reserver: Reserver
+    lanes: int
     keeper: TokenKeeper
     hands: Hands
     gate: Gate
@@ -287,7 +292,7 @@ class PumpBench:
 
     async def next_batch(self, seconds: float = 5.0) -> list[Claim]:
         """Pump on a thread, as Dramatiq's consumer does, after a look at the lanes."""
-        for lane in range(self.pump._settings.lanes):
+        for lane in range(self.lanes):
             self.turns.wake("shop", lane)
         batch = await asyncio.to_thread(self.pump.next_batch, seconds)
         return [claim for claim, _ in batch or ()]
@@ -342,13 +347,12 @@ def _bench(
     low: list[tuple[str, int]] = []
     complete: list[str] = []
     turns = Turns()
-    pump = Pump(
+    gates = {"shop": gate}
+    intake = Intake(
         settings,
         client,
         Taker(client, settings, worker, broadcasts.ttl_ms),
-        Limiter(client, worker),
-        broadcasts,
-        {"shop": gate},
+        gates,
         {"shop": keeper},
         hands,
         lambda: workers,
@@ -358,7 +362,29 @@ def _bench(
         turns,
         Stops(),
         lambda _: 1000,
+        server_time,
+    )
+    reserver = Reserver(
+        settings,
+        client,
+        Limiter(client, worker),
+        broadcasts,
+        gates,
+        handed_back.extend,
         lambda _: 0.0,
         server_time,
     )
-    return PumpBench(pump, keeper, hands, gate, turns, handed_back, low, complete)
+    pump = Pump(client, gates, hands, intake, reserver)
+    return PumpBench(
+        pump,
+        intake,
+        reserver,
+        settings.lanes,
+        keeper,
+        hands,
+        gate,
+        turns,
+        handed_back,
+        low,
+        complete,
+    )

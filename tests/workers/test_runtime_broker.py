@@ -389,7 +389,7 @@ def test_an_apps_new_rate_is_followed_though_the_wake_up_was_lost(
 
 def forget(runtime: Runtime, client: "redis.Redis", broadcast: str) -> None:
     """Claim under the worker's name what its hands know nothing of, 20 s ago."""
-    taken = runtime.pump._taker.take(Asking.of("shop", 0, 5), {})
+    taken = runtime.pump._intake._taker.take(Asking.of("shop", 0, 5), {})
     assert len(taken.claims) == 5
     flight = keys.flight(0, broadcast)
     for item, entry in client.hgetall(flight).items():

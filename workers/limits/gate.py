@@ -5,14 +5,14 @@ claims that would only be handed back, and calls that would only be refused.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from producers.lanes.bounds import Bounding
+from producers.lanes.bounds import NONE, Bounding, Bounds
 from producers.words import Channel
 from workers.limits.breaker import Breaker
-from workers.limits.hours import Calendar
+from workers.limits.hours import ALWAYS, Calendar, Hours
 from workers.limits.limiter import AHEAD_US, Grant
 
 HORIZON_MS: Final = 100
@@ -184,6 +184,14 @@ class Gate:
             self.spent.pop(channel, None)
             return 0
         return math.ceil((ends_at - now) * 1000)
+
+    def hours(self, server_time: Callable[[], float]) -> Hours:
+        """Return when its broadcasts may be sent: now, or next; epoch seconds by Redis's clock."""
+        return self.calendar.at(server_time()) if self.calendar else ALWAYS
+
+    def bounds(self, server_time: Callable[[], float]) -> Bounds:
+        """Return what its broadcasts leave to each user; epoch seconds by Redis's clock."""
+        return self.bounding.at(int(server_time() * 1000)) if self.bounding else NONE
 
     def expect(self, claims: Iterable[Claimed], now: float) -> None:
         """Claims were made that have no slots yet: until `learn` says more, reckon them as given.

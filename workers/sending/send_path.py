@@ -17,7 +17,9 @@ from workers.sending.claim import Claim
 from workers.sending.consequences import Consequences
 from workers.sending.egress import Egress
 from workers.sending.memory import Memory
-from workers.sending.pump import Batch, Pump
+from workers.sending.pumping.intake import Intake
+from workers.sending.pumping.pump import Pump
+from workers.sending.pumping.reserver import Batch, Reserver
 from workers.sending.sender import Sender
 from workers.sending.settle import Settler
 from workers.sending.take import Taker
@@ -96,12 +98,10 @@ class SendPath:
             loop_client,
             worker,
         )
-        self.pump = Pump(
+        intake = Intake(
             settings,
             taking,
             Taker(taking, settings, worker, ttl_ms),
-            Limiter(client, worker),
-            broadcasts,
             memory.gates,
             tokens,
             memory.hands,
@@ -112,9 +112,19 @@ class SendPath:
             memory.turns,
             memory.stops,
             self._sender.posts,
+            server_time,
+        )
+        reserver = Reserver(
+            settings,
+            taking,
+            Limiter(client, worker),
+            broadcasts,
+            memory.gates,
+            self.hand_back,
             self._sender.wait_s,
             server_time,
         )
+        self.pump = Pump(taking, memory.gates, memory.hands, intake, reserver)
 
     @property
     def is_busy(self) -> bool:

@@ -24,7 +24,7 @@ from producers.rows import BadRowsError
 from producers.store import keys
 from producers.users.forget import Forgetter
 from workers.sending.claim import Claim
-from workers.sending.envelopes import Envelopes
+from workers.sending.pumping.envelopes import Envelopes
 from workers.sending.settle import SETTLE, SettleArgs, SettleKeys
 
 both_layouts = pytest.mark.parametrize("lanes", [1, 4])

@@ -8,7 +8,7 @@ from producers.broadcasts import Broadcasts
 from producers.broadcasts.spec import Spec
 from producers.settings import Settings
 from workers.sending.claim import Claim, parse_row
-from workers.sending.envelopes import _KEPT, Envelopes
+from workers.sending.pumping.envelopes import _KEPT, Envelopes
 
 
 def claim_of(broadcast: str) -> Claim:

@@ -231,7 +231,7 @@ async def test_a_server_without_its_replica_does_not_hold_up_the_lanes_of_the_ot
                 replica.server.start()
                 while len(claims) < 320 - len(bench.handed_back):
                     claims += await bench.next_batch()
-                assert bench.pump._behind == {}
+                assert not bench.intake.behind
 
 
 async def test_what_is_claimed_counts_before_it_has_its_slots(
@@ -255,10 +255,10 @@ async def test_what_nobody_wakes_it_for_is_found_within_a_second(
     stall.form_ids(3)
     stall.broadcast()
     async with pumping(settings) as bench:
-        bench.pump._workers = lambda: 0  # no peer is known yet
+        bench.intake._workers = lambda: 0  # no peer is known yet
         pumped = asyncio.create_task(bench.next_batch(10.0))
         await soon(lambda: bench.pump.thread is not None, "it pumps")
-        bench.pump._workers = lambda: 1
+        bench.intake._workers = lambda: 1
         began = asyncio.get_running_loop().time()
         assert len(await pumped) == 3
         assert asyncio.get_running_loop().time() - began < 2.8
@@ -427,7 +427,7 @@ async def test_a_pump_with_nothing_to_do_sleeps_for_a_while(
 ) -> None:
     async with pumping(shop_settings()) as bench:
         now = asyncio.get_running_loop().time()
-        assert bench.pump._next_at(now) - now >= 0.1
+        assert bench.intake.next_at(now) - now >= 0.1
 
 
 async def test_swapped_claims_get_slots_before_anything_is_taken(
@@ -491,7 +491,7 @@ async def test_swapped_claims_whose_spec_is_gone_are_handed_back(
     broadcast = stall.broadcast()
     async with pumping(settings) as bench:
         claims = await bench.next_batch()
-        bench.pump._envelopes._known.clear()
+        bench.reserver._envelopes._known.clear()
         client.delete(keys.home(stall.broadcasts.home_lane(broadcast), broadcast))
         bench.hands.swapped.extend(claims)
         assert await bench.next_batch(0.05) == []
@@ -534,14 +534,14 @@ async def test_a_take_that_one_node_lost_holds_no_other_lane(
         client.hset(keys.lane_broadcast(lane, broadcast), "open", 1)
     away = True
     async with pumping(settings) as bench:
-        pump = bench.pump
-        pump._apart, taken = True, pump._taken
+        pump, intake = bench.pump, bench.intake
+        intake._is_cluster, taken = True, intake._taken
 
         def lose(asking: Any, answer: Any) -> None:
             lost = away and asking.lane == 0
             taken(asking, redis.TimeoutError("lost") if lost else answer)
 
-        pump._taken = lose  # type: ignore[method-assign]
+        intake._taken = lose  # type: ignore[method-assign]
         for lane in (0, 1):
             bench.turns.wake("shop", lane)
         first = await bench.next_batch()
@@ -601,7 +601,7 @@ async def test_an_error_that_nobody_foresaw_holds_its_app_up_for_a_second(
         raise ZeroDivisionError
 
     async with pumping(shop_settings()) as bench:
-        monkeypatch.setattr(bench.pump._taker, "call", take)
+        monkeypatch.setattr(bench.intake._taker, "call", take)
         assert await bench.next_batch(0.05) == []
         assert not bench.pump.unknown
         assert 0.5 < bench.gate.not_before - asyncio.get_running_loop().time() <= 1.0
@@ -621,7 +621,7 @@ async def test_the_pump_comes_back_to_where_something_is_left(
     async with pumping(shop_settings()) as bench:
         now = asyncio.get_running_loop().time()
         bench.gate.own_next["another"] = (0.01, now + 60 + bench.gate._near_s)
-        bench.pump._leave("shop", 0, left)
+        bench.intake._leave("shop", 0, left)
         assert bench.turns.lanes("shop") == ready
         assert rests_s - 1e-6 <= bench.turns.next_at - now < rests_s + 5 or rests_s == math.inf
         assert math.isinf(bench.turns.next_at) == math.isinf(rests_s)
@@ -697,8 +697,8 @@ async def test_slots_that_one_node_does_not_give_hold_its_app_and_nobody_else(
     stall.form_ids(3)
     broadcast = stall.broadcast()
     async with pumping(settings) as bench:
-        pump, waits, asks = bench.pump, list[int](), list[bool]()
-        pump._apart, granted = True, pump._granted
+        reserver, waits, asks = bench.reserver, list[int](), list[bool]()
+        reserver._is_cluster, granted = True, reserver._granted
 
         def lose(wanted: Any, _answer: Any, *times: float) -> Any:
             return granted(wanted, error, *times)
@@ -707,9 +707,11 @@ async def test_slots_that_one_node_does_not_give_hold_its_app_and_nobody_else(
             asks.append(again)
             raise error
 
-        monkeypatch.setattr(pump, "_granted", lose)
-        monkeypatch.setattr(pump._limiter, "ask", ask)
-        monkeypatch.setattr("workers.sending.pump.pause_s", lambda n: waits.append(n) or 0)
+        monkeypatch.setattr(reserver, "_granted", lose)
+        monkeypatch.setattr(reserver._limiter, "ask", ask)
+        monkeypatch.setattr(
+            "workers.sending.pumping.reserver.pause_s", lambda n: waits.append(n) or 0
+        )
         assert await bench.next_batch(0.1) == []
         assert (waits, asks) == ([], [True] * asked)
         assert 0.5 < bench.gate.not_before - asyncio.get_running_loop().time() <= 1.0
