@@ -18,10 +18,7 @@ one command may lie anywhere, for MGET, DEL, UNLINK and EXISTS; of a script they
 What concerns no key (TIME, PUBLISH) goes to any node; in a pipeline, to the node of its first key.
 """
 
-import os
-import threading
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import redis
@@ -35,11 +32,10 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from producers.store import deadline, trouble
-from producers.store.cluster.silence import UNEASY_S, Silence, SilentError
+from producers.store.cluster.nodes import LOST, Nodes, Pools
+from producers.store.cluster.silence import SilentError
 from producers.store.cluster.slots import (
     MovingError,
-    Slots,
     slot_of,
     slot_of_key,
     whole,
@@ -53,62 +49,14 @@ from producers.store.lanes.fence import (
     is_refusal,
     refused,
 )
-from producers.store.patience import PatientPool, Place, lend
-from producers.store.primary import NotDoneError, NotPrimaryError, fleet_to
+from producers.store.patience import Place, lend
 
 HOPS: Final = 5
 """Redirections that one call follows."""
 
-ASK_S: Final = 2.0
-"""How long one node is waited for that is asked for the map."""
-
-LOST: Final = (redis.ConnectionError, redis.TimeoutError)
 NOT_NOW: Final = (TryAgainError, ClusterDownError)
 
 Command = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-class Pools(PatientPool):
-    """The pools of all nodes, opened when first used, and closed as one.
-
-    Args:
-        url: names the deployment, for what its connections have in common.
-        made_of: of each node's pool: its size, its connections; as redis-py names it.
-    """
-
-    def __init__(self, url: str, made_of: dict[str, Any]) -> None:
-        self._url = url
-        self._made_of = made_of
-        self._nodes: dict[Place, Any] = {}
-        super().__init__(fleet=fleet_to(url), **made_of)  # type: ignore[no-untyped-call]
-
-    def node(self, place: Place) -> Any:
-        """Return the client of a node."""
-        found = self._nodes.get(place)
-        if found is None:
-            found = self._nodes.setdefault(place, redis.Redis.from_pool(self._pool_to(place)))
-        return found
-
-    def _pool_to(self, place: Place) -> PatientPool:
-        made_of = dict(self._made_of)
-        guard = self.connection_kwargs.get("redis_connect_func")
-        if guard is not None:
-            made_of["redis_connect_func"] = guard
-        host, port = place
-        fleet = fleet_to(f"{self._url} {host}:{port}")
-        return PatientPool(**made_of, host=host, port=port, fleet=fleet)  # type: ignore[no-untyped-call]
-
-    def keep(self, places: Iterable[Place]) -> None:
-        """Close the connections to nodes that are not of the cluster any more."""
-        for place in self._nodes.keys() - set(places):
-            gone = self._nodes.pop(place, None)
-            if gone is not None:
-                gone.close()
-
-    def disconnect(self, *_: Any, **__: Any) -> None:
-        """Close all connections to all nodes."""
-        for node in list(self._nodes.values()):
-            node.connection_pool.disconnect()
 
 
 class Cluster(redis.Redis):
@@ -117,14 +65,9 @@ class Cluster(redis.Redis):
     def __init__(self, pools: Pools, seeds: Sequence[Place]) -> None:
         super().__init__(connection_pool=pools)
         self.auto_close_connection_pool = True
-        self._pools = pools
-        self._slots = Slots(seeds)
-        self._silence = Silence()
+        self._nodes = Nodes(pools, seeds)
         self._fence: Fence | Turn | None = pools.connection_kwargs.get("fence")
         self._texts: dict[str, str] = {}
-        self._loaded: dict[Place, set[str]] = {}
-        self._reading = threading.Lock()
-        self._pid = os.getpid()
 
     # -- one command ----------------------------------------------------------------------------
 
@@ -139,21 +82,21 @@ class Cluster(redis.Redis):
     def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         slot = slot_of(args)
         for _ in range(HOPS):
-            place = self._awake(self._place_of(slot))
+            place = self._nodes.awake(self._nodes.place_of(slot))
             try:
                 return self._exchanged(place, args, options)
             except NoScriptError:
-                self._load(self._pools.node(place), args[1])
+                self._load(self._nodes.node(place), args[1])
             except MovedError as error:
-                self._slots.move(error.slot_id, (error.host or place[0], error.port))
+                self._nodes.slots.move(error.slot_id, (error.host or place[0], error.port))
             except AskError as error:
                 return self._ask((error.host or place[0], error.port), args, options)
             except NOT_NOW as error:
                 if isinstance(error, ClusterDownError):
-                    self._slots.doubt(place)
+                    self._nodes.slots.doubt(place)
                 raise MovingError(str(error)) from error
             except LOST as error:
-                self._note_lost(place, error)
+                self._nodes.note_lost(place, error)
                 raise
             except ResponseError as error:
                 if is_refusal(error):
@@ -175,11 +118,11 @@ class Cluster(redis.Redis):
 
     def _exchanged(self, place: Place, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Run a command on a node, which is waited for no longer than it is there to answer."""
-        node = self._pools.node(place)
+        node = self._nodes.node(place)
         connection = lend(node.connection_pool)
         try:
             connection.send_command(*args)
-            self._await_first(place, connection)
+            self._nodes.await_first(place, connection)
             return node.parse_response(connection, args[0], **options)
         except ResponseError:
             raise
@@ -191,7 +134,7 @@ class Cluster(redis.Redis):
 
     def _ask(self, place: Place, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Run a command once where its slot is moving to (ASK)."""
-        node = self._pools.node(self._awake(place))
+        node = self._nodes.node(self._nodes.awake(place))
         pool = node.connection_pool
         connection = lend(pool)
         try:
@@ -208,7 +151,7 @@ class Cluster(redis.Redis):
             raise MovingError(str(error)) from error
         except LOST as error:
             connection.disconnect()
-            self._note_lost(place, error)
+            self._nodes.note_lost(place, error)
             raise
         finally:
             pool.release(connection)
@@ -248,7 +191,7 @@ class Cluster(redis.Redis):
         first = next((slot for slot in slots if slot is not None), None)
         parts: dict[Place, list[int]] = {}
         for number, slot in enumerate(slots):
-            place = self._place_of(first if slot is None else slot)
+            place = self._nodes.place_of(first if slot is None else slot)
             parts.setdefault(place, []).append(number)
         answers: list[Any] = [None] * len(stack)
         for place, found in self._answers({p: [stack[n] for n in ns] for p, ns in parts.items()}):
@@ -262,25 +205,25 @@ class Cluster(redis.Redis):
         try:
             for place in sorted(parts):  # in one order: no two callers wait for each other
                 try:
-                    sent[place] = self._send(self._awake(place), parts[place])
+                    sent[place] = self._send(self._nodes.awake(place), parts[place])
                 except LOST as error:
-                    self._note_lost(place, error)
+                    self._nodes.note_lost(place, error)
                     yield place, [error] * len(parts[place])
             for place in list(sent):
                 try:
                     found = self._receive(place, *sent.pop(place), parts[place])
                 except LOST as error:
-                    self._note_lost(place, error)
+                    self._nodes.note_lost(place, error)
                     found = [error] * len(parts[place])
                 yield place, found
         finally:
             for place, (connection, _) in sent.items():
                 connection.disconnect()
-                self._pools.node(place).connection_pool.release(connection)
+                self._nodes.node(place).connection_pool.release(connection)
 
     def _send(self, place: Place, commands: Sequence[Command]) -> tuple[Any, set[str]]:
-        pool = self._pools.node(place).connection_pool
-        loaded = self._loaded.setdefault(place, set())
+        pool = self._nodes.node(place).connection_pool
+        loaded = self._nodes.loaded.setdefault(place, set())
         used = {args[1] for args, _ in commands if args[0] == "EVALSHA"}
         loading = {sha for sha in used - loaded if sha in self._texts}
         texts = [("SCRIPT LOAD", self._texts[sha]) for sha in loading]
@@ -297,14 +240,14 @@ class Cluster(redis.Redis):
     def _receive(
         self, place: Place, connection: Any, loading: set[str], commands: Sequence[Command]
     ) -> list[Any]:
-        node = self._pools.node(place)
+        node = self._nodes.node(place)
         answers: list[Any] = []
         try:
             connection.rearm()
-            self._await_first(place, connection)
+            self._nodes.await_first(place, connection)
             for _ in loading:
                 connection.read_response()
-            self._loaded.setdefault(place, set()).update(loading)
+            self._nodes.loaded.setdefault(place, set()).update(loading)
             for args, options in commands:
                 try:
                     answers.append(node.parse_response(connection, args[0], **options))
@@ -317,18 +260,6 @@ class Cluster(redis.Redis):
             node.connection_pool.release(connection)
         return answers
 
-    def _await_first(self, place: Place, connection: Any) -> None:
-        """Wait for the first answer of a node, no longer than it is there to give one.
-
-        Raises:
-            redis.TimeoutError: it is silent, or was waited for as long as may be.
-        """
-        ends = time.monotonic() + connection.timeout_s()
-        while not connection.can_read(timeout=max(0.0, min(UNEASY_S, ends - time.monotonic()))):
-            if place in self._silence or time.monotonic() >= ends:
-                raise redis.TimeoutError("Timeout reading from a node of the cluster")
-            self._silence.suspect(place)
-
     def _followed(self, command: Command, answer: Any) -> Any:
         """Return an answer; where it says that the slot or the script is elsewhere, the other's."""
         if isinstance(answer, NOT_NOW):
@@ -339,7 +270,7 @@ class Cluster(redis.Redis):
             return answer
         args, options = command
         if isinstance(answer, NoScriptError):
-            self._loaded.clear()
+            self._nodes.loaded.clear()
         try:
             return self._run(args, options)
         except (ResponseError, *LOST) as error:
@@ -348,9 +279,9 @@ class Cluster(redis.Redis):
     def atomically(self, stack: Sequence[Command], *, raise_on_error: bool) -> list[Any]:
         """Run commands as one transaction, on the node of their slot."""
         slot = next((found for args, _ in stack if (found := slot_of(args)) is not None), None)
-        place, asking = self._place_of(slot), False
+        place, asking = self._nodes.place_of(slot), False
         for _ in range(HOPS):
-            node = self._pools.node(self._awake(place))
+            node = self._nodes.node(self._nodes.awake(place))
             pipeline = node.pipeline(transaction=True)
             pipeline.command_stack = list(stack)
             try:
@@ -364,13 +295,13 @@ class Cluster(redis.Redis):
                     self._load(node, sha)
             except MovedError as error:
                 place, asking = (error.host or place[0], error.port), False
-                self._slots.move(error.slot_id, place)
+                self._nodes.slots.move(error.slot_id, place)
             except AskError as error:
                 place, asking = (error.host or place[0], error.port), True
             except NOT_NOW as error:
                 raise MovingError(str(error)) from error
             except LOST as error:
-                self._note_lost(place, error)
+                self._nodes.note_lost(place, error)
                 raise
             else:
                 return answers
@@ -406,54 +337,56 @@ class Cluster(redis.Redis):
 
     def nodes(self) -> dict[Place, Any]:
         """Return the client of each node that serves slots, by its place."""
-        self._place_of(None)
-        return {place: self._pools.node(place) for place in self._slots.primaries()}
+        self._nodes.place_of(None)
+        return {place: self._nodes.node(place) for place in self._nodes.slots.primaries()}
 
     def place_of(self, key: str) -> Place:
         """Return who serves a key just now."""
-        return self._place_of(slot_of_key(key))
+        return self._nodes.place_of(slot_of_key(key))
 
     def told_place_of(self, key: str) -> Place | None:
         """Return who served a key when the map was read last, None if it never was; asks nobody."""
         try:
-            return self._slots.place(slot_of_key(key)) if self._slots.known else None
+            return self._nodes.slots.place(slot_of_key(key)) if self._nodes.slots.known else None
         except MovingError:
             return None
 
     def id_of(self, place: Place) -> str:
         """Return the id of a node that serves slots, as the cluster knows it."""
-        return self._slots.ids.get(place, "")
+        return self._nodes.slots.ids.get(place, "")
 
     def time_at(self, key: str) -> Any:
         """Return the clock of who serves a key just now; as ``time``."""
-        place = self._awake(self.place_of(key))
+        place = self._nodes.awake(self.place_of(key))
         try:
             return self._exchanged(place, ("TIME",), {})
         except LOST as error:
-            self._note_lost(place, error)
+            self._nodes.note_lost(place, error)
             raise
 
     def doubt(self, place: Place) -> None:
         """Have the map read anew: a node did not answer who asked it past this client."""
-        self._slots.doubt(place)
-        self._silence.suspect(place)
+        self._nodes.slots.doubt(place)
+        self._nodes.silence.suspect(place)
 
     def is_silent(self, place: Place) -> bool:
         """Say whether a node gives no sign of life, so that nothing is asked of it."""
-        return place in self._silence
+        return place in self._nodes.silence
 
     def silent(self) -> list[SilentError]:
         """Return, of each node that is known to be silent, what a call to it would raise."""
-        return [self._silence.refusal(place) for place in self.nodes() if self.is_silent(place)]
+        return [
+            self._nodes.silence.refusal(place) for place in self.nodes() if self.is_silent(place)
+        ]
 
     def replicated(self) -> set[str]:
         """Return ``host:port`` of the nodes that serve slots and have a replica."""
-        self._place_of(None)
-        return {f"{host}:{port}" for host, port in self._slots.replicated}
+        self._nodes.place_of(None)
+        return {f"{host}:{port}" for host, port in self._nodes.slots.replicated}
 
     def pool_of(self, key: str) -> Any:
         """Return the pool to whoever serves a key just now, and is not silent."""
-        return self._pools.node(self._awake(self.place_of(key))).connection_pool
+        return self._nodes.node(self._nodes.awake(self.place_of(key))).connection_pool
 
     def await_answer(self, connection: Any) -> None:
         """Wait on a connection of `pool_of` for an answer, no longer than its node is there.
@@ -463,9 +396,9 @@ class Cluster(redis.Redis):
         """
         place = (connection.host, connection.port)
         try:
-            self._await_first(place, connection)
+            self._nodes.await_first(place, connection)
         except LOST as error:
-            self._note_lost(place, error)
+            self._nodes.note_lost(place, error)
             raise
 
     def pubsub(self, **kwargs: Any) -> Any:
@@ -473,8 +406,8 @@ class Cluster(redis.Redis):
 
         Another one each time, by lot: who makes a new one where the last was cut finds who lives.
         """
-        self._place_of(None)
-        return self._pools.node(self._slots.drawn()).pubsub(**kwargs)
+        self._nodes.place_of(None)
+        return self._nodes.node(self._nodes.slots.drawn()).pubsub(**kwargs)
 
     def scan_iter(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Yield the keys of all nodes."""
@@ -493,65 +426,6 @@ class Cluster(redis.Redis):
         """Empty all nodes."""
         emptied = [node.flushall(*args, **kwargs) for node in self.nodes().values()]
         return all(emptied)
-
-    def _note_lost(self, place: Place, error: redis.RedisError) -> None:
-        told = isinstance(error, NotDoneError)
-        if trouble.lasts(error) or (told and not isinstance(error, NotPrimaryError)):
-            return  # another epoch, a wrong password: the node is where it was
-        self._slots.doubt(place)
-        self._loaded.pop(place, None)
-        trouble.at_node(error, place)
-        if not told:
-            self._silence.suspect(place)
-
-    def _awake(self, place: Place) -> Place:
-        """Return a node that may be asked.
-
-        Raises:
-            SilentError: it is silent; the map is read before it is asked again.
-        """
-        self._silence.await_verdict(place)
-        if place in self._silence:
-            self._slots.doubt(place)
-            raise self._silence.refusal(place)
-        return place
-
-    def _place_of(self, slot: int | None) -> Place:
-        if self._slots.is_due(slot):
-            self._read_map()
-        return self._slots.place(slot)
-
-    def _read_map(self) -> None:
-        """Ask one node after the other who serves which slot; one thread at a time.
-
-        The others go on with what they know; while nothing is known they wait.
-        """
-        if self._pid != os.getpid():  # the lock may be held by a thread that no fork has
-            self._reading, self._pid = threading.Lock(), os.getpid()
-        slots = self._slots
-        if not self._reading.acquire(blocking=not slots.known):
-            return
-        try:
-            slots.begin()
-            error: redis.RedisError | None = None
-            every = slots.to_ask()
-            for place in [one for one in every if one not in self._silence] or every:
-                try:
-                    with deadline.within(ASK_S):
-                        reply = self._pools.node(place).execute_command("CLUSTER SLOTS")
-                except redis.RedisError as failed:
-                    if trouble.lasts(failed) or isinstance(failed, ResponseError):
-                        raise
-                    slots.doubt(place)
-                    error = failed
-                else:
-                    slots.learn(reply, place)
-                    self._pools.keep(slots.to_ask())
-                    return
-            if error is not None and not slots.known:
-                raise error
-        finally:
-            self._reading.release()
 
 
 class _Pipeline(Pipeline):

@@ -19,9 +19,10 @@ from redis.exceptions import (
 )
 
 from producers.store import trouble
-from producers.store.cluster.client import ASK_S, HOPS, LOST, NOT_NOW, Command
-from producers.store.cluster.silence import LOOK_S, Silence
-from producers.store.cluster.slots import MovingError, Slots, slot_of, whole, with_guard
+from producers.store.cluster.client import HOPS, NOT_NOW, Command
+from producers.store.cluster.nodes import ASK_S, LOST, Known
+from producers.store.cluster.silence import LOOK_S
+from producers.store.cluster.slots import MovingError, slot_of, whole, with_guard
 from producers.store.lanes.fence import (
     QUESTION,
     Fence,
@@ -31,7 +32,7 @@ from producers.store.lanes.fence import (
     refused,
 )
 from producers.store.patience import Place, lend
-from producers.store.primary import NotDoneError, NotPrimaryError, fleet_to
+from producers.store.primary import fleet_to
 
 
 class LoopPools(redis.asyncio.BlockingConnectionPool):
@@ -77,8 +78,7 @@ class LoopCluster(redis.asyncio.Redis):
         super().__init__(connection_pool=pools)
         self.auto_close_connection_pool = True
         self._pools = pools
-        self._slots = Slots(seeds)
-        self._silence = Silence()
+        self._known = Known(seeds)
         self._fence: Fence | Turn | None = pools.connection_kwargs.get("fence")
         self._texts: dict[str, str] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -101,15 +101,15 @@ class LoopCluster(redis.asyncio.Redis):
             except NoScriptError:
                 await node.execute_command("SCRIPT LOAD", self._text(args[1]))
             except MovedError as error:
-                self._slots.move(error.slot_id, (error.host or place[0], error.port))
+                self._known.slots.move(error.slot_id, (error.host or place[0], error.port))
             except AskError as error:
                 return await self._ask((error.host or place[0], error.port), args, options)
             except NOT_NOW as error:
                 if isinstance(error, ClusterDownError):
-                    self._slots.doubt(place)
+                    self._known.slots.doubt(place)
                 raise MovingError(str(error)) from error
             except LOST as error:
-                self._note_lost(place, error)
+                self._known.note_lost(place, error)
                 raise
             except ResponseError as error:
                 if is_refusal(error):
@@ -146,7 +146,7 @@ class LoopCluster(redis.asyncio.Redis):
             raise MovingError(str(error)) from error
         except LOST as error:
             await connection.disconnect()
-            self._note_lost(place, error)
+            self._known.note_lost(place, error)
             raise
         except asyncio.CancelledError:
             await connection.disconnect()
@@ -189,13 +189,13 @@ class LoopCluster(redis.asyncio.Redis):
                 await self._awake(place)
                 found = await pipeline.execute(raise_on_error=False)
             except LOST as error:
-                self._note_lost(place, error)
+                self._known.note_lost(place, error)
                 if transaction:
                     raise
                 found = [error] * len(numbers)
             except (AskError, *NOT_NOW) as error:  # of a transaction, which did nothing
                 if isinstance(error, MovedError):
-                    self._slots.move(error.slot_id, (error.host or place[0], error.port))
+                    self._known.slots.move(error.slot_id, (error.host or place[0], error.port))
                 raise MovingError(str(error)) from error
             for number, answer in zip(numbers, found, strict=True):
                 answers[number] = answer
@@ -226,40 +226,27 @@ class LoopCluster(redis.asyncio.Redis):
     async def nodes(self) -> dict[Place, Any]:
         """Return the client of each node that serves slots, by its place."""
         await self._place_of(None)
-        return {place: self._pools.node(place) for place in self._slots.primaries()}
-
-    def _note_lost(self, place: Place, error: redis.RedisError) -> None:
-        told = isinstance(error, NotDoneError)
-        if trouble.lasts(error) or (told and not isinstance(error, NotPrimaryError)):
-            return
-        self._slots.doubt(place)
-        trouble.at_node(error, place)
-        if not told:
-            self._silence.suspect(place)
+        return {place: self._pools.node(place) for place in self._known.slots.primaries()}
 
     async def _awake(self, place: Place) -> Place:
-        while self._silence.is_asked(place):  # noqa: ASYNC110  (a thread asks)
+        while self._known.silence.is_asked(place):  # noqa: ASYNC110  (a thread asks)
             await asyncio.sleep(LOOK_S)
-        if place in self._silence:
-            self._slots.doubt(place)
-            raise self._silence.refusal(place)
-        return place
+        return self._known.checked(place)
 
     async def _place_of(self, slot: int | None) -> Place:
-        if self._slots.is_due(slot):
+        if self._known.slots.is_due(slot):
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read_map())
                 await asyncio.shield(self._reading)
-            elif not self._slots.known:
+            elif not self._known.slots.known:
                 await asyncio.shield(self._reading)
-        return self._slots.place(slot)
+        return self._known.slots.place(slot)
 
     async def _read_map(self) -> None:
-        slots = self._slots
+        slots = self._known.slots
         slots.begin()
         error: redis.RedisError | None = None
-        every = slots.to_ask()
-        for place in [one for one in every if one not in self._silence] or every:
+        for place in self._known.to_ask():
             try:
                 async with asyncio.timeout(ASK_S):
                     reply = await self._pools.node(place).execute_command("CLUSTER SLOTS")

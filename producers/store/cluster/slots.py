@@ -138,7 +138,8 @@ class Slots:
         """
         found = self._anywhere() if slot is None else self._places[slot]
         if found is None:
-            raise MovingError(f"no node of the cluster serves {slot or 'a'} slot")
+            which = "any slot" if slot is None else f"slot {slot}"
+            raise MovingError(f"no node of the cluster serves {which}")
         return found
 
     def drawn(self) -> Place:
