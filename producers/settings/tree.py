@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         16,
         ge=1,
         le=1024,
-        description="units of locality; unset: as the deployment was born, a new one with these",
+        description="units of locality; unset: as the deployment has it, a new one has these",
     )
     buckets: int = Field(
         16384,

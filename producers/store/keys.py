@@ -17,7 +17,10 @@ from producers.settings import Settings
 PREFIX: Final = "wxb"
 
 DEPLOYMENT: Final = "wxb:deployment"
-"""hash: lanes, buckets, layout. Written when the deployment is born; never expires."""
+"""hash: lanes, buckets, layout. Written when the deployment is born; never expires.
+
+While its lanes are changed, also to how many, by which run and how far (`relaning`).
+"""
 
 WORKERS: Final = "wxb:workers"
 """zset: worker id → its last beat (server epoch ms). Owner: the beat; the dead are removed."""
@@ -649,7 +652,7 @@ def key_limit_reply(caller: str) -> str:
 
 
 LASTING: Final[dict[str | Callable[..., str], str]] = {
-    DEPLOYMENT: "what the deployment was born with",
+    DEPLOYMENT: "its lanes and buckets: where all that it has lies",
     SERVER: "known again after any rest, however long",
     SERVERS: "known again after any rest, however long",
     SEEN: "known again after any rest, however long",

@@ -1,6 +1,6 @@
 """The layout: a worker whose deployment gets other lanes drains and ends, to be started anew.
 
-Read each second; a connection that is refused for it (`store.fence`) says the same.
+Read each second; a connection that is refused for it (`store.lanes.fence`) says the same.
 """
 
 import time
