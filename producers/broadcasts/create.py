@@ -1,67 +1,40 @@
 """Broadcasts: one message to one audience, created once, at once or for later.
 
-If the process dies in the middle of a create, the keeper finds what was stored and goes on, or the
-same call with the same key does.
+What is to be created is checked here; how it comes into Redis, whoever dies meanwhile, is `birth`.
 """
 
 import contextlib
 import hashlib
-import secrets
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from producers import logs
 from producers.audiences import Audiences
-from producers.audiences.expressions import Expression
-from producers.broadcasts.glance import Glance, glance
-from producers.broadcasts.lifecycle import Lifecycle
+from producers.broadcasts import birth
+from producers.broadcasts.birth import Birth
+from producers.broadcasts.glance import glance
 from producers.broadcasts.spec import MAX_LIFE, Spec, check_purpose
-from producers.broadcasts.split import Splitter
 from producers.broadcasts.timing import MAX_AHEAD, Timing
 from producers.errors import (
-    IdempotencyConflictError,
     InvalidInputError,
     NotFoundError,
     StoreUnavailableError,
 )
-from producers.logs.events import BroadcastCreated, BroadcastRowsLoaded
+from producers.logs.events import BroadcastRowsLoaded
 from producers.quotas import AppLimits
 from producers.rows import BadRowsError, Rows, RowsReport
 from producers.settings import Settings, ms
 from producers.store import Client, keys
-from producers.store.connection import now_ms
 from producers.store.retry import repeat
-from producers.store.scripts import Script
-from producers.store.trip import Question, in_order
 from producers.templates import Templates
 from producers.times.zones import zone_of
 from producers.words import State
 
-_KEY_TTL: Final = timedelta(days=7)
 _FEW: Final = 1_000
 """An audience up to so many is split in the step that creates it: some ms of Redis."""
-_SMALL: Final = 10_000
-"""An audience up to so many is split by its creator at once; larger ones by a worker."""
-
-
-class CreateKeys(NamedTuple):
-    """KEYS of create.lua."""
-
-    home: str
-
-
-class CreateArgs(NamedTuple):
-    """ARGV of create.lua."""
-
-    ttl_ms: int
-
-
-CREATE: Final = Script(__package__, "create", CreateKeys, CreateArgs, clock=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +66,8 @@ def check_key(key: str) -> None:
         raise InvalidInputError(["key: 1-128 visible ASCII characters without blanks"])
 
 
-class Broadcasts(Lifecycle):
-    """Creates broadcasts, moves them (`Lifecycle`) and looks at them (`Register`).
+class Broadcasts(Birth):
+    """Creates broadcasts (`Birth`), moves them (`Lifecycle`) and looks at them (`Register`).
 
     Safe to share between threads.
     """
@@ -102,10 +75,8 @@ class Broadcasts(Lifecycle):
     def __init__(self, client: Client, settings: Settings) -> None:
         super().__init__(client, settings)
         self._audiences = Audiences(client, settings)
-        self._splitter = Splitter(client, settings)
         self._rows = Rows(client, settings)
         self._templates = Templates(client, settings)
-        self._create = CREATE.on(client)
 
     def create(self, spec: Spec, key: str = "", *, trusts_template: bool = False) -> Created:
         """Store a broadcast, and set it running, or have it wait for its start.
@@ -133,55 +104,18 @@ class Broadcasts(Lifecycle):
         timing = self._timing(spec, key)
         if not trusts_template:
             self._check_template(spec, key, is_fresh=seen is not None and seen.is_fresh)
-        mine = _new_id()
+        mine = birth.new_id()
         broadcast = self._claim_id(spec.app, key, spec.digest(), mine)
         is_quick = broadcast == mine and size <= _FEW and not timing.starts_at_ms
+        more = [*birth.times(timing), *self._canary(broadcast, seen)]
         if seen and is_quick and self._splitter.is_plain(spec, size):
-            created = self._bear(broadcast, spec, seen, *_times(timing), *self._canary(mine, seen))
+            created = self._bear(broadcast, spec, seen, *more)
         else:
-            created = self._store(
-                broadcast, spec, size, *_times(timing), *self._canary(broadcast, seen)
-            )
+            created = self._store(broadcast, spec, size, *more)
             if not timing.starts_at_ms:
                 self._begin(broadcast, size)
         note = self._note(spec, timing, size, seen.limits if seen else None) if created else ""
         return Created(broadcast, known=not created, note=note)
-
-    def _canary(self, broadcast: str, seen: Glance | None) -> list[str | int]:
-        """Return where the canary is to begin: at home, unless nobody is there."""
-        home = self.home_lane(broadcast)
-        if seen is None or seen.buckets[home]:
-            return []
-        return ["canary_lane", max(range(len(seen.buckets)), key=lambda n: len(seen.buckets[n]))]
-
-    def _bear(self, broadcast: str, spec: Spec, seen: Glance, *more: str | int) -> bool:
-        """Write a new broadcast to few, and begin to send it, in one trip; say if it is new.
-
-        Raises:
-            StoreUnavailableError: Redis did not answer; the keeper goes on with what was written.
-        """
-        fields = self._fields(broadcast, spec, seen.size, *more)
-        home = {
-            str(name): str(value) for name, value in zip(fields[::2], fields[1::2], strict=True)
-        }
-        home_key = keys.home(self.home_lane(broadcast), broadcast)
-        lanes, audience = range(self._settings.lanes), Expression.stored(spec.audience).postfix
-        stages = (
-            self._listing(spec.app, broadcast, seen.now_ms),
-            [self._create.call(CreateKeys(home_key), CreateArgs(self.ttl_ms), fields)],
-            [self._adoption(lane, broadcast, home, spec) for lane in lanes],
-            [self._splitter.first(broadcast, lane, audience, seen.buckets[lane]) for lane in lanes],
-        )
-        _, ((created, *_),), _, splits = repeat(
-            "creating the broadcast", lambda: in_order(self._client, *stages)
-        )
-        if created:
-            self._tell_created(broadcast, spec, seen.size)
-        for lane, (status, cursor, *_) in zip(lanes, splits, strict=True):
-            left = [bucket for bucket in seen.buckets[lane] if bucket >= int(cursor)]
-            if status == 1 and left:
-                self._splitter.fill(broadcast, lane)
-        return bool(created)
 
     def create_with_rows(
         self,
@@ -235,7 +169,7 @@ class Broadcasts(Lifecycle):
             self._rows.keep(spec.app, draft.name, self.ttl_ms + ms(MAX_LIFE + MAX_AHEAD))
             is_free = False
             spec = replace(spec, audience=draft.name)
-            created = self._store(broadcast, spec, draft.size, *_times(timing))
+            created = self._store(broadcast, spec, draft.size, *birth.times(timing))
             is_free = not created  # by the key, whose rows were the same
         finally:
             if is_free:
@@ -281,27 +215,6 @@ class Broadcasts(Lifecycle):
         )
         if faults and not self._is_made(spec, key):
             raise InvalidInputError(faults)
-
-    def _begin(self, broadcast: str, size: int) -> None:
-        """Have the first window filled: of a small one here, of others by a worker.
-
-        Raises:
-            StoreUnavailableError: Redis did not answer; the keeper does it.
-        """
-        if size <= _SMALL:
-            for lane in range(self._settings.lanes):
-                self._splitter.fill(broadcast, lane)
-        else:
-            self._ask_for_split(broadcast)
-
-    def _go_on(self, broadcast: str, size: int) -> None:
-        """Go on where the creator of a broadcast may have died.
-
-        Raises:
-            StoreUnavailableError: Redis did not answer; the keeper does it.
-        """
-        self.adopt(broadcast)
-        self._begin(broadcast, size)
 
     def reschedule(
         self, broadcast: str, at: str | datetime, *, until: str | datetime = "", zone: str = ""
@@ -355,9 +268,6 @@ class Broadcasts(Lifecycle):
         self._ask_for_split(broadcast)
         return state
 
-    def _now_ms(self) -> int:
-        return repeat("asking the time", partial(now_ms, self._client))
-
     def _is_made(self, spec: Spec, key: str) -> bool:
         """Say whether a key made a broadcast before."""
         if not key:
@@ -380,137 +290,3 @@ class Broadcasts(Lifecycle):
             StoreUnavailableError: Redis did not answer; the same call goes on.
         """
         self._store(carrier, spec, 0, "canary_lane", lane, "open", int(delivers))
-
-    def _store(
-        self,
-        broadcast: str,
-        spec: Spec,
-        size: int,
-        *more: str | int,
-        write: Callable[[str, list[str | int]], int] | None = None,
-    ) -> bool:
-        """List a broadcast, write it at its home and bring it to the lanes; say if it is new.
-
-        Args:
-            broadcast: its id.
-            spec: what is sent to whom.
-            size: members of the audience.
-            *more: further fields of its home, and their values.
-            write: writes the fields at a home's key, once, and says whether they are new; default:
-                create.lua does. What it raises ends the call.
-        """
-        at_ms = self._now_ms()
-        listing = self._listing(spec.app, broadcast, at_ms)
-        repeat("listing the broadcast", lambda: in_order(self._client, listing))
-        fields = self._fields(broadcast, spec, size, *more)
-        home = keys.home(self.home_lane(broadcast), broadcast)
-        created = (write or self._write)(home, fields)
-        self.adopt(broadcast)
-        if created:
-            of = dict(zip(more[::2], more[1::2], strict=True))
-            self._tell_created(broadcast, spec, size, int(of.get("starts_at_ms", 0)))
-        return bool(created)
-
-    def _listing(self, app: str, broadcast: str, at_ms: int) -> list[Question]:
-        """Return what lists a broadcast, before it is written.
-
-        Nothing may run that forgetting a user would not find. It is listed as long as any outcome
-        may live: the first one is written up to a whole life after its start.
-        """
-        listed_ms = self.ttl_ms + ms(MAX_LIFE + MAX_AHEAD)
-        past = f"{at_ms - listed_ms}"
-        return [
-            ("ZADD", keys.active(app), "NX", at_ms, broadcast),
-            ("ZADD", keys.history(app), "NX", at_ms, broadcast),
-            ("ZREMRANGEBYSCORE", keys.history(app), "-inf", past),
-            ("PEXPIRE", keys.history(app), listed_ms),
-            ("ZADD", keys.APPS, at_ms, app),
-            ("ZREMRANGEBYSCORE", keys.APPS, "-inf", past),
-            ("PEXPIRE", keys.APPS, listed_ms),
-        ]
-
-    def _fields(self, broadcast: str, spec: Spec, size: int, *more: str | int) -> list[str | int]:
-        """Return what is written at a broadcast's home, fields and values."""
-        return [
-            "spec",
-            spec.to_json(),
-            "app",
-            spec.app,
-            "state",
-            State.RUNNING,
-            "generation",
-            1,
-            "audience_size",
-            size,
-            "expires_in_ms",
-            spec.expires_in_ms,
-            "canary_lane",
-            self.home_lane(broadcast),
-            *more,  # a field that comes twice is what it is last
-        ]
-
-    @staticmethod
-    def _tell_created(broadcast: str, spec: Spec, size: int, starts_at_ms: int = 0) -> None:
-        logs.emit(
-            BroadcastCreated(
-                spec.app,
-                broadcast,
-                spec.channel,
-                spec.template_id,
-                spec.audience,
-                size,
-                starts_at_ms,
-            )
-        )
-
-    def _write(self, home: str, fields: list[str | int]) -> int:
-        created, *_ = self._create.repeated(
-            "creating the broadcast", CreateKeys(home), CreateArgs(self.ttl_ms), fields
-        )
-        return int(created)
-
-    def _claim_id(self, app: str, key: str, digest: str, new: str = "", *, near: str = "") -> str:
-        """Return a new id, or the one that the key claimed before.
-
-        Args:
-            app: alias of the app.
-            key: an idempotency key, or ''.
-            digest: what tells the content from another under the same key.
-            new: the new id; '': any.
-            near: a broadcast whose home lane a new one is to have; '': any.
-
-        Raises:
-            IdempotencyConflictError: the key was used with other content.
-            StoreUnavailableError: Redis did not answer.
-        """
-        broadcast = new or _new_id()
-        while near and self.home_lane(broadcast) != self.home_lane(near):
-            broadcast = _new_id()
-        if not key:
-            return broadcast
-        mine = f"{broadcast} {digest}"
-        held = repeat(
-            "claiming the key",
-            lambda: self._client.set(
-                keys.idempotency(app, key), mine, nx=True, get=True, px=ms(_KEY_TTL)
-            ),
-        )
-        known, content = (held or mine).split(" ")
-        if content != digest:
-            raise IdempotencyConflictError(key, known)
-        return str(known)
-
-
-def _times(timing: Timing) -> list[str | int]:
-    """Return what a home keeps of a timing, fields and values."""
-    fields: list[str | int] = []
-    if timing.ends_at_ms:
-        fields += ("ends_at_ms", timing.ends_at_ms)
-    if timing.starts_at_ms:
-        fields += ("state", State.SCHEDULED, "starts_at_ms", timing.starts_at_ms)
-    return fields
-
-
-def _new_id() -> str:
-    # time first, so that ids sort by it for people; the server's clock decides everything else
-    return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"

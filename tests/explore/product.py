@@ -13,7 +13,7 @@ from typing import Any, Final
 from unittest import mock
 
 from producers import logs
-from producers.broadcasts import Broadcasts, create, messages
+from producers.broadcasts import Broadcasts, birth, create, messages
 from producers.broadcasts.jobs import Jobs
 from producers.broadcasts.messages import Messages
 from producers.broadcasts.spec import Spec
@@ -263,9 +263,9 @@ def laid(world: World) -> Iterator[Product]:
         (Jobs, "split", _nothing),
         (settle, "random", _Chance),
         (forgetting, "secrets", secrets),
-        (create, "_new_id", _the_id),
+        (birth, "new_id", _the_id),
         (scripts.Bound, "argv", timed),
-        (create, "now_ms", now),
+        (birth, "now_ms", now),
         (server, "now_ms", now),
         (create, "glance", _nothing),
         (messages.Messages, "_server_ms", now),

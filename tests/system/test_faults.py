@@ -627,7 +627,7 @@ WALL_CLOCKS = {
 }  # fmt: skip
 READ_WHERE = {
     "producers/audiences/names.py": "when an audience was first imported, to be shown",
-    "producers/broadcasts/create.py": "its id begins with the time, for people to read",
+    "producers/broadcasts/birth.py": "its id begins with the time, for people to read",
     "producers/care/servers.py": "compares this host's clock with the server's, and says so",
     "producers/logs/lines.py": "the time of a log line",
     "producers/sandbox/server.py": "WeChat has a clock of its own",

@@ -4,7 +4,7 @@ from typing import Any
 
 from lane_driver import TTL, Lane
 
-from producers.broadcasts.create import CREATE, CreateArgs, CreateKeys
+from producers.broadcasts.birth import CREATE, CreateArgs, CreateKeys
 from producers.store import keys
 
 
