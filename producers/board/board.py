@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from producers.broadcasts import Broadcasts
-from producers.broadcasts.rates import Rates
 from producers.broadcasts.status import Status
 from producers.care import roster
 from producers.care.roster import Roster
 from producers.permits.ledger import Uses
+from producers.quotas.rates import Rates
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.connection import ms_of

@@ -181,11 +181,12 @@ class Lifecycle(Register):
             after_restore: needed when it was paused because Redis may have been restored from an
                 old backup: whoever was sent to since then may be sent to again.
         """
-        if self._home(broadcast).get("reason") == RESTORED and not after_restore:
+        reason = self._home(broadcast).get("reason")
+        if reason == RESTORED and not after_restore:
             raise IllegalMoveError(
                 broadcast, f"paused ({RESTORED}); look, then resume --after-restore", "resume"
             )
-        told = self._home(broadcast).get("reason") == SPENT  # to wait for the next day
+        told = reason == SPENT  # to wait for the next day
         state = self.move(broadcast, "resume", carry=1 if told else "")
         for sibling in self.siblings(broadcast):
             if self._home(sibling).get("errcode"):  # it was stopped for the same template

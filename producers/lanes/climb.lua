@@ -3,7 +3,7 @@
 -- low, peak: sends per 1000 s. From low, at since_ms, it rises evenly to peak, where WeChat refused, in
 -- span_ms, and at the same pace for as long again; who meets no refusal until then doubles in each
 -- further span_ms. So it stays near what WeChat takes, and is back soon when that has become more.
--- lowered_ms: when it was last lowered. producers/broadcasts/rates.py reckons the same.
+-- lowered_ms: when it was last lowered. producers/quotas/climb.py reckons the same.
 local CLIMB_FAR = 1200000  -- no pause is so long (ms): one that begins later is from before the clock was set back
 
 -- Returns nil where there is none, else sends per 1000 s now, then the parts, and how many spans passed.

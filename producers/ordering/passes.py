@@ -160,7 +160,7 @@ class Copy:
 
     @property
     def is_looking(self) -> bool:
-        """Whether a pass has not looked at all yet."""
+        """Whether the pass has recipients left to look at."""
         return self.look not in {"", DONE, REST}
 
     @property

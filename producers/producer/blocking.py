@@ -15,7 +15,6 @@ from producers.audiences import Audiences
 from producers.audiences.reports import ImportReport, RemovalReport
 from producers.broadcasts import Broadcasts, Created
 from producers.broadcasts.messages import Messages, Posted
-from producers.broadcasts.rates import Rates
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
 from producers.errors import InvalidInputError, StoreUnavailableError
@@ -27,6 +26,7 @@ from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.producer.place import Parts, Place
 from producers.quotas import Quotas
+from producers.quotas.rates import Rates
 from producers.recipients import Recipients
 from producers.recipients.pages import Recipient
 from producers.rehearsals import DryRuns, Trials, Tried

@@ -8,13 +8,13 @@ from producers import store
 from producers.audiences import Audiences
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.messages import Messages
-from producers.broadcasts.rates import Rates
 from producers.errors import SettingsError
 from producers.exports import Exporter, Importer
 from producers.permits.collect import Collector
 from producers.planning.forecast import Forecaster
 from producers.planning.plan import Planner
 from producers.quotas import Quotas
+from producers.quotas.rates import Rates
 from producers.recipients import Recipients
 from producers.rehearsals import DryRuns, Trials
 from producers.retries import Retries

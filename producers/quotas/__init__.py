@@ -1,4 +1,4 @@
-"""Quotas: how much an app may send, by its settings and by WeChat's own word."""
+"""Quotas: how much an app may send: its rate, what is left of its day, and WeChat's own word."""
 
 from producers.quotas.limits import AppLimits, Diagnosis, Quota, Quotas
 

@@ -11,6 +11,7 @@ from producers.broadcasts.status import Register
 from producers.errors import InvalidInputError
 from producers.settings import Settings
 from producers.store import Client, keys
+from producers.store.paging import sums
 from producers.store.scripts import Script
 from producers.words import Outcome
 
@@ -154,19 +155,21 @@ class Doubts:
         Raises:
             NotFoundError: no such broadcast.
         """
-        spec = self._register.spec(broadcast)
-        found = 0
-        for lane in range(self._settings.lanes):
-            cursor = ""
-            while cursor != "0":
-                args = AsideArgs(
-                    broadcast=broadcast,
-                    prefix=keys.lane_prefix(lane),
-                    app=spec.app,
-                    ttl_ms=self._register.ttl_ms,
-                    verb="replay" if replay else "doubt",
-                    cursor=cursor or "0",
-                )
-                cursor, some = self._aside(AsideKeys.of(lane, spec.app, broadcast), args)
-                found += some
+        app = self._register.spec(broadcast).app
+        verb = "replay" if replay else "doubt"
+        return sum(
+            self._aside_in(lane, app, broadcast, verb) for lane in range(self._settings.lanes)
+        )
+
+    def _aside_in(self, lane: int, app: str, broadcast: str, verb: str) -> int:
+        script_keys = AsideKeys.of(lane, app, broadcast)
+        first = AsideArgs(
+            broadcast=broadcast,
+            prefix=keys.lane_prefix(lane),
+            app=app,
+            ttl_ms=self._register.ttl_ms,
+            verb=verb,
+            cursor="0",
+        )
+        [found] = sums(lambda cursor: self._aside(script_keys, first._replace(cursor=cursor)))
         return found

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from producers.broadcasts.rates import Rates
+from producers.quotas.rates import Rates
 from producers.settings import ms
 from producers.store import keys
 from producers.store.connection import now_ms

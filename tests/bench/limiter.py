@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from producers.broadcasts.rates import Rates
+from producers.quotas.rates import Rates
 from producers.store import keys
 
 from .figures import Figure, Report, must

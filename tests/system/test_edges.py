@@ -10,7 +10,7 @@ from crash import Trap
 from stage import DATA, TEMPLATE, Stage, Stages
 
 from producers.broadcasts.messages import Messages
-from producers.broadcasts.rates import Rates
+from producers.quotas.rates import Rates
 from producers.words import State
 
 Eventually = Callable[..., Any]

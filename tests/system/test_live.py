@@ -8,10 +8,10 @@ import pytest
 from stage import Stage
 
 from producers.broadcasts.messages import Messages
-from producers.broadcasts.rates import Rates
 from producers.broadcasts.spec import Spec
 from producers.care.audit import Auditor
 from producers.errors import MessagesStoppedError
+from producers.quotas.rates import Rates
 from producers.store import keys
 
 TEMPLATE = "T" * 43

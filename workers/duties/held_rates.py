@@ -7,9 +7,9 @@ raised; nor one whose day is used up, that there is more of it.
 import time
 from collections.abc import Callable, Mapping
 
-from producers.broadcasts.rates import Rates
 from producers.errors import UnknownAppError
 from producers.quotas import AppLimits, Quotas
+from producers.quotas.rates import Rates
 from workers.limits.gate import Gate
 from workers.sending.turns import Turns
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from producers.broadcasts.rates import Rates
 from producers.care.appids import Appids
 from producers.quotas import Quotas
+from producers.quotas.rates import Rates
 from producers.series import Series
 from producers.settings import Settings
 from producers.store import keys

@@ -31,9 +31,9 @@ def rate(
     """
     with opened(as_json=as_json) as session:
         from producers.broadcasts import Broadcasts
-        from producers.broadcasts.rates import Rates
         from producers.errors import InvalidInputError
         from producers.quotas import Quotas
+        from producers.quotas.rates import Rates
 
         if bool(app) == bool(broadcast_id):
             raise InvalidInputError(["rate: give one of --app and --broadcast"])

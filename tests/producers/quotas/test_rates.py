@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from shop import Shop
 
 from producers import Producer
-from producers.broadcasts.rates import Rates
 from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError, UnknownAppError
+from producers.quotas.rates import Rates
 from producers.store import keys
 from producers.web.handlers.broadcasts import NewBroadcast
 

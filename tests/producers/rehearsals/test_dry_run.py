@@ -11,10 +11,10 @@ from every_key import every_key
 from shop import TEMPLATE, Shop
 
 from producers import AsyncProducer, Producer
-from producers.broadcasts.rates import Rates
 from producers.broadcasts.spec import Spec
 from producers.errors import UnknownAppError
 from producers.planning.draw import Draw
+from producers.quotas.rates import Rates
 from producers.rehearsals import DryRun, DryRuns, dry_run
 from producers.series import Series
 from producers.settings import Settings

@@ -5,8 +5,8 @@ import time
 import pytest
 import redis
 
-from producers.broadcasts.rates import Rates
 from producers.quotas import Quotas
+from producers.quotas.rates import Rates
 from producers.settings import Settings
 from producers.store import keys
 from workers.duties.held_rates import HeldRates
