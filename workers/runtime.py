@@ -174,19 +174,17 @@ class Runtime:
     # -- the end ----------------------------------------------------------------------------
 
     def _ended(self, part: str, why: str) -> None:
-        """End the process, unless it is ending: half a worker holds claims that nobody serves."""
-        if self._closing.is_set() or self.hands.closing:
-            return
+        """End the process: half a worker holds claims that nobody serves."""
         self._end(WorkerBroken(self.worker, part, why), os.EX_SOFTWARE)
 
     def _outlived(self, why: FencedError) -> None:
-        """End the process, unless it is ending: others will look for its work elsewhere."""
-        if self._closing.is_set() or self.hands.closing:
-            return
+        """End the process: others will look for its work elsewhere."""
         lanes = self.settings.lanes
         self._end(WorkerOutlived(self.worker, lanes, why.lanes, str(why)), os.EX_TEMPFAIL)
 
     def _end(self, event: WorkerBroken | WorkerOutlived, code: int) -> None:
+        if self._closing.is_set() or self.hands.closing:
+            return  # it is ending
         logs.emit(event)
         threading.Thread(target=self._break_off, args=[code], name="end", daemon=True).start()
 

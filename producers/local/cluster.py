@@ -19,7 +19,8 @@ from producers.local.nodes import NOBODY, Node, Nodes, await_true, follows, node
 from producers.local.ports import HOST, free_port
 
 SLOTS: Final = 16_384
-NODE_TIMEOUT_MS: Final = 2000
+_NODE_TIMEOUT_MS: Final = 2000
+"""So long a node may be silent before its replica takes over."""
 _KEYS: Final = 200
 """Keys of a slot that are moved in one step."""
 
@@ -178,7 +179,6 @@ def cluster(
     replicas: int = 1,
     *,
     fsync: str = "everysec",
-    node_timeout_ms: int = NODE_TIMEOUT_MS,
     links: bool = False,
 ) -> Iterator[Cluster]:
     """Run a cluster, and stop it at the end, whatever happened to its nodes.
@@ -188,7 +188,6 @@ def cluster(
         primaries: how many share the slots.
         replicas: of each.
         fsync: ``everysec`` or ``always``.
-        node_timeout_ms: so long a node may be silent before its replica takes over.
         links: whether each node stands behind a link, by which the others know it.
 
     Raises:
@@ -202,7 +201,7 @@ def cluster(
                 node(
                     data_dir / f"node-{number}",
                     password,
-                    _lines(password, node_timeout_ms),
+                    _lines(password),
                     announced=lambda port: (f"cluster-announce-port {port}",),
                     fsync=fsync,
                     behind_link=links,
@@ -216,13 +215,13 @@ def cluster(
         yield made
 
 
-def _lines(password: str, node_timeout_ms: int) -> tuple[str, ...]:
+def _lines(password: str) -> tuple[str, ...]:
     return (
         "cluster-enabled yes",
         "cluster-config-file nodes.conf",
         f"cluster-port {free_port()}",
         f"cluster-announce-ip {HOST}",
-        f"cluster-node-timeout {node_timeout_ms}",
+        f"cluster-node-timeout {_NODE_TIMEOUT_MS}",
         "cluster-replica-validity-factor 0",
         "cluster-allow-replica-migration no",
         "cluster-require-full-coverage no",

@@ -103,13 +103,13 @@ class Nodes:
         """Say whether all that run agree, and nothing is missing."""
         raise NotImplementedError
 
-    def await_healthy(self, seconds: float = _HEALTHY_S) -> None:
+    def await_healthy(self) -> None:
         """Wait until `is_healthy`.
 
         Raises:
             StoreUnavailableError: it takes longer.
         """
-        await_true(self.is_healthy, "the nodes agree and nothing is missing", seconds)
+        await_true(self.is_healthy, "the nodes agree and nothing is missing", _HEALTHY_S)
 
     def stop_all(self) -> None:
         """Stop every node gracefully, all at once, as a planned stop does."""

@@ -14,9 +14,6 @@ from producers.words import Channel
 _NAMED: Final = 5
 """Values that a fault names."""
 
-_TOLD_EVERY: Final = 5000
-"""Rows between two looks of whoever shows progress."""
-
 
 class Said(Protocol):
     """What is to be said: a `Spec` made with ``rows=True``."""
@@ -102,7 +99,6 @@ def checked(
 def check_rows(
     said: Said,
     rows: Iterable[object] | str | Path,
-    on_progress: Callable[[RowsReport], None] | None = None,
     on_good: Callable[[str], None] | None = None,
     listed: Listed = MappingProxyType({}),
 ) -> RowsReport:
@@ -113,7 +109,6 @@ def check_rows(
     Args:
         said: what is to be said, a `Spec` made with ``rows=True``.
         rows: as `read_rows` takes them.
-        on_progress: called now and then with the report so far.
         on_good: called with the openid of each row that can be sent, a duplicate too.
         listed: the values that its template lets fields have.
 
@@ -125,8 +120,6 @@ def check_rows(
         seen.note(row.number, row.openid)
         if on_good:
             on_good(row.openid)
-        if on_progress and report.rows % _TOLD_EVERY == 0:
-            on_progress(report)
     for number in seen.again():
         report.note(number, *DUPLICATE)
     return report

@@ -35,6 +35,10 @@ Role = Literal["producer", "worker", "web", "cli"]
 """What a connection is for, as ``CLIENT LIST`` shows it."""
 
 
+_CONNECTIONS: Final = 64
+"""To each node, at once."""
+
+
 def client_name(role: Role) -> str:
     """Return the name under which Redis lists this process's connections, its place included.
 
@@ -46,7 +50,7 @@ def client_name(role: Role) -> str:
 
 def connect(
     settings: Settings,
-    connections: int = 64,
+    connections: int = _CONNECTIONS,
     *,
     role: Role = "producer",
     decode_responses: bool = True,
@@ -80,11 +84,11 @@ def connect(
     return redis.Redis.from_pool(pool)
 
 
-def connect_async(settings: Settings, connections: int = 64, *, role: Role = "worker") -> Client:
-    """Open a client for one event loop; as `connect`."""
+def connect_async(settings: Settings) -> Client:
+    """Open a client for a worker's event loop; as `connect`."""
     where = parsed(settings.redis_url.get_secret_value())
     made_of = {
-        **_made_of(settings, where, connections, role),
+        **_made_of(settings, where, _CONNECTIONS, "worker"),
         "connection_class": waiting(ASYNC_CONNECTIONS[where.way], settings.redis_replicas),
         "retry": AsyncRetry(NoBackoff(), 0),
         "decode_responses": True,

@@ -13,7 +13,6 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Final
 
 from producers.store import trouble
@@ -43,14 +42,9 @@ class SilentError(NotDoneError):
 
 
 class Silence:
-    """What one client knows of its nodes' silence; may be asked from any thread.
+    """What one client knows of its nodes' silence; may be asked from any thread."""
 
-    Args:
-        answers: says whether a place gives a sign of life within so many seconds.
-    """
-
-    def __init__(self, answers: "Callable[[Place, float], bool] | None" = None) -> None:
-        self._answers = answers or gives_a_sign
+    def __init__(self) -> None:
         self._silent: set[Place] = set()
         self._asked: dict[Place, float] = {}
 
@@ -88,7 +82,7 @@ class Silence:
     def _ask(self, place: Place) -> None:
         ends = time.monotonic() + _GIVE_UP_S
         try:
-            while time.monotonic() < ends and not self._answers(place, _WAIT_S):
+            while time.monotonic() < ends and not gives_a_sign(place, _WAIT_S):
                 self._silent.add(place)
                 time.sleep(_EVERY_S)
         finally:

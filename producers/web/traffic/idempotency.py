@@ -84,10 +84,10 @@ REPLACE: Final = Script(__package__, "idempotency", AnswerKeys, AnswerArgs)
 class Idempotency:
     """Answers repeated requests. Belongs to one event loop."""
 
-    def __init__(self, client: Client, pool: Executor, lease: timedelta = _LEASE) -> None:
+    def __init__(self, client: Client, pool: Executor) -> None:
         self._client = client
         self._pool = pool
-        self._lease_ms = ms(lease)
+        self._lease_ms = ms(_LEASE)
         self._replace = REPLACE.on(client)
 
     async def answer(
