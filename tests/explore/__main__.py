@@ -36,6 +36,7 @@ def main() -> int:
             name,
             seconds=seconds,
             depth=asked.depth,
+            faults=asked.faults,
             processes=asked.processes,
             defect=asked.defect,
             state_dir=asked.state,
@@ -63,6 +64,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("worlds", nargs="*", metavar="WORLD", help="; ".join(WORLDS))
     parser.add_argument("--minutes", type=float, default=10.0, help="for all worlds together")
     parser.add_argument("--depth", type=int, default=10_000, help="steps at most")
+    parser.add_argument("--faults", type=int, metavar="N", help="together in one run, at most")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--state", type=Path, help="directory in which the search is kept")
     parser.add_argument("--resume", action="store_true", help="go on with what is kept there")

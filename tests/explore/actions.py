@@ -11,6 +11,7 @@ from producers.store import keys
 
 from .product import Product
 from .state import Held, State, Worker, canonical
+from .valkey import Part
 from .world import BROADCAST, World
 
 Label = tuple[str, ...]
@@ -52,7 +53,9 @@ def apply(product: Product, state: State, label: Label) -> tuple[State, dict[str
     """Return the canonical state after an action, and who took whose name."""
     product.run = state.run
     after = ACTIONS[label[0]].run(product, state, *label[1:])
-    return canonical(after._replace(redis=_without_replies(after)))
+    kept = _without_replies(after, after.redis)
+    disk = after.disk and _without_replies(after, after.disk)
+    return canonical(after._replace(redis=kept, disk=disk))
 
 
 def on(
@@ -78,15 +81,15 @@ def on(
     return answer, state._replace(redis=redis)
 
 
-def _without_replies(state: State) -> Any:
+def _without_replies(state: State, part: Part) -> Part:
     """Forget the answers that nobody will ask for again."""
     waits = {
         keys.reply(worker.asking[1], f"{worker.asking[0]}:shop", worker.name)
         for worker in state.workers
         if worker.asking
     }
-    gone = [name for name in state.redis.keys if "}:reply:" in name and name not in waits]
-    return state.redis.changed(dict.fromkeys(gone))
+    gone = [name for name in part.keys if "}:reply:" in name and name not in waits]
+    return part.changed(dict.fromkeys(gone))
 
 
 # -- how things are called in labels ---------------------------------------------------------------

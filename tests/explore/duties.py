@@ -91,7 +91,9 @@ def look(product: Product, state: State, worker: str) -> State:
         product.flights(one, back.extend, given_up.extend).run()
         return tuple(back), tuple(given_up)
 
-    (back, given_up), state = on(product, state, ("look", one), work)
+    claims = tuple(held.claim for held in one.hands)
+    knows = one.name, one.server, one.changed_at, one.beaten_at
+    (back, given_up), state = on(product, state, ("look", knows, claims), work)
     forgotten = Reply(Fate.FORGOTTEN, errmsg="forgotten")
     new = [Held(claim, ANSWERED, None, _UNSENT) for claim in back]
     new += [

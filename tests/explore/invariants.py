@@ -266,7 +266,7 @@ def _voided(world: World, state: State) -> Iterator[str]:
         return
     if world.posts:  # a single message has no canary: it takes the next permit at once
         return
-    if state.left("withdraw") < world.faults.get("withdraw", 0):  # that voids too
+    if state.had("withdraw", world.faults.get("withdraw", 0)):  # that voids too
         return
     part = state.redis
     void = sum(int(part.hash(keys.ledger(n, APP)).get("void:s", 0)) for n in range(world.lanes))
@@ -318,7 +318,7 @@ def _in_hand(world: World, state: State) -> Iterator[str]:
 def _at_risk(world: World, state: State) -> Iterator[str]:
     if state.forgot or state.run > 1:
         return
-    if state.left("decide") < world.faults.get("decide", 0):  # an operator's replay may go beyond K
+    if state.had("decide", world.faults.get("decide", 0)):  # an operator's replay may go beyond K
         return
     part = state.redis
     for broadcast in part.hash(keys.history(APP)):

@@ -37,7 +37,7 @@ from workers.sending.posting import POSTING
 from workers.sending.settle import SETTLE, Settler
 from workers.sending.take import Taker
 
-from .state import State, WeChat, Worker, canonical
+from .state import State, WeChat, Worker, budget, canonical
 from .valkey import MODEL_MS, Form, Valkey
 from .world import BROADCAST, TEMPLATE, World
 
@@ -53,9 +53,27 @@ _STEERS_NOTHING: Final = (
     "}:posted:",
 )
 _FIELDS: Final = frozenset({"move_token", "paced_ms"})
-FORM: Final = Form(
-    lambda name: any(word in name for word in _STEERS_NOTHING), lambda field: field in _FIELDS
-)
+
+
+def form(world: World) -> Form:
+    """Return what of Redis is part of a state of a world."""
+
+    def steers(name: str, fields: dict[str, str]) -> dict[str, str]:
+        if "}:lane:" not in name or fields.get("open") != "1":
+            return fields
+        found = {
+            **fields,
+            "unjudged": "0",
+        }  # counted until the first delivery, and never closed again
+        if world.lanes == 1:
+            found.pop("told", None)  # to the other lanes
+        return found
+
+    return Form(
+        lambda name: any(word in name for word in _STEERS_NOTHING),
+        lambda field: field in _FIELDS,
+        steers,
+    )
 
 
 class AtHome(Broadcasts):
@@ -99,7 +117,7 @@ class Product:
         self.now_ms = MODEL_MS
         self.run = 1
         self.seed = ""
-        self.valkey = Valkey(FORM)
+        self.valkey = Valkey(form(world))
         client = self.valkey.client
         self.settings = isolated(
             {
@@ -189,13 +207,15 @@ class Product:
 
     def first(self) -> State:
         """Return the world's first state: permits are given, the broadcast is created."""
+        # a beat is asked for when Redis was another one, and by nobody else
+        beaten_at = self.now_ms if "restart" in self.world.faults else 0
         return canonical(
             State(
                 redis=without_replies(self.valkey.fresh(self.now_ms, self._begin)),
                 now=self.now_ms,
-                workers=tuple(Worker(name, beaten_at=self.now_ms) for name in self.world.names),
+                workers=tuple(Worker(name, beaten_at=beaten_at) for name in self.world.names),
                 wechat=WeChat(),
-                budget=tuple(sorted(self.world.faults.items())),
+                budget=budget(self.world.faults, self.world.together),
             )
         )[0]
 

@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ from .life import Life
 from .product import Product, laid
 from .replay import true_path
 from .state import State
+from .world import World
 from .worlds import WORLDS
 
 _CHUNK: Final = 24
@@ -107,8 +108,8 @@ class Walker:
         return len(labels), found, None
 
 
-def _serve(line: "Connection[Any, Any]", world: str, defect: str) -> None:
-    with put_back(defect), laid(WORLDS[world]) as product:
+def _serve(line: "Connection[Any, Any]", world: World, defect: str) -> None:
+    with put_back(defect), laid(world) as product:
         walker = Walker(product)
         while (chunk := line.recv()) is not None:
             line.send([walker.expand(blob) for blob in chunk])
@@ -124,7 +125,7 @@ class _Processes:
         self._walker = Walker(product) if many <= 1 else None
         if self._walker:
             return
-        world = product.world.name
+        world = product.world
         context = multiprocessing.get_context("spawn")
         for _ in range(many):
             mine, theirs = context.Pipe()
@@ -176,10 +177,11 @@ class _Processes:
 
 
 def explore(
-    world: str,
+    world: str | World,
     *,
     seconds: float = 600.0,
     depth: int = 10_000,
+    faults: int | None = None,
     processes: int = 2,
     defect: str = "",
     state_dir: Path | None = None,
@@ -189,9 +191,10 @@ def explore(
     """Walk through a world, until all is seen, something is broken, or the time is over.
 
     Args:
-        world: its name.
+        world: its name, or itself.
         seconds: at most.
         depth: steps at most.
+        faults: at most in one run, of all kinds together, ticks beside; None: as the world says.
         processes: that expand states; 1: this one.
         defect: one that is put back.
         state_dir: where the search is kept after each level.
@@ -199,13 +202,18 @@ def explore(
         progress: called with what was found, after each level.
     """
     begun = time.monotonic()
-    kept = Kept(state_dir / f"{world}{defect and '-' + defect}") if state_dir else None
-    with put_back(defect), laid(WORLDS[world]) as product:
+    here = WORLDS[world] if isinstance(world, str) else world
+    if faults is not None:
+        here = replace(here, together=faults)
+    name = here.name
+    folder = "-".join(filter(None, (name, defect, "" if faults is None else str(faults))))
+    kept = Kept(state_dir / folder) if state_dir else None
+    with put_back(defect), laid(here) as product:
         first = product.first()
-        found, parents, frontier = Found(world), dict[bytes, Any](), list[tuple[bytes, bytes]]()
+        found, parents, frontier = Found(name), dict[bytes, Any](), list[tuple[bytes, bytes]]()
         if kept and resume and kept.is_there:
             parents, frontier, counts = kept.read()
-            found = Found(world, **counts)
+            found = Found(name, **counts)
         else:
             parents[first.digest()] = None
             frontier = [(first.digest(), packed(first))]
@@ -232,7 +240,7 @@ def explore(
             crew.close()
         if found.violation:
             path = true_path(product, found.violation.path)
-            found.violation = Violation(world, found.violation.name, found.violation.what, path)
+            found.violation = Violation(name, found.violation.name, found.violation.what, path)
         return found
 
 

@@ -70,6 +70,27 @@ class WeChat(NamedTuple):
     dead: tuple[str, ...] = ()
 
 
+TOGETHER: Final = "together"
+_TICK: Final = "tick"
+_TOLD: Final = frozenset({"decide", "withdraw"})
+"""Faults of which an invariant asks whether they happened."""
+_MANY: Final = 1_000
+
+
+def budget(faults: dict[str, int], together: int | None) -> tuple[tuple[str, int], ...]:
+    """Return a budget of faults, of which so many may happen together.
+
+    None is had more often than all together may be: what can happen no more makes no difference.
+    """
+    most = _MANY if together is None else together
+    left = {
+        name: n if name == _TICK or name in _TOLD else min(n, most) for name, n in faults.items()
+    }
+    if together is not None:
+        left[TOGETHER] = together
+    return tuple(sorted(left.items()))
+
+
 class State(NamedTuple):
     """One state.
 
@@ -97,11 +118,21 @@ class State(NamedTuple):
 
     def left(self, fault: str) -> int:
         """Return how many more of a fault may happen."""
-        return dict(self.budget).get(fault, 0)
+        left = dict(self.budget)
+        return min(left.get(fault, 0), left.get(TOGETHER, _MANY) if fault != _TICK else _MANY)
 
     def spend(self, fault: str) -> "State":
         """Return it with one fault less to come."""
-        return self._replace(budget=tuple((name, n - (name == fault)) for name, n in self.budget))
+        left = dict(self.budget)
+        left[fault] -= 1
+        together = left.pop(TOGETHER, None)
+        if together is not None and fault != _TICK:
+            together -= 1
+        return self._replace(budget=budget(left, together))
+
+    def had(self, fault: str, most: int) -> bool:
+        """Say whether a fault of `_TOLD` happened, of which there may be so many."""
+        return dict(self.budget).get(fault, 0) < most
 
     def worker(self, name: str) -> Worker:
         """Return a worker by its name."""
@@ -132,10 +163,9 @@ def flights(part: Part) -> Iterator[tuple[int, str, str]]:
 
 def canonical(state: State) -> tuple[State, dict[str, str]]:
     """Return the one state that stands for all that are alike, and who took whose name."""
-    if any(worker.asking for worker in state.workers):
-        return _sorted(state), {}
-    state = _sorted(_renumbered(state))
-    return _in_order(state)
+    if not any(worker.asking for worker in state.workers):  # an answer that waits has tokens too
+        state = _renumbered(state)
+    return _in_order(_sorted(state))
 
 
 def _sorted(state: State) -> State:
@@ -155,23 +185,15 @@ def _place(held: Held) -> tuple[int, str, str, int]:
 
 
 def _renumbered(state: State) -> State:
-    """Number the fence tokens of each lane anew, those given out after the counter's apart."""
-    if state.disk is not None:
-        return state  # what lies on disk has tokens too
-    part = state.redis
-    entries = {name: part.hash(name) for _, _, name in sorted(flights(part))}
-    renamed, changes = _new_fences(state, entries)
-    for name, rows in entries.items():
-        lane = _lane_of(name)
-        fields = {}
-        for item, row in rows.items():
-            words = row.split(" ")
-            words[1] = renamed.get((lane, words[1]), words[1])
-            fields[item] = " ".join(words)
-        if fields != rows:
-            changes[name] = part.with_hash(name, fields)
-    if not changes:
+    """Number the fence tokens of each lane anew, those given out after the counter's apart.
+
+    The counter is the one that Redis would come back with.
+    """
+    parts = [state.redis] if state.disk is None else [state.redis, state.disk]
+    renamed, ahead = _new_fences(state, parts)
+    if all(old == new for (_, old), new in renamed.items()) and not any(ahead.values()):
         return state
+    redis, *disk = [_with_fences(part, renamed, ahead) for part in parts]
 
     def anew(held: Held) -> Held:
         claim = held.claim
@@ -179,42 +201,63 @@ def _renumbered(state: State) -> State:
         return held._replace(claim=claim._replace(fence=fence))
 
     workers = tuple(one._replace(hands=tuple(map(anew, one.hands))) for one in state.workers)
-    return state._replace(redis=part.changed(changes), workers=workers)
+    return state._replace(redis=redis, workers=workers, disk=disk[0] if disk else None)
 
 
-def _lane_of(name: str) -> int:
-    return int(name[5:].partition("}")[0])
+def _with_fences(part: Part, renamed: dict[tuple[int, str], str], ahead: dict[int, int]) -> Part:
+    """Return what Redis holds with other fence tokens, and its counters gone on by so many."""
+    changes: dict[str, Value | None] = {}
+    for lane, _, name in flights(part):
+        rows, fields = part.hash(name), {}
+        for item, row in rows.items():
+            words = row.split(" ")
+            words[1] = renamed.get((lane, words[1]), words[1])
+            fields[item] = " ".join(words)
+        if fields != rows:
+            changes[name] = part.with_hash(name, fields)
+    for lane, more in ahead.items():
+        name = keys.fence(lane)
+        if more and name in part.keys:
+            changes[name] = (f"k{int(part.text(name)) + more}", part.keys[name][1])
+    return part.changed(changes)
 
 
 def _new_fences(
-    state: State, entries: dict[str, dict[str, str]]
-) -> tuple[dict[tuple[int, str], str], dict[str, Value | None]]:
-    """Return (lane, token) → its new name, in the order in which they are met, and the counters."""
+    state: State, parts: list[Part]
+) -> tuple[dict[tuple[int, str], str], dict[int, int]]:
+    """Return (lane, token) → its new name, as they are met, and lane → what its counter gains."""
     lanes: dict[int, list[str]] = {0: [], 1: []}
-    for name, rows in entries.items():
-        lanes[_lane_of(name)].extend(row.split(" ")[1] for row in rows.values())
+    for part in parts:
+        for lane, _, name in sorted(flights(part)):
+            lanes[lane].extend(row.split(" ")[1] for row in part.hash(name).values())
     for worker in sorted(state.workers, key=lambda one: [_place(held) for held in one.hands]):
         for held in worker.hands:
             lanes[held.claim.lane].append(held.claim.fence)
     renamed: dict[tuple[int, str], str] = {}
-    changes: dict[str, Value | None] = {}
+    ahead: dict[int, int] = {}
     for lane, fences in lanes.items():
-        name = keys.fence(lane)
-        if name not in state.redis.keys:
-            continue
-        counter = int(state.redis.text(name))
+        counter = min(int(part.text(keys.fence(lane)) or 0) for part in parts)
         known = dict.fromkeys(fence for fence in fences if int(fence) <= counter)
         renamed |= {(lane, fence): str(at) for at, fence in enumerate(known, 1)}
-        ahead = len(known) - counter
-        renamed |= {(lane, one): str(int(one) + ahead) for one in fences if int(one) > counter}
-        if ahead:
-            changes[name] = (f"k{len(known)}", state.redis.keys[name][1])
-    return renamed, changes
+        ahead[lane] = len(known) - counter
+        later = (one for one in fences if int(one) > counter)
+        renamed |= {(lane, one): str(int(one) + ahead[lane]) for one in later}
+    return renamed, ahead
 
 
 def _in_order(state: State) -> tuple[State, dict[str, str]]:
-    """Give the workers the names by which their hands are in order."""
+    """Give the workers the names by which their hands are in order; of those alike the least."""
     wanted = sorted(state.workers, key=lambda one: repr(one[1:]))
+    found = _named_as(state, wanted)
+    if len(wanted) > 1 and wanted[0][1:] == wanted[1][1:]:
+        # what lies in flight under their names may be known to nobody
+        other = _named_as(state, [*wanted[1::-1], *wanted[2:]])
+        found = min(found, other, key=lambda one: (one[0].digest(), len(one[1])))
+    return found
+
+
+def _named_as(state: State, wanted: list[Worker]) -> tuple[State, dict[str, str]]:
+    """Give the workers the names of those that stand in their places."""
     if all(one is other for one, other in zip(wanted, state.workers, strict=True)):
         return state, {}
     names = {
@@ -246,6 +289,13 @@ def renamed_workers(part: Part, names: dict[str, str]) -> Part:
         pairs = sorted(beats.items(), key=lambda pair: (float(pair[1]), pair[0]))
         text = "z" + "\x1f".join(word for pair in pairs for word in pair)
         changes[keys.WORKERS] = (text, part.keys[keys.WORKERS][1])
+    for name in [name for name in part.keys if "}:reply:" in name]:
+        owner = next((old for old in names if name.endswith(old)), "")
+        if owner:  # who is the last word of the key, and stands in the token
+            text, until = part.keys[name]
+            text = text.replace(f"-{owner}-", f"-{names[owner]}-", 1)
+            changes.setdefault(name, None)
+            changes[name.removesuffix(owner) + names[owner]] = (text, until)
     return part.changed(changes)
 
 

@@ -26,7 +26,10 @@ from producers.local.ports import free_port
 
 MODEL_MS: Final = 4_102_444_800_000
 """2100-01-01: where the model's clock begins, the top of an hour and of a day."""
-_LONGEST_MS: Final = 400 * 86_400_000
+_DAY_MS: Final = 86_400_000
+_LONGEST_MS: Final = 400 * _DAY_MS
+_NEAR_MS: Final = 6 * 3_600_000
+"""An end so near may come: a search's clock goes on by some ten minutes a tick."""
 _SEP: Final = "\x1f"
 _REMEMBERED: Final = 400_000
 _PORTS_TRIED: Final = 5
@@ -53,6 +56,17 @@ return found
 
 Value = tuple[str, int]
 """What lies under a key, its kind first (h, z, l, s, k), and when it ends (ms; -1: never)."""
+
+
+def until_about(until: int, now: int) -> int:
+    """Return a key's end; one that lies hours ahead to the next noon, for no search goes so far.
+
+    What was written before the clock went on some seconds, and what was written after, is one.
+    """
+    if until <= now + _NEAR_MS:
+        return until
+    return until + (_DAY_MS // 2 - until) % _DAY_MS
+
 
 _hashes: dict[tuple[str, Value], int] = {}
 
@@ -137,10 +151,12 @@ class Form(NamedTuple):
     Attributes:
         drops_key: whether a key is none of it, for it steers nothing.
         drops_field: whether a field of a hash is none.
+        steers: given a hash's key and fields, returns those that steer something, as they do.
     """
 
     drops_key: Callable[[str], bool]
     drops_field: Callable[[str], bool]
+    steers: Callable[[str, dict[str, str]], dict[str, str]] = lambda _, fields: fields
 
 
 class OneTrip:
@@ -304,7 +320,7 @@ class Valkey:
             if 0 <= until < MODEL_MS - _LONGEST_MS:
                 until = now + math.ceil((until - server_ms) / 1000) * 1000
                 lies[read[0]] = ("?", until)  # its end is another one there
-            value = (read[1], until)
+            value = (read[1], until_about(until, now))
             if read[0] not in lies:
                 lies[read[0]] = value if read[2] else ("?", until)
             if before.keys.get(read[0]) != value:
@@ -317,11 +333,11 @@ class Valkey:
     def _remember(self, name: bytes, text: bytes) -> tuple[str, str, bool]:
         if len(self._read) > _REMEMBERED:
             self._read.clear()
-        found = (name.decode(), *self._canonical(text.decode("latin-1")))
+        found = (name.decode(), *self._canonical(name.decode(), text.decode("latin-1")))
         self._read[name, text] = found
         return found
 
-    def _canonical(self, text: str) -> tuple[str, bool]:
+    def _canonical(self, name: str, text: str) -> tuple[str, bool]:
         kind = text[0]
         if kind in "lk":
             return text, True
@@ -331,8 +347,10 @@ class Valkey:
         pairs = list(zip(words[::2], words[1::2], strict=True))
         if kind == "z":
             return _flat("z", sorted(pairs, key=lambda pair: (float(pair[1]), pair[0]))), True
-        kept = [pair for pair in pairs if not self._form.drops_field(pair[0])]
-        return _flat("h", sorted(kept)), len(kept) == len(pairs)
+        pairs.sort()
+        kept = {field: word for field, word in pairs if not self._form.drops_field(field)}
+        steering = sorted(self._form.steers(name, kept).items())
+        return _flat("h", steering), steering == pairs
 
     def _ask(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         self._socket.sendall(b"".join(map(hiredis.pack_command, commands)))

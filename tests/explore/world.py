@@ -33,6 +33,8 @@ class World:
         expires_s: how long the broadcast lives.
         workers: 1 or 2.
         unsplit: whoever created the broadcast died before any lane heard of it.
+        together: so many faults of all kinds, ticks beside, may happen in one run; None: each as
+            often as it may.
     """
 
     name: str
@@ -48,6 +50,7 @@ class World:
     expires_s: int = 7 * 86_400
     workers: int = 2
     unsplit: bool = False
+    together: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
