@@ -8,26 +8,16 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from producers.broadcasts import Broadcasts
 from producers.errors import IllegalMoveError
-from producers.local.chaos import shards
+from producers.local.chaos import cluster_faults
+from producers.local.chaos.crew import Crew, Later
 from producers.local.chaos.door import Door
-from producers.local.chaos.figures import Figures
 from producers.local.chaos.schedule import Fault, Plan, Strike
-from producers.local.chaos.shards import Links, Shards
-from producers.local.chaos.watch import Watch
-from producers.local.embedded import Server
-from producers.local.link import Link
-from producers.local.supervisor import Supervisor
-from producers.sandbox.control.client import SandboxClient
+from producers.local.chaos.shards import Shards
 from producers.words import State
-
-Later = tuple[float, Callable[[], object]]
-"""In how many seconds, what."""
 
 _AGAIN_S: Final = 1.0
 _SILENT_MS: Final = 4000
@@ -35,43 +25,6 @@ _SILENT_MS: Final = 4000
 _SETTLED_S: Final = 0.6
 """Until what it answered before is settled."""
 _LONGEST_S: Final = 2.5
-
-
-@dataclass
-class Crew:
-    """Everything that can be struck.
-
-    Attributes:
-        server, link, units, wechat, broadcasts: the parts.
-        watch: told of every dead or stopped worker.
-        broadcast: the id of the one that is sent.
-        struck: fault → how often so far.
-        paused: pauses that are not resumed yet.
-        door: the service and its phones, if there are hostile ones.
-        figures: of the workers, if they are compared.
-        lost: share of Redis's replies that are lost.
-        rules: what goes wrong at WeChat.
-        lanes: how many there are.
-    """
-
-    server: Server | Shards
-    link: Link | Links
-    units: Supervisor
-    wechat: SandboxClient
-    broadcasts: Broadcasts
-    watch: Watch
-    broadcast: str = ""
-    struck: dict[Fault, int] = field(default_factory=dict)
-    paused: int = 0
-    door: Door | None = None
-    figures: Figures | None = None
-    lost: float = 0.0
-    rules: list[dict[str, Any]] = field(default_factory=list)
-    lanes: int = 1
-
-    def unit(self, number: int) -> str:
-        """Return a unit's name by its number."""
-        return self.units.units[number]
 
 
 def kill(crew: Crew, strike: Strike) -> list[Later]:
@@ -127,7 +80,7 @@ def roll(crew: Crew, strike: Strike) -> list[Later]:
 def restart_redis(crew: Crew, strike: Strike) -> list[Later]:
     """Kill Redis (kill -9), and start it on the same port and file later."""
     if isinstance(crew.server, Shards):
-        return shards.restart_all(crew, strike)
+        return cluster_faults.restart_all(crew, strike)
     if not crew.server.running:
         return []
     crew.server.kill()
@@ -183,7 +136,7 @@ STRIKES: Final[dict[Fault, Callable[[Crew, Strike], list[Later]]]] = {
     Fault.REDIS_EVERYSEC: restart_redis,
     Fault.CUTS: cut,
     Fault.PAUSE: pause,
-    **shards.STRIKES,
+    **cluster_faults.STRIKES,
 }
 
 

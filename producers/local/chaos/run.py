@@ -22,7 +22,7 @@ from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
 from producers.errors import StoreUnavailableError
 from producers.local.chaos import crowd, door, faults, views
-from producers.local.chaos.faults import Crew, Later
+from producers.local.chaos.crew import Crew, Later
 from producers.local.chaos.figures import Figures
 from producers.local.chaos.ground import WORKER_OPTIONS, laid
 from producers.local.chaos.schedule import MOB_AT, Fault, Plan, schedule

@@ -25,6 +25,7 @@ from producers.errors import (
     UnknownAppError,
 )
 from producers.local.chaos import faults
+from producers.local.chaos.crew import Crew, Later
 from producers.local.chaos.evening import users
 from producers.local.chaos.evening.door import ServiceDoor
 from producers.local.chaos.evening.programme import (
@@ -41,7 +42,6 @@ from producers.local.chaos.evening.programme import (
     page_of,
     template_of,
 )
-from producers.local.chaos.faults import Crew, Later
 from producers.local.chaos.schedule import Strike
 from producers.local.parts import Watcher
 from producers.producer import Producer

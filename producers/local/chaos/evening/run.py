@@ -11,11 +11,11 @@ from producers import store
 from producers.broadcasts import Broadcasts
 from producers.local import procfile
 from producers.local.chaos import faults
+from producers.local.chaos.crew import Crew
 from producers.local.chaos.evening import door, users
 from producers.local.chaos.evening.play import Play
 from producers.local.chaos.evening.programme import Evening
 from producers.local.chaos.evening.sums import Sums, count
-from producers.local.chaos.faults import Crew
 from producers.local.chaos.ground import WORKER_OPTIONS, laid
 from producers.local.chaos.schedule import Fault, Plan, Strike, schedule
 from producers.local.chaos.watch import Watch
