@@ -28,7 +28,7 @@ from producers.errors import InvalidInputError, NotFoundError, UnknownAppError
 from producers.logs.events import ApiKeyCreated, ApiKeyRevoked
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat
 
 ANY_APP: Final = "*"

@@ -41,7 +41,7 @@ from producers.permits.report import Report
 from producers.permits.uploads import PERMIT_KEYS, parse_upload
 from producers.settings import Settings, ms
 from producers.store import Client, keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat
 from producers.suppressions import Suppressions
 

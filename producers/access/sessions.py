@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from producers.settings import ms
 from producers.store import Client, keys
-from producers.store.connection import ms_of
+from producers.store.clock import ms_of
 from producers.store.retry import repeat_all
 
 LIFE: Final = timedelta(hours=12)

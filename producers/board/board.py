@@ -21,7 +21,7 @@ from producers.permits.ledger import Uses
 from producers.quotas.rates import Rates
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.connection import ms_of
+from producers.store.clock import ms_of
 from producers.store.retry import repeat_all
 from producers.words import ENDED, KIND_OF, State
 

@@ -24,7 +24,7 @@ from producers.errors import IdempotencyConflictError
 from producers.logs.events import BroadcastCreated
 from producers.settings import Settings, ms
 from producers.store import Client, keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat
 from producers.store.scripts import Script
 from producers.store.trip import Question, in_order

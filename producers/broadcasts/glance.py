@@ -14,7 +14,7 @@ from producers.quotas import AppLimits, Quotas
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.buckets import positions
-from producers.store.connection import ms_of
+from producers.store.clock import ms_of
 from producers.store.retry import repeat_all
 from producers.store.scripts import Bound
 from producers.templates import Templates

@@ -42,7 +42,7 @@ from producers.logs.events import MessagePosted
 from producers.openid import check_openid
 from producers.settings import Settings, ms
 from producers.store import Client, keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script, new_token
 from producers.templates import Templates

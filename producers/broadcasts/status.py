@@ -14,7 +14,7 @@ from producers.errors import InvalidInputError, NotFoundError
 from producers.quotas import AppLimits, Quotas
 from producers.settings import Settings, ms
 from producers.store import Client, keys
-from producers.store.connection import ms_of
+from producers.store.clock import ms_of
 from producers.store.retry import repeat, repeat_all
 from producers.words import ENDED, Outcome, State
 

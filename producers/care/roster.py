@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from producers.store import Client, keys
-from producers.store.connection import ms_of, now_ms
+from producers.store.clock import ms_of, now_ms
 from producers.store.retry import repeat_all
 
 _ALIVE_MS: Final = 5000

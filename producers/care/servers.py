@@ -11,6 +11,7 @@ from producers import store
 from producers.care.check import Check, Health
 from producers.settings import Settings
 from producers.store import Client, deadline, keys
+from producers.store.clock import CLOCKS_APART_MS
 
 _HEADROOM: Final = 0.8
 """Share of maxmemory above which there is too little left for a burst."""
@@ -19,9 +20,6 @@ _ANSWER_S: Final = 2.0
 """A node of a cluster that has not answered by then is away."""
 
 _AWAY: Final = (redis.ConnectionError, redis.TimeoutError)
-
-_APART_S: Final = 2.0
-"""How far the clocks of two nodes may be apart: moments that one wrote are read by another."""
 
 
 def examine(client: Client, settings: Settings) -> Iterator[Check]:
@@ -205,7 +203,7 @@ def _cluster(
     if len(offsets) > 1:
         first, last = min(offsets, key=offsets.__getitem__), max(offsets, key=offsets.__getitem__)
         apart = offsets[last] - offsets[first]
-        good = apart <= _APART_S
+        good = 1000 * apart <= CLOCKS_APART_MS
         yield Check(
             "clocks of the nodes",
             Health.OK if good else Health.BAD,

@@ -35,7 +35,7 @@ from producers.permits import ledger
 from producers.permits.subscriptions import MOST_SUBSCRIPTIONS
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import new_token
 from producers.suppressions import Reason

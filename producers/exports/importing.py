@@ -37,7 +37,7 @@ from producers.exports.origin import origin_of
 from producers.logs.events import AppImported
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script, Value
 from producers.suppressions import Reason, Suppressions

@@ -23,7 +23,7 @@ from producers.logs.events import SplitOrdered
 from producers.ordering.plan import SHORTEST_S, SLOTS, Outlook, planned
 from producers.settings import Settings, ms
 from producers.store import Client, keys
-from producers.store.connection import ms_of
+from producers.store.clock import ms_of
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
 from producers.words import Channel

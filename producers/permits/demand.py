@@ -16,7 +16,7 @@ import orjson
 
 from producers.settings import Settings
 from producers.store import Client, deadline, keys
-from producers.store.connection import ms_of
+from producers.store.clock import ms_of
 from producers.store.retry import gave_up, repeat_all
 from producers.words import ENDED, Channel, State
 

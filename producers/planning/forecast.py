@@ -28,7 +28,7 @@ from producers.planning.estimate import HORIZONS, Made, Seen, drawn, estimated, 
 from producers.planning.expiry import HOUR_MS, last_end_ms, unsent
 from producers.settings import Settings, ms, rate_faults
 from producers.store import Client, deadline, keys
-from producers.store.connection import ms_of
+from producers.store.clock import ms_of
 from producers.store.retry import repeat_all
 from producers.store.scripts import Script
 from producers.suppressions import Suppressions

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from producers.quotas.climb import FREE, climbed
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.connection import ms_of
+from producers.store.clock import ms_of
 from producers.store.retry import repeat, repeat_all
 from producers.times.moments import in_words, local
 from producers.times.zones import zone_of

@@ -27,7 +27,7 @@ from producers.rows import BadRowsError, check_rows
 from producers.series import Series
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat
 from producers.templates import Templates
 from producers.times.moments import to_the_second

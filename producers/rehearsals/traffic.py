@@ -9,7 +9,7 @@ from producers.quotas import AppLimits, Quota, Quotas
 from producers.rehearsals.course import NEVER_MS, Road, Runner
 from producers.settings import Settings, kept_rate
 from producers.store import Client, keys
-from producers.store.connection import ms_of
+from producers.store.clock import ms_of
 from producers.store.retry import repeat_all
 from producers.words import Outcome, State
 

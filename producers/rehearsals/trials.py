@@ -33,7 +33,7 @@ from producers.rows.check import Checker
 from producers.rows.reading import Row, read_rows
 from producers.settings import Settings
 from producers.store import Client
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat
 from producers.templates import Templates
 from producers.words import Outcome, State

@@ -17,7 +17,7 @@ from producers.retries.choice import Choice
 from producers.settings import Settings
 from producers.store import Client, deadline, keys
 from producers.store.buckets import recipient_buckets
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script, new_token
 

@@ -34,7 +34,7 @@ from producers.retries.choice import Choice
 from producers.retries.frozen import Frozen
 from producers.settings import Settings, ms
 from producers.store import Client, keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat
 from producers.store.scripts import Script
 from producers.words import ENDED

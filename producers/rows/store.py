@@ -23,7 +23,7 @@ from producers.rows.reading import Row
 from producers.rows.report import RowsReport
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script, new_token
 

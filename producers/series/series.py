@@ -28,7 +28,7 @@ from producers.errors import (
 from producers.logs.events import SeriesChanged, SeriesTicked
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
 from producers.templates import Templates

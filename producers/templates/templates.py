@@ -25,7 +25,7 @@ import redis
 from producers.errors import InvalidInputError, StoreUnavailableError
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
-from producers.store.connection import ms_of
+from producers.store.clock import ms_of
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
 from producers.templates.catalogue import Catalogue, from_json

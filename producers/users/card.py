@@ -18,7 +18,7 @@ from producers.ordering.passes import next_bucket
 from producers.permits.subscriptions import MOST_SUBSCRIPTIONS, withdrawn_at_ms
 from producers.settings import Settings, ms
 from producers.store import Client, keys
-from producers.store.connection import ms_of
+from producers.store.clock import ms_of
 from producers.store.retry import repeat_all
 from producers.suppressions.suppressions import Reason, ask_reasons, reasons_of
 from producers.users.forget import Forgetter, Forgotten

@@ -26,7 +26,7 @@ from typing import Final
 from producers.quotas.rates import Rates
 from producers.settings import ms
 from producers.store import keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 
 from .figures import Figure, Report, must
 from .ground import APP, CORES, Ground, form_id, openid, spec

@@ -21,8 +21,7 @@ from producers.permits.collect import Collector
 from producers.permits.ledger import totals
 from producers.sandbox import FaultRule, Sandbox, SandboxConfig
 from producers.settings import Settings
-from producers.store import connection as store
-from producers.store import keys
+from producers.store import clock, keys
 from producers.suppressions import Suppressions
 
 pytestmark = pytest.mark.timeout(120)
@@ -190,7 +189,7 @@ class House:
         return totals(self.client, self.settings, "shop").total.collected
 
     def now_ms(self) -> int:
-        return store.now_ms(self.client)
+        return clock.now_ms(self.client)
 
     @property
     def stored(self) -> dict[str, Any]:

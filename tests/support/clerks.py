@@ -14,6 +14,7 @@ import redis
 from producers import store
 from producers.settings import Settings
 from producers.store import keys
+from producers.store.clock import now_ms
 from producers.templates import Template
 from producers.templates.catalogue import to_json
 from workers.duties.peers import BEAT_S, Peers
@@ -142,7 +143,7 @@ def shelve(
 ) -> None:
     """Let a worker have read a list, so long ago."""
     key = keys.templates(app, channel)
-    at_ms = store.connection.now_ms(client) - age_ms
+    at_ms = now_ms(client) - age_ms
     listed = to_json(templates, is_whole=True)
     client.hset(key, mapping={"list": listed, "read_at_ms": at_ms, "tried_at_ms": at_ms})
     client.pexpire(key, 60_000)

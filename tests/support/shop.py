@@ -16,8 +16,7 @@ from producers.care.audit import Auditor
 from producers.lanes.bounds import Bounding
 from producers.permits.collect import Collector
 from producers.settings import Settings
-from producers.store import connection as store
-from producers.store import keys
+from producers.store import clock, keys
 from workers.duties.recover import Recoverer
 from workers.lanes.keeper import Keeper
 from workers.sending.claim import Claim
@@ -50,7 +49,7 @@ class Shop:
         return keys.bucket_of(openid, self.settings.buckets)
 
     def now_ms(self) -> int:
-        return store.now_ms(self.client)
+        return clock.now_ms(self.client)
 
     def give(self, openid: str, **upload: Any) -> int:
         return self.collector.collect("shop", [{"openid": openid, **upload}]).new

@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 from producers.broadcasts.status import Register
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.connection import clocks_apart_ms, is_cluster
+from producers.store.clock import clocks_apart_ms
+from producers.store.connection import is_cluster
 from producers.store.lanes.reach import members_or_errors
 from producers.store.paging import sums
 from producers.store.scripts import Script

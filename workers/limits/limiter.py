@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from producers.settings import AppSettings
 from producers.store import Client, keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.scripts import Call, Script
 from producers.words import Channel
 

@@ -16,7 +16,7 @@ from producers.broadcasts import Broadcasts
 from producers.broadcasts.spec import Spec
 from producers.care.audit import Auditor
 from producers.permits.collect import Collector
-from producers.store import connection as store
+from producers.store import clock
 from producers.words import Outcome
 from workers.duties.recover import Recoverer
 from workers.sending.take import Asking, Taker
@@ -102,7 +102,7 @@ def test_an_event_of_the_future_voids_nothing_that_comes_after_it(desk: Desk) ->
     arrived_ms = int(desk.marks()["T"].split(" ")[0])
     arrived = arrived_ms // 1000
     assert arrived < NOW_S + 10**6
-    while store.now_ms(desk.client) <= arrived_ms:
+    while clock.now_ms(desk.client) <= arrived_ms:
         pass  # the next one comes later, if only by a millisecond
     desk.take(push(POPUP, choice("accept"), at_s=arrived + 1000))
     # its own time is not believed either: it came after the rejection

@@ -11,7 +11,7 @@ from producers.errors import UnknownAppError
 from producers.quotas import Quotas
 from producers.settings import Settings
 from producers.store import keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 
 DAY_MS = 86_400_000
 

@@ -13,8 +13,7 @@ from producers.permits.collect import Collector
 from producers.recipients import Recipients
 from producers.recipients.doubts import Doubts
 from producers.recipients.receipts import Receipts
-from producers.store import connection as store
-from producers.store import keys
+from producers.store import clock, keys
 from producers.users import Users
 from workers.duties.recover import Recoverer
 from workers.sending.take import Asking, Taker
@@ -59,7 +58,7 @@ class Desk:
         self.die()
 
     def now_ms(self) -> int:
-        return store.now_ms(self.client)
+        return clock.now_ms(self.client)
 
     def receipt(self, openid: str, errcode: int = 0, msgid: str = "1", at_ms: int = 0) -> str:
         return self.receipts.settle(

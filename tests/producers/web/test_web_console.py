@@ -16,7 +16,7 @@ from web_house import APPS, BROADCASTS, PERMITS, TEMPLATE, Caller, House
 from webhook_end import kill, of_app
 
 from producers.store import keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.templates import Field, Template
 from producers.webhooks.wishes import Wishes
 

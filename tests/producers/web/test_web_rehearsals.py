@@ -8,7 +8,7 @@ from every_key import every_key
 from web_house import BROADCASTS, PERMITS, TEMPLATE, Caller, House
 
 from producers.store import keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 
 DRY_RUN = f"{BROADCASTS}/dry-run"
 TEST_SEND = f"{BROADCASTS}/test-send"

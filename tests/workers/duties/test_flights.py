@@ -8,7 +8,7 @@ import redis
 from send_path import Stall
 
 from producers.settings import Settings
-from producers.store import connection, keys
+from producers.store import clock, keys
 from workers.duties.epochs import Epochs
 from workers.duties.flights import EVERY_S, Flights
 from workers.duties.recover import FORGOTTEN_MS, ORPHAN_MS, Recoverer
@@ -25,7 +25,7 @@ class Living:
         self.buried: list[str] = []
 
     def server_time(self) -> float:
-        return connection.now_ms(self._client) / 1000
+        return clock.now_ms(self._client) / 1000
 
     def bury(self, peer: str) -> None:
         self.buried.append(peer)
@@ -114,7 +114,7 @@ def test_what_it_has_forgotten_is_handed_back(field: Field, lines: list[Any]) ->
 
 def test_what_a_restarted_redis_may_have_forgotten_is_given_up(field: Field) -> None:
     field.claim("me", FORGOTTEN_MS + 1000)
-    field.epochs.changed_at_ms = connection.now_ms(field.client)
+    field.epochs.changed_at_ms = clock.now_ms(field.client)
     field.flights.run()
     assert (len(field.back), len(field.lost)) == (0, 5)
 

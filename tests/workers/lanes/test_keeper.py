@@ -19,8 +19,7 @@ from producers.broadcasts import Broadcasts
 from producers.broadcasts.lifecycle import MOVE, MoveArgs, MoveKeys
 from producers.broadcasts.messages import Messages
 from producers.settings import Settings
-from producers.store import connection as store
-from producers.store import keys
+from producers.store import clock, keys
 from producers.words import State
 from workers.lanes import keeper as keeper_module
 from workers.lanes import net as net_module
@@ -42,7 +41,7 @@ class Ward(Stall):
 
     @property
     def now_ms(self) -> int:
-        return store.now_ms(self.client)
+        return clock.now_ms(self.client)
 
     def lane(self, number: int) -> Lane:
         lane = self.lanes[number]

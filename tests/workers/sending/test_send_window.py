@@ -12,7 +12,7 @@ from send_path import APP, Stall, pumping
 
 from producers.settings import Settings
 from producers.store import keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.times.windows import Window
 from producers.times.zones import zone_of
 from workers.limits.hours import ALWAYS, SLOT_LIFE_S, Calendar, Hours

