@@ -19,6 +19,7 @@ from producers.errors import ForgedError, StoreUnavailableError
 from producers.logs.events import PushRefused
 from producers.settings import Settings, ms
 from producers.store import Client, keys
+from producers.store.primary import reply_of
 from producers.store.retry import repeat
 from producers.store.scripts import Script
 
@@ -43,7 +44,7 @@ too few replicas, or is busy with a script."""
 
 def is_away(error: redis.RedisError) -> bool:
     """Say whether Redis cannot take anything now, whatever it is asked."""
-    return isinstance(error, _AWAY) or str(error).startswith(_UNFIT)
+    return isinstance(error, _AWAY) or reply_of(error).startswith(_UNFIT)
 
 
 @dataclass(frozen=True, slots=True)

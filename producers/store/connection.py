@@ -23,7 +23,7 @@ from producers.settings.redis_url import RedisUrl, parsed
 from producers.store import trouble
 from producers.store.cluster import Cluster, LoopCluster, LoopPools, Pools
 from producers.store.lanes.fence import Fence, Turn
-from producers.store.patience import ASYNC_CONNECTIONS, CONNECTIONS, PatientPool
+from producers.store.patience import ASYNC_CONNECTIONS, CONNECTIONS, LoopPool, PatientPool
 from producers.store.primary import fleet_to
 from producers.store.replicas import waiting
 from producers.store.sentinels import LoopSentinels, Sentinels
@@ -102,7 +102,7 @@ def connect_async(settings: Settings) -> Client:
         return LoopCluster(LoopPools(url, made_of | parser), where.hosts)
     if where.kind == "sentinel":
         made_of["whereabouts"] = LoopSentinels(where, made_of)
-    pool = redis.asyncio.BlockingConnectionPool(**made_of, fleet=fleet_to(url))
+    pool = LoopPool(**made_of, fleet=fleet_to(url))
     return redis.asyncio.Redis.from_pool(pool)
 
 

@@ -7,8 +7,9 @@ another one.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import redis
@@ -16,7 +17,7 @@ import redis.asyncio
 
 from producers.store import deadline
 from producers.store.lanes.fence import QUESTION, Fence, Turn
-from producers.store.primary import Fleet, is_no_primary
+from producers.store.primary import Fleet, NotDoneError, is_no_primary
 
 Place = tuple[str, int]
 """Host and port of a server."""
@@ -54,13 +55,42 @@ def patience_s(most_s: float) -> float:
     return min(most_s, max(left_s / 2, min(left_s, _SHORTEST_S)))
 
 
+_TRIES: Final = 3
+"""How often one call connects anew because the primary is another one by then."""
+
+
+class _Making:
+    """Whether a connection is being made: what it says meanwhile does not make it anew."""
+
+    _is_made = False
+    _fleet: Fleet
+    _since: int
+
+    @contextlib.contextmanager
+    def _being_made(self) -> Iterator[None]:
+        before, self._is_made = self._is_made, True
+        try:
+            yield
+        finally:
+            self._is_made = before
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether its server is no primary any more, as another connection found out."""
+        return self._since != self._fleet.left
+
+
+def _changed_too_often() -> NotDoneError:
+    return NotDoneError(f"another primary was named {_TRIES} times while connecting")
+
+
 def _judge(asked_at: float | None, fleet: Fleet) -> None:
     """Judge the first answer to what was asked then: one that came late may be an old primary's."""
     if asked_at is not None and time.monotonic() - asked_at > _LATE_S:
         fleet.doubt()
 
 
-class _Patient(redis.connection.AbstractConnection):
+class _Patient(_Making, redis.connection.AbstractConnection):
     """A connection whose timeouts end with the deadline of the call that uses it.
 
     It closes itself when its server, or that of another one to the address, is no primary any more.
@@ -80,6 +110,14 @@ class _Patient(redis.connection.AbstractConnection):
         self._asked_at: float | None = None
         self._most_s = float(kwargs["socket_timeout"])
         super().__init__(**kwargs)
+
+    def connect(self) -> None:
+        with self._being_made():
+            super().connect()  # type: ignore[no-untyped-call]
+
+    def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        with self._being_made():
+            super().connect_check_health(*args, **kwargs)
 
     def _connect(self) -> Any:
         if self._whereabouts is not None:
@@ -133,14 +171,30 @@ class _Patient(redis.connection.AbstractConnection):
             self._sock.settimeout(seconds)
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        if self._whereabouts is not None and self._fleet.is_due():
-            with self._fleet.looking():
-                self._fleet.lead_to(self._whereabouts())
-        if self._since != self._fleet.left:
-            self.disconnect()  # type: ignore[no-untyped-call]  # sending connects anew
+        if not self._is_made:
+            self._be_at_the_primary()
         self.rearm()
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
         self._asked_at = time.monotonic() if self._whereabouts is not None else None
+
+    def _be_at_the_primary(self) -> None:
+        """Ask where it is when that is due, and connect anew when it is elsewhere.
+
+        Raises:
+            NotDoneError: it is another one again and again.
+        """
+        if self._whereabouts is not None and self._fleet.is_due():
+            with self._fleet.looking():
+                self._fleet.lead_to(self._whereabouts())
+        for _ in range(_TRIES):
+            if self._is_left:
+                self.disconnect()  # type: ignore[no-untyped-call]
+            elif self._sock is not None:
+                return
+            self.connect()
+        if self._is_left:
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise _changed_too_often()
 
 
 class _PatientConnection(_Patient, redis.Connection):
@@ -162,7 +216,7 @@ CONNECTIONS: Final = {
 }
 
 
-class _Async(redis.asyncio.connection.AbstractConnection):
+class _Async(_Making, redis.asyncio.connection.AbstractConnection):
     """As `_Patient`, for an event loop; nothing there has a deadline."""
 
     def __init__(
@@ -178,6 +232,14 @@ class _Async(redis.asyncio.connection.AbstractConnection):
         self._since = fleet.left
         self._asked_at: float | None = None
         super().__init__(**kwargs)
+
+    async def connect(self) -> None:
+        with self._being_made():
+            await super().connect()  # type: ignore[no-untyped-call]
+
+    async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        with self._being_made():
+            await super().connect_check_health(*args, **kwargs)
 
     async def _connect(self) -> Any:
         if self._whereabouts is not None:
@@ -219,13 +281,24 @@ class _Async(redis.asyncio.connection.AbstractConnection):
         return answer
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if not self._is_made:
+            await self._be_at_the_primary()
+        await self._send(command, check_health=check_health)
+        self._asked_at = time.monotonic() if self._whereabouts is not None else None
+
+    async def _be_at_the_primary(self) -> None:
         if self._whereabouts is not None and self._fleet.is_due():
             with self._fleet.looking():
                 self._fleet.lead_to(await self._whereabouts())
-        if self._since != self._fleet.left:
+        for _ in range(_TRIES):
+            if self._is_left:
+                await self.disconnect()
+            elif self.is_connected:
+                return
+            await self.connect()
+        if self._is_left:
             await self.disconnect()
-        await self._send(command, check_health=check_health)
-        self._asked_at = time.monotonic() if self._whereabouts is not None else None
+            raise _changed_too_often()
 
     async def _send(self, command: Any, *, check_health: bool) -> None:
         """Send as redis-py does; who is cancelled meanwhile hears of it.
@@ -274,6 +347,22 @@ class PatientPool(redis.BlockingConnectionPool):
     @timeout.setter
     def timeout(self, seconds: float) -> None:
         self._most_s = seconds
+
+    def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        """Close its connections, and those to the sentinels that name its server."""
+        super().disconnect(*args, **kwargs)
+        if whereabouts := self.connection_kwargs.get("whereabouts"):
+            whereabouts.close()
+
+
+class LoopPool(redis.asyncio.BlockingConnectionPool):
+    """As redis-py's; it closes the connections to the sentinels with its own."""
+
+    async def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        """Close them."""
+        await super().disconnect(*args, **kwargs)
+        if whereabouts := self.connection_kwargs.get("whereabouts"):
+            await whereabouts.aclose()
 
 
 _LENT_FOR: Final = () if _is_since(redis.__version__, (5, 3)) else ("EVALSHA",)

@@ -46,6 +46,10 @@ class NotPrimaryError(NotDoneError):
     """The server may not be written to; the connection to it is closed."""
 
 
+class NobodyNamesError(NotDoneError):
+    """No sentinel names a primary that is up."""
+
+
 class Fleet:
     """What this process's connections to one address have in common.
 
@@ -102,4 +106,14 @@ def fleet_to(url: str) -> Fleet:  # noqa: ARG001  (the cache's key)
 
 def is_no_primary(error: redis.RedisError) -> bool:
     """Say whether an error reply means that the server may not be written to."""
-    return isinstance(error, _KNOWN) or str(error).startswith(_SAYS)
+    return isinstance(error, _KNOWN) or reply_of(error).startswith(_SAYS)
+
+
+def reply_of(error: BaseException) -> str:
+    """Return what a server said, without what redis-py puts before it in a pipeline.
+
+    That is the command, with its keys and values.
+    """
+    text = str(error)
+    _, found, reply = text.partition(" of pipeline caused error: ")
+    return reply if found and text.startswith("Command # ") else text

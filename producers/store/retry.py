@@ -20,7 +20,7 @@ from producers.errors import StoreUnavailableError
 from producers.logs.events import StoreUnreachable
 from producers.store import Client, deadline, trouble
 from producers.store.cluster.silence import SilentError
-from producers.store.primary import NotPrimaryError
+from producers.store.primary import NobodyNamesError, NotPrimaryError, reply_of
 from producers.store.replicas import UnacknowledgedError
 
 Answer = TypeVar("Answer")
@@ -35,7 +35,7 @@ BACK_S: Final = 2.0
 """A node of a cluster that was started again, or replaced by its replica in good order, is back by
 then; who has a deadline does not wait for one that is silent for longer."""
 
-_TELLING: Final = (UnacknowledgedError, NotPrimaryError)
+_TELLING: Final = (UnacknowledgedError, NotPrimaryError, NobodyNamesError)
 """What a server said, and would have said again."""
 
 _BACKOFF: Final = EqualJitterBackoff(cap=2.0, base=0.05)
@@ -51,7 +51,7 @@ def passes(error: redis.RedisError) -> bool:
     """
     if isinstance(error, (*LOST, redis.OutOfMemoryError, UnacknowledgedError)):
         return True
-    return str(error).startswith(_REFUSALS)
+    return reply_of(error).startswith(_REFUSALS)
 
 
 def pause_s(attempt: int) -> float:

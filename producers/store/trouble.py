@@ -11,7 +11,7 @@ from typing import Final
 import redis
 
 from producers.store.lanes.fence import FencedError
-from producers.store.primary import NotDoneError, NotPrimaryError
+from producers.store.primary import NobodyNamesError, NotDoneError, NotPrimaryError, reply_of
 from producers.store.replicas import UnacknowledgedError
 
 _REPLICA: Final = "Redis is a read-only replica: set WXB_REDIS_URL to the primary"
@@ -37,7 +37,7 @@ def lasts(error: BaseException) -> bool:
     if (
         isinstance(error, _LASTING)
         or _is_of_a_cluster(error)
-        or str(error).startswith(("MISCONF", "DB index", "invalid DB"))
+        or reply_of(error).startswith(("MISCONF", "DB index", "invalid DB"))
     ):
         return True
     return isinstance(_tls_fault(error), ssl.SSLCertVerificationError)
@@ -81,6 +81,8 @@ def in_words(error: BaseException) -> str:
 def _about_refusal(error: NotDoneError) -> str:
     if isinstance(error, FencedError):
         return str(error)
+    if isinstance(error, NobodyNamesError):
+        return f"WXB_REDIS_URL: {error}"
     if isinstance(error, NotPrimaryError):
         loads = "loading" in str(error).lower()
         return "Redis is reading its data from disk: wait a little" if loads else _REPLICA
@@ -99,15 +101,16 @@ def _about_node(node: str, error: BaseException) -> str:
 def _about_reply(error: redis.ResponseError) -> str:
     if _is_of_a_cluster(error):
         return "Redis is a node of a cluster: set WXB_REDIS_URL to redis+cluster://host:port"
-    if "cluster support disabled" in str(error):
+    reply = reply_of(error)
+    if "cluster support disabled" in reply:
         return "Redis is no cluster: set WXB_REDIS_URL to redis://host:port"
-    known = next((words for code, words in _WORDS.items() if str(error).startswith(code)), None)
-    return known or f"Redis refuses WXB_REDIS_URL: {error}"
+    known = next((words for code, words in _WORDS.items() if reply.startswith(code)), None)
+    return known or f"Redis refuses WXB_REDIS_URL: {reply}"
 
 
 def _is_of_a_cluster(error: BaseException) -> bool:
     """Say whether a node of a cluster says so to who takes it for a server of its own."""
-    return isinstance(error, redis.exceptions.MovedError) or str(error).startswith("MOVED ")
+    return isinstance(error, redis.exceptions.MovedError) or reply_of(error).startswith("MOVED ")
 
 
 def _about_tls(fault: ssl.SSLError) -> str:
