@@ -99,6 +99,15 @@ def test_all_messages_of_a_day_and_template_share_one_carrier(post: Post) -> Non
     assert len(post.shop.broadcasts.latest("shop")) == 2
 
 
+def test_who_is_sent_to_is_known_a_week_longer_than_the_carrier(post: Post) -> None:
+    posted = post.post()
+    carrier, _, openid = posted.id.partition(".")
+    lane = post.shop.lane(openid)
+    lives_ms = post.client.pttl(keys.lane_broadcast(lane, carrier))
+    known_ms = post.client.pttl(keys.recipients(lane, carrier))
+    assert 0 <= known_ms - lives_ms - 7 * 86_400_000 < 5_000
+
+
 def test_a_users_messages_each_end_in_an_outcome_up_to_a_days_number(post: Post) -> None:
     post.shop.give("oAnna", formIds=[f"f{n}" for n in range(3)])
     posted = [post.post() for _ in range(5)]

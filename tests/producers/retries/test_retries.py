@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from log_lines import recorded
 from shop import OTHER, TEMPLATE, Shop
 
+from producers.audiences.batches import AudienceKeys
 from producers.errors import (
     IdempotencyConflictError,
     IllegalMoveError,
@@ -18,6 +20,7 @@ from producers.errors import (
 from producers.recipients import Recipients
 from producers.recipients.receipts import Receipts
 from producers.retries import Retries
+from producers.retries.frozen import SELECT, SelectArgs
 from producers.retries.retry import MOST
 from producers.store import keys
 from producers.users.forget import Forgetter
@@ -379,3 +382,17 @@ def test_pages_of_its_recipients_are_its_own(shop: Shop, retries: Retries, ended
     settle(shop, made, lambda _: "delivered")
     found = Recipients(shop.client, shop.settings).iterate(made)
     assert {one.openid for one in found} == of("failed")
+
+
+@pytest.mark.parametrize(("sets", "buckets"), [(1, 2), (1, 0), (0, 0)])
+def test_a_step_names_the_bucket_of_each_of_its_sets(
+    client: "redis.Redis", sets: int, buckets: int
+) -> None:
+    """Too many, too few, or no step at all: it is refused before anything is written."""
+    args = SelectArgs(keys.lane_prefix(0), "shop", "b1", 1000, "failed", "", 0, "", "", "", "")
+    members = [keys.audience(0, "shop", "~r", bucket) for bucket in range(sets)]
+    with pytest.raises(redis.ResponseError, match="arguments"):
+        SELECT.on(client)(
+            AudienceKeys.of(0, "shop", "~r"), args, list(range(buckets)), more_keys=members
+        )
+    assert client.keys("*~r*") == []

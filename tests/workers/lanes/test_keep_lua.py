@@ -64,6 +64,16 @@ def test_more_than_one_look_may_promote_is_due_again_at_once(lane: Lane) -> None
     assert lane.due() == {}
 
 
+def test_what_a_clock_that_was_set_back_left_far_ahead_comes_as_the_rest_does(lane: Lane) -> None:
+    lane.start("b1")
+    items = {lane.item(openid): lane.now_ms + 3_600_000 for openid in names("o", 2)}
+    lane.client.zadd(lane.key("delayed", "b1"), items)
+    for left in (1, 0):
+        lane.client.zadd(lane.key("due"), {"b1": lane.now_ms})
+        lane.keep(messages=1)
+        assert len(lane.delayed("b1")) == left
+
+
 def test_all_broadcasts_of_a_look_share_what_it_may_promote(lane: Lane) -> None:
     for broadcast in ("b1", "b2", "b3"):
         lane.start(broadcast)

@@ -91,7 +91,9 @@ def test_the_first_error_halves_and_holds(lane: Lane) -> None:
     assert hit(lane) == (300, 150, 1)
 
 
-@pytest.mark.parametrize(("held", "after"), [(24_000, 150), (15_000, 225), (6000, 90)])
+@pytest.mark.parametrize(
+    ("held", "after"), [(24_000, 150), (18_000, 150), (15_000, 225), (6000, 90)]
+)
 def test_an_error_of_the_minute_lowers_to_nine_tenths_of_what_it_held(
     lane: Lane, held: int, after: float
 ) -> None:

@@ -268,6 +268,17 @@ def test_a_slow_broadcast_does_not_hold_the_apps_slots(shared: Shared) -> None:
     assert shared.reserve(1).offsets == [10_000]
 
 
+def test_the_next_slot_that_is_told_is_a_free_one(shared: Shared) -> None:
+    """Who waits for it is not called when another's slot, given ahead, begins."""
+    shared.rate, shared.own_rates = 100, {"b1": 50}
+    ahead = shared.reserve(0, b1=2)
+    assert [slot - NOON for slot in ahead.groups[1]] == [0, 20_000]
+    assert ahead.horizon_us - NOON == 10_000
+    between = shared.reserve(1)
+    assert between.offsets == [10_000]
+    assert between.horizon_us - NOON == 30_000
+
+
 @pytest.mark.parametrize("worker", ["w1", "w2"])
 def test_a_minute_holds_no_more_than_its_share(shared: Shared, worker: str) -> None:
     shared.per_minute = 10

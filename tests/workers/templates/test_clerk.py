@@ -12,6 +12,7 @@ import redis
 from clerks import FORM_LIST, LIST, clerk_of
 from log_lines import Lines, recorded
 
+from producers.sandbox.calls.token_calls import STABLE_PATH
 from producers.sandbox.thread import SandboxThread
 from producers.settings import Settings
 from producers.store import deadline, keys
@@ -101,6 +102,16 @@ def test_a_list_of_the_form_id_api_is_read_page_by_page(
 def test_without_a_wake_up_a_list_is_read_all_the_same(at: Settings, client: "redis.Redis") -> None:
     with clerk_of(at, hears=False):
         assert len(Templates(client, at).show("shop").templates) == 2
+
+
+def test_for_a_list_that_is_due_later_nothing_is_asked_yet(
+    at: Settings, client: "redis.Redis", wechat: SandboxThread
+) -> None:
+    client.zadd(keys.TEMPLATES_DUE, {"subscribe club": (time.time() + 3600) * 1000})
+    client.expire(keys.TEMPLATES_DUE, 600)
+    with clerk_of(at):
+        assert len(Templates(client, at).show("shop").templates) == 2
+        assert asked(wechat, STABLE_PATH) == 1  # the shop's alone
 
 
 def test_several_workers_read_a_list_once(
