@@ -437,6 +437,25 @@ class Lifecycle(Register):
         )
         return True
 
+    def reopen(self, broadcast: str) -> bool:
+        """Let a finished broadcast run again that has recipients without an outcome; else nothing.
+
+        A Redis that forgot its last moments, or a node of a cluster, may have them in its queues
+        after others saw the end.
+
+        Returns:
+            Whether it runs again.
+
+        Raises:
+            NotFoundError: no such broadcast.
+        """
+        status = self.status(broadcast)
+        if status.state is not State.FINISHED or status.complete:
+            return False
+        with contextlib.suppress(IllegalMoveError):  # somebody was faster
+            self.move(broadcast, "reopen", "redis forgot outcomes")
+        return True
+
     def _ask_for_split(self, broadcast: str) -> None:
         try:
             self._jobs.split(broadcast)

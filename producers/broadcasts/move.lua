@@ -9,7 +9,7 @@
 --
 -- KEYS  1 home  hash  the broadcast: state, generation, reason, errcode, drop, times (and `due`)
 -- ARGV  1 token, 2 now_ms or '', 3 move, 4 reason or '', 5 errcode or '', 6 total (finish) or '',
---       7 ttl_ms from its end (an ending move) or its start (reschedule), 8 rate, the new one, sends
+--       7 ttl_ms from its end (an ending move), its start (reschedule) or now (reopen), 8 rate, the new one, sends
 --       per second (rate), 9 known, the generation that the mover knew of, or '': a change of state
 --       since forbids the move, 10 outcomes (finish), JSON of their counts, or '', 11 starts_at_ms, the
 --       new one (reschedule), 12 ends_at_ms, the new one (reschedule) or '', 13 audience_size (start) or '',
@@ -35,6 +35,7 @@ local LEGAL = {
   rate   = { from = { scheduled = true, running = true, paused = true } },
   weight = { from = { scheduled = true, running = true, paused = true } },
   finish = { from = { running = true, paused = true }, to = 'finished', ends = true, told = true },
+  reopen = { from = { finished = true }, to = 'running', lives = true },
 }
 local has = redis.call('HMGET', KEYS[1], 'state', 'generation', 'move_token', 'drop',
   'state_generation', 'app', 'starts_at_ms', 'ends_at_ms', 'expires_in_ms')
@@ -43,7 +44,7 @@ if not state then return { -1, '', 0 } end
 if has[3] == ARGV[1] then return { 1, state, generation } end
 local rule = LEGAL[ARGV[3]] or refuse('move', ARGV[3])
 if not generation or #ARGV < 10 or not rule.to and not ARGV[8] then refuse('generation or arguments', has[2]) end
-if rule.ends then whole('ttl_ms', ARGV[7], 1, 2 ^ 42) end
+if rule.ends or rule.lives then whole('ttl_ms', ARGV[7], 1, 2 ^ 42) end
 local starts_at, ends_at, expires_at = num(has[7]), num(has[8]), nil
 if ARGV[3] == 'reschedule' then
   whole('ttl_ms', ARGV[7], 1, 2 ^ 42)
@@ -82,10 +83,9 @@ if rule.drop then redis.call('HSET', KEYS[1], 'drop', rule.drop) end
 if ARGV[3] == 'resume' and ARGV[15] == '1' then redis.call('HSET', KEYS[1], 'carry_over', 1) end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[6]) end
 if size then redis.call('HSET', KEYS[1], 'audience_size', size) end
-if rule.ends then
-  redis.call('HSET', KEYS[1], 'ended_at_ms', now)
-  redis.call('PEXPIRE', KEYS[1], ARGV[7])
-end
+if rule.ends then redis.call('HSET', KEYS[1], 'ended_at_ms', now) end
+if rule.lives then redis.call('HDEL', KEYS[1], 'ended_at_ms', 'total') end
+if rule.ends or rule.lives then redis.call('PEXPIRE', KEYS[1], ARGV[7]) end
 local prefix, id = string.match(KEYS[1], '^(.*:)home:(.*)$')
 need(prefix, id .. ' home', now)
 if rule.told and not (rule.to == 'finished' and string.byte(id) == 109) then

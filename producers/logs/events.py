@@ -144,7 +144,8 @@ class UserOpted(Event):
 class BroadcastMoved(Event):
     """A broadcast changed: start, pause, resume, cancel, abort, expire, finish, or as follows.
 
-    rate, weight, reschedule: the reason is the new one.
+    rate, weight, reschedule: the reason is the new one. reopen: outcomes of a finished one were
+    forgotten.
     """
 
     app: str

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from producers.store import Client, keys
+from producers.store.clock import now_ms
 from producers.store.scripts import NoArgs, Script
 from producers.store.trip import Trip
 
@@ -86,6 +87,12 @@ class Copies:
         copy = MarkKeys(keys.lane_broadcast(lane, broadcast))
         return bool(self._mark(copy, NoArgs(), (field, value)))
 
+    def be_unsure(self, broadcast: str, lane: int) -> None:
+        """Let whatever waits in a lane now count as perhaps sent. Raises as `mark`."""
+        self.mark(broadcast, lane, "unsure", "1")
+        at_ms = now_ms(self._client, keys.lane_prefix(lane))
+        self.mark(broadcast, lane, "unsure_at_ms", str(at_ms))
+
     def question(self, broadcast: str, lane: int, verdict: str, again_ms: int) -> tuple[int, int]:
         """Let a lane take nothing until its broadcast's template is no more in question.
 
@@ -103,8 +110,8 @@ class Copies:
         """
         copy = QuestionKeys(keys.lane_broadcast(lane, broadcast))
         args = QuestionArgs(broadcast, keys.lane_prefix(lane), verdict, again_ms)
-        since_ms, now_ms = self._question(copy, args)
-        return int(since_ms), int(now_ms)
+        since_ms, at_ms = self._question(copy, args)
+        return int(since_ms), int(at_ms)
 
     def open(self, app: str, broadcast: str, lanes: Iterable[int]) -> bool:
         """Let the flood into lanes, in one trip: somewhere a message was delivered.

@@ -42,6 +42,12 @@ class Standing:
         """Whether every lane has settled everyone."""
         return all(is_through(copy) and copy["split"] != "mail" for copy in self.copies)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether a lane has not settled everyone, though each still has its copy."""
+        has_all = all(copy["generation"] is not None for copy in self.copies)
+        return has_all and not self.is_complete
+
 
 def is_through(copy: Mapping[str, str | None]) -> bool:
     """Say whether a lane has settled everyone that it has so far."""

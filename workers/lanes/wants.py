@@ -79,6 +79,8 @@ class Wants:
         Raises:
             redis.RedisError, StoreUnavailableError, WxbroadcastError: it is wanted again.
         """
+        if look.home["state"] == State.FINISHED and look.is_short:
+            return self._reopen(broadcast, look, now_ms)
         words = frozenset[str]().union(*(want.words for want in wants))
         if "adopt" in words or look.is_behind:
             self._broadcasts.adopt(broadcast)
@@ -185,6 +187,19 @@ class Wants:
             self._broadcasts.move(broadcast, "expire", "expired")
         except (IllegalMoveError, NotFoundError):
             return
+
+    def _reopen(self, broadcast: str, look: Standing, now_ms: int) -> bool:
+        """Go on with a finished broadcast of which Redis forgot outcomes: they may have been sent.
+
+        Returns:
+            Whether that is done.
+        """
+        for lane in range(len(look.copies)):
+            self._copies.be_unsure(broadcast, lane)
+        if self._broadcasts.reopen(broadcast):
+            app = str(look.home["app"])
+            self._client.zadd(keys.active(app), {broadcast: now_ms}, nx=True)
+        return True
 
     def open_lanes(self, app: str, broadcast: str, lanes: list[int]) -> bool:
         """Let the flood into these lanes: somewhere a message was delivered.

@@ -18,6 +18,7 @@ LEGAL = {
     "abort": dict.fromkeys(("running", "paused"), "aborted"),
     "expire": dict.fromkeys(("scheduled", "running", "paused"), "running"),
     "finish": dict.fromkeys(("running", "paused"), "finished"),
+    "reopen": {"finished": "running"},
 }
 DROPS = {"cancel": "cancelled", "abort": "cancelled", "expire": "late"}
 ENDS = {"cancel", "abort", "finish"}
@@ -68,7 +69,8 @@ def test_a_move_is_made_where_the_table_has_it_and_refused_elsewhere(
     if name in ENDS:
         expected["ended_at_ms"] = str(lane.now_ms)
     assert after == expected
-    assert (lane.client.pttl(lane.key("home", "b1")) <= TTL) is (name in ENDS)
+    lives_anew = name in ENDS or name == "reopen"
+    assert (lane.client.pttl(lane.key("home", "b1")) <= TTL) is lives_anew
 
 
 def test_none_starts_before_its_time(lane: Lane) -> None:
@@ -131,6 +133,13 @@ def test_a_finish_writes_the_total(lane: Lane) -> None:
     born(lane, "running")
     move(lane, "finish", total=12)
     assert home(lane)["total"] == "12"
+
+
+def test_what_was_reopened_has_not_ended(lane: Lane) -> None:
+    born(lane, "running")
+    move(lane, "finish", total=12)
+    assert move(lane, "reopen") == [1, "running", 5]
+    assert not {"total", "ended_at_ms"} & home(lane).keys()
 
 
 def test_a_broadcast_expires_once_and_may_still_be_cancelled(lane: Lane) -> None:

@@ -46,6 +46,8 @@ BEYOND_A_SCHEMA = {
     "collect_permits",
     "add_members",
     "add_suppressed",  # an Idempotency-Key that had another body
+    "replace_audience",
+    "replace_suppressed",  # rows none of which names anybody
     "retry_broadcast",  # in_doubt must be named twice
     "list_audiences",
     "list_broadcasts",

@@ -282,6 +282,60 @@ def test_it_finishes_when_the_last_lane_has_settled_everyone(ward: Ward) -> None
     assert ward.client.zscore(keys.active("shop"), broadcast) is None
 
 
+@FOUR
+def test_what_a_lane_forgot_after_the_end_is_sent_again_as_perhaps_sent(ward: Ward) -> None:
+    ward.form_ids(20)
+    broadcast = ward.broadcast()
+    lane = ward.home(broadcast)
+    first, *others = ward.take(lane)
+    ward.lane(lane).deliver(first)
+    ward.keeper.run_once()
+    kept = {name: ward.client.dump(name) for name in ward.client.keys(f"wxb:{{{lane}}}:*")}
+    for number in range(4):
+        for claim in others if number == lane else ward.take(number):
+            ward.lane(number).deliver(claim)
+    ward.keeper.run_once()
+    assert ward.broadcasts.status(broadcast).state == State.FINISHED
+
+    home = ward.home_key(broadcast)
+    for name, value in kept.items():
+        if name != home:  # the last moments of the others are lost
+            ward.client.restore(name, 60_000, value, replace=True)
+    ward.due_now(broadcast, lane, at_home=True)
+    ward.keeper.run_once()
+    assert ward.broadcasts.status(broadcast).state == State.RUNNING
+    assert ward.client.zscore(keys.active("shop"), broadcast)
+    assert ward.copies(broadcast, "unsure") == ["1"] * 4
+    for claim in others:
+        ward.lane(lane).deliver(claim)
+    ward.keeper.run_once()
+    status = ward.broadcasts.status(broadcast)
+    assert (status.state, status.outcomes) == (State.FINISHED, {"delivered": 20})
+
+
+def test_an_end_that_comes_late_to_a_redis_that_forgot_is_taken_back(ward: Ward) -> None:
+    ward.form_ids(3)
+    broadcast = ward.broadcast()
+    ward.move_home(broadcast, "finish")  # it was judged by what Redis has forgotten since
+    ward.broadcasts.adopt(broadcast)
+    assert ward.take(0) == []
+    ward.keeper.run_once()
+    for claim in ward.take(0):
+        ward.lane(0).deliver(claim)
+    ward.keeper.run_once()
+    status = ward.broadcasts.status(broadcast)
+    assert (status.state, status.outcomes) == (State.FINISHED, {"delivered": 3})
+
+
+def test_a_finished_broadcast_whose_lane_is_gone_stays_finished(ward: Ward) -> None:
+    ward.form_ids(3)
+    broadcast = ward.broadcast()
+    ward.move_home(broadcast, "finish")
+    ward.client.delete(keys.lane_broadcast(0, broadcast))
+    ward.keeper.run_once()
+    assert ward.broadcasts.status(broadcast).state == State.FINISHED
+
+
 # -- the canary over the lanes ------------------------------------------------------------------
 
 

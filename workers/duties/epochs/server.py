@@ -221,9 +221,7 @@ class Epochs:
         except NotFoundError:
             return
         for lane in lanes:
-            self._copies.mark(broadcast, lane, "unsure", "1")
-            at_ms = now_ms(self._client, keys.lane_prefix(lane))
-            self._copies.mark(broadcast, lane, "unsure_at_ms", str(at_ms))
+            self._copies.be_unsure(broadcast, lane)
 
     def _compare(self, info: str, last: str | None) -> None:
         """Raise unless the server is the one of the current epoch."""
