@@ -1,5 +1,6 @@
 """Writing: the files of one kind go into a folder; what somebody changed there stays."""
 
+import os
 from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -35,7 +36,7 @@ def write(kind: str, folder: Path, *, overwrite: bool = False) -> list[Path]:
         The files, whether they were written now or were there as they should be.
 
     Raises:
-        InvalidInputError: no such kind, files that differ are there, or they cannot be written.
+        InvalidInputError: no such kind, something else is there, or they cannot be written.
     """
     if kind not in KINDS:
         raise InvalidInputError([f"{kind}: take one of {', '.join(KINDS)}"])
@@ -45,14 +46,12 @@ def write(kind: str, folder: Path, *, overwrite: bool = False) -> list[Path]:
         texts[name] = files(room).joinpath(place).read_text("utf-8")
     ours = version("wxbroadcast")
     texts = {name: text.replace(_VERSION, ours) for name, text in texts.items()}
-    if not overwrite and (differing := _differing(folder, texts)):
-        faults = [f"{path}: it is there and differs; --overwrite replaces it" for path in differing]
-        raise InvalidInputError(faults)
     try:
+        if faults := _in_the_way(folder, texts, overwrite=overwrite):
+            raise InvalidInputError(faults)
         for name, text in texts.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            if not _is_there(folder / name, text):
+                _put(folder / name, text)
     except OSError as error:
         raise InvalidInputError([f"cannot write {folder}: {error}"]) from error
     return [folder / name for name in sorted(texts)]
@@ -70,11 +69,33 @@ def _texts(folder: Traversable, above: str) -> list[tuple[str, str]]:
     return found
 
 
-def _differing(folder: Path, texts: dict[str, str]) -> list[Path]:
-    """Return the files that are there and hold something else."""
-    return [
-        folder / name
-        for name, text in texts.items()
-        if (folder / name).exists()
-        and (not (folder / name).is_file() or (folder / name).read_bytes() != text.encode())
+def _in_the_way(folder: Path, texts: dict[str, str], *, overwrite: bool) -> list[str]:
+    """Return what keeps the files from being written, before any of them is."""
+    above = {folder, *folder.parents, *((folder / name).parent for name in texts)}
+    faults = [
+        f"{path}: it is no folder; move it away, or name another one"
+        for path in sorted(above)
+        if os.path.lexists(path) and not path.is_dir()
     ]
+    if faults:
+        return faults
+    for path, text in ((folder / name, text) for name, text in sorted(texts.items())):
+        if not os.path.lexists(path):
+            continue
+        if path.is_dir():
+            faults.append(f"{path}: it is a folder; move it away")
+        elif not overwrite and not _is_there(path, text):
+            faults.append(f"{path}: it is there and differs; --overwrite replaces it")
+    return faults
+
+
+def _is_there(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file whole, in the place of a link too: what that leads to stays as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.wxbroadcast")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)

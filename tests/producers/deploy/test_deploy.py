@@ -65,6 +65,44 @@ def test_all_of_it_is_written_and_nothing_that_was_changed_is_lost(
     assert run(settings, "deploy", "everything", tmp_path).code == 2
 
 
+def test_what_is_in_the_way_is_said_before_anything_is_written(
+    tmp_path: Path, settings: Settings
+) -> None:
+    def said(folder: Path, *options: str) -> str:
+        ran = run(settings, "deploy", "systemd", folder, *options)
+        assert ran.code == 2
+        return ran.err.replace("\n", " ")
+
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert f"{file}: it is no folder" in said(file)
+    assert f"{file}: it is no folder" in said(file / "below")
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "nowhere")
+    assert f"{dangling}: it is no folder" in said(dangling)
+    mine = tmp_path / "mine"
+    (mine / "apps.toml.example").mkdir(parents=True)
+    for options in ((), ("--overwrite",)):
+        assert "apps.toml.example: it is a folder; move it away" in said(mine, *options)
+    assert [one.name for one in mine.iterdir()] == ["apps.toml.example"]
+
+
+def test_a_link_in_its_place_is_replaced_and_what_it_leads_to_stays(
+    tmp_path: Path, settings: Settings
+) -> None:
+    target, folder = tmp_path / "target", tmp_path / "mine"
+    folder.mkdir()
+    link = folder / "START.md"
+    link.symlink_to(target)
+    assert run(settings, "deploy", "systemd", folder).code == 2
+    assert not target.exists()
+    target.write_text("mine")
+    assert run(settings, "deploy", "systemd", folder, "--overwrite").code == 0
+    assert target.read_text() == "mine"
+    assert not link.is_symlink()
+    assert not [one for one in folder.iterdir() if one.name.startswith(".")]
+
+
 def test_prometheus_takes_its_files(folder: Path, tmp_path: Path) -> None:
     text = (folder / "prometheus/prometheus.yml").read_text()
     key = tmp_path / "key"

@@ -64,6 +64,28 @@ def test_every_variable_that_they_name_is_a_setting(folder: Path) -> None:
     assert len(seen) > 10
 
 
+@pytest.mark.parametrize("kind", ["compose", "kubernetes", "systemd"])
+def test_none_says_how_many_lanes(folder: Path, kind: str) -> None:
+    """A deployment that gets more of them would not start any more."""
+    for path in (folder / kind).rglob("*"):
+        assert not path.is_file() or "WXB_LANES" not in path.read_text(), path
+
+
+def test_a_shell_reads_the_file_of_systemd_as_systemd_does(folder: Path) -> None:
+    """The doctor of its START.md is run so; a URL of sentinels has an &."""
+    url = "redis+sentinel://h1,h2/main/0?sentinel_username=$a&sentinel_password=b"
+    text = (folder / "systemd/wxbroadcast.env.example").read_text()
+    mine = folder / "mine.env"
+    mine.write_text(re.sub("redis://[^'\n]*", lambda _: url, text))
+    script = f"set -a; . {mine}; env"
+    ran = subprocess.run(
+        ["/bin/sh", "-c", script], env={}, capture_output=True, text=True, check=False
+    )
+    mine.unlink()
+    assert ran.stderr == ""
+    assert f"WXB_REDIS_URL={url}" in ran.stdout.splitlines()
+
+
 def test_they_name_the_version_that_wrote_them_and_no_package_host(folder: Path) -> None:
     project = Path(__file__).resolve().parents[3] / "pyproject.toml"
     ours = tomllib.loads(project.read_text())["project"]["version"]

@@ -79,9 +79,7 @@ def test_the_lines_of_a_cluster_are_settings(tmp_path: Path) -> None:
     env = cluster_env(written(tmp_path, "compose"))
     assert env["COMPOSE_PROFILES"] == "cluster"
     app = {"shop": {"appid": "wx1", "secret": "s"}}
-    settings = isolated(
-        {"redis_url": env["WXB_REDIS_URL"], "lanes": int(env["WXB_LANES"]), "apps": app}
-    )
+    settings = isolated({"redis_url": env["WXB_REDIS_URL"], "apps": app})
     found = redis_url.parsed(settings.redis_url.get_secret_value())
     assert (found.kind, found.options["password"]) == ("cluster", "hush")
     assert [host for host, _ in found.hosts] == ["valkey-1", "valkey-2", "valkey-3"]
