@@ -146,6 +146,13 @@ class Product:
         self.beat = BEAT.on(alone)
         self.posting = POSTING.on(alone)
         self.settling = SETTLE.on(alone)
+        self._epochs = Epochs(_Server(self), settings, self.broadcasts)
+        self.settlers = {
+            name: Settler(
+                client, settings, name, self.broadcasts.ttl_ms, Hands(1000), lambda *_: None
+            )
+            for name in world.names
+        }
         self.takers = {
             name: Taker(alone, settings, name, self.broadcasts.ttl_ms) for name in world.names
         }
@@ -159,19 +166,17 @@ class Product:
     def settler(self, worker: Worker) -> tuple[Settler, Hands, list[str]]:
         """Return a worker's settler, its hands, and the flags that it will be given."""
         hands, flags = Hands(1000), list[str]()
-        settler = Settler(
-            self.valkey.client,
-            self.settings,
-            worker.name,
-            self.broadcasts.ttl_ms,
-            hands,
-            lambda _app, broadcast, lane, flag: flags.append(f"{broadcast} {lane} {flag}"),
-        )
+
+        def flagged(_app: str, broadcast: str, lane: int, flag: str) -> None:
+            flags.append(f"{broadcast} {lane} {flag}")
+
+        settler = self.settlers[worker.name]
+        settler._hands, settler._on_flag = hands, flagged
         return settler, hands, flags
 
     def epochs(self, worker: Worker) -> Epochs:
         """Return what a worker knows of Redis's runs."""
-        epochs = Epochs(_Server(self), self.settings, self.broadcasts)
+        epochs = self._epochs
         epochs._server = f"run{worker.server}" if worker.server else ""  # just born
         epochs._acknowledged_ms = worker.beaten_at
         epochs.changed_at_ms = worker.changed_at
