@@ -323,11 +323,59 @@ def _is_older(listed: tuple[str, int], before: re.Match[str]) -> bool:
     return (created_at_ms, broadcast) < (int(before[1]), before[2])
 
 
+def _pace(answers: list[Any], now_ms: int) -> Pace:
+    """Return how fast a broadcast that runs goes."""
+    return measure(map(_progress, answers[0::_PER_LANE], answers[4::_PER_LANE]), now_ms)
+
+
 def _progress(copy: dict[str, str], notes: list[str]) -> Progress:
     """Return how far a lane is; see pace.lua, which counts as this does."""
     settled = int(copy.get("done", 0))
     without_a_send = sum(int(copy.get(f"o:{outcome}", 0)) for outcome in _NO_SEND)
     return Progress(notes, settled, settled - without_a_send)
+
+
+class _Sums(NamedTuple):
+    """What the lanes' answers (`_PER_LANE` of each) add up to; see `Status`."""
+
+    total: int
+    settled: int
+    outcomes: dict[str, int]
+    errcodes: dict[str, int]
+    queued: int
+    delayed: int
+    in_flight: int
+    aside: int
+    is_split: bool
+
+    @classmethod
+    def of(cls, answers: list[Any]) -> "_Sums":
+        copies: list[dict[str, str]] = answers[0::_PER_LANE]
+        outcomes: dict[str, int] = {}
+        errcodes: dict[str, int] = {}
+        for copy in copies:
+            for name, count in copy.items():
+                if name.startswith("o:"):
+                    outcomes[name[2:]] = outcomes.get(name[2:], 0) + int(count)
+                elif name.startswith("e:"):
+                    errcodes[name[2:]] = errcodes.get(name[2:], 0) + int(count)
+        order = {outcome: place for place, outcome in enumerate(Outcome)}
+        aside = sum(int(copy.get("aside", 0)) for copy in copies)
+        return cls(
+            total=sum(int(copy.get("total", 0)) for copy in copies),
+            settled=sum(int(copy.get("done", 0)) for copy in copies),
+            outcomes={
+                outcome: outcomes[outcome]
+                for outcome in sorted(outcomes, key=lambda name: order[Outcome(name)])
+                if outcomes[outcome]
+            },
+            errcodes=errcodes,
+            queued=sum(answers[1::_PER_LANE]),
+            delayed=sum(answers[2::_PER_LANE]),
+            in_flight=sum(answers[3::_PER_LANE]) - aside,
+            aside=aside,
+            is_split=all(copy.get("split") == "done" for copy in copies),
+        )
 
 
 def _status(
@@ -339,38 +387,21 @@ def _status(
     limits: AppLimits | None,
 ) -> Status:
     """Return a status, made of its home, of five answers per lane, and its app's limits."""
-    spec = Spec.from_json(home["spec"])
-    copies: list[dict[str, str]] = answers[0::_PER_LANE]
-    outcomes: dict[str, int] = {}
-    errcodes: dict[str, int] = {}
-    for copy in copies:
-        for name, count in copy.items():
-            if name.startswith("o:"):
-                outcomes[name[2:]] = outcomes.get(name[2:], 0) + int(count)
-            elif name.startswith("e:"):
-                errcodes[name[2:]] = errcodes.get(name[2:], 0) + int(count)
-    total = sum(int(copy.get("total", 0)) for copy in copies)
-    aside = sum(int(copy.get("aside", 0)) for copy in copies)
-    settled = sum(int(copy.get("done", 0)) for copy in copies)
-    split = all(copy.get("split") == "done" for copy in copies)
-    order = {outcome: place for place, outcome in enumerate(Outcome)}
-    state = State(home["state"])
+    spec, sums, state = Spec.from_json(home["spec"]), _Sums.of(answers), State(home["state"])
+    runs = state is State.RUNNING
+    pace = _pace(answers, now_ms) if runs else Pace()
     expected = int(home["audience_size"])
-    pace = Pace()
-    if state is State.RUNNING:
-        notes = answers[4::_PER_LANE]
-        pace = measure(map(_progress, copies, notes), now_ms)
     # what is not split yet is not in `total`; the audience may have grown since it was counted
-    goal = total if split else max(total, expected)
-    complete = split and total == settled
+    goal = sums.total if sums.is_split else max(sums.total, expected)
+    complete = sums.is_split and sums.total == sums.settled
     starts_at_ms = int(home.get("starts_at_ms", 0))
     waiting, opens_at_ms = "", 0
     if not complete:
         waiting, opens_at_ms = waits_for(broadcast, state, spec, starts_at_ms, settings, now_ms)
     carry_over = carries_over(home, spec)
-    day = _Day(eta_s=pace.left_s(goal - settled)) if state is State.RUNNING else _Day()
-    if limits is not None and state is State.RUNNING and not complete:
-        day = _today(limits, spec.channel, goal - settled, pace, carry_over=carry_over)
+    day = _Day(eta_s=pace.left_s(goal - sums.settled)) if runs else _Day()
+    if limits is not None and runs and not complete:
+        day = _today(limits, spec.channel, goal - sums.settled, pace, carry_over=carry_over)
         if day.left == 0 and not waiting:
             waiting, opens_at_ms = f"waiting for the next day, {limits.resets}", limits.resets_at_ms
     return Status(
@@ -380,19 +411,15 @@ def _status(
         template_id=spec.template_id,
         audience=spec.audience,
         state=state,
-        total=total,
+        total=sums.total,
         expected=expected,
-        settled=settled,
-        outcomes={
-            outcome: outcomes[outcome]
-            for outcome in sorted(outcomes, key=lambda name: order[Outcome(name)])
-            if outcomes[outcome]
-        },
-        errcodes=errcodes,
-        queued=sum(answers[1::_PER_LANE]),
-        delayed=sum(answers[2::_PER_LANE]),
-        in_flight=sum(answers[3::_PER_LANE]) - aside,
-        aside=aside,
+        settled=sums.settled,
+        outcomes=sums.outcomes,
+        errcodes=sums.errcodes,
+        queued=sums.queued,
+        delayed=sums.delayed,
+        in_flight=sums.in_flight,
+        aside=sums.aside,
         reason=home.get("reason", ""),
         errcode=int(home.get("errcode") or 0),
         created_at_ms=int(home["created_at_ms"]),
