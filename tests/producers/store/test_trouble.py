@@ -101,6 +101,24 @@ def test_a_wrong_certificate_is_named(
         assert_all_say(far, "TLS: the certificate of Redis does not hold", *said)
 
 
+@pytest.mark.parametrize(
+    ("url", "checks"),
+    [
+        ("rediss://h/0", True),
+        ("rediss+sentinel://h/main", True),
+        ("rediss://h/0?ssl_check_hostname=false", False),
+        ("rediss://h/0?ssl_cert_reqs=none", None),
+        ("redis://h/0", None),
+    ],
+)
+def test_a_certificate_is_of_the_name_that_was_asked_for(
+    make_settings: MakeSettings, url: str, checks: bool | None
+) -> None:
+    """Also with a redis-py before 6, which asks for it only where it is told to."""
+    with contextlib.closing(store.connect(make_settings(redis_url=url))) as client:
+        assert client.connection_pool.connection_kwargs.get("ssl_check_hostname") is checks
+
+
 def test_what_the_words_say_to_set_mends_it(
     make_settings: MakeSettings, settings: Settings, tmp_path: Path
 ) -> None:
