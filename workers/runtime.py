@@ -5,7 +5,7 @@ Boot: the ways (Redis, layout, session), the send path, the duties; then the pum
 most 7 s), settle them, leave.
 
 The pump's thread takes and reserves, the loop posts and settles; what is done beside the sending is
-in the `roster`. Should a thread end, the process drains and ends, to be started anew from outside.
+in the `rota`. Should a thread end, the process drains and ends, to be started anew from outside.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from producers.logs.events import (
 )
 from producers.settings import Settings
 from producers.store.lanes.fence import FencedError
-from workers.duties.roster import Roster
+from workers.duties.rota import Rota
 from workers.duties.ways import Ways
 from workers.figures import Figures
 from workers.lanes.edges import Edges
@@ -76,7 +76,7 @@ class Runtime:
         hands: what is in hand.
         pump: gives batches to the `send` consumer.
         ways: its connections.
-        roster: its duties.
+        rota: its duties.
     """
 
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
@@ -131,7 +131,7 @@ class Runtime:
             ),
         )
         self.pump = self._path.pump
-        self.roster = Roster(
+        self.rota = Rota(
             settings,
             self.worker,
             loop,
@@ -145,7 +145,7 @@ class Runtime:
             self._ended,
             self._outlived,
         )
-        self.roster.begin()
+        self.rota.begin()
         self._figures = Figures(memory, lambda: ways.peers.alive)
         self._figures.begin(settings, self.worker)
         _calm_the_collector()
@@ -154,7 +154,7 @@ class Runtime:
         )
 
     def _begin_work(self, app: str) -> None:
-        self.roster.begin_work(app)  # which there is before anything can be taken
+        self.rota.begin_work(app)  # which there is before anything can be taken
 
     # -- what actors call -------------------------------------------------------------------
 
@@ -208,20 +208,20 @@ class Runtime:
         self._path.drain(started + DRAIN_S)
         self._closing.set()
         self._errands.close()
-        self.roster.close()
+        self.rota.close()
 
         def left_s() -> float:
             return min(2.0, max(0.1, started + END_S - time.monotonic()))
 
         with contextlib.suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(self._close_loops(), self._loop).result(left_s())
-        self.roster.join(left_s)
+        self.rota.join(left_s)
         self.ways.close()
         self._figures.close()
         left = max(0, self.hands.held)
         logs.emit(WorkerStopped(self.worker, left, round(time.monotonic() - started, 3)))
 
     async def _close_loops(self) -> None:
-        await self.roster.end_tasks()
+        await self.rota.end_tasks()
         await self._path.close()
         await self.ways.close_loops(leaves=not self._path.is_busy)

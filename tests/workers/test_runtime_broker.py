@@ -256,7 +256,7 @@ def boot(
         assert runtime
         if not runtime.hands.closing:
             runtime.stop()
-        runtime.roster.join(lambda: 5.0)
+        runtime.rota.join(lambda: 5.0)
         runtime.ways.client.connection_pool.disconnect()
         broker.client.connection_pool.disconnect()
         left = runtime.ways.loop_client.connection_pool.disconnect()
@@ -440,9 +440,9 @@ def test_a_claim_in_hand_is_left_alone_however_old(
     stall.form_ids(5)
     broadcast = stall.broadcast()
     forget(runtime, client, broadcast)
-    entries = runtime.roster.flights._recoverer.entries(broadcast, 0)
+    entries = runtime.rota.flights._recoverer.entries(broadcast, 0)
     runtime.hands.take([entry.claim("shop", 0, broadcast) for entry in entries])
-    runtime.roster.flights.run()
+    runtime.rota.flights.run()
     assert len(stall.flight(broadcast)) == 5
     runtime.hands.drop([entry.claim("shop", 0, broadcast) for entry in entries])
     runtime.stop()
@@ -531,7 +531,7 @@ def test_a_stopped_worker_closes_every_connection_that_it_opened(
     opened = {entry["id"] for entry in client.client_list()} - before
     assert len(opened) >= 3
     runtime.stop()
-    runtime.roster.join(lambda: 5.0)
+    runtime.rota.join(lambda: 5.0)
     eventually(
         lambda: not opened & {entry["id"] for entry in client.client_list()},
         "its connections are closed",

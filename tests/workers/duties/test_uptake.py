@@ -32,8 +32,8 @@ class House:
         self._file = file
         self.runtime = Runtime(settings, loop)
         self.memory = self.runtime.memory
-        self.tokens = self.runtime.roster._uptake._tokens
-        self.kept = self.runtime.roster._uptake.kept
+        self.tokens = self.runtime.rota._uptake._tokens
+        self.kept = self.runtime.rota._uptake.kept
 
     def say(self, **apps: Any) -> None:
         self._file.write_text(json.dumps(apps))
@@ -45,7 +45,7 @@ class House:
     def has(self, app: str) -> list[bool]:
         """Say where there is still something of an app."""
         sender, wechat = self.runtime._path._sender, self.runtime.ways.wechat
-        uptake_ = self.runtime.roster._uptake
+        uptake_ = self.runtime.rota._uptake
         places = (
             self.memory.gates,
             self.tokens,
@@ -91,7 +91,7 @@ def house(
     yield house
     runtime = house.runtime
     runtime.stop()
-    runtime.roster.join(lambda: 5.0)
+    runtime.rota.join(lambda: 5.0)
     runtime.ways.client.connection_pool.disconnect()
     left = runtime.ways.loop_client.connection_pool.disconnect()
     asyncio.run_coroutine_threadsafe(left, loop).result(5)
@@ -152,7 +152,7 @@ def test_an_app_that_returns_at_once_is_what_it_was(house: House, eventually: Ev
     eventually(lambda: not house.tokens["cafe"].retired, "it returned", within_s=5)
     assert house.memory.gates["cafe"] is gate
     assert gate.next_at == 0.0  # what it waited for may be over, by its new limits
-    assert not house.runtime.roster._uptake._leaving
+    assert not house.runtime.rota._uptake._leaving
 
 
 def test_an_app_at_rest_whose_token_lies_elsewhere_now_has_it_at_once(
@@ -208,14 +208,14 @@ def test_what_waits_for_other_hours_than_there_are_now_is_looked_at_again(
 def test_webhooks_are_posted_for_the_first_app_that_wants_them(
     house: House, client: "redis.Redis", eventually: Eventually
 ) -> None:
-    roster = house.runtime.roster
-    assert roster._courier is None
+    rota = house.runtime.rota
+    assert rota._courier is None
     hooked = {"webhook_url": "https://hooks.example.com/", "webhook_secret": SIGNING}
     house.say(shop={**SHOP, **hooked}, cafe=CAFE)
-    eventually(lambda: roster._courier, "there is a courier", within_s=5)
+    eventually(lambda: rota._courier, "there is a courier", within_s=5)
     eventually(lambda: client.hkeys(keys.hooks(0)) == ["shop"], "Redis knows the wish", within_s=5)
     house.say(shop=SHOP, cafe={**CAFE, **hooked, "webhook_in_flight": 2})
-    courier = roster._courier
+    courier = rota._courier
     assert courier is not None
     eventually(lambda: courier._outbox.places == [("cafe", 2)], "it is another's", within_s=5)
     eventually(lambda: client.hkeys(keys.hooks(0)) == ["cafe"], "and told so", within_s=5)

@@ -1,4 +1,4 @@
-"""The roster: which duties a worker has, and where each is done.
+"""The rota: which duties a worker has, and where each is done.
 
 On the loop: the beat, keeping tokens, reading lists of templates, and webhooks. On threads: *watch*
 looks each second at what concerns this worker, its apps among it, *keeper* does the lanes' duties
@@ -49,7 +49,7 @@ _EVERY_S: Final = 1.0
 _SPAWN_S: Final = 30.0
 
 
-class Roster:
+class Rota:
     """One worker's duties.
 
     Args:
@@ -85,7 +85,7 @@ class Roster:
         self._loop = loop
         self._runner = Runner(ended)
         self._client, self._keeper = ways.client, keeper
-        client, wake = ways.client, memory.hands.wake
+        client = ways.client
         self.flights = Flights(
             Recoverer(client, settings, ways.broadcasts),
             ways.epochs,
@@ -142,6 +142,19 @@ class Roster:
         self._courier: Courier | None = None
         self._wishes = TellWishes(Wishes(client, settings))
         self._settings, self._loop_client = settings, ways.loop_client
+        self._rounds = self._threads(ways, memory, path, keeper, ended, outlived)
+
+    def _threads(
+        self,
+        ways: Ways,
+        memory: Memory,
+        path: SendPath,
+        keeper: Keeper,
+        ended: Callable[[str, str], None],
+        outlived: Callable[[FencedError], None],
+    ) -> tuple[Round, ...]:
+        """Return what is done on threads, a round for each."""
+        client, settings, wake = ways.client, self._settings, memory.hands.wake
         watching: list[Duty] = [
             Layout(client, settings, outlived),
             self._uptake,
@@ -170,7 +183,7 @@ class Roster:
         vitals = Vitals({"loop": self._loop_gone, "pump": path.pump_gone}, ended)
         ticks = Ticks(Series(client, settings))
         keeping: list[Duty] = [vitals, ways.epochs, keeper, self.flights, ticks]
-        self._rounds = (
+        return (
             watch,
             Round(
                 "keeper",
