@@ -30,6 +30,7 @@ from workers.duties.epochs import Epochs, server
 from workers.duties.flights import Flights
 from workers.duties.peers import BEAT, BeatArgs, BeatKeys
 from workers.duties.recover import Recoverer
+from workers.lanes import copies
 from workers.lanes.keeper import Keeper
 from workers.sending import settle
 from workers.sending.hands import Hands
@@ -292,6 +293,7 @@ def laid(world: World) -> Iterator[Product]:
         (scripts.Bound, "argv", timed),
         (birth, "now_ms", now),
         (server, "now_ms", now),
+        (copies, "now_ms", now),
         (create, "glance", _nothing),
         (messages.Messages, "_server_ms", now),
         (Epochs, "_check_one_server", _nothing),
