@@ -12,27 +12,25 @@ raises `MovingError`, which callers repeat as a lost answer, with the same token
 *A node that is silent* (`silence`), or gone, is asked nothing until it gives a sign of life. Whose
 answer was lost is noted on the error (`trouble.at_node`).
 
-*A pipeline* becomes one for each node, all written before the first answer is read. What a node
-lost or refused stands in the place of each of its answers; the others have theirs. Several keys of
-one command may lie anywhere, for MGET, DEL, UNLINK and EXISTS; of a script they lie in one slot.
-What concerns no key (TIME, PUBLISH) goes to any node; in a pipeline, to the node of its first key.
+*A pipeline* becomes one for each node (`pipelines`). Several keys of one command may lie anywhere,
+for MGET, DEL, UNLINK and EXISTS; of a script they lie in one slot. What concerns no key (TIME,
+PUBLISH) goes to any node.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import redis
-from redis.client import Pipeline
 from redis.exceptions import (
     AskError,
     ClusterDownError,
     MovedError,
     NoScriptError,
     ResponseError,
-    TryAgainError,
 )
 
-from producers.store.cluster.nodes import LOST, Nodes, Pools
+from producers.store.cluster.nodes import HOPS, LOST, NOT_NOW, Nodes, Pools
+from producers.store.cluster.pipelines import ClusterPipeline, Pipelines
 from producers.store.cluster.silence import SilentError
 from producers.store.cluster.slots import (
     MovingError,
@@ -51,13 +49,6 @@ from producers.store.lanes.fence import (
 )
 from producers.store.patience import Place, lend
 
-HOPS: Final = 5
-"""Redirections that one call follows."""
-
-NOT_NOW: Final = (TryAgainError, ClusterDownError)
-
-Command = tuple[tuple[Any, ...], dict[str, Any]]
-
 
 class Cluster(redis.Redis):
     """See the module. It connects when first used."""
@@ -67,7 +58,6 @@ class Cluster(redis.Redis):
         self.auto_close_connection_pool = True
         self._nodes = Nodes(pools, seeds)
         self._fence: Fence | Turn | None = pools.connection_kwargs.get("fence")
-        self._texts: dict[str, str] = {}
 
     # -- one command ----------------------------------------------------------------------------
 
@@ -86,7 +76,7 @@ class Cluster(redis.Redis):
             try:
                 return self._exchanged(place, args, options)
             except NoScriptError:
-                self._load(self._nodes.node(place), args[1])
+                self._nodes.load(self._nodes.node(place), args[1])
             except MovedError as error:
                 self._nodes.slots.move(error.slot_id, (error.host or place[0], error.port))
             except AskError as error:
@@ -145,7 +135,7 @@ class Cluster(redis.Redis):
                     connection.send_command(*args)
                     return node.parse_response(connection, args[0], **options)
                 except NoScriptError:
-                    connection.send_command("SCRIPT LOAD", self._text(args[1]))
+                    connection.send_command("SCRIPT LOAD", self._nodes.text(args[1]))
                     connection.read_response()
         except (AskError, *NOT_NOW) as error:
             raise MovingError(str(error)) from error
@@ -163,149 +153,18 @@ class Cluster(redis.Redis):
         """Register a script; each node is given it when it lacks it."""
         text = whole(script)
         registered = super().register_script(text)
-        self._texts[registered.sha] = text
+        self._nodes.texts[registered.sha] = text
         return registered
-
-    def _text(self, sha: str) -> str:
-        try:
-            return self._texts[sha]
-        except KeyError:
-            raise NoScriptError("NOSCRIPT of a script that was not registered here") from None
-
-    def _load(self, node: Any, sha: str) -> None:
-        node.execute_command("SCRIPT LOAD", self._text(sha))
 
     # -- several commands -----------------------------------------------------------------------
 
+    @property
+    def _pipelines(self) -> Pipelines:
+        return Pipelines(self._nodes, self._run, self.refused)  # kept, it would keep the client
+
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:  # noqa: ARG002
         """Return a pipeline; one that is a transaction has all its keys in one slot."""
-        return _Pipeline(self, transaction)
-
-    def several(self, stack: Sequence[Command]) -> list[Any]:
-        """Run commands, a pipeline for each node; return their answers, errors among them.
-
-        Raises:
-            MovingError: a slot is served by nobody; nothing was done.
-        """
-        slots = [slot_of(args) for args, _ in stack]
-        first = next((slot for slot in slots if slot is not None), None)
-        parts: dict[Place, list[int]] = {}
-        for number, slot in enumerate(slots):
-            place = self._nodes.place_of(first if slot is None else slot)
-            parts.setdefault(place, []).append(number)
-        answers: list[Any] = [None] * len(stack)
-        for place, found in self._answers({p: [stack[n] for n in ns] for p, ns in parts.items()}):
-            for number, answer in zip(parts[place], found, strict=True):
-                answers[number] = answer
-        return [self._followed(one, answer) for one, answer in zip(stack, answers, strict=True)]
-
-    def _answers(self, parts: dict[Place, list[Command]]) -> Iterator[tuple[Place, list[Any]]]:
-        """Ask each node its part, then yield the answers of each."""
-        sent: dict[Place, tuple[Any, set[str]]] = {}
-        try:
-            for place in sorted(parts):  # in one order: no two callers wait for each other
-                try:
-                    sent[place] = self._send(self._nodes.awake(place), parts[place])
-                except LOST as error:
-                    self._nodes.note_lost(place, error)
-                    yield place, [error] * len(parts[place])
-            for place in list(sent):
-                try:
-                    found = self._receive(place, *sent.pop(place), parts[place])
-                except LOST as error:
-                    self._nodes.note_lost(place, error)
-                    found = [error] * len(parts[place])
-                yield place, found
-        finally:
-            for place, (connection, _) in sent.items():
-                connection.disconnect()
-                self._nodes.node(place).connection_pool.release(connection)
-
-    def _send(self, place: Place, commands: Sequence[Command]) -> tuple[Any, set[str]]:
-        pool = self._nodes.node(place).connection_pool
-        loaded = self._nodes.loaded.setdefault(place, set())
-        used = {args[1] for args, _ in commands if args[0] == "EVALSHA"}
-        loading = {sha for sha in used - loaded if sha in self._texts}
-        texts = [("SCRIPT LOAD", self._texts[sha]) for sha in loading]
-        connection = lend(pool)
-        try:
-            packed = connection.pack_commands([*texts, *(args for args, _ in commands)])
-            connection.send_packed_command(packed)
-        except BaseException:
-            connection.disconnect()
-            pool.release(connection)
-            raise
-        return connection, loading
-
-    def _receive(
-        self, place: Place, connection: Any, loading: set[str], commands: Sequence[Command]
-    ) -> list[Any]:
-        node = self._nodes.node(place)
-        answers: list[Any] = []
-        try:
-            connection.rearm()
-            self._nodes.await_first(place, connection)
-            for _ in loading:
-                connection.read_response()
-            self._nodes.loaded.setdefault(place, set()).update(loading)
-            for args, options in commands:
-                try:
-                    answers.append(node.parse_response(connection, args[0], **options))
-                except ResponseError as error:
-                    answers.append(error)
-        except BaseException:
-            connection.disconnect()
-            raise
-        finally:
-            node.connection_pool.release(connection)
-        return answers
-
-    def _followed(self, command: Command, answer: Any) -> Any:
-        """Return an answer; where it says that the slot or the script is elsewhere, the other's."""
-        if isinstance(answer, NOT_NOW):
-            return MovingError(str(answer))
-        if isinstance(answer, ResponseError) and is_refusal(answer):
-            return self.refused()
-        if not isinstance(answer, (AskError, NoScriptError)):
-            return answer
-        args, options = command
-        if isinstance(answer, NoScriptError):
-            self._nodes.loaded.clear()
-        try:
-            return self._run(args, options)
-        except (ResponseError, *LOST) as error:
-            return error
-
-    def atomically(self, stack: Sequence[Command], *, raise_on_error: bool) -> list[Any]:
-        """Run commands as one transaction, on the node of their slot."""
-        slot = next((found for args, _ in stack if (found := slot_of(args)) is not None), None)
-        place, asking = self._nodes.place_of(slot), False
-        for _ in range(HOPS):
-            node = self._nodes.node(self._nodes.awake(place))
-            pipeline = node.pipeline(transaction=True)
-            pipeline.command_stack = list(stack)
-            try:
-                if asking:
-                    pipeline.connection = lend(node.connection_pool)
-                    pipeline.connection.send_command("ASKING")
-                    pipeline.connection.read_response()
-                answers: list[Any] = pipeline.execute(raise_on_error)
-            except NoScriptError:
-                for sha in {args[1] for args, _ in stack if args[0] == "EVALSHA"}:
-                    self._load(node, sha)
-            except MovedError as error:
-                place, asking = (error.host or place[0], error.port), False
-                self._nodes.slots.move(error.slot_id, place)
-            except AskError as error:
-                place, asking = (error.host or place[0], error.port), True
-            except NOT_NOW as error:
-                raise MovingError(str(error)) from error
-            except LOST as error:
-                self._nodes.note_lost(place, error)
-                raise
-            else:
-                return answers
-        raise MovingError("the slot moves faster than it is followed")
+        return ClusterPipeline(self, self._pipelines, self.guarded, transaction=transaction)
 
     def mget(self, keys: Any, *args: Any) -> Any:
         """As `redis.Redis`, wherever the keys lie."""
@@ -327,7 +186,7 @@ class Cluster(redis.Redis):
     def _each(self, command: str, names: Sequence[Any]) -> list[Any]:
         if len(names) == 1:
             return [self.execute_command(command, names[0])]
-        answers = self.several([((command, name), {}) for name in names])
+        answers = self._pipelines.several([((command, name), {}) for name in names])
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
@@ -426,32 +285,3 @@ class Cluster(redis.Redis):
         """Empty all nodes."""
         emptied = [node.flushall(*args, **kwargs) for node in self.nodes().values()]
         return all(emptied)
-
-
-class _Pipeline(Pipeline):
-    """Collects commands as redis-py's does; see `Cluster.several`."""
-
-    def __init__(self, cluster: Cluster, transaction: bool) -> None:
-        super().__init__(cluster.connection_pool, cluster.response_callbacks, transaction, None)
-        self._cluster = cluster
-        self._atomic = transaction
-
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Run what was collected; return the answers in its order."""
-        stack = [(self._cluster.guarded(args), options) for args, options in self.command_stack]
-        self.reset()
-        if not stack:
-            return []
-        if self._atomic:
-            try:
-                return self._cluster.atomically(stack, raise_on_error=raise_on_error)
-            except ResponseError as error:
-                if is_refusal(error):
-                    raise self._cluster.refused() from error
-                raise
-        answers = self._cluster.several(stack)
-        if raise_on_error:
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
-        return answers

@@ -19,8 +19,7 @@ from redis.exceptions import (
 )
 
 from producers.store import trouble
-from producers.store.cluster.client import HOPS, NOT_NOW, Command
-from producers.store.cluster.nodes import ASK_S, LOST, Known
+from producers.store.cluster.nodes import ASK_S, HOPS, LOST, NOT_NOW, Command, Known
 from producers.store.cluster.silence import LOOK_S
 from producers.store.cluster.slots import MovingError, slot_of, whole, with_guard
 from producers.store.lanes.fence import (
@@ -80,7 +79,6 @@ class LoopCluster(redis.asyncio.Redis):
         self._pools = pools
         self._known = Known(seeds)
         self._fence: Fence | Turn | None = pools.connection_kwargs.get("fence")
-        self._texts: dict[str, str] = {}
         self._reading: asyncio.Task[None] | None = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -99,7 +97,7 @@ class LoopCluster(redis.asyncio.Redis):
             try:
                 return await node.execute_command(*args, **options)
             except NoScriptError:
-                await node.execute_command("SCRIPT LOAD", self._text(args[1]))
+                await node.execute_command("SCRIPT LOAD", self._known.text(args[1]))
             except MovedError as error:
                 self._known.slots.move(error.slot_id, (error.host or place[0], error.port))
             except AskError as error:
@@ -140,7 +138,7 @@ class LoopCluster(redis.asyncio.Redis):
                     await connection.send_command(*args)
                     return await node.parse_response(connection, args[0], **options)
                 except NoScriptError:
-                    await connection.send_command("SCRIPT LOAD", self._text(args[1]))
+                    await connection.send_command("SCRIPT LOAD", self._known.text(args[1]))
                     await connection.read_response()
         except (AskError, *NOT_NOW) as error:
             raise MovingError(str(error)) from error
@@ -159,14 +157,8 @@ class LoopCluster(redis.asyncio.Redis):
         """Register a script; each node is given it when it lacks it."""
         text = whole(script)
         registered = super().register_script(text)
-        self._texts[registered.sha] = text
+        self._known.texts[registered.sha] = text
         return registered
-
-    def _text(self, sha: str) -> str:
-        try:
-            return self._texts[sha]
-        except KeyError:
-            raise NoScriptError("NOSCRIPT of a script that was not registered here") from None
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:  # noqa: ARG002
         """Return a pipeline; one that is a transaction has all its keys in one slot."""

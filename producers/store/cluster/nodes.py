@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ClusterDownError, NoScriptError, ResponseError, TryAgainError
 
 from producers.store import deadline, trouble
 from producers.store.cluster.silence import UNEASY_S, Silence
@@ -24,6 +24,14 @@ ASK_S: Final = 2.0
 
 LOST: Final = (redis.ConnectionError, redis.TimeoutError)
 
+HOPS: Final = 5
+"""Redirections that one call follows."""
+
+NOT_NOW: Final = (TryAgainError, ClusterDownError)
+"""The slot is on its way, or nobody serves it; nothing was done."""
+
+Command = tuple[tuple[Any, ...], dict[str, Any]]
+
 
 class Known:
     """What a client knows of its nodes; nothing here speaks to anybody, but `silence`.
@@ -34,13 +42,26 @@ class Known:
     Attributes:
         slots: who serves which.
         silence: who does not answer.
-        loaded: node → digests of the scripts that it was given.
+        texts: digest → the script, of all that are registered.
+        loaded: node → digests of those that it was given.
     """
 
     def __init__(self, seeds: Sequence[Place]) -> None:
         self.slots = Slots(seeds)
         self.silence = Silence()
+        self.texts: dict[str, str] = {}
         self.loaded: dict[Place, set[str]] = {}
+
+    def text(self, sha: str) -> str:
+        """Return a script.
+
+        Raises:
+            NoScriptError: it was not registered.
+        """
+        try:
+            return self.texts[sha]
+        except KeyError:
+            raise NoScriptError("NOSCRIPT of a script that was not registered here") from None
 
     def note_lost(self, place: Place, error: redis.RedisError) -> None:
         """A node did not answer, or could not be reached: note it, on the error too."""
@@ -130,6 +151,10 @@ class Nodes(Known):
     def node(self, place: Place) -> Any:
         """Return the client of a node."""
         return self._pools.node(place)
+
+    def load(self, node: Any, sha: str) -> None:
+        """Give a node a script."""
+        node.execute_command("SCRIPT LOAD", self.text(sha))
 
     def awake(self, place: Place) -> Place:
         """As `checked`, once it is known."""
