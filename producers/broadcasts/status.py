@@ -1,5 +1,6 @@
 """Status: what a broadcast is doing, read from its home and summed over its lanes."""
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -10,10 +11,10 @@ from typing import Any, Final, NamedTuple
 from producers.broadcasts.pace import Pace, Progress, measure
 from producers.broadcasts.spec import MAX_LIFE, Spec, weight_faults
 from producers.broadcasts.timing import waits_for
-from producers.errors import InvalidInputError, NotFoundError
+from producers.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from producers.quotas import AppLimits, Quotas
 from producers.settings import Settings, ms
-from producers.store import Client, keys
+from producers.store import Client, deadline, keys
 from producers.store.clock import ms_of
 from producers.store.retry import repeat, repeat_all
 from producers.words import ENDED, Outcome, State
@@ -33,6 +34,8 @@ _NO_SEND: Final = (
 
 _PER_LANE: Final = 5
 """Answers per lane that a status is made of."""
+_BESIDE_S: Final = 0.5
+"""How long what may be left out is waited for, where a node is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +142,27 @@ class Register:
         self._settings = settings
         self._quotas = Quotas(client, settings)
 
-    def status(self, broadcast: str) -> Status:
+    def status(self, broadcast: str, without: frozenset[int] = frozenset()) -> Status:
         """Return what a broadcast is doing now.
+
+        Args:
+            broadcast: its id.
+            without: as of `statuses`; where its home is among them, this raises.
 
         Raises:
             NotFoundError: no such broadcast, or its retention is over.
+            StoreUnavailableError: Redis did not answer.
         """
-        found = self.statuses([broadcast])
+        if self.home_lane(broadcast) in without:
+            self._home(broadcast)
+        found = self.statuses([broadcast], without)
         if not found:
             raise _not_found(broadcast)
         return found[0]
 
-    def page(self, app: str, cursor: str = "", limit: int = 20) -> StatusPage:
+    def page(
+        self, app: str, cursor: str = "", limit: int = 20, without: frozenset[int] = frozenset()
+    ) -> StatusPage:
         """Return one page of the app's broadcasts, the newest first.
 
         What carries single messages is among them, with no audience: a day's sums of a template.
@@ -162,6 +174,7 @@ class Register:
             app: alias of the app.
             cursor: of a page before; '' for the first.
             limit: 1 to 1,000 broadcasts.
+            without: as of `statuses`.
 
         Raises:
             UnknownAppError: no such app.
@@ -186,7 +199,8 @@ class Register:
                 break
         shown = listed[:limit]
         following = f"{shown[-1][1]}.{shown[-1][0]}" if len(listed) > limit else ""
-        return StatusPage(self.statuses([broadcast for broadcast, _ in shown]), following)
+        ids = [broadcast for broadcast, _ in shown]
+        return StatusPage(self.statuses(ids, without), following)
 
     def _listed(self, app: str, highest: str, offset: int, most: int) -> list[tuple[str, int]]:
         rows = repeat(
@@ -197,12 +211,21 @@ class Register:
         )
         return [(broadcast, int(created_at_ms)) for broadcast, created_at_ms in rows]
 
-    def statuses(self, broadcasts: Sequence[str]) -> list[Status]:
+    def statuses(
+        self, broadcasts: Sequence[str], without: frozenset[int] = frozenset()
+    ) -> list[Status]:
         """Return the status of each broadcast that still is, in a few trips for all.
+
+        Args:
+            broadcasts: their ids.
+            without: lanes that cannot be asked: nothing in them is counted, broadcasts that are at
+                home there are left out, and the others are never complete, for nobody knows.
 
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
+        lanes = [lane for lane in range(self._settings.lanes) if lane not in without]
+        broadcasts = [one for one in broadcasts if self.home_lane(one) not in without]
 
         def ask_homes(pipeline: Any) -> None:
             pipeline.time()
@@ -218,7 +241,7 @@ class Register:
 
         def ask_lanes(pipeline: Any) -> None:
             for broadcast, _ in known:
-                for lane in range(self._settings.lanes):
+                for lane in lanes:
                     pipeline.hgetall(keys.lane_broadcast(lane, broadcast))
                     pipeline.llen(keys.queue(lane, broadcast))
                     pipeline.zcard(keys.delayed(lane, broadcast))
@@ -226,11 +249,13 @@ class Register:
                     pipeline.lrange(keys.pace(lane, broadcast), 0, -1)
 
         answers = repeat_all("reading broadcasts", self._client, ask_lanes) if known else []
-        self._name_families(known)
-        each = _PER_LANE * self._settings.lanes
+        each = _PER_LANE * len(lanes)
         now_ms = ms_of(clock)
         apps = {home.get("app", ""): None for _, home in known if home["state"] == State.RUNNING}
-        limits = self._quotas.all([*apps]) if apps else {}
+        limits: dict[str, AppLimits] = {}
+        with _if_there() if without else contextlib.nullcontext():
+            self._name_families(known)
+            limits = self._quotas.all([*apps]) if apps else {}
         return [
             _status(
                 broadcast,
@@ -239,6 +264,7 @@ class Register:
                 now_ms,
                 self._settings,
                 limits.get(home.get("app", "")),
+                whole=not without,
             )
             for place, (broadcast, home) in enumerate(known)
         ]
@@ -308,6 +334,13 @@ class Register:
         if not home:
             raise _not_found(broadcast)
         return home
+
+
+@contextlib.contextmanager
+def _if_there() -> Iterator[None]:
+    """Do what may be left out where a node does not answer, without waiting for it."""
+    with contextlib.suppress(StoreUnavailableError), deadline.within(_BESIDE_S):
+        yield
 
 
 def _not_found(broadcast: str) -> NotFoundError:
@@ -385,6 +418,8 @@ def _status(
     now_ms: int,
     settings: Settings,
     limits: AppLimits | None,
+    *,
+    whole: bool = True,
 ) -> Status:
     """Return a status, made of its home, of five answers per lane, and its app's limits."""
     spec, sums, state = Spec.from_json(home["spec"]), _Sums.of(answers), State(home["state"])
@@ -392,8 +427,9 @@ def _status(
     pace = _pace(answers, now_ms) if runs else Pace()
     expected = int(home["audience_size"])
     # what is not split yet is not in `total`; the audience may have grown since it was counted
-    goal = sums.total if sums.is_split else max(sums.total, expected)
-    complete = sums.is_split and sums.total == sums.settled
+    split = whole and sums.is_split
+    goal = sums.total if split else max(sums.total, expected)
+    complete = split and sums.total == sums.settled
     starts_at_ms = int(home.get("starts_at_ms", 0))
     waiting, opens_at_ms = "", 0
     if not complete:
@@ -426,7 +462,7 @@ def _status(
         ended_at_ms=int(home.get("ended_at_ms", 0)),
         complete=complete,
         rate=pace.sends,
-        eta_s=day.eta_s,
+        eta_s=day.eta_s if whole else None,
         retry_of=home.get("retry_of", ""),
         retry_for=home.get("retry_for", ""),
         family=_family(broadcast, home),
@@ -439,7 +475,7 @@ def _status(
         limit=day.limit,
         day_left=day.left,
         carry_over=carry_over,
-        note="" if keys.is_carrier(broadcast) else day.note,
+        note="" if keys.is_carrier(broadcast) or not whole else day.note,
     )
 
 

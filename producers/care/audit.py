@@ -8,6 +8,9 @@ and compared with its counts; every recipient is settled, queued, delayed or in 
 Memory is bounded: one bucket at a time. While messages are being sent, a sum may differ by what
 changed during the scan; the audit reads the totals before and after, allows for that difference,
 and is exact at rest.
+
+Lanes that cannot be asked are left out of every sum alike, so that what is compared is whole; so
+are broadcasts that are at home there.
 """
 
 from collections import Counter
@@ -99,6 +102,8 @@ class Audit:
         ledgers: app → its ledger, read after the scan.
         users: app → users recounted.
         broadcasts: broadcasts recounted.
+        left_out: broadcasts of which nothing is known, as they are at home in a lane that cannot be
+            asked.
         written: of one broadcast alone, outcome → recipients recounted; else empty.
         findings: every comparison that is not equal to the unit.
     """
@@ -106,6 +111,7 @@ class Audit:
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     users: dict[str, int] = field(default_factory=dict)
     broadcasts: int = 0
+    left_out: int = 0
     written: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -121,17 +127,28 @@ class Audit:
             "permits": {app: found.as_dict() for app, found in self.ledgers.items()},
             "users": self.users,
             "broadcasts": self.broadcasts,
+            "left_out": self.left_out,
             "written": self.written,
             "discrepancies": [finding.as_dict() for finding in self.wrong],
         }
 
 
 class Auditor:
-    """Recounts. It changes nothing."""
+    """Recounts. It changes nothing.
 
-    def __init__(self, client: Client, settings: Settings) -> None:
+    Args:
+        client: Redis.
+        settings: as loaded.
+        without: lanes that cannot be asked.
+    """
+
+    def __init__(
+        self, client: Client, settings: Settings, without: frozenset[int] = frozenset()
+    ) -> None:
         self._client = client
         self._settings = settings
+        self._without = without
+        self._lanes = [lane for lane in range(settings.lanes) if lane not in without]
         self._register = Register(client, settings)
         self._holdings = Holdings(client)
         self._lane = AUDIT_LANE.on(client)
@@ -154,22 +171,30 @@ class Auditor:
             return audit
         for app in self._settings.apps:
             self._audit_permits(app, audit, on_progress)
-            for known in self._client.zrange(keys.history(app), 0, -1):
+            for known in self._known(app):
+                if self._register.home_lane(known) in self._without:
+                    audit.left_out += 1
+                    continue
                 try:
                     self._audit_broadcast(known, audit)
                 except NotFoundError:
                     continue  # its retention is over
         return audit
 
+    def _known(self, app: str) -> list[str]:
+        """Return the ids of an app's broadcasts."""
+        read = partial(self._client.zrange, keys.history(app), 0, -1)
+        return list(repeat("listing broadcasts", read))
+
     # -- I1 ---------------------------------------------------------------------------------
 
     def _audit_permits(
         self, app: str, audit: Audit, on_progress: Callable[[int], None] | None
     ) -> None:
-        before = ledger.totals(self._client, self._settings, app)
+        before = ledger.totals(self._client, self._settings, app, self._without)
         scanned = 0
         users = 0
-        for lane in range(self._settings.lanes):
+        for lane in self._lanes:
             stock_before = self._stock(lane, app)
             found: Counter[str] = Counter()
             buckets = filled_buckets(self._client, lane, app, "all", 0)
@@ -191,7 +216,7 @@ class Auditor:
                     stock_after[what],
                     moved,
                 )
-        after = ledger.totals(self._client, self._settings, app)
+        after = ledger.totals(self._client, self._settings, app, self._without)
         held = self._held(app)
         changed = sum(
             abs(after.kinds[kind].collected - before.kinds[kind].collected)
@@ -222,7 +247,7 @@ class Auditor:
 
     def _held(self, app: str) -> Counter[PermitKind]:
         held: Counter[PermitKind] = Counter()
-        for broadcast in self._client.zrange(keys.history(app), 0, -1):
+        for broadcast in self._known(app):
             for _, row in self._lane_rows(broadcast):
                 for letter, uses in zip("fps", row[6:9], strict=True):
                     held[KIND_OF[letter]] += uses
@@ -232,9 +257,9 @@ class Auditor:
 
     def _audit_broadcast(self, broadcast: str, audit: Audit) -> Counter[Outcome]:
         """Compare a broadcast's counts with what is written; return the latter."""
-        before = self._register.status(broadcast)
+        before = self._register.status(broadcast, self._without)
         written = self._written(broadcast)
-        after = self._register.status(broadcast)
+        after = self._register.status(broadcast, self._without)
         moved = after.settled - before.settled
         for outcome in Outcome:
             if outcome not in _COUNTED:
@@ -270,7 +295,7 @@ class Auditor:
         """Compare the rows that are kept with their count, and with who still waits for one."""
         counted = found = 0
         app, name = status.app, status.audience
-        for lane in range(self._settings.lanes):
+        for lane in self._lanes:
             size = keys.audience_size(lane, app, name)
             counted += int(repeat("counting rows", partial(self._client.get, size)) or 0)
             buckets = filled_buckets(self._client, lane, app, name, 0)
@@ -279,7 +304,9 @@ class Auditor:
                 read = partial(self._client.hmget, keys.rows(lane, app, name), some)
                 found += sum(text.count(ROW) for text in repeat("recounting rows", read) if text)
         where = f"broadcast {status.id}"
-        moved = self._register.status(status.id).settled - status.settled  # while it was counted
+        moved = (
+            self._register.status(status.id, self._without).settled - status.settled
+        )  # while it was counted
         self._compare(audit, where, "rows: recounted, and counted", found, counted, moved)
         waiting = status.queued + status.delayed + status.in_flight
         if status.state not in ENDED and found + moved < waiting:
@@ -288,7 +315,7 @@ class Auditor:
             )
 
     def _lane_rows(self, broadcast: str) -> Iterator[tuple[int, list[int]]]:
-        for lane in range(self._settings.lanes):
+        for lane in self._lanes:
             yield lane, self._lane_row(lane, broadcast)
 
     def _lane_row(self, lane: int, broadcast: str) -> list[int]:
@@ -310,7 +337,7 @@ class Auditor:
     def _written(self, broadcast: str) -> Counter[Outcome]:
         """Return the outcomes that are written, recounted a few buckets at a time."""
         written: Counter[Outcome] = Counter()
-        for lane in range(self._settings.lanes):
+        for lane in self._lanes:
             buckets = recipient_buckets(self._client, lane, broadcast)
             for start in range(0, len(buckets), _BUCKETS):
                 some = [

@@ -61,6 +61,7 @@ def examine(settings: Settings, what_ended: Callable[[str], str] | None = None) 
 
 
 def _examine_redis(client: Client, settings: Settings) -> Iterator[Check]:
+    store.silent(client)  # once for all parts
     yield from servers.examine(client, settings)
     parts: dict[str, Callable[[Client, Settings], Iterable[Check]]] = {
         "layout": _layout,

@@ -35,8 +35,8 @@ _EPILOG = """
 Exit codes: 0 fine; 1 the data is wrong (every item refused, a sum of the demo or
 the audit, a bad check of the doctor, a test that not all have); 2 wrong usage,
 input or settings; 3 the broadcast was aborted or cancelled (--wait), or not meant
-(--confirm-above); 4 Redis does not answer;
-130 Ctrl-C.
+(--confirm-above); 4 Redis does not answer; 5 a node of the cluster does not, and
+what is shown is a part (status, list, audit); 130 Ctrl-C.
 
 With --json the last line on stdout is one JSON object, also for an error:
 {"error": "…", "faults": ["…"]}; only wrong usage (an option, a value, a command

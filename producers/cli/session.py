@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from producers.settings import Settings
+    from producers.store import Absent
 
 
 class Code(IntEnum):
@@ -31,16 +32,36 @@ class Code(IntEnum):
     """The broadcast was aborted or cancelled."""
     NO_STORE = 4
     """Redis did not answer."""
+    PART = 5
+    """A node of the cluster did not answer; what is shown is a part."""
     INTERRUPTED = 130
     """Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open command: its settings and Redis."""
+    """An open command: its settings, Redis, and what of that is away."""
 
     settings: "Settings"
     client: Any
+    absent: "Absent"
+
+    def end(self, *, as_json: bool) -> None:
+        """End a command that showed what it could: with a word about what that lacks, if anything.
+
+        Raises:
+            typer.Exit: it was a part.
+        """
+        if not self.absent:
+            return
+        if not as_json:
+            for sentence in self.absent.in_words():
+                say(f"PARTIAL: {sentence}")
+        raise typer.Exit(Code.PART)
+
+    def whole_or_part(self) -> dict[str, Any]:
+        """Return what a JSON answer says more where it is a part."""
+        return {"partial": self.absent.as_dict()} if self.absent else {}
 
 
 @contextlib.contextmanager
@@ -90,8 +111,9 @@ def opened(*, as_json: bool) -> Iterator[Session]:
         loaded = settings.load()
         client = store.connect(loaded, role="cli")
         try:
+            store.silent(client)  # once for all that follows
             store.check_layout(client, loaded)
-            yield Session(loaded, client)
+            yield Session(loaded, client, store.absent(client, loaded))
         except StoreUnavailableError as error:
             ended = what_ended(loaded.redis_url.get_secret_value())
             raise StoreUnavailableError(ended or str(error)) from error

@@ -74,8 +74,16 @@ class Ledger:
         return {**self.total.as_dict(), "kinds": kinds}
 
 
-def totals(client: Client, settings: Settings, app: str) -> Ledger:
+def totals(
+    client: Client, settings: Settings, app: str, without: frozenset[int] = frozenset()
+) -> Ledger:
     """Sum the stock and the ledger of every lane.
+
+    Args:
+        client: Redis.
+        settings: as loaded.
+        app: alias of the app.
+        without: lanes that are left out.
 
     Raises:
         UnknownAppError: no such app.
@@ -83,7 +91,7 @@ def totals(client: Client, settings: Settings, app: str) -> Ledger:
     """
     settings.app(app)
     kinds = {kind: Uses() for kind in PermitKind}
-    for lane in range(settings.lanes):
+    for lane in (lane for lane in range(settings.lanes) if lane not in without):
         fill = partial(_ask, [keys.stock(lane, app), keys.ledger(lane, app)])
         stock, ledger = repeat_all("reading the ledger", client, fill, atomic=True)
         for field, uses in stock.items():

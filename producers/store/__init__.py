@@ -11,13 +11,17 @@ from producers.store.connection import (
     nodes_of,
     pool_of,
     sentinels_of,
+    silent,
 )
+from producers.store.lanes.absent import Absent, absent
 from producers.store.lanes.layout import LAYOUT, check_layout, compare_layout, outlived
 from producers.store.patience import lend
 
 __all__ = [
     "LAYOUT",
+    "Absent",
     "Client",
+    "absent",
     "as_sent",
     "await_answer",
     "away",
@@ -31,4 +35,5 @@ __all__ = [
     "outlived",
     "pool_of",
     "sentinels_of",
+    "silent",
 ]

@@ -188,6 +188,17 @@ def away(client: Client) -> tuple[list[str], bool]:
     return list(map(trouble.in_words, client.silent())), False
 
 
+def silent(client: Client) -> list[tuple[str, int]]:
+    """Ask all nodes of a cluster for a sign of life; return who gives none, about a second later.
+
+    From then on they are asked nothing until they do.
+
+    Raises:
+        redis.RedisError: none of them says which nodes there are.
+    """
+    return client.find_silent() if isinstance(client, Cluster) else []
+
+
 def await_answer(client: Client, connection: Any) -> None:
     """Wait for an answer on a connection of `pool_of`, as the client itself does.
 

@@ -19,9 +19,10 @@ def audit(
     with opened(as_json=as_json) as session:
         from producers.care.audit import Auditor
 
-        found = Auditor(session.client, session.settings).run(broadcast, _progress)
+        auditor = Auditor(session.client, session.settings, session.absent.lanes)
+        found = auditor.run(broadcast, _progress)
         if as_json:
-            print_json(found.as_dict())
+            print_json({**found.as_dict(), **session.whole_or_part()})
         else:
             for app, ledger in found.ledgers.items():
                 rows = table(
@@ -54,9 +55,12 @@ def audit(
             for wrong in found.wrong:
                 typer.echo(f"WRONG {wrong.where}: {wrong.what}: {wrong.found} ≠ {wrong.counted}")
             users = sum(found.users.values())
-            say(f"{users:,} users, {found.broadcasts:,} broadcasts: {len(found.wrong)} differences")
+            left = f" ({found.left_out:,} more are not known)" if found.left_out else ""
+            counted = f"{users:,} users, {found.broadcasts:,} broadcasts{left}"
+            say(f"{counted}: {len(found.wrong)} differences")
         if found.wrong:
             raise typer.Exit(Code.WRONG)
+        session.end(as_json=as_json)
 
 
 def _progress(buckets: int) -> None:

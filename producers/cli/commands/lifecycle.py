@@ -15,12 +15,14 @@ def status(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:
         from producers.broadcasts.status import Register
         from producers.cli.statuses import as_table, hindered_by
 
-        found = Register(session.client, session.settings).status(broadcast_id)
-        hindered = hindered_by(session, found)
+        without = session.absent.lanes
+        found = Register(session.client, session.settings).status(broadcast_id, without)
+        hindered = "" if session.absent else hindered_by(session, found)
         if as_json:
-            print_json({**found.as_dict(), "hindered": hindered})
+            print_json({**found.as_dict(), "hindered": hindered, **session.whole_or_part()})
         else:
             print_table(as_table(found, hindered))
+        session.end(as_json=as_json)
 
 
 def list_(
@@ -34,9 +36,11 @@ def list_(
         from producers.broadcasts.status import Register
         from producers.cli.statuses import in_words, recipients_of, state_of, to_whom
 
-        page = Register(session.client, session.settings).page(app, cursor, limit)
+        without = session.absent.lanes
+        page = Register(session.client, session.settings).page(app, cursor, limit, without)
         if as_json:
-            print_json(page.as_dict())
+            print_json({**page.as_dict(), **session.whole_or_part()})
+            session.end(as_json=True)
             return
         rows = table("broadcast", "created", "channel", "audience", "state", ">settled", "outcomes")
         for one in page.broadcasts:
@@ -53,6 +57,7 @@ def list_(
         print_table(rows)
         if page.cursor:
             say(f"there are more: --cursor {page.cursor}")
+        session.end(as_json=False)
 
 
 def pause(broadcast_id: BroadcastId, as_json: AsJson = False) -> None:

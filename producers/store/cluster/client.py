@@ -232,6 +232,15 @@ class Cluster(redis.Redis):
         """Say whether a node gives no sign of life, so that nothing is asked of it."""
         return place in self._nodes.silence
 
+    def find_silent(self) -> list[Place]:
+        """Ask every node for a sign of life, all at once; return who gives none within a second."""
+        for places in (self._slots.to_ask(), self.nodes()):  # those of the URL may be away
+            for place in places:
+                self._silence.suspect(place)
+            for place in places:
+                self._silence.await_verdict(place)
+        return [place for place in self.nodes() if self.is_silent(place)]
+
     def silent(self) -> list[SilentError]:
         """Return, of each node that is known to be silent, what a call to it would raise."""
         return [
