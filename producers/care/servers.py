@@ -21,6 +21,9 @@ _ANSWER_S: Final = 2.0
 
 _AWAY: Final = (redis.ConnectionError, redis.TimeoutError)
 
+_LAG_S: Final = 10
+"""How long a replica may be silent and counts; Redis's own default."""
+
 
 def examine(client: Client, settings: Settings) -> Iterator[Check]:
     """Check each server that serves keys, and what holds them together.
@@ -88,6 +91,8 @@ def _server(
     yield _memory(info)
     if info.get("role") == "master":
         yield _replicas(info, replicas, may_wait=not replicas or _may_wait(client))
+        if replicas or info.get("connected_slaves"):
+            yield _left_alone(client, _online(info))
     if info.get("cluster_enabled") and not address:
         yield Check(
             "cluster", Health.BAD, "cluster mode", "set WXB_REDIS_URL to redis+cluster://host:port"
@@ -122,9 +127,42 @@ def _may_wait(client: Client) -> bool:
     return True
 
 
-def _replicas(info: dict[str, Any], wanted: int, *, may_wait: bool) -> Check:
+def _online(info: dict[str, Any]) -> int:
+    """Return how many replicas are in step."""
     rows = (row for row in info.values() if isinstance(row, dict))
-    online = sum(row.get("state") == "online" for row in rows)
+    return sum(row.get("state") == "online" for row in rows)
+
+
+def _left_alone(client: Client, online: int) -> Check:
+    """Check what a primary does that was cut off from its replicas, of which one may take over.
+
+    Unless it is told to refuse, it says yes to what its successor will not have. Either setting is
+    off at 0 (redis.conf, min-replicas-to-write, min-replicas-max-lag).
+    """
+    name = "min-replicas-to-write"
+    advise = (
+        f"set `{name} 1` and `min-replicas-max-lag {_LAG_S}`, and have two replicas, that one may "
+        "die: a primary that is cut off from them goes on else, and what it says yes to is lost"
+    )
+    try:
+        said = client.config_get("min-replicas-*")
+    except redis.ResponseError:
+        return Check(name, Health.SKIPPED, "CONFIG GET is not allowed", f"check yourself: {advise}")
+    least, lag_s = int(said.get(name, 0)), int(said.get("min-replicas-max-lag", 0))
+    found = f"{least}, min-replicas-max-lag {lag_s}"
+    if not least or not lag_s:
+        return Check(name, Health.WARN, found, advise)
+    if online < least:
+        advice = f"nothing is stored or sent until {least} are in step: start them, or set it lower"
+        return Check(name, Health.BAD, f"{found}, {online} in step", advice)
+    if lag_s > _LAG_S:
+        advice = f"set `min-replicas-max-lag {_LAG_S}`: so long it goes on when it was cut off"
+        return Check(name, Health.WARN, found, advice)
+    return Check(name, Health.OK, found, "")
+
+
+def _replicas(info: dict[str, Any], wanted: int, *, may_wait: bool) -> Check:
+    online = _online(info)
     found = f"{online} in step, WXB_REDIS_REPLICAS is {wanted}"
     if online < wanted:
         return Check(
