@@ -234,11 +234,11 @@ class Cluster(redis.Redis):
 
     def find_silent(self) -> list[Place]:
         """Ask every node for a sign of life, all at once; return who gives none within a second."""
-        for places in (self._slots.to_ask(), self.nodes()):  # those of the URL may be away
+        for places in (self._nodes.slots.to_ask(), self.nodes()):  # those of the URL may be away
             for place in places:
-                self._silence.suspect(place)
+                self._nodes.silence.suspect(place)
             for place in places:
-                self._silence.await_verdict(place)
+                self._nodes.silence.await_verdict(place)
         return [place for place in self.nodes() if self.is_silent(place)]
 
     def silent(self) -> list[SilentError]:
