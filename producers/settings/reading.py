@@ -33,7 +33,10 @@ def load(env_file: str | Path = ".env") -> Settings:
         SettingsError: something is missing, wrong or unknown; the message names each variable
             and what to set.
     """
-    from_file = dotenv_values(env_file) if Path(env_file).is_file() else {}
+    try:
+        from_file = dotenv_values(env_file) if Path(env_file).is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{env_file}: cannot be read as UTF-8 text ({error})") from None
     ignored = links(os.environ, PREFIX)
     if ignored:
         logs.emit(SettingsLinksIgnored(len(ignored), ", ".join(ignored[:_NAMED])))

@@ -132,6 +132,13 @@ def test_an_env_file_is_read(tmp_path: Path) -> None:
     assert settings.app("shop").secret.get_secret_value() == SECRET
 
 
+def test_an_env_file_that_is_no_text_is_named_without_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(f"WXB_REDIS_URL={URL}".encode("utf-16"))
+    with pytest.raises(SettingsError, match=r"^\.env: cannot be read as UTF-8 text") as caught:
+        load()
+    assert PASSWORD not in str(caught.value)
+
+
 def test_another_env_file_can_be_named(tmp_path: Path) -> None:
     path = tmp_path / "prod.env"
     path.write_text(f"WXB_REDIS_URL={URL}\nWXB_APPS__SHOP__APPID=wx1\nWXB_APPS__SHOP__SECRET=s\n")

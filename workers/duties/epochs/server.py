@@ -77,6 +77,7 @@ class Epochs:
         self._series = Series(client, settings)
         self._server = ""
         self._acknowledged_ms = 0
+        self._first_ms = 0
         self._beginning = threading.Lock()
         self.changed_at_ms = 0
         """When this process saw the server change (server epoch ms); 0 while it has not."""
@@ -111,6 +112,7 @@ class Epochs:
     def acknowledged(self, at_ms: int) -> None:
         """Remember that the server acknowledged a beat of this process at that time (its own)."""
         self._acknowledged_ms = at_ms
+        self._first_ms = self._first_ms or at_ms
 
     def due(self, now: float) -> bool:  # noqa: ARG002
         """Say yes: it asks the server which one it is."""
@@ -200,9 +202,12 @@ class Epochs:
     def _forgotten_ms(self, info: dict[str, Any]) -> int:
         """Return how much of the deployment's life this server may not know of, in ms."""
         seen = self._client.hgetall(keys.SEEN)
-        at_ms, resting = int(seen.get("at_ms", 0)), seen.get("resting") == "1"
+        # no beat is known though there was a worker: it forgot the first ones, with all after them
+        at_ms = int(seen.get("at_ms", 0)) or self._first_ms
+        resting = seen.get("resting") == "1"
         if seen.get("epoch") == info["run_id"]:  # others have beaten since
-            at_ms, resting = int(seen["epoch_at_ms"]), seen["epoch_resting"] == "1"
+            at_ms = int(seen["epoch_at_ms"]) or self._first_ms
+            resting = seen["epoch_resting"] == "1"
         else:
             kept = {"epoch": info["run_id"], "epoch_at_ms": at_ms, "epoch_resting": int(resting)}
             self._client.hset(keys.SEEN, mapping=kept)

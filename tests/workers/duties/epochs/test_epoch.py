@@ -106,6 +106,31 @@ def test_who_lived_through_it_pauses_though_another_began_the_epoch(
     assert broadcasts.status(running).state == "paused"
 
 
+@pytest.mark.parametrize(("lived_min", "state"), [(0.1, "running"), (30, "paused")])
+def test_a_server_that_lacks_the_first_beats_forgot_no_more_than_there_was(
+    client: "redis.Redis",
+    settings: Settings,
+    broadcasts: Broadcasts,
+    running: str,
+    lived_min: float,
+    state: str,
+) -> None:
+    """A failover in the first second of a deployment; it was taken for a backup of decades ago."""
+    lived, fresh = (Epochs(client, settings, broadcasts) for _ in range(2))
+    for epochs in (lived, fresh):
+        epochs.begin()
+    now_ms = server_ms(client)
+    for at_ms in (now_ms - round(lived_min * MINUTE_MS), now_ms):
+        lived.acknowledged(at_ms)
+    client.set(keys.SERVER, "an earlier run")
+    client.delete(keys.SEEN)
+    fresh.begin()
+    assert broadcasts.status(running).state == "running", "a newcomer cannot know"
+    lived._server = "an earlier run"
+    lived.begin()
+    assert broadcasts.status(running).state == state
+
+
 @pytest.mark.parametrize(
     ("minutes_ago", "resting", "uptime_s", "state"),
     [
