@@ -269,7 +269,7 @@ class Audiences:
 
     def _drop_lane(self, lane: int, app: str, name: str) -> Iterator[int]:
         """Empty a lane's buckets, and yield how many members each step deleted."""
-        buckets = filled_buckets(self._client, lane, app, name, 0)
+        buckets = filled_buckets(self._client, lane, app, name)
         for start in deadline.paced(range(0, len(buckets), _BUCKETS)):
             some = buckets[start : start + _BUCKETS]
             yield int(

@@ -37,7 +37,7 @@ def read_members(
             pipeline.smembers(keys.audience(lane, app, name, bucket))
 
     for lane in range(settings.lanes):
-        buckets = filled_buckets(client, lane, app, name, 0)
+        buckets = filled_buckets(client, lane, app, name)
         step, start = 1, 0
         for _ in deadline.paced(range(len(buckets))):
             some = buckets[start : start + step]

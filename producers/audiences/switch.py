@@ -88,8 +88,8 @@ class Switch:
     def _swap_all(self, app: str, name: str, beside: str, report: ImportReport) -> None:
         turn = keys.audience_turn(app, name)
         for lane in range(self._settings.lanes):
-            built = set(filled_buckets(self._client, lane, app, beside, 0))
-            buckets = sorted(built.union(filled_buckets(self._client, lane, app, name, 0)))
+            built = set(filled_buckets(self._client, lane, app, beside))
+            buckets = sorted(built.union(filled_buckets(self._client, lane, app, name)))
             most = self._buckets_at_once(lane, app, (name, beside), len(buckets))
             for step, start in enumerate(deadline.paced(range(0, len(buckets), most))):
                 sets: list[str] = []
@@ -122,7 +122,7 @@ class Switch:
 
     def _discard(self, lane: int, app: str, beside: str) -> None:
         """Remove what is left of sets that were built beside."""
-        buckets = filled_buckets(self._client, lane, app, beside, 0)
+        buckets = filled_buckets(self._client, lane, app, beside)
         gone = [keys.audience(lane, app, beside, bucket) for bucket in buckets]
         gone += [keys.audience_size(lane, app, beside), keys.audience_buckets(lane, app, beside)]
         for start in deadline.paced(range(0, len(gone), _BUCKETS)):

@@ -197,7 +197,7 @@ class Auditor:
         for lane in self._lanes:
             stock_before = self._stock(lane, app)
             found: Counter[str] = Counter()
-            buckets = filled_buckets(self._client, lane, app, "all", 0)
+            buckets = filled_buckets(self._client, lane, app, "all")
             for start in range(0, len(buckets), _BUCKETS):
                 some = buckets[start : start + _BUCKETS]
                 found.update(self._holdings.recount(lane, app, some, stock_before["trimmed"]))
@@ -298,7 +298,7 @@ class Auditor:
         for lane in self._lanes:
             size = keys.audience_size(lane, app, name)
             counted += int(repeat("counting rows", partial(self._client.get, size)) or 0)
-            buckets = filled_buckets(self._client, lane, app, name, 0)
+            buckets = filled_buckets(self._client, lane, app, name)
             for start in range(0, len(buckets), _BUCKETS):
                 some = list(map(str, buckets[start : start + _BUCKETS]))
                 read = partial(self._client.hmget, keys.rows(lane, app, name), some)

@@ -19,7 +19,7 @@ _WAIT_MS: Final = 1000
 """So long replicas are waited for."""
 
 
-class Way(NamedTuple):
+class Renaming(NamedTuple):
     """From which name to which."""
 
     source: str
@@ -37,16 +37,16 @@ class Bearer:
         self._client = client
         self._across = is_cluster(client)
 
-    def move(self, ways: Iterable[Way]) -> None:
+    def move(self, renamings: Iterable[Renaming]) -> None:
         """Bring keys to other names; what is not there (any more) is none of them.
 
         Raises:
             redis.RedisError: Redis did not answer; do it again.
         """
         if self._across:
-            self._put(ways, drop=True)
+            self._put(renamings, drop=True)
         else:
-            self._rename([("RENAME", *way) for way in ways])
+            self._rename([("RENAME", *one) for one in renamings])
 
     def _rename(self, commands: list[tuple[str, ...]]) -> None:
         """Send them past redis-py's pipeline, which takes longer than Redis for each of them."""
@@ -66,37 +66,37 @@ class Bearer:
             if "no such key" not in str(error):
                 raise error
 
-    def copy(self, ways: Iterable[Way]) -> None:
+    def copy(self, renamings: Iterable[Renaming]) -> None:
         """Give keys other names too; raises as `move`."""
         if self._across:
-            self._put(ways, drop=False)
+            self._put(renamings, drop=False)
             return
         pipeline = self._client.pipeline(transaction=False)
-        for way in ways:
-            pipeline.copy(way.source, way.target, replace=True)
+        for one in renamings:
+            pipeline.copy(one.source, one.target, replace=True)
         pipeline.execute()
 
-    def _put(self, ways: Iterable[Way], *, drop: bool) -> None:
-        left = iter(ways)
+    def _put(self, renamings: Iterable[Renaming], *, drop: bool) -> None:
+        left = iter(renamings)
         while page := list(islice(left, _PAGE)):
             asked = self._client.pipeline(transaction=False)
-            for way in page:
-                asked.dump(way.source)
-                asked.pexpiretime(way.source)
+            for one in page:
+                asked.dump(one.source)
+                asked.pexpiretime(one.source)
             answers = asked.execute()
             found = [
-                (way, value, max(0, int(at_ms)))
-                for way, value, at_ms in zip(page, answers[::2], answers[1::2], strict=True)
+                (one, value, max(0, int(at_ms)))
+                for one, value, at_ms in zip(page, answers[::2], answers[1::2], strict=True)
                 if value is not None
             ]
             put = self._client.pipeline(transaction=False)
-            for way, value, at_ms in found:
-                put.restore(way.target, at_ms, value, replace=True, absttl=at_ms > 0)
+            for one, value, at_ms in found:
+                put.restore(one.target, at_ms, value, replace=True, absttl=at_ms > 0)
             put.execute()
             self.await_replicas()
             if drop:
                 gone = self._client.pipeline(transaction=False)
-                for names in _by_slot(way.source for way, _, _ in found):
+                for names in _by_slot(one.source for one, _, _ in found):
                     gone.unlink(*names)
                 gone.execute()
 

@@ -132,7 +132,7 @@ class Recounter:
             found = self._client.hscan_iter(keys.rows(lane, app, name), count=_BUCKETS)
             return sum(text.count(ROW) for _, text in found)
         pipeline = self._client.pipeline(transaction=False)
-        for bucket in filled_buckets(self._client, lane, app, name, 0):
+        for bucket in filled_buckets(self._client, lane, app, name):
             pipeline.scard(keys.audience(lane, app, name, bucket))
         return sum(map(int, pipeline.execute()))
 
@@ -154,7 +154,7 @@ class Recounter:
             pipeline.execute()
 
     def _available(self, lane: int, app: str, trimmed: int) -> Counter[str]:
-        buckets = filled_buckets(self._client, lane, app, "all", 0)
+        buckets = filled_buckets(self._client, lane, app, "all")
         found = self._holdings.recount(lane, app, buckets, trimmed)
         found.pop("users", None)
         return found

@@ -12,8 +12,7 @@ from typing import Any, Final
 
 import redis
 
-from producers.relaning import carrying
-from producers.relaning.carrying import Bearer
+from producers.relaning.carrying import Bearer, Renaming
 from producers.relaning.places import Map, Place, Way
 from producers.store import Client, keys
 from producers.store.buckets import positions
@@ -38,13 +37,13 @@ class Mover:
 
     def whole(self, places: Iterable[Place]) -> int:
         """Move keys that go whole; returns how many did."""
-        ways: list[carrying.Way] = []
+        ways: list[Renaming] = []
         looks = self._client.pipeline(transaction=False)
         for place in places:
             lane = self._after.of_whole(place)
             if lane == place.lane:
                 continue
-            ways.append(carrying.Way(place.name, place.at(lane)))
+            ways.append(Renaming(place.name, place.at(lane)))
             if place.way is Way.HOME:
                 broadcast = place.rest.partition(":")[2]
                 for queue in (keys.due, keys.doing):
@@ -57,7 +56,7 @@ class Mover:
     def copied(self, place: Place) -> None:
         """Give each lane a copy of a key."""
         lanes = self._after.shares(place.lane, self._before.lanes)
-        ways = [carrying.Way(place.name, place.at(lane)) for lane in lanes if lane != place.lane]
+        ways = [Renaming(place.name, place.at(lane)) for lane in lanes if lane != place.lane]
         self._bearer.copy(ways)
 
     def divided(self, place: Place) -> None:

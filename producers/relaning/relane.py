@@ -35,6 +35,7 @@ from producers.relaning.moving import Mover, is_foreign
 from producers.relaning.places import Map, Place, Way
 from producers.settings import Settings
 from producers.store import Client, connect, is_cluster, keys
+from producers.store.clock import now_ms
 from producers.store.lanes.fence import RELANING, FencedError, Turn
 from producers.store.scripts import new_token
 
@@ -248,8 +249,7 @@ class Relaner:
         """Wait until the workers have drained: each reads the announcement within seconds."""
         until = time.monotonic() + _DRAIN_S
         while time.monotonic() < until:
-            seconds, micros = self._client.time()
-            since_ms = seconds * 1000 + micros // 1000 - _SILENT_MS
+            since_ms = now_ms(self._client) - _SILENT_MS
             living = int(self._client.zcount(keys.WORKERS, since_ms, "+inf"))
             self._on_progress("workers that drain", living)
             if not living:

@@ -14,7 +14,7 @@ _BITMAP_BYTES: Final = 2048
 """Bytes of a bitmap that a page reads at a time: the default deployment's whole."""
 
 
-def filled_buckets(client: Client, lane: int, app: str, audience: str, cursor: int) -> list[int]:
+def filled_buckets(client: Client, lane: int, app: str, audience: str) -> list[int]:
     """Return the buckets of an audience in one lane that may have members, ascending.
 
     Args:
@@ -22,12 +22,11 @@ def filled_buckets(client: Client, lane: int, app: str, audience: str, cursor: i
         lane: the lane.
         app: alias of the app.
         audience: its name; of an expression see `audiences.filled`.
-        cursor: the first bucket that matters.
 
     Raises:
         StoreUnavailableError: Redis did not answer.
     """
-    return _set_bits(client, keys.audience_buckets(lane, app, audience), cursor)
+    return _set_bits(client, keys.audience_buckets(lane, app, audience))
 
 
 def read_bitmaps(client: Client, names: Sequence[str]) -> list[bytes]:
@@ -57,7 +56,7 @@ def recipient_buckets(client: Client, lane: int, broadcast: str) -> list[int]:
     Raises:
         StoreUnavailableError: Redis did not answer.
     """
-    return _set_bits(client, keys.recipients(lane, broadcast), 0)
+    return _set_bits(client, keys.recipients(lane, broadcast))
 
 
 def next_recipient_buckets(client: Client, lane: int, broadcast: str, cursor: int = 0) -> list[int]:
@@ -89,9 +88,9 @@ def positions(bitmap: bytes, cursor: int) -> list[int]:
     return _positions(bitmap[first:], first, cursor)
 
 
-def _set_bits(client: Client, key: str, cursor: int) -> list[int]:
-    """Return the positions of a bitmap's bits that are set, from one on."""
-    return positions(read_bitmaps(client, [key])[0], cursor)
+def _set_bits(client: Client, key: str) -> list[int]:
+    """Return the positions of a bitmap's bits that are set."""
+    return positions(read_bitmaps(client, [key])[0], 0)
 
 
 def _positions(bitmap: bytes, first: int, cursor: int) -> list[int]:

@@ -216,7 +216,7 @@ def _outcomes(
 def _recorded(client: Client, settings: Settings, broadcast: str) -> Iterator[tuple[str, str]]:
     """Yield every recipient's openid and outcome."""
     for lane in range(settings.lanes):
-        buckets = filled_buckets(client, lane, APP, "all", 0)
+        buckets = filled_buckets(client, lane, APP, "all")
         for start in range(0, len(buckets), _BUCKETS):
             some = buckets[start : start + _BUCKETS]
             reading = partial(_outcomes, client, lane, broadcast, some)

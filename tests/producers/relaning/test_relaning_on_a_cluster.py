@@ -176,7 +176,7 @@ def test_what_no_replica_acknowledges_is_not_taken_away(
     host, port = free.place_of("wxb:{5}:")
     monkeypatch.setattr(free, "replicated", lambda: {f"{host}:{port}"})
     bearer = carrying.Bearer(free)
-    ways = [carrying.Way("wxb:{0}:permits:shop:o1", "wxb:{5}:permits:shop:o1")]
+    ways = [carrying.Renaming("wxb:{0}:permits:shop:o1", "wxb:{5}:permits:shop:o1")]
     with pytest.raises(redis.TimeoutError, match="no replica"):
         bearer.move(ways)
     assert free.exists("wxb:{0}:permits:shop:o1")
