@@ -143,9 +143,11 @@ class Epochs:
         if last == server and self._server in {"", server}:
             self._server = server
             return
-        if last is not None:
+        if last is not None or self._server not in {"", server}:
             lanes = range(self._settings.lanes)
-            self._mark(info, self._forgotten_ms(info), lanes, begins=last != server)
+            # a newcomer to a server that knew of no run wrote down which it is, and began nothing
+            begins = last != server or self._client.hget(keys.SEEN, "epoch") != server
+            self._mark(info, self._forgotten_ms(info), lanes, begins=begins)
         if self._server:
             self.changed_at_ms = now_ms(self._client)
         self._client.set(keys.SERVER, server)

@@ -131,6 +131,28 @@ def test_a_server_that_lacks_the_first_beats_forgot_no_more_than_there_was(
     assert broadcasts.status(running).state == state
 
 
+@pytest.mark.parametrize("newcomers", [0, 1])
+def test_a_server_that_knows_of_no_run_at_all_is_another_one_to_who_knew_one(
+    client: "redis.Redis",
+    settings: Settings,
+    broadcasts: Broadcasts,
+    running: str,
+    newcomers: int,
+) -> None:
+    """It took over in the first second of a deployment, and lacks all that its workers did."""
+    lived = [Epochs(client, settings, broadcasts) for _ in range(2)]
+    for epochs in lived:
+        epochs.begin()
+        epochs._server = "an earlier run"
+    client.delete(keys.SERVER, keys.SEEN)
+    for _ in range(newcomers):
+        Epochs(client, settings, broadcasts).begin()
+    for epochs in lived:
+        epochs.begin()
+    assert client.hget(keys.lane_broadcast(0, running), "unsure") == "1"
+    assert int(client.get(keys.fence(0)) or 0) == _FENCES
+
+
 @pytest.mark.parametrize(
     ("minutes_ago", "resting", "uptime_s", "state"),
     [
