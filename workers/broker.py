@@ -29,7 +29,7 @@ from producers import logs, settings, store
 from producers.broadcasts.jobs import SEND
 from producers.errors import StoreUnavailableError, WxbroadcastError
 from producers.logs.events import BootFailed, StoreUnreachable
-from producers.store import keys
+from producers.store import keys, trouble
 from producers.store.retry import LOST, pause_s
 from workers.runtime import END_S, Runtime
 
@@ -77,6 +77,8 @@ class Lifecycle(Middleware):
             _end(str(error), os.EX_TEMPFAIL)
         except WxbroadcastError as error:
             _end(str(error), os.EX_CONFIG)
+        except redis.RedisError as error:
+            _end(trouble.in_words(error), os.EX_TEMPFAIL)
         except Exception as error:  # noqa: BLE001  (whatever it was, this process cannot work)
             _end(f"{type(error).__name__}: {error}", os.EX_SOFTWARE)
 
@@ -121,14 +123,15 @@ def _stop_once() -> None:
 
 
 def _open_runtime(loaded: settings.Settings, loop: asyncio.AbstractEventLoop) -> Runtime:
-    """Open a runtime, waiting a while for a Redis that is away just now."""
+    """Open a runtime, waiting a while for a Redis that is away just now, and for no other one."""
     deadline = time.monotonic() + _BOOT_S
     attempt = 0
     while True:
         try:
             return Runtime(loaded, loop)
         except (StoreUnavailableError, *LOST) as error:
-            if time.monotonic() > deadline:
+            in_vain = trouble.is_about_settings(error.__cause__ or error)
+            if in_vain or time.monotonic() > deadline:
                 raise
             attempt += 1
             logs.emit(StoreUnreachable("booting", type(error).__name__, attempt))

@@ -106,7 +106,7 @@ class _Asked:
         """Return the error of who found no primary, with what the sentinels said."""
         if not answers:
             said = ", ".join(self._errors.values())
-            return NobodyNamesError(f"no sentinel answers ({said}): start them, or name others")
+            return NobodyNamesError(f"no sentinel answers ({said}): {_to_do(said)}")
         if any(self.service in answer for answer in answers):
             said = ", ".join(self._errors.values())
             return NobodyNamesError(
@@ -239,3 +239,12 @@ class LoopSentinels:
         """As `Sentinels.close`."""
         for client in self._clients.values():
             await client.connection_pool.disconnect()
+
+
+def _to_do(said: str) -> str:
+    """Return what to do about sentinels that all failed, by what they said."""
+    if "unknown command" in said:
+        return "these are no sentinels: name theirs, or set redis:// for one server"
+    if "username-password" in said or "Authentication" in said or "no permissions" in said:
+        return "set what they take: ?sentinel_password=, and sentinel_username"
+    return "start them, or name others"

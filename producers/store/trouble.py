@@ -27,6 +27,7 @@ _LASTING: Final = (
     redis.exceptions.InvalidResponse,
 )
 _NODE: Final = "node {}:{} of the cluster"
+_NO_CLUSTER: Final = "cluster support disabled"
 _HOSTNAME_MISMATCH: Final = (62, 64)
 _EXPIRED: Final = 10
 """OpenSSL, x509_vfy.h: X509_V_ERR_HOSTNAME_MISMATCH, …_IP_ADDRESS_MISMATCH, …_CERT_HAS_EXPIRED."""
@@ -41,6 +42,17 @@ def lasts(error: BaseException) -> bool:
     ):
         return True
     return isinstance(_tls_fault(error), ssl.SSLCertVerificationError)
+
+
+def is_about_settings(error: BaseException) -> bool:
+    """Say whether a start waits in vain: what is there is not what the URL says, or refuses it.
+
+    A server that is full, or lanes that are being changed, are waited for.
+    """
+    if isinstance(error, (FencedError, redis.exceptions.OutOfMemoryError)):
+        return False
+    text = str(error)
+    return (lasts(error) and not text.startswith("MISCONF")) or _NO_CLUSTER in text
 
 
 def at_node(error: BaseException, place: tuple[str, int]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from dramatiq.brokers.redis import _RedisConsumer
+from own_valkey import own_valkey
 from send_path import APP, OUTSIDE_TOKEN, Stall
 
 import workers
@@ -175,6 +176,19 @@ def test_a_worker_whose_redis_is_away_ends_and_names_the_setting(tmp_path: Path)
     *waiting, line = [json.loads(text) for text in done.stdout.splitlines()]
     assert {one["event"] for one in waiting} == {"store_unreachable"}
     assert "WXB_REDIS_URL" in line["error"]
+    for secret in ("redis-password", "shop-secret"):
+        assert secret not in done.stdout + done.stderr
+
+
+def test_a_worker_that_redis_refuses_ends_at_once_and_says_why(tmp_path: Path) -> None:
+    apps = json.dumps({"shop": {"appid": "wx1", "secret": "shop-secret"}})
+    with own_valkey() as valkey:
+        url = valkey.url.replace("://", "://unknown:redis-password@")
+        done = in_fresh_process(BOOTING, tmp_path, WXB_REDIS_URL=url, WXB_APPS=apps)
+    assert done.returncode == os.EX_TEMPFAIL
+    (line,) = [json.loads(text) for text in done.stdout.splitlines()]  # nothing was waited for
+    assert line["event"] == "boot_failed"
+    assert "Redis refuses WXB_REDIS_URL: invalid username-password" in line["error"]
     for secret in ("redis-password", "shop-secret"):
         assert secret not in done.stdout + done.stderr
 
