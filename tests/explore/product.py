@@ -26,11 +26,10 @@ from producers.store import keys, scripts
 from producers.store.scripts import Bound
 from producers.users import forget as forgetting
 from producers.users.forget import Forgetter
-from workers.duties.epochs import Epochs, server
+from workers.duties.epochs import Epochs
 from workers.duties.flights import Flights
 from workers.duties.peers import BEAT, BeatArgs, BeatKeys
 from workers.duties.recover import Recoverer
-from workers.lanes import copies
 from workers.lanes.keeper import Keeper
 from workers.sending import settle
 from workers.sending.hands import Hands
@@ -120,6 +119,7 @@ class Product:
         self.seed = ""
         self.valkey = Valkey(form(world))
         client = self.valkey.client
+        client.time = lambda: (self.now_ms // 1000, self.now_ms % 1000 * 1000)
         self.settings = isolated(
             {
                 "redis_url": "redis://127.0.0.1:1/0",  # never connected to
@@ -291,9 +291,6 @@ def laid(world: World) -> Iterator[Product]:
         (forgetting, "secrets", secrets),
         (birth, "new_id", _the_id),
         (scripts.Bound, "argv", timed),
-        (birth, "now_ms", now),
-        (server, "now_ms", now),
-        (copies, "now_ms", now),
         (create, "glance", _nothing),
         (messages.Messages, "_server_ms", now),
         (Epochs, "_check_one_server", _nothing),

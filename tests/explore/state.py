@@ -164,7 +164,7 @@ def flights(part: Part) -> Iterator[tuple[int, str, str]]:
 def canonical(state: State) -> tuple[State, dict[str, str]]:
     """Return the one state that stands for all that are alike, and who took whose name."""
     if not any(worker.asking for worker in state.workers):  # an answer that waits has tokens too
-        state = _renumbered(state)
+        state = _renumbered(_sorted(state))
     return _in_order(_sorted(state))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from producers.store import keys
+
 from . import actions, product, valkey
 from .actions import apply, enabled
 from .defects import DEFECTS, ELSEWHERE
@@ -18,7 +20,7 @@ from .replay import replay
 from .search import explore
 from .state import State, canonical
 from .valkey import Part
-from .world import NEAR, NEAR_TOO, World, forms
+from .world import BROADCAST, NEAR, NEAR_TOO, World, forms
 from .worlds import WORLDS
 
 
@@ -188,6 +190,12 @@ def test_what_a_swap_gives_after_a_restart_may_have_been_used() -> None:
     replay("restart-swap", SWAPPED_AFTER_A_RESTART)
     with pytest.raises(BrokenError, match="nobody is delivered twice"):
         replay("restart-swap", SWAPPED_AFTER_A_RESTART, defect="swap-sure")
+
+
+def test_what_a_restart_leaves_in_doubt_is_dated_by_the_models_clock() -> None:
+    met = replay("restart", [("restart", "keeps"), ("begin an epoch", "w1")], lives=False)
+    copy = met.redis.hash(keys.lane_broadcast(0, BROADCAST))
+    assert int(copy["unsure_at_ms"]) == met.now
 
 
 SET_ASIDE = [
