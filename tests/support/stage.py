@@ -259,10 +259,11 @@ class Stage:
         if trap and trap.word == POST:
             wechat_url = f"http://127.0.0.1:{self._lay(wechat_url, trap)}"
         elif trap:
-            if servers(redis_url) != [redis_url]:
-                pytest.skip("it is about one server")
-            path = urlsplit(redis_url).path
-            redis_url = f"redis://127.0.0.1:{self._lay(redis_url, trap)}{path}"
+            ports: dict[int, int] = {}
+            for server in servers(redis_url):
+                ports[urlsplit(server).port or 6379] = self._lay(server, trap, ports)
+            for port, way in ports.items():
+                redis_url = redis_url.replace(f"127.0.0.1:{port}", f"127.0.0.1:{way}")
         fields = {**self._fields, "redis_url": redis_url, "wechat_url": wechat_url}
         log = self._folder / f"{len(self.logs)}.log"
         with log.open("wb") as out, log.with_suffix(".err").open("wb") as errors:
@@ -280,9 +281,9 @@ class Stage:
         self.logs.append(log)
         return process
 
-    def _lay(self, url: str, trap: Trap) -> int:
+    def _lay(self, url: str, trap: Trap, ports: dict[int, int] | None = None) -> int:
         parts = urlsplit(url)
-        way = Way(parts.hostname or "127.0.0.1", parts.port or 6379, trap)
+        way = Way(parts.hostname or "127.0.0.1", parts.port or 6379, trap, ports)
         self._ways.append(way)
         return self._backstage.run(way.open())
 
