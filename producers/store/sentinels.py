@@ -247,4 +247,8 @@ def _to_do(said: str) -> str:
         return "these are no sentinels: name theirs, or set redis:// for one server"
     if "username-password" in said or "Authentication" in said or "no permissions" in said:
         return "set what they take: ?sentinel_password=, and sentinel_username"
+    if "Timeout connecting" in said:
+        return "start them, or name others (redis+sentinel:// where they speak no TLS)"
+    if "closed" in said or "reset by peer" in said:
+        return "start them, or name others (rediss+sentinel:// where they want TLS)"
     return "start them, or name others"

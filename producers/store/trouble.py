@@ -116,6 +116,11 @@ def _about_reply(error: redis.ResponseError) -> str:
     reply = reply_of(error)
     if "cluster support disabled" in reply:
         return "Redis is no cluster: set WXB_REDIS_URL to redis://host:port"
+    if str(error).lower().startswith(("unknown command 'hgetall'", "unknown command 'cluster'")):
+        return (
+            f"what answers at WXB_REDIS_URL is a sentinel, or no Redis of this kind ({error}): set "
+            "redis+sentinel://host:port/NAME, or another host and port"
+        )
     known = next((words for code, words in _WORDS.items() if reply.startswith(code)), None)
     return known or f"Redis refuses WXB_REDIS_URL: {reply}"
 

@@ -195,17 +195,34 @@ def test_a_cluster_over_tls(make_settings: MakeSettings, tmp_path: Path) -> None
 def test_sentinels_that_refuse_and_servers_that_are_none_are_told_apart(
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    with own_valkey() as one, sentinel_of(one.port, tmp_path, "s3") as port:
+    mine = Certificate(tmp_path, MINE)
+    with (
+        own_valkey() as one,
+        sentinel_of(one.port, tmp_path, "s3") as port,
+        tls_way(one.url, mine) as address,
+    ):
+        secured = address.partition(":")[2]
         for hosts, name, said in (
             (f"{port}", f"{NAME}?sentinel_password=open-sesame", "set what they take"),
             (f"{port}", NAME, r"set what they take: \?sentinel_password="),
             (f"{port}", "nobody?sentinel_password=s3", f"take one of: {NAME}"),
             (f"{one.port}", NAME, "these are no sentinels"),
+            (f"{secured}", NAME, r"rediss\+sentinel:// where they want TLS"),
+            (
+                f"{port}",
+                f"{NAME}?ssl_cert_reqs=none",
+                r"redis\+sentinel:// where they speak no TLS",
+            ),
         ):
-            wrong = make_settings(redis_url=f"redis+sentinel://{MINE}:{hosts}/{name}")
+            way = "rediss" if "ssl" in name else "redis"
+            wrong = make_settings(redis_url=f"{way}+sentinel://{MINE}:{hosts}/{name}")
             with pytest.raises(StoreUnavailableError, match=said) as caught:
                 store.check_layout(store.connect(wrong), wrong)
             assert "open-sesame" not in str(caught.value)
+        for way in ("redis", "redis+cluster"):
+            wrong = make_settings(redis_url=f"{way}://:s3@{MINE}:{port}")
+            with pytest.raises(StoreUnavailableError, match=r"is a sentinel.*redis\+sentinel://"):
+                store.check_layout(store.connect(wrong), wrong)
 
 
 def test_a_primary_is_found_by_its_sentinels_and_followed(
