@@ -1,6 +1,7 @@
 """The broker as Dramatiq loads it, and a runtime as a worker boots and drains it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -13,13 +14,17 @@ from typing import Any
 
 import pytest
 import redis
+from cluster import cluster_of
 from dramatiq.brokers.redis import _RedisConsumer
 from own_valkey import own_valkey
+from redis.crc import key_slot
 from send_path import APP, OUTSIDE_TOKEN, Stall
 
 import workers
+from producers import store
 from producers.broadcasts import jobs
 from producers.broadcasts.jobs import Jobs
+from producers.local.isolation import isolated
 from producers.sandbox import FaultAction, FaultRule, SandboxConfig
 from producers.sandbox.latency import Latency
 from producers.sandbox.thread import SandboxThread
@@ -191,6 +196,30 @@ def test_a_worker_that_redis_refuses_ends_at_once_and_says_why(tmp_path: Path) -
     assert "Redis refuses WXB_REDIS_URL: invalid username-password" in line["error"]
     for secret in ("redis-password", "shop-secret"):
         assert secret not in done.stdout + done.stderr
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_that_needs_a_node_of_a_cluster_that_is_away_names_it(tmp_path: Path) -> None:
+    """It knows what each node may have forgotten from one of them."""
+    apps = {"shop": {"appid": "wx1", "secret": "s"}}
+    with cluster_of(3) as nodes:
+        settings = isolated({"redis_url": nodes.url, "apps": apps, "lanes": 6, "buckets": 192})
+        client = store.connect(settings)
+        with contextlib.closing(client):
+            store.check_layout(client, settings)
+            client.connection_pool.disconnect()
+        gone = nodes.servers[nodes.number_of(key_slot(keys.SERVERS.encode()))]
+        port = gone.port
+        process: Any = gone._process
+        process.kill()
+        process.wait()
+        where = {"WXB_APPS": json.dumps(apps), "WXB_REDIS_URL": nodes.url}
+        code = "import workers.broker\nworkers.broker._BOOT_S = 0\n" + BOOTING
+        done = in_fresh_process(code, tmp_path, **where)
+    assert done.returncode == os.EX_TEMPFAIL
+    *_, line = [json.loads(text) for text in done.stdout.splitlines()]
+    assert line["event"] == "boot_failed"
+    assert f"node 127.0.0.1:{port} of the cluster does not answer" in line["error"]
 
 
 SOMEWHERE = {
