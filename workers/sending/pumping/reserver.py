@@ -12,9 +12,10 @@ import redis
 
 from producers import logs
 from producers.broadcasts.status import Register
+from producers.errors import StoreUnavailableError
 from producers.logs.events import QuotaSpent, RateRestored, StoreUnreachable
 from producers.settings import Settings
-from producers.store import Client, scripts
+from producers.store import Client, deadline, scripts
 from producers.store.connection import is_cluster
 from producers.store.retry import passes, pause_s
 from producers.store.scripts import Call
@@ -29,6 +30,8 @@ from workers.wechat.envelope import Envelope
 
 _ASKS: Final = 3
 """How often slots are asked for again whose answer was lost: permits are held meanwhile."""
+_READ_S: Final = 0.1
+"""So long a message is waited for that a node of a cluster did not give to the trip."""
 
 Batch = list[tuple[Claim, Envelope]]
 
@@ -243,14 +246,30 @@ class Reserver:
             inside.append((claim.at(claim.slot_at, ends=ends), envelope))
         return inside, outside
 
+    def _envelope(self, claim: Claim) -> Envelope:
+        if not self._is_cluster:
+            return self._envelopes.of(claim)
+        with deadline.within(_READ_S):
+            return self._envelopes.of(claim)
+
     def _with_envelopes(self, claims: list[Claim]) -> Batch:
-        """Return each claim with its message; those whose message cannot be read go back."""
+        """Return each claim with its message; those whose message cannot be read go back.
+
+        What Redis does not answer is asked for once a broadcast, and of a cluster hardly waited
+        for: all other nodes' apps wait as well.
+        """
         ready: Batch = []
         unread: list[Claim] = []
+        away: set[str] = set()
         for claim in claims:
+            if claim.broadcast in away:
+                unread.append(claim)
+                continue
             try:
-                ready.append((claim, self._envelopes.of(claim)))
+                ready.append((claim, self._envelope(claim)))
             except Exception as error:  # noqa: BLE001  (the other broadcasts go on)
+                if isinstance(error, redis.RedisError | StoreUnavailableError):
+                    away.add(claim.broadcast)
                 unread.append(claim)
                 failed = error
         if unread:

@@ -24,9 +24,10 @@ from send_path import (
     way_to,
 )
 
+from producers.errors import StoreUnavailableError
 from producers.local.cluster import cluster
 from producers.settings import Settings
-from producers.store import check_layout, keys, replicas
+from producers.store import check_layout, deadline, keys, replicas
 from producers.store.cluster.slots import MovingError
 from workers.limits.limiter import AHEAD_US
 from workers.sending.claim import Claim
@@ -496,6 +497,31 @@ async def test_swapped_claims_whose_spec_is_gone_are_handed_back(
         bench.hands.swapped.extend(claims)
         assert await bench.next_batch(0.05) == []
         assert bench.handed_back == claims
+
+
+async def test_a_message_that_lies_on_a_node_that_is_away_is_asked_for_once(
+    client: "redis.Redis", shop_settings: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All nodes' apps wait for the one thread that pumps."""
+    settings = shop_settings(rate_per_second=0)
+    stall = Stall(client, settings)
+    stall.form_ids(12)
+    stall.broadcast()
+    async with pumping(settings) as bench:
+        reserver, asked = bench.reserver, list[float | None]()
+        reserver._is_cluster = True
+
+        def away(_broadcast: str) -> None:
+            asked.append(deadline.left_s())
+            raise StoreUnavailableError("a node is away")
+
+        monkeypatch.setattr(reserver._envelopes, "learn", lambda *_: None)
+        monkeypatch.setattr(reserver._envelopes._register, "spec", away)
+        assert await bench.next_batch(0.1) == []
+        (left_s,) = asked
+        assert left_s is not None
+        assert left_s <= 0.1
+        assert len(bench.handed_back) == 12
 
 
 # -- lost requests and replies ------------------------------------------------------------------
