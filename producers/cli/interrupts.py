@@ -1,11 +1,14 @@
 """Interrupts: Ctrl-C and SIGTERM for commands that have processes to stop.
 
 The handler only takes note; the command looks at points where it can stop cleanly. So no signal,
-however often it comes, lands between starting a process and remembering it.
+however often it comes, lands between starting a process and remembering it. It may land within the
+wait for it: what the handler touches takes no lock that the wait may hold, as a `threading.Event`
+would (Python docs, `queue.SimpleQueue`: its put is reentrant).
 """
 
+import contextlib
 import signal
-import threading
+from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
@@ -37,8 +40,8 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self._noted = threading.Event()
-        self._number = signal.SIGINT
+        self._noted: SimpleQueue[None] = SimpleQueue()
+        self._number: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -53,7 +56,7 @@ class Interrupts:
         trace: TracebackType | None,
     ) -> None:
         for number, before in self._before.items():
-            signal.signal(number, signal.SIG_IGN if self._noted.is_set() else before)
+            signal.signal(number, before if self._number is None else signal.SIG_IGN)
 
     def wait(self, seconds: float) -> None:
         """Wait, or just look (0).
@@ -61,10 +64,13 @@ class Interrupts:
         Raises:
             Interrupted: a signal came.
         """
-        if self._noted.wait(seconds):
+        if self._number is None:
+            with contextlib.suppress(Empty):
+                self._noted.get(timeout=max(0.0, seconds))
+        if self._number is not None:
             raise Interrupted(self._number)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if not self._noted.is_set():
+        if self._number is None:
             self._number = signal.Signals(number)
-            self._noted.set()
+            self._noted.put(None)
