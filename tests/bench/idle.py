@@ -23,6 +23,9 @@ BESIDE: Final = {Scale.FULL: 200, Scale.QUICK: 200, Scale.TINY: 5}
 BUSY: Final = {Scale.FULL: 100_000, Scale.QUICK: 30_000, Scale.TINY: 500}
 WINDOW_S: Final = {Scale.FULL: 20.0, Scale.QUICK: 10.0, Scale.TINY: 1.0}
 SETTLE_S: Final = {Scale.FULL: 60.0, Scale.QUICK: 45.0, Scale.TINY: 1.0}
+BEGUN: Final = {Scale.FULL: 0.9, Scale.QUICK: 0.9, Scale.TINY: 0.5}
+"""How many of these have sent their first message before. On a busy machine some miss their slot,
+and wait a quarter of an hour with two."""
 LANES: Final = 16
 SLOW: Final = 0.001
 """Sends a second of a broadcast that waits: one in a quarter of an hour."""
@@ -47,11 +50,11 @@ def _waiting(ground: Ground, report: Report, scale: Scale) -> None:
         ground.broadcasts.create(spec(f"a{number}", rate=SLOW))
     with ground.workers() as workers:
         deadline = time.monotonic() + 60
-        while (sent := ground.wechat.get("stats")["accepted"]) < 0.9 * count:
+        while (sent := ground.wechat.get("stats")["accepted"]) < BEGUN[scale] * count:
             must(time.monotonic() < deadline, f"only {sent:,} of them sent their first message")
             time.sleep(0.2)
         _judge(report, f"{count:,} broadcasts that wait", *cost(ground, workers, scale))
-    report.sums.append(f"{sent:,} of {count:,} broadcasts sent one message; the other one waits")
+    report.sums.append(f"{sent:,} of {count:,} broadcasts sent one message; the others wait")
 
 
 def _lanes(ground: Ground, report: Report, scale: Scale) -> None:
