@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from cli_runs import Ran, run
 from cluster import Nodes, cluster_of
-from crash import Backstage
-from stage import Stage
+from stage import Stage, stages_at
 
 from producers.store import keys
 
@@ -27,16 +26,10 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture
 def stage(nodes: Nodes, tmp_path: Path) -> Iterator[Stage]:
-    for client in nodes.each():
-        client.flushall()
-    backstage = Backstage()
-    stage = Stage(backstage, nodes.url, tmp_path, lanes=LANES, buckets=LANES * 32)
-    stage.form_ids(USERS)
-    try:
+    with stages_at(nodes.url, tmp_path) as stages:
+        stage = stages(lanes=LANES, buckets=LANES * 32)
+        stage.form_ids(USERS)
         yield stage
-    finally:
-        stage.close()
-        backstage.close()
 
 
 @contextlib.contextmanager

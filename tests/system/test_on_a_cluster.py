@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from cli_runs import run
 from cluster import Nodes, cluster_of
-from crash import Backstage
 from redis.crc import key_slot
-from stage import DATA, TEMPLATE, Stage
+from stage import DATA, TEMPLATE, Stage, stages_at
 from web_house import PERMITS, opened
 
 from producers.access.api_keys import Scope
@@ -34,15 +33,8 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture
 def stage(nodes: Nodes, tmp_path: Path) -> Iterator[Stage]:
-    for client in nodes.each():
-        client.flushall()
-    backstage = Backstage()
-    stage = Stage(backstage, nodes.url, tmp_path, lanes=LANES, buckets=LANES * 32)
-    try:
-        yield stage
-    finally:
-        stage.close()
-        backstage.close()
+    with stages_at(nodes.url, tmp_path) as stages:
+        yield stages(lanes=LANES, buckets=LANES * 32)
 
 
 @pytest.mark.parametrize("channel", ["template", "subscribe"])

@@ -19,7 +19,7 @@ from redis.exceptions import (
 )
 
 from producers.store import trouble
-from producers.store.cluster.nodes import ASK_S, HOPS, LOST, NOT_NOW, Command, Known
+from producers.store.cluster.nodes import ASK_S, HOPS, LOST, NOT_NOW, Command, Known, made_for
 from producers.store.cluster.silence import LOOK_S
 from producers.store.cluster.slots import MovingError, slot_of, whole, with_guard
 from producers.store.lanes.fence import (
@@ -47,15 +47,8 @@ class LoopPools(redis.asyncio.BlockingConnectionPool):
         """Return the client of a node."""
         found = self._nodes.get(place)
         if found is None:
-            made_of = dict(self._made_of)
-            guard = self.connection_kwargs.get("redis_connect_func")
-            if guard is not None:
-                made_of["redis_connect_func"] = guard
-            host, port = place
-            fleet = fleet_to(f"{self._url} {host}:{port}")
-            pool = redis.asyncio.BlockingConnectionPool(
-                **made_of, host=host, port=port, fleet=fleet
-            )
+            made_of = made_for(place, self._url, self._made_of, self.connection_kwargs)
+            pool = redis.asyncio.BlockingConnectionPool(**made_of)
             found = self._nodes[place] = redis.asyncio.Redis.from_pool(pool)
         return found
 

@@ -91,6 +91,28 @@ class Known:
         return [place for place in every if place not in self.silence] or every
 
 
+def made_for(
+    place: Place, url: str, made_of: dict[str, Any], together: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the pool to one node is made of.
+
+    Args:
+        place: the node.
+        url: names the deployment.
+        made_of: of each node's pool.
+        together: of the pool that closes them all, whose guard watches over each of them.
+    """
+    guard = together.get("redis_connect_func")
+    host, port = place
+    return {
+        **made_of,
+        **({} if guard is None else {"redis_connect_func": guard}),
+        "host": host,
+        "port": port,
+        "fleet": fleet_to(f"{url} {host}:{port}"),
+    }
+
+
 class Pools(PatientPool):
     """The pools of all nodes, opened when first used, and closed as one.
 
@@ -113,13 +135,7 @@ class Pools(PatientPool):
         return found
 
     def _pool_to(self, place: Place) -> PatientPool:
-        made_of = dict(self._made_of)
-        guard = self.connection_kwargs.get("redis_connect_func")
-        if guard is not None:
-            made_of["redis_connect_func"] = guard
-        host, port = place
-        fleet = fleet_to(f"{self._url} {host}:{port}")
-        return PatientPool(**made_of, host=host, port=port, fleet=fleet)  # type: ignore[no-untyped-call]
+        return PatientPool(**made_for(place, self._url, self._made_of, self.connection_kwargs))  # type: ignore[no-untyped-call]
 
     def keep(self, places: Iterable[Place]) -> None:
         """Close the connections to nodes that are not of the cluster any more."""

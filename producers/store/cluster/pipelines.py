@@ -10,7 +10,13 @@ from typing import Any
 
 import redis
 from redis.client import Pipeline
-from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    MovedError,
+    NoScriptError,
+    ResponseError,
+)
 
 from producers.store.cluster.nodes import HOPS, LOST, NOT_NOW, Command, Nodes
 from producers.store.cluster.slots import MovingError, slot_of
@@ -142,7 +148,7 @@ class Pipelines:
             raise
 
     def _transacted(self, stack: Sequence[Command], *, raise_on_error: bool) -> list[Any]:
-        slot = next((found for args, _ in stack if (found := slot_of(args)) is not None), None)
+        slot = _one_slot(stack)
         place, asking = self._nodes.place_of(slot), False
         for _ in range(HOPS):
             node = self._nodes.node(self._nodes.awake(place))
@@ -170,6 +176,18 @@ class Pipelines:
             else:
                 return answers
         raise MovingError("the slot moves faster than it is followed")
+
+
+def _one_slot(stack: Sequence[Command]) -> int | None:
+    """Return the slot of a transaction, None if it names no key.
+
+    Raises:
+        ClusterCrossSlotError: there are several; nothing is done.
+    """
+    slots = {slot for args, _ in stack if (slot := slot_of(args)) is not None}
+    if len(slots) > 1:
+        raise ClusterCrossSlotError("a transaction is of one slot")
+    return slots.pop() if slots else None
 
 
 class ClusterPipeline(Pipeline):

@@ -121,9 +121,8 @@ class Pump:
         batch = reserver.batch(slots, answers, asked_at, given_at)
         intake.take_in(takes, answers)
         self._travels = False
-        self.unknown = bool(
-            intake.lost_lanes()
-        )  # not before all are in hand: a drain looks at both
+        # not before all are in hand: a drain looks at both
+        self.unknown = bool(intake.lost_lanes())
         return batch
 
     def _note_trip(self, took_s: float) -> None:

@@ -12,6 +12,7 @@ import pytest
 import redis
 from cluster import Nodes, cluster_of
 from redis.crc import key_slot
+from redis.exceptions import ClusterCrossSlotError
 
 from producers import store
 from producers.errors import StoreUnavailableError
@@ -136,6 +137,15 @@ def test_a_transaction_is_run_on_the_node_of_its_slot(client: Any) -> None:
         pipeline.set(name, 1, px=60_000)
         pipeline.incr(name)
         assert pipeline.execute() == [True, 2]
+
+
+def test_a_transaction_over_two_slots_is_refused_and_does_nothing(client: Any) -> None:
+    pipeline = client.pipeline(transaction=True)
+    for name in NAMES[:2]:
+        pipeline.set(name, 1, px=60_000)
+    with pytest.raises(ClusterCrossSlotError, match="of one slot"):
+        pipeline.execute()
+    assert not client.exists(*NAMES[:2])
 
 
 def test_a_script_is_never_cut_in_two_while_its_slot_moves(client: Any, nodes: Nodes) -> None:
