@@ -95,7 +95,9 @@ def test_valkey_starts_by_its_command_with_its_password_and_its_file(
     port, data = free_port(), tmp_path / "data"
     data.mkdir()
     assert service["volumes"] == [f"{name}:/data"]
-    placed = command.replace(" --dir /data ", f" --dir {data} --port {port} --bind 127.0.0.1 ")
+    # nor may the nodes' own port, 10,000 above it, be somebody's
+    here = f" --dir {data} --port {port} --cluster-port {free_port()} --bind 127.0.0.1 "
+    placed = command.replace(" --dir /data ", here)
     assert placed != command
     env = {
         **os.environ,
