@@ -108,8 +108,12 @@ class Keeper:
         self._now_ms = 0
         self._turn = 0
         self._looked_at = 0.0
-        self.alarm_at = math.inf
-        """When a broadcast starts (monotonic s), if that is before the next pass."""
+        self._alarms: set[float] = set()
+
+    @property
+    def alarm_at(self) -> float:
+        """When the next broadcast starts (monotonic s) that was seen to; inf: none is near."""
+        return min(self._alarms, default=math.inf)
 
     def hear(self, broadcast: str) -> None:
         """Somebody let a broadcast run; see `Net.hear`."""
@@ -120,6 +124,7 @@ class Keeper:
         return bool(
             self._todo
             or self._stocks.due
+            or self.alarm_at <= now
             or self._net.due(now, casts=0 in self._held)
             or any(self._quiet.get(lane, 0.0) <= now for lane in range(self._settings.lanes))
         )
@@ -139,7 +144,7 @@ class Keeper:
             redis.RedisError, StoreUnavailableError: Redis did not answer.
         """
         begun = time.monotonic()
-        self.alarm_at = math.inf
+        self._alarms = {at for at in self._alarms if at > begun}
         more = self._look([])
         net = self._net.some(casts=0 in self._held)
         if net:
@@ -259,5 +264,6 @@ class Keeper:
         if look.home["state"] == State.SCHEDULED:
             wait_ms = int(look.home["starts_at_ms"] or 0) - self._now_ms
             if wait_ms > 0:
-                self.alarm_at = min(self.alarm_at, self._looked_at + wait_ms / 1000 + _AFTER_S)
+                at = self._looked_at + wait_ms / 1000 + _AFTER_S
+                self._alarms.add(math.ceil(1000 * at) / 1000)  # those of one moment are one
         return self.wants.serve(broadcast, wants, look, self._now_ms)
