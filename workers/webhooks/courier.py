@@ -3,7 +3,8 @@
 Each second it looks at the lanes, and at once at one whose event was just posted: what is due is
 found by level, and nothing else is needed. Every worker has one; leases in Redis (outbox_take.lua)
 keep an event from two of them, the order within a broadcast, and an app within its places, so that
-an endpoint that hangs fills its own app's places and no others.
+an endpoint that hangs fills its own app's places and no others. A lane that cannot be looked at, as
+its node of a cluster is away or its keys are broken, holds up no other; the lanes begin in turn.
 
 If the process dies with events in hand they are posted again after their leases, under their ids.
 """
@@ -26,7 +27,8 @@ from producers.logs.events import (
 )
 from producers.settings import Settings, ms
 from producers.store import Client
-from producers.store.retry import pause_s
+from producers.store.connection import is_cluster
+from producers.store.retry import LOST, pause_s
 from producers.webhooks.outbox import Letter, Outbox
 from workers.webhooks.patience import delay_ms, is_over
 from workers.webhooks.post import Answer, Poster
@@ -57,12 +59,14 @@ class Courier:
         self._settings = settings
         self._poster = Poster(settings)
         self._outbox = Outbox(client, {}, ms(settings.webhook_timeout) + _GRACE_MS)
+        self._apart = is_cluster(client)
         self.follow()
         self._lanes = range(settings.lanes)
         self._asked = asyncio.Event()
         self._busy_lanes = set[int]()
         self._tasks = set[asyncio.Task[None]]()
         self._looked_at = self._all_at = float("-inf")
+        self._turn = 0
 
     def follow(self) -> None:
         """Take for the apps, and post to the URLs, that the settings have now."""
@@ -102,7 +106,9 @@ class Courier:
                 return
         self._busy_lanes.clear()
         left = _AT_ONCE
-        for lane in lanes:
+        self._turn += 1
+        first = self._turn % max(1, len(lanes))
+        for lane in (*lanes[first:], *lanes[:first]):
             if left < 1:
                 self._busy_lanes.add(lane)
                 continue
@@ -110,7 +116,9 @@ class Courier:
                 letters = await self._outbox.take(lane, left)
             except Exception as error:  # noqa: BLE001  (the next look makes it good)
                 logs.emit(DutyFailed("webhooks", lane, type(error).__name__))
-                return
+                if isinstance(error, LOST) and not self._apart:
+                    return  # Redis is away for all of them
+                continue
             left -= len(letters)
             for letter in letters:
                 task = asyncio.get_running_loop().create_task(self._deliver(letter))

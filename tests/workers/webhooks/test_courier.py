@@ -1,12 +1,14 @@
 """The courier: what happens to a broadcast reaches the app's service, in order, under one id."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 from aiohttp import web
+from cluster import cluster_of
 from shop import Shop
 from webhook_end import HERE, End, of_app
 
@@ -205,10 +207,7 @@ async def test_an_endpoint_that_hangs_delays_no_other_app(
         Wishes(client, settings).tell()
         shop = Shop(client, settings)
         for number in range(40):
-            home = keys.home(0, f"b{number}")
-            client.hset(home, mapping={"state": "running", "generation": 1, "app": "slow"})
-            client.pexpire(home, 60_000)
-            shop.broadcasts._move.repeated("moving", *_pause(f"b{number}"))
+            paused_at(shop, 0, f"b{number}", "slow")
         moved(shop)
         async with working(settings):
             await until(lambda: len(end.came) == 2, "the other app's came", within_s=5)
@@ -217,9 +216,72 @@ async def test_an_endpoint_that_hangs_delays_no_other_app(
             assert client.zcard(keys.hook_out(0, "slow")) == 3
 
 
-def _pause(broadcast: str) -> Any:
+def paused_at(shop: Shop, lane: int, broadcast: str, app: str = "shop") -> None:
+    """Let a broadcast be paused whose home is a lane."""
+    home = keys.home(lane, broadcast)
+    shop.client.hset(home, mapping={"state": "running", "generation": 1, "app": app})
+    shop.client.pexpire(home, 60_000)
     args = MoveArgs("pause", "", "", "", 60_000, 0.0, "")
-    return MoveKeys(keys.home(0, broadcast)), args
+    shop.broadcasts._move.repeated("moving", MoveKeys(home), args)
+
+
+async def test_a_lane_whose_keys_are_broken_holds_up_no_other(
+    client: Any, make_settings: Make, end: End
+) -> None:
+    settings = make_settings(app=of_app(end.url), webhook_networks=[HERE], lanes=4)
+    Wishes(client, settings).tell()
+    paused_at(Shop(client, settings), 1, "b1")
+    for broken in (0, 2, 3):
+        client.set(keys.hooks_due(broken), "none", ex=60)
+    async with working(settings):
+        await until(lambda: end.came, "the other lane's came")
+
+
+@pytest.mark.timeout(60)
+async def test_lanes_of_a_node_that_stands_still_hold_up_no_others(
+    make_settings: Make, end: End
+) -> None:
+    with cluster_of(3) as nodes:
+        settings = make_settings(
+            redis_url=nodes.url,
+            redis_timeout=1,
+            app=of_app(end.url),
+            webhook_networks=[HERE],
+            lanes=8,
+        )
+        client: Any = store.connect(settings)
+        Wishes(client, settings).tell()
+        places = [client.place_of(keys.lane_prefix(lane)) for lane in range(8)]
+        victim = next(server for server in nodes.servers if server.port == places[0][1])
+        others = [lane for lane in range(8) if places[lane] != places[0]]
+        assert others
+        for lane in others:
+            paused_at(Shop(client, settings), lane, f"b{lane}")
+        process: Any = victim._process
+        process.send_signal(signal.SIGSTOP)
+        try:
+            async with working(settings):
+                await until(lambda: len(end.came) == len(others), "the other nodes' came", 20)
+        finally:
+            process.send_signal(signal.SIGCONT)
+            client.close()
+            client.connection_pool.disconnect()
+
+
+async def test_a_lane_in_which_much_waits_holds_up_no_other(
+    client: Any, make_settings: Make, end: End
+) -> None:
+    app = of_app(end.url, webhook_in_flight=50)
+    settings = make_settings(app=app, webhook_networks=[HERE], lanes=2)
+    Wishes(client, settings).tell()
+    shop = Shop(client, settings)
+    for number in range(100):
+        paused_at(shop, 0, f"b{number}")
+    paused_at(shop, 1, "other")
+    async with working(settings):
+        await until(lambda: len(end.came) == 101, "all came")
+    order = [body["data"]["broadcast"] for _, body in end.came]
+    assert order.index("other") <= 2 * courier_module._AT_ONCE
 
 
 async def test_what_a_killed_worker_had_in_hand_comes_again_under_its_id(
