@@ -1,6 +1,7 @@
 """A Valkey that is a Redis Cluster by itself: it refuses what any cluster refuses."""
 
 import contextlib
+import random
 import re
 import socket
 import time
@@ -19,10 +20,18 @@ from producers.store.scripts import Args, Bound, Keys, Script
 
 SLOTS = 16_384
 
+_LOT: Final = random.SystemRandom()  # the tests' own is seeded, in all processes alike
+
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
+    """Return a port below those of outgoing connections, one of which could take it meanwhile.
+
+    By lot: others look for one at the same time.
+    """
+    while True:
+        port = _LOT.randrange(10_000, 32_768)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextlib.contextmanager

@@ -84,15 +84,18 @@ def test_an_event_in_the_hand_of_a_killed_worker_is_told_by_another(stages: Stag
         stage = stages(
             app=of_app(end.url, webhook_events=EVENTS),
             webhook_networks=[HERE],
-            webhook_timeout=1,
+            webhook_timeout=3,  # until the kill: else it would say itself that no answer came
         )
         unit = stage.unit()
         until(lambda: stage.client.hlen(keys.hooks(0)) == 1, "the unit told what is wanted")
         stage.broadcasts.pause(broadcast := stage.create())
         until(lambda: len(end.came) == 1, "the event is in hand")
-        unit.kill()
+        stage.kill(unit)  # its whole group: the process that posts is a child of the unit's
         stage.unit()
-        until(lambda: len(end.came) == 2, "another worker told it")
+        until(lambda: len(end.came) == 2, "another worker told it", within_s=30)
         (first, body), (again, same) = end.came
         assert (again, same) == (first, body)
         assert body["data"]["broadcast"] == broadcast
+        until(lambda: stage.lines("webhook_delivered"), "it says so")
+        _, other = [line["process"] for line in stage.lines("worker_started")]
+        assert [line["process"] for line in stage.lines("webhook_delivered")] == [other]
