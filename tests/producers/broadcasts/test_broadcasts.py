@@ -266,7 +266,7 @@ def test_without_a_key_each_call_is_a_new_broadcast(broadcasts: Broadcasts) -> N
 def test_the_key_is_known_for_seven_days(broadcasts: Broadcasts, client: Any) -> None:
     broadcasts.create(spec(), key="today")
     left = client.pttl(keys.idempotency("shop", "today"))
-    assert 0 < 7 * 24 * 3_600_000 - left < 60_000
+    assert 0 <= 7 * 24 * 3_600_000 - left < 60_000
 
 
 @pytest.mark.parametrize("move", ["cancel", "finish"])
