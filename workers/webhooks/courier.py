@@ -28,6 +28,7 @@ from producers.logs.events import (
 from producers.settings import Settings, ms
 from producers.store import Client
 from producers.store.connection import is_cluster
+from producers.store.lanes.reach import in_turn
 from producers.store.retry import LOST, pause_s
 from producers.webhooks.outbox import Letter, Outbox
 from workers.webhooks.patience import delay_ms, is_over
@@ -107,8 +108,7 @@ class Courier:
         self._busy_lanes.clear()
         left = _AT_ONCE
         self._turn += 1
-        first = self._turn % max(1, len(lanes))
-        for lane in (*lanes[first:], *lanes[:first]):
+        for lane in in_turn(lanes, self._turn):
             if left < 1:
                 self._busy_lanes.add(lane)
                 continue

@@ -32,20 +32,22 @@ def learn(client: Client, error: object) -> bool:
     return True
 
 
+def in_turn(lanes: Sequence[int], turn: int) -> list[int]:
+    """Return lanes, of which another one comes first each turn: that is fair."""
+    first = turn % max(1, len(lanes))
+    return [*lanes[first:], *lanes[:first]]
+
+
 def groups(client: Client, lanes: Sequence[int], turn: int = 0) -> list[list[int]]:
     """Return lanes in groups, each of which one call may reach.
 
     Args:
         client: Redis.
         lanes: which ones.
-        turn: which of them comes first; another one each time is fair.
+        turn: as for `in_turn`.
     """
-    if not lanes:
-        return []
-    first = turn % len(lanes)
-    in_turn = [*lanes[first:], *lanes[:first]]
-    widest = 1 if is_split(client) else _WIDEST
-    return [in_turn[at : at + widest] for at in range(0, len(in_turn), widest)]
+    ordered, widest = in_turn(lanes, turn), 1 if is_split(client) else _WIDEST
+    return [ordered[at : at + widest] for at in range(0, len(ordered), widest)]
 
 
 def are_empty(client: Client, names: Sequence[str]) -> bool:
