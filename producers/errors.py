@@ -24,6 +24,7 @@
     │   ├── FloodError           too often; ``wait_ms`` says when again
     │   └── LoginUnavailableError    no verdict on the code; ``wait_ms`` says when again
     └── StoreUnavailableError    Redis did not answer in time, or cannot do what was asked
+        └── LaneDividedError     a part of the deployment is being moved; again in a moment
 
 Producers raise them to their callers, who show ``str(error)``: it says what to do. Nothing is
 stored when one of them is raised, unless its docstring says so.
@@ -231,3 +232,17 @@ class StoreUnavailableError(WxbroadcastError):
     Nobody knows whether the last step was made. The same call again loses nothing, and doubles
     nothing: but a message or a broadcast that has no key.
     """
+
+
+class LaneDividedError(StoreUnavailableError):
+    """Lanes are being added, and those that this was about are on their way: again in a moment.
+
+    Nothing was done in that lane.
+    """
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__(
+            why
+            or "lanes are being added, and what this is about is on its way: nothing of it was "
+            "done; the same call again in a moment"
+        )

@@ -28,10 +28,11 @@ from producers.logs.events import (
     WorkerStopping,
 )
 from producers.settings import Settings
-from producers.store.lanes.fence import FencedError
+from producers.store.lanes.fence import OutlivedError
 from workers.duties.rota import Rota
 from workers.duties.ways import Ways
 from workers.figures import Figures
+from workers.lanes.divided import Apart
 from workers.lanes.edges import Edges
 from workers.lanes.errands import Errands
 from workers.lanes.keeper import Keeper
@@ -123,7 +124,7 @@ class Runtime:
             ways.peers.server_time,
             Edges(
                 self._errands,
-                settings.lanes,
+                settings,
                 ways.broadcasts,
                 self._splitter,
                 keeper.wants,
@@ -149,9 +150,8 @@ class Runtime:
         self._figures = Figures(memory, lambda: ways.peers.alive)
         self._figures.begin(settings, self.worker)
         _calm_the_collector()
-        logs.emit(
-            WorkerStarted(self.worker, settings.lanes, len(settings.apps), settings.in_flight)
-        )
+        lanes = len(settings.layout.lanes)
+        logs.emit(WorkerStarted(self.worker, lanes, len(settings.apps), settings.in_flight))
 
     def _begin_work(self, app: str) -> None:
         self.rota.begin_work(app)  # which there is before anything can be taken
@@ -168,8 +168,9 @@ class Runtime:
 
     def split(self, broadcast: str) -> None:
         """Fill the windows of a broadcast in every lane."""
-        for lane in range(self.settings.lanes):
-            self._splitter.fill(broadcast, lane)
+        for lane in self.settings.layout.lanes:
+            with Apart().from_others():
+                self._splitter.fill(broadcast, lane)
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -177,10 +178,10 @@ class Runtime:
         """End the process: half a worker holds claims that nobody serves."""
         self._end(WorkerBroken(self.worker, part, why), os.EX_SOFTWARE)
 
-    def _outlived(self, why: FencedError) -> None:
+    def _outlived(self, why: OutlivedError) -> None:
         """End the process: others will look for its work elsewhere."""
-        lanes = self.settings.lanes
-        self._end(WorkerOutlived(self.worker, lanes, why.lanes, str(why)), os.EX_TEMPFAIL)
+        lanes = len(self.settings.layout.lanes)
+        self._end(WorkerOutlived(self.worker, lanes, 0, str(why)), os.EX_TEMPFAIL)
 
     def _end(self, event: WorkerBroken | WorkerOutlived, code: int) -> None:
         if self._closing.is_set() or self.hands.closing:

@@ -42,6 +42,7 @@ from producers.permits.uploads import PERMIT_KEYS, parse_upload
 from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.clock import now_ms
+from producers.store.lanes.following import following
 from producers.store.retry import repeat
 from producers.suppressions import Suppressions
 
@@ -178,6 +179,7 @@ class Door:
         """
         return self._holder(app, token).still(self._now_ms())
 
+    @following
     def admit(self, app: str, openid: str) -> int:
         """Count one call of a user.
 
@@ -283,6 +285,7 @@ class Door:
         if permits > 0:
             self._admit_permits(app, openid, 0, -permits)
 
+    @following
     def _admit_permits(self, app: str, openid: str, need: int, cost: int) -> bool:
         lane, _, _ = keys.place_of(openid, self._settings)
         key = keys.permit_flood(lane, app, openid)

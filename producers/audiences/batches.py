@@ -40,8 +40,8 @@ def arguments(members: dict[int, list[str]]) -> list[str | int]:
 
 def batches(
     rows: Iterable[bytes | str], report: ImportReport | RemovalReport, settings: Settings
-) -> Iterator[tuple[int, dict[int, list[str]]]]:
-    """Yield (lane, its openids by bucket), some thousand at a time; bad rows go to the report."""
+) -> Iterator[dict[int, list[str]]]:
+    """Yield openids by bucket, some hundred of a lane at a time; bad rows go to the report."""
     waiting: dict[int, dict[int, list[str]]] = {}
     sizes: dict[int, int] = {}
     for number, openid in openids(rows):
@@ -55,6 +55,6 @@ def batches(
         waiting.setdefault(lane, {}).setdefault(bucket, []).append(openid)
         sizes[lane] = sizes.get(lane, 0) + 1
         if sizes[lane] >= _MEMBERS:
-            yield lane, waiting.pop(lane)
+            yield waiting.pop(lane)
             sizes[lane] = 0
-    yield from waiting.items()
+    yield from waiting.values()

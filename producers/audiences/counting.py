@@ -15,6 +15,7 @@ from producers.audiences.expressions import MOST_NAMES, Expression
 from producers.audiences.filled import filled_buckets
 from producers.settings import Settings
 from producers.store import Client, deadline, keys
+from producers.store.lanes.following import each_lane, steady
 from producers.store.retry import repeat_all
 from producers.store.scripts import Script
 
@@ -73,18 +74,20 @@ class Counter:
         self._settings = settings
         self._count = COUNT.on(client)
 
+    @steady
     def sizes(self, app: str, names: Sequence[str]) -> dict[str, int]:
         """Return name → members, of audiences."""
-        lanes = self._settings.lanes
+        lanes = self._settings.layout.lanes
+        each = len(lanes)
 
         def fill(pipeline: Any) -> None:
             for name in names:
-                for lane in range(lanes):
+                for lane in lanes:
                     pipeline.get(keys.audience_size(lane, app, name))
 
         sizes = repeat_all("counting the audience", self._client, fill) if names else []
         return {
-            name: sum(int(size or 0) for size in sizes[place * lanes : (place + 1) * lanes])
+            name: sum(int(size or 0) for size in sizes[place * each : (place + 1) * each])
             for place, name in enumerate(names)
         }
 
@@ -100,15 +103,20 @@ class Counter:
         """
         if audience.is_name:
             return self.sizes(app, audience.names)[audience.text]
-        members = 0
-        for lane in range(self._settings.lanes):
+        counted: dict[int, int] = {}
+
+        def count(lane: int) -> int:
+            counted[lane] = 0
             buckets = filled_buckets(self._client, lane, app, audience.postfix)
             for some in self._walk(lane, app, audience, buckets):
-                members += some
+                counted[lane] += some
                 if on_progress:
-                    on_progress(members)
-        return members
+                    on_progress(sum(counted.values()))
+            return counted[lane]
 
+        return sum(each_lane(self._client, self._settings, count).values())
+
+    @steady
     def measure(self, app: str, audience: Expression) -> Size:
         """Return how many it has, counted up to some ten thousand looks, else estimated."""
         sizes = self.sizes(app, audience.names)
@@ -119,7 +127,7 @@ class Counter:
     def _measure(self, app: str, audience: Expression, sizes: Mapping[str, int]) -> Size:
         found = {
             lane: filled_buckets(self._client, lane, app, audience.postfix)
-            for lane in range(self._settings.lanes)
+            for lane in self._settings.layout.lanes
         }
         of, reads = sum(map(len, found.values())), audience.reads(sizes)
         drawn = of if reads <= COUNTED else max(_FEWEST, math.ceil(_SAMPLED * of / reads))

@@ -14,6 +14,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Final, Literal, NamedTuple
 
 from producers import logs
@@ -28,6 +29,7 @@ from producers.logs.events import AudienceDeleted
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
 from producers.store.buckets import filled_buckets
+from producers.store.lanes.following import by_lane, each_lane
 from producers.store.scripts import NoArgs, Script
 
 _BUCKETS: Final = 100
@@ -104,8 +106,8 @@ class Audiences:
         self._settings.app(app)
         self._names.begin(app, name)
         report = ImportReport()
-        for lane, members in deadline.paced(batches(rows, report, self._settings)):
-            added = self._store(lane, app, name, members)
+        for members in deadline.paced(batches(rows, report, self._settings)):
+            added = self._store(app, name, members)
             report.added += added
             report.known += sum(map(len, members.values())) - added
             if on_progress:
@@ -146,8 +148,8 @@ class Audiences:
         report, beside = ImportReport(), self._switch.new_name()
         give_up_at = time.monotonic() + BESIDE_LIFE.total_seconds() / 2
         try:
-            for lane, members in deadline.paced(batches(rows, report, self._settings)):
-                self._store(lane, app, beside, members, ms(BESIDE_LIFE))
+            for members in deadline.paced(batches(rows, report, self._settings)):
+                self._store(app, beside, members, ms(BESIDE_LIFE))
                 if time.monotonic() > give_up_at:
                     raise InvalidInputError(["the rows took too long; send them faster"])
                 if on_progress:
@@ -191,15 +193,9 @@ class Audiences:
             raise InvalidInputError(["audience 'all': it has whoever gave a permit; forget a user"])
         self._names.find(app, name)
         report = RemovalReport()
-        for lane, members in deadline.paced(batches(rows, report, self._settings)):
-            removed = int(
-                self._remove.repeated(
-                    "removing from the audience",
-                    AudienceKeys.of(lane, app, name),
-                    NoArgs(),
-                    arguments(members),
-                    more_keys=sets(lane, app, name, members),
-                )
+        for members in deadline.paced(batches(rows, report, self._settings)):
+            removed = by_lane(
+                self._client, self._settings, members, partial(self._remove_in, app, name)
             )
             report.removed += removed
             report.unknown += sum(map(len, members.values())) - removed
@@ -235,12 +231,16 @@ class Audiences:
             raise InvalidInputError(["audience 'all' cannot be deleted: collecting keeps it"])
         self._names.mark(app, name)
         deleted = 0
+
+        def drop(lane: int) -> None:
+            nonlocal deleted
+            for members in self._drop_lane(lane, app, name):
+                deleted += members
+                if on_progress:
+                    on_progress(deleted)
+
         for _ in range(_PASSES):
-            for lane in range(self._settings.lanes):
-                for members in self._drop_lane(lane, app, name):
-                    deleted += members
-                    if on_progress:
-                        on_progress(deleted)
+            each_lane(self._client, self._settings, drop)
             if not self._counter.sizes(app, [name])[name]:
                 break
         self._names.drop(app, name)
@@ -251,21 +251,35 @@ class Audiences:
 
     def _store(
         self,
-        lane: int,
         app: str,
         name: str,
         members: dict[int, list[str]],
         ttl_ms: int | Literal[""] = "",
     ) -> int:
-        """Add openids of one lane; returns how many are new."""
-        added = self._add.repeated(
-            "storing the audience",
+        """Add openids, by bucket; returns how many are new."""
+
+        def add(lane: int, some: dict[int, list[str]]) -> int:
+            added = self._add.repeated(
+                "storing the audience",
+                AudienceKeys.of(lane, app, name),
+                AddArgs(ttl_ms),
+                arguments(some),
+                more_keys=sets(lane, app, name, some),
+            )
+            return int(added)
+
+        return by_lane(self._client, self._settings, members, add)
+
+    def _remove_in(self, app: str, name: str, lane: int, members: dict[int, list[str]]) -> int:
+        """Take openids of one lane out; returns how many were members."""
+        removed = self._remove.repeated(
+            "removing from the audience",
             AudienceKeys.of(lane, app, name),
-            AddArgs(ttl_ms),
+            NoArgs(),
             arguments(members),
             more_keys=sets(lane, app, name, members),
         )
-        return int(added)
+        return int(removed)
 
     def _drop_lane(self, lane: int, app: str, name: str) -> Iterator[int]:
         """Empty a lane's buckets, and yield how many members each step deleted."""

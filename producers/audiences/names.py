@@ -8,6 +8,8 @@ from producers.audiences.expressions import NAME
 from producers.errors import InvalidInputError, NotFoundError
 from producers.settings import Settings
 from producers.store import Client, keys
+from producers.store.lanes.following import following
+from producers.store.lanes.plain import PLAIN, PlainArgs, PlainKeys
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
 
@@ -49,6 +51,7 @@ class Names:
         self._client = client
         self._settings = settings
         self._mark = MARK.on(client)
+        self._plain = PLAIN.on(client)
 
     def standing(self, app: str) -> list[str]:
         """Return the names of the app's audiences, sorted, ``all`` first."""
@@ -67,6 +70,7 @@ class Names:
             )
         self.register(app, name)
 
+    @following
     def register(self, app: str, name: str) -> None:
         """Name the audience, unless it is being deleted.
 
@@ -121,8 +125,9 @@ class Names:
         """Take away what marks an earlier audience of the name as deleted (see drop.lua)."""
 
         def fill(pipeline: Any) -> None:
-            for lane in range(self._settings.lanes):
-                pipeline.unlink(keys.audience_dropped(lane, app, name))
+            for lane in self._settings.layout.lanes:
+                dropped = keys.audience_dropped(lane, app, name)
+                self._plain(PlainKeys(dropped), PlainArgs("UNLINK"), into=pipeline)
 
         repeat_all("naming the audience", self._client, fill)
 

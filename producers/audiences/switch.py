@@ -18,6 +18,8 @@ from producers.errors import InvalidInputError, StoreUnavailableError
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
 from producers.store.buckets import filled_buckets
+from producers.store.lanes.following import each_lane
+from producers.store.lanes.plain import PLAIN, PlainArgs, PlainKeys
 from producers.store.retry import repeat
 from producers.store.scripts import NoArgs, Script, new_token
 
@@ -44,6 +46,7 @@ class Switch:
         self._client = client
         self._settings = settings
         self._swap = SWAP.on(client)
+        self._plain = PLAIN.on(client)
 
     def new_name(self) -> str:
         """Return a name of sets to be built beside; let them live for `BESIDE_LIFE`."""
@@ -65,8 +68,7 @@ class Switch:
         Raises:
             StoreUnavailableError: Redis did not answer; they end by themselves.
         """
-        for lane in range(self._settings.lanes):
-            self._discard(lane, app, beside)
+        each_lane(self._client, self._settings, lambda lane: self._discard(lane, app, beside))
 
     @contextlib.contextmanager
     def _turn(self, app: str, name: str) -> Iterator[None]:
@@ -86,15 +88,18 @@ class Switch:
                 repeat("replacing the audience", lambda: self._client.delete(key))
 
     def _swap_all(self, app: str, name: str, beside: str, report: ImportReport) -> None:
-        turn = keys.audience_turn(app, name)
-        for lane in range(self._settings.lanes):
+        turn, switched = keys.audience_turn(app, name), set[int]()
+
+        def swap(lane: int) -> None:
             built = set(filled_buckets(self._client, lane, app, beside))
-            buckets = sorted(built.union(filled_buckets(self._client, lane, app, name)))
+            all_of_them = built.union(filled_buckets(self._client, lane, app, name))
+            buckets = sorted(all_of_them - switched)  # in a lane that was divided since
             most = self._buckets_at_once(lane, app, (name, beside), len(buckets))
             for step, start in enumerate(deadline.paced(range(0, len(buckets), most))):
                 sets: list[str] = []
                 which: list[int] = []
-                for bucket in buckets[start : start + most]:
+                some = buckets[start : start + most]
+                for bucket in some:
                     sets += (
                         keys.audience(lane, app, name, bucket),
                         keys.audience(lane, app, beside, bucket),
@@ -107,10 +112,13 @@ class Switch:
                     which,
                     more_keys=sets,
                 )
+                switched.update(some)
                 report.added += added
                 report.removed += removed
                 if step % _STEPS == 0:
                     repeat("replacing the audience", partial(self._client.pexpire, turn, ms(_TURN)))
+
+        each_lane(self._client, self._settings, swap)
         report.known = report.rows - report.bad - report.added
 
     def _buckets_at_once(self, lane: int, app: str, names: Iterable[str], buckets: int) -> int:
@@ -127,4 +135,9 @@ class Switch:
         gone += [keys.audience_size(lane, app, beside), keys.audience_buckets(lane, app, beside)]
         for start in deadline.paced(range(0, len(gone), _BUCKETS)):
             some = gone[start : start + _BUCKETS]
-            repeat("replacing the audience", partial(self._client.unlink, *some))
+            self._plain.repeated(
+                "replacing the audience",
+                PlainKeys(some[0]),
+                PlainArgs("UNLINK"),
+                more_keys=some[1:],
+            )

@@ -22,6 +22,7 @@ from producers.quotas.rates import Rates
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.clock import ms_of
+from producers.store.lanes.following import steady
 from producers.store.retry import repeat_all
 from producers.words import ENDED, KIND_OF, State
 
@@ -216,8 +217,9 @@ class Boards:
                 self._stocks_at = time.monotonic()
             return self._stocks
 
+    @steady
     def _read_stocks(self, apps: list[str], now_ms: int) -> dict[str, _Stock]:
-        lanes = range(self._settings.lanes)
+        lanes = self._settings.layout.lanes
 
         def ask(pipeline: Any) -> None:
             for app in apps:

@@ -6,8 +6,11 @@ first window is filled. One to few goes all of that way in one trip. If the proc
 middle, the keeper finds what was stored and goes on, or the same call with the same key does.
 """
 
+import contextlib
+import math
 import secrets
 import time
+import zlib
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -20,19 +23,23 @@ from producers.broadcasts.lifecycle import Lifecycle
 from producers.broadcasts.spec import MAX_LIFE, Spec
 from producers.broadcasts.split import Splitter
 from producers.broadcasts.timing import MAX_AHEAD, Timing
-from producers.errors import IdempotencyConflictError
+from producers.errors import IdempotencyConflictError, LaneDividedError
 from producers.logs.events import BroadcastCreated
 from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.clock import now_ms
+from producers.store.lanes.following import anew, following
 from producers.store.retry import repeat
 from producers.store.scripts import Script
-from producers.store.trip import Question, in_order
+from producers.store.trip import Question, in_order, is_done
 from producers.words import State
 
 _KEY_TTL: Final = timedelta(days=7)
 _SMALL: Final = 10_000
 """An audience up to so many is split by its creator at once; larger ones by a worker."""
+
+_MOST_LANES: Final = 1024
+"""As many as the settings allow."""
 
 
 class CreateKeys(NamedTuple):
@@ -66,14 +73,15 @@ class Birth(Lifecycle):
             key: an idempotency key, or ''.
             digest: what tells the content from another under the same key.
             new: the new id; '': any.
-            near: a broadcast whose home lane a new one is to have; '': any.
+            near: a broadcast whose home lane a new one is to have, now and later; '': any.
 
         Raises:
             IdempotencyConflictError: the key was used with other content.
             StoreUnavailableError: Redis did not answer.
         """
         broadcast = new or new_id()
-        while near and self.home_lane(broadcast) != self.home_lane(near):
+        homes = self._homes()
+        while near and (_number(broadcast) - _number(near)) % homes:
             broadcast = new_id()
         if not key:
             return broadcast
@@ -88,6 +96,12 @@ class Birth(Lifecycle):
         if content != digest:
             raise IdempotencyConflictError(key, known)
         return str(known)
+
+    def _homes(self) -> int:
+        """Return by what two numbers are to leave one remainder to have one home at all times."""
+        layout = self._settings.layout
+        may_be = range(layout.count, _MOST_LANES + 1, layout.count)
+        return math.lcm(*(count for count in may_be if layout.buckets % count == 0))
 
     def _store(
         self,
@@ -111,9 +125,12 @@ class Birth(Lifecycle):
         listing = self._listing(spec.app, broadcast, at_ms)
         repeat("listing the broadcast", lambda: in_order(self._client, listing))
         fields = self._fields(broadcast, spec, size, *more)
-        home = keys.home(self.home_lane(broadcast), broadcast)
-        created = (write or self._write)(home, fields)
-        self.adopt(broadcast)
+
+        def create() -> int:
+            return (write or self._write)(keys.home(self.home_lane(broadcast), broadcast), fields)
+
+        created = anew(self._client, self._settings, create)
+        self._adopt_where_it_may(broadcast)
         if created:
             of = dict(zip(more[::2], more[1::2], strict=True))
             self._tell_created(broadcast, spec, size, int(of.get("starts_at_ms", 0)))
@@ -177,8 +194,11 @@ class Birth(Lifecycle):
         )
         return int(created)
 
+    @following
     def _bear(self, broadcast: str, spec: Spec, seen: Glance, *more: str | int) -> bool:
         """Write a new broadcast to few, and begin to send it, in one trip; say if it is new.
+
+        What a lane refuses that is just being divided is the keeper's; its home is waited for.
 
         Raises:
             StoreUnavailableError: Redis did not answer; the keeper goes on with what was written.
@@ -188,7 +208,7 @@ class Birth(Lifecycle):
             str(name): str(value) for name, value in zip(fields[::2], fields[1::2], strict=True)
         }
         home_key = keys.home(self.home_lane(broadcast), broadcast)
-        lanes, audience = range(self._settings.lanes), Expression.stored(spec.audience).postfix
+        lanes, audience = [*seen.buckets], Expression.stored(spec.audience).postfix
         stages = (
             self._listing(spec.app, broadcast, seen.now_ms),
             [self._create.call(CreateKeys(home_key), CreateArgs(self.ttl_ms), fields)],
@@ -196,22 +216,25 @@ class Birth(Lifecycle):
             [self._splitter.first(broadcast, lane, audience, seen.buckets[lane]) for lane in lanes],
         )
         _, ((created, *_),), _, splits = repeat(
-            "creating the broadcast", lambda: in_order(self._client, *stages)
+            "creating the broadcast", lambda: in_order(self._client, *stages, firm=2)
         )
         if created:
             self._tell_created(broadcast, spec, seen.size)
-        for lane, (status, cursor, *_) in zip(lanes, splits, strict=True):
+        for lane, split in zip(lanes, splits, strict=True):
+            if not is_done(split):
+                continue
+            status, cursor, *_ = split
             left = [bucket for bucket in seen.buckets[lane] if bucket >= int(cursor)]
             if status == 1 and left:
-                self._splitter.fill(broadcast, lane)
+                self._split_if_it_may(broadcast, lane)
         return bool(created)
 
     def _canary(self, broadcast: str, seen: Glance | None) -> list[str | int]:
         """Return where the canary is to begin: at home, unless nobody is there."""
         home = self.home_lane(broadcast)
-        if seen is None or seen.buckets[home]:
+        if seen is None or seen.buckets.get(home, True):  # or it was divided just now
             return []
-        return ["canary_lane", max(range(len(seen.buckets)), key=lambda n: len(seen.buckets[n]))]
+        return ["canary_lane", max(seen.buckets, key=lambda lane: len(seen.buckets[lane]))]
 
     def _begin(self, broadcast: str, size: int) -> None:
         """Have the first window filled: of a small one here, of others by a worker.
@@ -220,10 +243,15 @@ class Birth(Lifecycle):
             StoreUnavailableError: Redis did not answer; the keeper does it.
         """
         if size <= _SMALL:
-            for lane in range(self._settings.lanes):
-                self._splitter.fill(broadcast, lane)
+            for lane in self._settings.layout.lanes:
+                self._split_if_it_may(broadcast, lane)
         else:
             self._ask_for_split(broadcast)
+
+    def _split_if_it_may(self, broadcast: str, lane: int) -> None:
+        """Fill a lane's window; of one that is just being divided that is left to the keeper."""
+        with contextlib.suppress(LaneDividedError):
+            self._splitter.fill(broadcast, lane)
 
     def _go_on(self, broadcast: str, size: int) -> None:
         """Go on where the creator of a broadcast may have died.
@@ -231,11 +259,16 @@ class Birth(Lifecycle):
         Raises:
             StoreUnavailableError: Redis did not answer; the keeper does it.
         """
-        self.adopt(broadcast)
+        self._adopt_where_it_may(broadcast)
         self._begin(broadcast, size)
 
     def _now_ms(self) -> int:
         return repeat("asking the time", partial(now_ms, self._client))
+
+
+def _number(broadcast: str) -> int:
+    """Return the number that says where a broadcast is at home (`Layout.home_of`)."""
+    return zlib.crc32(broadcast.encode())
 
 
 def times(timing: Timing) -> list[str | int]:

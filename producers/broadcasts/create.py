@@ -28,6 +28,7 @@ from producers.quotas import AppLimits
 from producers.rows import BadRowsError, Rows, RowsReport
 from producers.settings import Settings, ms
 from producers.store import Client, keys
+from producers.store.lanes.following import reading
 from producers.store.retry import repeat
 from producers.templates import Templates
 from producers.times.zones import zone_of
@@ -99,7 +100,13 @@ class Broadcasts(Birth):
         check_key(key)
         check_purpose(spec.app, spec.purpose, self._settings.app(spec.app))
         scripts = self._create, self._adopt, self._splitter.script
-        seen = glance(self._client, self._settings, spec, self._templates, self._quotas, scripts)
+        seen = reading(
+            self._client,
+            self._settings,
+            lambda: glance(
+                self._client, self._settings, spec, self._templates, self._quotas, scripts
+            ),
+        )
         size = seen.size if seen else self._audiences.measure(spec.app, spec.audience).members
         timing = self._timing(spec, key)
         if not trusts_template:

@@ -36,7 +36,7 @@ class Glance:
     """
 
     size: int
-    buckets: list[list[int]]
+    buckets: dict[int, list[int]]
     now_ms: int
     limits: AppLimits
     is_fresh: bool
@@ -67,10 +67,10 @@ def glance(
     Raises:
         StoreUnavailableError: Redis did not answer.
     """
-    app, name, lanes = spec.app, spec.audience, range(settings.lanes)
+    app, name, lanes = spec.app, spec.audience, settings.layout.lanes
     if not name.replace("_", "").replace(".", "").replace("-", "").isalnum():
         return None
-    if settings.buckets * settings.lanes > _BITS:
+    if settings.buckets * len(lanes) > _BITS:
         return None
     asked = templates.question(app, spec.channel)
 
@@ -98,7 +98,10 @@ def glance(
         return None
     return Glance(
         size=size,
-        buckets=[positions(bitmap or b"", 0) for bitmap in of_lanes[1::2]],
+        buckets={
+            lane: positions(bitmap or b"", 0)
+            for lane, bitmap in zip(lanes, of_lanes[1::2], strict=True)
+        },
         now_ms=now_ms,
         limits=quotas.read(app, limiter, said, now_ms),
         is_fresh=is_fresh,

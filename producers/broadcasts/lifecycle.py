@@ -3,11 +3,12 @@
 Home and lanes. A broadcast's spec, state and generation stand at its home; each lane has a copy of
 the state and its own counts. A move changes the home first, then every lane adopts the newer
 generation; whoever makes the move does both, and the keeper repeats the second until all agree.
-So a process that dies in between delays a move by a second and loses nothing.
+So a process that dies in between delays a move by a second and loses nothing. Nor does a lane that
+is just being divided: those that it is divided into adopt the move then.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -21,14 +22,16 @@ from producers.broadcasts.jobs import Jobs
 from producers.broadcasts.spec import Spec, weight_faults
 from producers.broadcasts.status import Register, carries_over, weight_of
 from producers.broadcasts.timing import Timing
-from producers.errors import IllegalMoveError, InvalidInputError, NotFoundError
+from producers.errors import IllegalMoveError, InvalidInputError, LaneDividedError, NotFoundError
 from producers.logs.events import BroadcastCounted, BroadcastMoved
 from producers.settings import Settings, kept_rate, rate_faults
 from producers.store import Client, keys
+from producers.store.lanes.following import anew, steady
+from producers.store.lanes.layout import follow
 from producers.store.paging import sums
 from producers.store.retry import repeat
 from producers.store.scripts import Call, Script
-from producers.store.trip import Trip
+from producers.store.trip import Trip, is_done
 from producers.words import ENDED, State
 
 _VERBS: Final = {"rate": "change the rate of", "weight": "change the weight of"}
@@ -209,6 +212,7 @@ class Lifecycle(Register):
             if carrier != broadcast:
                 yield carrier
 
+    @steady
     def _exists(self, broadcast: str) -> bool:
         key = keys.home(self.home_lane(broadcast), broadcast)
         return bool(repeat("reading the broadcast", lambda: self._client.exists(key)))
@@ -286,33 +290,39 @@ class Lifecycle(Register):
         Raises:
             NotFoundError: no such broadcast.
             IllegalMoveError: its state does not allow the move; it says the state.
+            LaneDividedError: its home is just being divided; nothing was moved.
             StoreUnavailableError: Redis did not answer; the move may have been made.
         """
         ended = self.status(broadcast) if move == "finish" else None
-        moved, state, generation = self._move.repeated(
-            f"moving the broadcast ({move})",
-            MoveKeys(keys.home(self.home_lane(broadcast), broadcast)),
-            MoveArgs(
-                move=move,
-                reason=reason,
-                errcode=errcode or "",
-                total=ended.total if ended else "",
-                ttl_ms=self.ttl_ms,
-                rate=rate,
-                known=known,
-                outcomes=orjson.dumps(ended.outcomes).decode() if ended else "",
-                starts_at_ms=timing.starts_at_ms if timing else "",
-                ends_at_ms=timing.ends_at_ms or "" if timing else "",
-                audience_size=size,
-                weight=weight,
-                carry=carry,
+        args = MoveArgs(
+            move=move,
+            reason=reason,
+            errcode=errcode or "",
+            total=ended.total if ended else "",
+            ttl_ms=self.ttl_ms,
+            rate=rate,
+            known=known,
+            outcomes=orjson.dumps(ended.outcomes).decode() if ended else "",
+            starts_at_ms=timing.starts_at_ms if timing else "",
+            ends_at_ms=timing.ends_at_ms or "" if timing else "",
+            audience_size=size,
+            weight=weight,
+            carry=carry,
+        )
+        moved, state, generation = anew(
+            self._client,
+            self._settings,
+            lambda: self._move.repeated(
+                f"moving the broadcast ({move})",
+                MoveKeys(keys.home(self.home_lane(broadcast), broadcast)),
+                args,
             ),
         )
         if moved == -1:
             raise NotFoundError(f"no broadcast {broadcast}")
         if moved == 0:
             raise IllegalMoveError(broadcast, state, _VERBS.get(move, move))
-        app = self.adopt(broadcast)
+        app, _ = self._adopt_where_it_may(broadcast)
         logs.emit(BroadcastMoved(app, broadcast, move, state, generation, reason, errcode))
         return State(state)
 
@@ -324,22 +334,51 @@ class Lifecycle(Register):
 
         Raises:
             NotFoundError: no such broadcast.
+            LaneDividedError: a lane is just being divided; the others have it.
             StoreUnavailableError: Redis did not answer.
         """
+        app, is_whole = self._adopt_where_it_may(broadcast)
+        if not is_whole:
+            raise LaneDividedError
+        return app
+
+    def _adopt_where_it_may(self, broadcast: str) -> tuple[str, bool]:
+        """As `adopt`; leave to the keeper what concerns a lane that is just being divided.
+
+        Returns:
+            The broadcast's app, and whether every lane has it.
+        """
         home = self._home(broadcast)
-        spec = Spec.from_json(home["spec"])
+        spec, is_whole = Spec.from_json(home["spec"]), False
+        while not is_whole:
+            lanes = self._settings.layout.lanes
+            is_whole = self._adopt_in(lanes, broadcast, home, spec)
+            if not is_whole:
+                repeat("looking at the lanes", lambda: follow(self._client, self._settings))
+                if self._settings.layout.lanes == lanes:
+                    break
+        return spec.app, is_whole
+
+    def _adopt_in(
+        self, lanes: Sequence[int], broadcast: str, home: dict[str, str], spec: Spec
+    ) -> bool:
+        """Bring a home's generation to lanes; returns whether none of them refused it."""
 
         def adopt() -> list[Any]:
             trip = Trip(self._client)
-            for lane in range(self._settings.lanes):
+            for lane in lanes:
                 trip.ask(self._adoption(lane, broadcast, home, spec))
-            return trip.answers()
+            return trip.answers(lenient=True)
 
         answers = repeat("adopting a move", adopt)
-        for lane, (*_, is_to_sweep) in enumerate(answers):
-            if is_to_sweep:
-                self._sweep_in(lane, broadcast, spec.app)
-        return spec.app
+        is_whole = all(map(is_done, answers))
+        for lane, answer in zip(lanes, answers, strict=True):
+            if is_done(answer) and answer[-1]:
+                try:
+                    self._sweep_in(lane, broadcast, spec.app)
+                except LaneDividedError:
+                    is_whole = False
+        return is_whole
 
     def _adoption(self, lane: int, broadcast: str, home: dict[str, str], spec: Spec) -> Call:
         """Return the call by which a lane adopts what stands at a broadcast's home."""
@@ -371,7 +410,7 @@ class Lifecycle(Register):
             "open",
             int(home.get("open", 0)),
             "canary",
-            settings.canary if lane == int(home["canary_lane"]) else 0,
+            settings.canary if lane == settings.layout.heir(int(home["canary_lane"])) else 0,
         ]
         if spec.purpose and not carries:
             first_copy += ("purpose", spec.purpose)
@@ -410,7 +449,7 @@ class Lifecycle(Register):
         known = self._settings.apps.get(app)  # None: it went, and its broadcasts stand still
         rates = [rate for rate in (own_rate, known.rate_per_second if known else 0) if rate]
         rate = min(rates, default=_UNLIMITED_WINDOW)
-        return max(100, round(rate * seconds / self._settings.lanes))
+        return max(100, round(rate * seconds / len(self._settings.layout.lanes)))
 
     def finish(self, broadcast: str) -> bool:
         """Finish a broadcast whose recipients all have an outcome; else do nothing.

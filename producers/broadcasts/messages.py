@@ -43,6 +43,7 @@ from producers.openid import check_openid
 from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.clock import now_ms
+from producers.store.lanes.following import anew, steady
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script, new_token
 from producers.templates import Templates
@@ -185,27 +186,32 @@ class Messages:
             priority=True,
             **content,
         )
-        lane, _, item = keys.place_of(openid, self._settings)
-        args = PostArgs(
-            prefix=keys.lane_prefix(lane),
-            item=item,
-            payload=spec.payload(),
-            life_ms=spec.expires_in_ms,
-            ttl_ms=self._broadcasts.ttl_ms,
-            key_ttl_ms=ms(_KEY_TTL if key else _TOKEN_TTL),
-            digest=spec.digest(),
-            app=app,
-        )
         of_key = _of_user(key, openid) if key else new_token()
-        posted = PostKeys(keys.posted(lane, app, of_key))
-        self._check_template(spec, posted)
-        status, carrier = self._post_to_carriers(spec, lane, posted, args, test=test)
+
+        def post() -> tuple[str, str]:
+            lane, _, item = keys.place_of(openid, self._settings)
+            args = PostArgs(
+                prefix=keys.lane_prefix(lane),
+                item=item,
+                payload=spec.payload(),
+                life_ms=spec.expires_in_ms,
+                ttl_ms=self._broadcasts.ttl_ms,
+                key_ttl_ms=ms(_KEY_TTL if key else _TOKEN_TTL),
+                digest=spec.digest(),
+                app=app,
+            )
+            posted = PostKeys(keys.posted(lane, app, of_key))
+            self._check_template(spec, posted)
+            return self._post_to_carriers(spec, lane, posted, args, test=test)
+
+        status, carrier = anew(self._client, self._settings, post)
         if status == "other":
             raise IdempotencyConflictError(key, f"{carrier}.{openid}")
         if status == "new":
             logs.emit(MessagePosted(app, carrier, openid, spec.channel, template_id))
         return Posted(f"{carrier}.{openid}", known=status == "known")
 
+    @steady
     def show(self, message: str) -> MessageStatus:
         """Return what became of a message.
 
@@ -292,6 +298,7 @@ class Messages:
                 return status, carrier
         raise TooManyMessagesError(spec.template_id, MOST)
 
+    @steady
     def _delivers(self, carrier: str) -> bool:
         """Say whether WeChat took a message of a carrier, and nothing stopped it since.
 
@@ -300,7 +307,7 @@ class Messages:
 
         def ask(pipeline: Any) -> None:
             pipeline.hget(keys.home(self._broadcasts.home_lane(carrier), carrier), "errcode")
-            for lane in range(self._settings.lanes):
+            for lane in self._settings.layout.lanes:
                 pipeline.hget(keys.lane_broadcast(lane, carrier), "o:delivered")
 
         errcode, *delivered = repeat_all("reading the last carrier", self._client, ask)

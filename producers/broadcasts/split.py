@@ -110,7 +110,7 @@ class Splitter:
 
     def _read(self, broadcast: str, lane: int) -> tuple[Copy, int]:
         """Return the lane's copy, and how many recipients all lanes are thought to have."""
-        home = keys.home(keys.lane_of(broadcast, self._settings.lanes), broadcast)
+        home = keys.home(self._settings.layout.home_of(broadcast), broadcast)
 
         def ask(pipeline: Any) -> None:
             pipeline.hmget(keys.lane_broadcast(lane, broadcast), FIELDS)

@@ -16,6 +16,7 @@ from producers.quotas import AppLimits, Quotas
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
 from producers.store.clock import ms_of
+from producers.store.lanes.following import steady
 from producers.store.retry import repeat, repeat_all
 from producers.words import ENDED, Outcome, State
 
@@ -142,6 +143,7 @@ class Register:
         self._settings = settings
         self._quotas = Quotas(client, settings)
 
+    @steady
     def status(self, broadcast: str, without: frozenset[int] = frozenset()) -> Status:
         """Return what a broadcast is doing now.
 
@@ -211,6 +213,7 @@ class Register:
         )
         return [(broadcast, int(created_at_ms)) for broadcast, created_at_ms in rows]
 
+    @steady
     def statuses(
         self, broadcasts: Sequence[str], without: frozenset[int] = frozenset()
     ) -> list[Status]:
@@ -224,7 +227,7 @@ class Register:
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        lanes = [lane for lane in range(self._settings.lanes) if lane not in without]
+        lanes = [lane for lane in self._settings.layout.lanes if lane not in without]
         broadcasts = [one for one in broadcasts if self.home_lane(one) not in without]
 
         def ask_homes(pipeline: Any) -> None:
@@ -324,8 +327,9 @@ class Register:
 
     def home_lane(self, broadcast: str) -> int:
         """Return the lane that is a broadcast's home."""
-        return keys.lane_of(broadcast, self._settings.lanes)
+        return self._settings.layout.home_of(broadcast)
 
+    @steady
     def _home(self, broadcast: str) -> dict[str, str]:
         home: dict[str, str] = repeat(
             "reading the broadcast",

@@ -27,6 +27,7 @@ from producers.permits.ledger import Ledger
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.buckets import filled_buckets, recipient_buckets
+from producers.store.lanes.following import Watch
 from producers.store.paging import pages
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script
@@ -148,7 +149,7 @@ class Auditor:
         self._client = client
         self._settings = settings
         self._without = without
-        self._lanes = [lane for lane in range(settings.lanes) if lane not in without]
+        self._lanes: list[int] = []
         self._register = Register(client, settings)
         self._holdings = Holdings(client)
         self._lane = AUDIT_LANE.on(client)
@@ -162,8 +163,16 @@ class Auditor:
 
         Raises:
             NotFoundError: no such broadcast.
+            LaneDividedError: lanes were added meanwhile: nothing is known, audit again.
             StoreUnavailableError: Redis did not answer.
         """
+        watch = Watch(self._client, self._settings)
+        self._lanes = [lane for lane in watch.lanes if lane not in self._without]
+        audit = self._recount(broadcast, on_progress)
+        watch.check("audit again")
+        return audit
+
+    def _recount(self, broadcast: str, on_progress: Callable[[int], None] | None) -> Audit:
         audit = Audit()
         if broadcast:
             written = self._audit_broadcast(broadcast, audit)

@@ -133,7 +133,7 @@ def _layout(client: Client, settings: Settings) -> Iterator[Check]:
             raise
         yield Check("layout", Health.BAD, str(error), "unset it, or set the value it has")
         return
-    found = f"{settings.lanes} lanes, {settings.buckets} buckets"
+    found = f"{len(settings.layout.lanes)} lanes, {settings.buckets} buckets"
     sizes = Counter(client, settings).sizes
     users, app = max((sizes(app, [ALL])[ALL], app) for app in settings.apps)
     if users > _CROWDED * settings.buckets:
@@ -206,7 +206,7 @@ def _paused(client: Client, settings: Settings, app: str) -> Check:
     ids = client.zrevrange(keys.active(app), 0, _LOOKED_AT - 1)
     pipeline = client.pipeline(transaction=False)
     for one in ids:
-        home = keys.home(keys.lane_of(one, settings.lanes), one)
+        home = keys.home(settings.layout.home_of(one), one)
         pipeline.hmget(home, "state", "reason", "errcode")
     found = [
         f"{'carrier' if keys.is_carrier(one) else 'broadcast'} {one} ({_because(reason, errcode)})"

@@ -249,12 +249,14 @@ def _cluster(
             "" if good else "use NTP: what one node dates is read by another",
         )
     idle = set(nodes) - {
-        "{}:{}".format(*client.place_of(keys.lane_prefix(lane))) for lane in range(settings.lanes)
+        "{}:{}".format(*client.place_of(keys.lane_prefix(lane))) for lane in settings.layout.lanes
     }
     yield Check(
         "lanes of the nodes",
         Health.WARN if idle else Health.OK,
-        f"none on {', '.join(sorted(idle))}" if idle else f"{settings.lanes} on {len(nodes)}",
+        f"none on {', '.join(sorted(idle))}"
+        if idle
+        else f"{len(settings.layout.lanes)} on {len(nodes)}",
         "these nodes send nothing: more lanes spread better" if idle else "",
     )
     lone = sorted(set(nodes) - client.replicated())

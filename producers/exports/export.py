@@ -36,6 +36,7 @@ from producers.permits.subscriptions import MOST_SUBSCRIPTIONS
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.clock import now_ms
+from producers.store.lanes.following import steady
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import new_token
 from producers.suppressions import Reason
@@ -75,7 +76,7 @@ class Exporter:
             export=new_token(),
             origin=origin_of(self._client),
             at_ms=repeat("asking the time", partial(now_ms, self._client)),
-            lanes=self._settings.lanes,
+            lanes=self._settings.layout.count,
             buckets=self._settings.buckets,
         )
         sums, digest, lines = Sums(), hashlib.sha256(), 0
@@ -141,23 +142,31 @@ class Exporter:
     def _users(self, app: str, at_ms: int) -> Iterator[User]:
         waiting: list[tuple[int, str]] = []
         for bucket, openids in read_members(self._client, self._settings, app, ALL):
-            waiting += ((bucket % self._settings.lanes, openid) for openid in openids)
+            waiting += ((bucket, openid) for openid in openids)
             while len(waiting) >= _USERS:
                 yield from self._read(app, waiting[:_USERS], at_ms)
                 waiting = waiting[_USERS:]
         yield from self._read(app, waiting, at_ms)
 
     def _read(self, app: str, users: list[tuple[int, str]], at_ms: int) -> Iterator[User]:
+        found = self._held(app, users) if users else []
+        for place, (_, openid) in enumerate(users):
+            scores, (_, accepts), marks = found[3 * place : 3 * place + 3]
+            yield from _user_lines(openid, scores, accepts, marks, at_ms)
+
+    @steady
+    def _held(self, app: str, users: list[tuple[int, str]]) -> list[Any]:
+        """Return of each of these users, by bucket, the permits, the accepts and the marks."""
+        layout = self._settings.layout
+
         def ask(pipeline: Any) -> None:
-            for lane, openid in users:
+            for bucket, openid in users:
+                lane = layout.of_number(bucket)
                 pipeline.zrange(keys.permits(lane, app, openid), 0, -1, withscores=True)
                 pipeline.hscan(keys.subscriptions(lane, app, openid), count=MOST_SUBSCRIPTIONS)
                 pipeline.hgetall(keys.marks(lane, app, openid))
 
-        found = repeat_all("reading users", self._client, ask) if users else []
-        for place, (_, openid) in enumerate(users):
-            scores, (_, accepts), marks = found[3 * place : 3 * place + 3]
-            yield from _user_lines(openid, scores, accepts, marks, at_ms)
+        return repeat_all("reading users", self._client, ask)
 
 
 def _count(user: User, sums: Sums) -> None:

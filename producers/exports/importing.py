@@ -38,6 +38,7 @@ from producers.logs.events import AppImported
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
 from producers.store.clock import now_ms
+from producers.store.lanes.following import by_lane
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script, Value
 from producers.suppressions import Reason, Suppressions
@@ -302,7 +303,7 @@ class _Import:
             users = self._waiting.setdefault(lane, [])
             users.append(said)
             if len(users) >= _USERS or sum(one.weight for one in users) >= _WEIGHT:
-                yield partial(self._store, lane, self._waiting.pop(lane))
+                yield partial(self._store, self._waiting.pop(lane))
         elif isinstance(said, Members):
             openids = self._openids.setdefault((kind, said.of), [])
             openids += said.openids
@@ -314,8 +315,8 @@ class _Import:
             self.report.keys.append(dict(said.shown))
 
     def _rest(self) -> Iterator[Callable[[], None]]:
-        for lane, users in self._waiting.items():
-            yield partial(self._store, lane, users)
+        for users in self._waiting.values():
+            yield partial(self._store, users)
         for (kind, name), openids in self._openids.items():
             yield partial(self._add, kind, name, openids)
 
@@ -332,10 +333,18 @@ class _Import:
 
         repeat_all("importing", self._client, fill)
 
-    def _store(self, lane: int, users: list[User]) -> None:
-        app, names, args = self._app, list[str](), list[Value]()
+    def _store(self, users: list[User]) -> None:
+        buckets: dict[int, list[User]] = {}
         for one in users:
             bucket = keys.bucket_of(one.openid, self._settings.buckets)
+            buckets.setdefault(bucket, []).append(one)
+        by_lane(self._client, self._settings, buckets, self._store_in)
+
+    def _store_in(self, lane: int, buckets: dict[int, list[User]]) -> int:
+        """Store users of one lane; returns how many are new."""
+        app, names, args = self._app, list[str](), list[Value]()
+        users = [(bucket, one) for bucket, some in buckets.items() for one in some]
+        for bucket, one in users:
             names += (
                 keys.permits(lane, app, one.openid),
                 keys.subscriptions(lane, app, one.openid),
@@ -362,6 +371,7 @@ class _Import:
             strict=True,
         ):
             setattr(report, name, getattr(report, name) + count)
+        return int(answer[-1])
 
     def _add(self, kind: str, name: str, openids: list[str]) -> None:
         rows = [b"openid", *(openid.encode() for openid in openids)]

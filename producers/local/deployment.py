@@ -253,7 +253,7 @@ class Local:
 
     def _forget(self, which: re.Pattern[str]) -> None:
         """Delete keys, but for what units that run have a right to find again."""
-        lanes = range(self.settings.lanes)
+        lanes = self.settings.layout.lanes
         kept = {*_KEPT, *map(keys.fence, lanes), *map(keys.hooks, lanes)}
         for key in self._client.scan_iter(count=_PAGE):
             if key in kept or key.startswith(keys.DRAMATIQ_NAMESPACE):

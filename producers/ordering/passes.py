@@ -231,7 +231,7 @@ class Passes:
         moved, until = 0, time.monotonic() + _LOOK_S
         while True:
             if copy.look in {"", DONE} and not copy.hurried:
-                left = max(0, size // self._settings.lanes - copy.total)
+                left = max(0, size // len(self._settings.layout.lanes) - copy.total)
                 if not self._begin_next(broadcast, lane, copy, left) and not copy.look:
                     return moved, copy
                 before, copy = copy, self._read(broadcast, lane)
@@ -298,7 +298,7 @@ class Passes:
 
     def _outlook(self, lane: int, copy: Copy, left: int) -> Outlook:
         """Read what a plan is made of."""
-        app, lanes = copy.app, self._settings.lanes
+        app, lanes = copy.app, len(self._settings.layout.lanes)
 
         def ask(pipeline: Any) -> None:
             pipeline.time()

@@ -7,7 +7,7 @@ from producers.permits.demand import Demand
 from producers.permits.refusals import Reason, Refusal
 from producers.permits.report import Report
 from producers.permits.uploads import PermitItem
-from producers.settings import AppSettings
+from producers.settings import AppSettings, Layout
 from producers.store import keys
 from producers.store.scripts import Bound, Script, Value
 from producers.templates import Catalogue
@@ -138,6 +138,16 @@ class Batch:
         self.is_full = (
             self.items >= _ITEMS or len(self.users) >= _USERS or len(user[1]) >= _ITEMS_OF_USER
         )
+
+    def divided(self, layout: Layout) -> list["Batch"]:
+        """Return it as batches of the lanes that its users live in now."""
+        found: dict[int, Batch] = {}
+        for openid, (bucket, items) in self.users.items():
+            lane = layout.of_number(bucket)
+            batch = found.setdefault(lane, Batch(lane, self.app, self.source))
+            batch.users[openid] = (bucket, items)
+            batch.items += len(items)
+        return [*found.values()]
 
     @property
     def reports(self) -> list[Report]:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from producers import logs
-from producers.errors import StoreUnavailableError
+from producers.errors import LaneDividedError, StoreUnavailableError
 from producers.logs.events import PermitsCollected
 from producers.permits.batch import COLLECT, Batch, CollectArgs, CollectKeys, Named, Source
 from producers.permits.demand import DemandTable
@@ -23,6 +23,7 @@ from producers.permits.uploads import PermitItem, parse_line, parse_upload
 from producers.settings import AppSettings, Settings
 from producers.store import Client, deadline, keys
 from producers.store.ahead import Ahead
+from producers.store.lanes.following import anew
 from producers.store.scripts import Bound, new_token
 from producers.templates import Templates
 
@@ -148,7 +149,17 @@ class Collector:
             partial(self._templates.need, app),
         )
         with contextlib.closing(
-            _Storing(ahead, self._script, self._caller, app_settings, named, on_progress, on_lost)
+            _Storing(
+                ahead,
+                self._script,
+                self._caller,
+                app_settings,
+                named,
+                on_progress,
+                on_lost,
+                partial(anew, self._client, self._settings),
+                self._settings,
+            )
         ) as storing:
             for report, number, upload in uploads:
                 if isinstance(upload, bytes) and not upload.strip():
@@ -190,7 +201,11 @@ class _Storing:
         named: Named,
         on_progress: Callable[[], None] | None,
         on_lost: Callable[[Batch, StoreUnavailableError], None] | None,
+        again: Callable[[Callable[[], None]], None],
+        settings: Settings,
     ) -> None:
+        self._again = again
+        self._settings = settings
         self._ahead = ahead
         self._script = script
         self._caller = caller
@@ -219,16 +234,34 @@ class _Storing:
         batch, self._under_way = self._under_way, None
         if batch is None:
             return
+        left = [batch]
         try:
-            answer = self._ahead.finish()
+            try:
+                answer = self._ahead.finish()
+            except LaneDividedError:
+                self._again(partial(self._store_divided, left))
+            else:
+                batch.count(answer)
         except StoreUnavailableError as error:
             if self._on_lost is None:
                 raise
-            self._on_lost(batch, error)
+            for one in left:
+                self._on_lost(one, error)
             return
-        batch.count(answer)
         if self._on_progress:
             self._on_progress()
+
+    def _store_divided(self, left: list[Batch]) -> None:
+        """Store batches of lanes that were divided where their users live now; none of them twice.
+
+        Args:
+            left: what is stored and counted is taken out.
+        """
+        left[:] = [part for one in left for part in one.divided(self._settings.layout)]
+        while left:
+            self._ahead.start(*left[0].call(self._script, self._caller, self._app, self._named))
+            left[0].count(self._ahead.finish())
+            del left[0]
 
     def close(self) -> None:
         """Leave what is still under way; there is some only when reading the uploads failed."""

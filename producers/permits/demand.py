@@ -17,6 +17,7 @@ import orjson
 from producers.settings import Settings
 from producers.store import Client, deadline, keys
 from producers.store.clock import ms_of
+from producers.store.lanes.following import steady
 from producers.store.retry import gave_up, repeat_all
 from producers.words import ENDED, Channel, State
 
@@ -166,17 +167,18 @@ class DemandTable:
             unknown=frozenset(name for name, one in newest.items() if one.is_unknown),
         )
 
+    @steady
     def _read_homes(self, broadcasts: list[str]) -> dict[str, _Known]:
         """Return what is known of each broadcast, as it is now."""
         if len(self._known) > _REMEMBERED:
             self._known.clear()
         moving = [one for one in broadcasts if self._state(one) not in ENDED]
-        lanes = self._settings.lanes
+        layout = self._settings.layout
 
         def ask(pipeline: Any) -> None:
             for broadcast in moving:
                 fields = ["state", "errcode"] + (["spec"] if broadcast not in self._known else [])
-                pipeline.hmget(keys.home(keys.lane_of(broadcast, lanes), broadcast), fields)
+                pipeline.hmget(keys.home(layout.home_of(broadcast), broadcast), fields)
 
         answers = repeat_all("reading the broadcasts", self._client, ask) if moving else []
         for broadcast, (state, errcode, *text) in zip(moving, answers, strict=True):

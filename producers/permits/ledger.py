@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from producers.settings import Settings
 from producers.store import Client, keys
+from producers.store.lanes.following import reading
 from producers.store.retry import repeat_all
 from producers.words import KIND_OF, PermitKind
 
@@ -90,8 +91,12 @@ def totals(
         StoreUnavailableError: Redis did not answer.
     """
     settings.app(app)
+    return reading(client, settings, partial(_totals, client, settings, app, without))
+
+
+def _totals(client: Client, settings: Settings, app: str, without: frozenset[int]) -> Ledger:
     kinds = {kind: Uses() for kind in PermitKind}
-    for lane in (lane for lane in range(settings.lanes) if lane not in without):
+    for lane in (lane for lane in settings.layout.lanes if lane not in without):
         fill = partial(_ask, [keys.stock(lane, app), keys.ledger(lane, app)])
         stock, ledger = repeat_all("reading the ledger", client, fill, atomic=True)
         for field, uses in stock.items():

@@ -29,6 +29,7 @@ from producers.planning.expiry import HOUR_MS, last_end_ms, unsent
 from producers.settings import Settings, ms, rate_faults
 from producers.store import Client, deadline, keys
 from producers.store.clock import ms_of
+from producers.store.lanes.following import steady
 from producers.store.retry import repeat_all
 from producers.store.scripts import Script
 from producers.suppressions import Suppressions
@@ -217,6 +218,7 @@ class Forecaster:
             ],
         )
 
+    @steady
     def reach(
         self,
         app: str,
@@ -253,6 +255,7 @@ class Forecaster:
         seen = self._look(args, moments, members=sample)
         return members, estimated(seen, members) if sample else scanned(seen)
 
+    @steady
     def reach_of(
         self,
         app: str,
@@ -327,7 +330,7 @@ class Forecaster:
 
     def _from_stock(self, app: str, now_ms: int, moments: Sequence[int]) -> Made:
         def ask(pipeline: Any) -> None:
-            for lane in range(self._settings.lanes):
+            for lane in self._settings.layout.lanes:
                 pipeline.hgetall(keys.stock(lane, app))
 
         users: Counter[int] = Counter()
@@ -359,7 +362,7 @@ class Forecaster:
         """Look at the buckets of an audience; with `members` (read and looked up), at a sample."""
         found = [
             _Part(lane, bucket)
-            for lane in range(self._settings.lanes)
+            for lane in self._settings.layout.lanes
             for bucket in filled_buckets(self._client, lane, args.app, args.audience)
         ]
         seen = Seen(of=len(found), horizons=len(moments))

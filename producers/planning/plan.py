@@ -30,6 +30,7 @@ from producers.permits.subscriptions import MOST_SUBSCRIPTIONS, withdrawn_at_ms
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.clock import ms_of
+from producers.store.lanes.following import steady
 from producers.store.retry import repeat_all
 from producers.suppressions.suppressions import Reason, ask_reasons, reasons_of
 from producers.templates import Templates
@@ -136,6 +137,7 @@ class Planner:
         )
         return Plan(app, openid, asks[:most], user.skip(unknown)[:_SKIPPED])
 
+    @steady
     def _read(self, app: str, openid: str, demand: Demand) -> "_User":
         lane, bucket, item = keys.place_of(openid, self._settings)
         wanted = [one.audience for one in demand.running]

@@ -17,7 +17,7 @@ from producers.broadcasts import Broadcasts, Created
 from producers.broadcasts.messages import Messages, Posted
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.status import Status
-from producers.errors import InvalidInputError, StoreUnavailableError
+from producers.errors import InvalidInputError
 from producers.exports import Exporter, Importer
 from producers.exports.importing import ImportReport as AppReport
 from producers.permits.collect import Collector
@@ -145,13 +145,7 @@ class Producer:
         """Give the parts of this process to one call, within its deadline."""
         parts = self._place.here
         with deadline.within(self.timeout_s):
-            try:
-                parts.check_layout()
-            except StoreUnavailableError:
-                if not parts.outlived:
-                    raise
-                parts = self._place.here  # with the lanes that there are now
-                parts.check_layout()
+            parts.check_layout()
             yield parts
 
     def collect(self, app: str, uploads: Iterable[object]) -> Report:

@@ -21,7 +21,6 @@ from producers.retries import Retries
 from producers.series import Series
 from producers.settings import AppsFile, Settings
 from producers.store import keys
-from producers.store.lanes.fence import FencedError, is_outlived
 from producers.store.patience import lend
 from producers.store.retry import LOST, repeat
 from producers.suppressions import Suppressions
@@ -94,17 +93,12 @@ class Parts:
         one: S = self._services[service]
         return one
 
-    @property
-    def outlived(self) -> bool:
-        """Whether the deployment was seen with other lanes: these parts never work again."""
-        return is_outlived(self.client)
-
     def check_layout(self) -> None:
         """Look at the deployment's layout before the first call; raises as `store.check_layout`.
 
-        Before each later one, see that the connection which it will use is open: whoever changes
-        the lanes closes them all, and the next one is refused. Nothing is asked of one that is. Of
-        a cluster it is the one to the node that has the deployment.
+        Before each later one, see that the connection which it will use is open: whoever divides
+        lanes closes them all, and the next one learns which there are. Nothing is asked of one that
+        is. Of a cluster it is the one to the node that has the deployment.
         """
         if self._is_checked and hasattr(self.client, "connection_pool"):
             repeat("opening Redis", self._meet)
@@ -119,12 +113,10 @@ class Parts:
             return
         place = self.client.place_of(keys.DEPLOYMENT)
         if self.client.is_silent(place):
-            return  # the others are there, and each lane refuses who has other lanes
+            return  # the others are there, and a lane that was divided refuses what is written
         try:
             pool = store.pool_of(self.client, keys.DEPLOYMENT)
             pool.release(lend(pool))
-        except FencedError:
-            raise
         except LOST:
             self.client.doubt(place)
 
@@ -159,8 +151,6 @@ class Place:
         """What this process works with; made when it is first asked for."""
         admit(self.settings)
         parts, settings = self._parts, self.settings
-        if parts is not None and parts.outlived:
-            settings, parts = parts.settings.anew(), None  # its lanes were changed
         if parts is None or parts.pid != os.getpid():
             self._settings = settings
             parts = self._parts = Parts(settings)

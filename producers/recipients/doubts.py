@@ -11,7 +11,8 @@ from producers.broadcasts.status import Register
 from producers.errors import InvalidInputError
 from producers.settings import Settings
 from producers.store import Client, keys
-from producers.store.paging import sums
+from producers.store.lanes.following import Watch, each_lane
+from producers.store.paging import pages
 from producers.store.scripts import Script
 from producers.words import Outcome
 
@@ -104,12 +105,15 @@ class Doubts:
 
         Raises:
             NotFoundError: no such broadcast.
+            LaneDividedError: at the end: some may be missing; list them again.
         """
         self._register.spec(broadcast)
-        for lane in range(self._settings.lanes):
+        watch = Watch(self._client, self._settings)
+        for lane in watch.lanes:
             for item, value in self._scan(lane, broadcast):
                 since, until, member = value.split(" ", 2)
                 yield Doubt(item.partition(":")[2], member[0], int(since), int(until))
+        watch.check("list them again")
 
     def decide(self, broadcast: str, outcome: str) -> int:
         """Settle all recipients in doubt by an operator's decision.
@@ -129,14 +133,20 @@ class Doubts:
             raise InvalidInputError([f"outcome {outcome!r}: take delivered or failed"])
         self._register.spec(broadcast)
         moved = 0
-        for lane in range(self._settings.lanes):
+
+        def decide(lane: int) -> None:
+            nonlocal moved
             items = [item for item, _ in self._scan(lane, broadcast)]
             script_keys = ResolveKeys(
                 keys.lane_broadcast(lane, broadcast), keys.doubts(lane, broadcast)
             )
             args = ResolveArgs(keys.lane_prefix(lane), broadcast, outcome)
             for start in range(0, len(items), 500):
-                moved += self._resolve(script_keys, args, items[start : start + 500])
+                moved += self._resolve.repeated(
+                    "settling what is in doubt", script_keys, args, items[start : start + 500]
+                )
+
+        each_lane(self._client, self._settings, decide)
         return moved
 
     def _scan(self, lane: int, broadcast: str) -> Iterator[tuple[str, str]]:
@@ -157,11 +167,18 @@ class Doubts:
         """
         app = self._register.spec(broadcast).app
         verb = "replay" if replay else "doubt"
-        return sum(
-            self._aside_in(lane, app, broadcast, verb) for lane in range(self._settings.lanes)
-        )
+        found = 0
 
-    def _aside_in(self, lane: int, app: str, broadcast: str, verb: str) -> int:
+        def settle(lane: int) -> None:
+            nonlocal found
+            for some in self._aside_in(lane, app, broadcast, verb):
+                found += some
+
+        each_lane(self._client, self._settings, settle)
+        return found
+
+    def _aside_in(self, lane: int, app: str, broadcast: str, verb: str) -> Iterator[int]:
+        """Yield how many there were, a page at a time."""
         script_keys = AsideKeys.of(lane, app, broadcast)
         first = AsideArgs(
             broadcast=broadcast,
@@ -171,5 +188,10 @@ class Doubts:
             verb=verb,
             cursor="0",
         )
-        [found] = sums(lambda cursor: self._aside(script_keys, first._replace(cursor=cursor)))
-        return found
+
+        def page(cursor: str) -> Any:
+            args = first._replace(cursor=cursor)
+            return self._aside.repeated("settling what was set aside", script_keys, args)
+
+        for (found,) in pages(page):
+            yield int(found)

@@ -23,6 +23,7 @@ from producers.errors import InvalidInputError
 from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.buckets import next_recipient_buckets
+from producers.store.lanes.following import steady
 from producers.store.retry import repeat, repeat_all
 from producers.words import Outcome
 
@@ -111,6 +112,7 @@ class Recipients:
         self._settings = settings
         self._register = Register(client, settings)
 
+    @steady
     def page(
         self, broadcast: str, outcome: str | None = None, cursor: str = "", limit: int = 1000
     ) -> Page:
@@ -160,8 +162,15 @@ class Recipients:
         if not 1 <= limit <= MOST:
             faults.append(f"limit {limit}: 1 to {MOST:,}")
         found = _CURSOR.fullmatch(cursor) if cursor else None
-        place = _Place(*map(int, found.groups())) if found else _Place(0)
-        if (cursor and found is None) or place.lane >= self._settings.lanes:
+        layout = self._settings.layout
+        try:
+            place = _Place(*map(int, found.groups())) if found else _Place(layout.lanes[0])
+            if place.lane not in layout.lanes:  # it was divided since: a scan is of one key
+                layout.heir(place.lane)
+                place = _Place(place.lane, place.at)
+        except ValueError:
+            found = None
+        if cursor and found is None:
             faults.append("cursor: give the one that the page before ended with")
         if faults:
             raise InvalidInputError(faults)
@@ -173,32 +182,50 @@ class Recipients:
         rows: list[Recipient] = []
         read, trip = 0, math.ceil(limit / _IN_A_BUCKET)
         lane, scan = place.lane, place.scan
-        buckets = next_recipient_buckets(self._client, lane, broadcast, place.at)
+        buckets = self._next_buckets(lane, broadcast, place.at)
         while True:
             while not buckets:
-                lane += 1
-                if lane >= self._settings.lanes:
+                following = self._after(lane)
+                if following is None:
                     return Page(rows, "")
-                buckets, scan = next_recipient_buckets(self._client, lane, broadcast), 0
+                lane = following
+                buckets, scan = self._next_buckets(lane, broadcast), 0
             if read >= _BUCKETS or len(rows) >= limit:
                 return Page(rows, str(_Place(lane, buckets[0], scan)))
             if scan and place.at != buckets[0]:
                 scan = 0  # that bucket is no longer there
             some = buckets[: 1 if scan else min(trip, _TRIP)]
-            done, scan, found = self._read(broadcast, lane, some, scan, outcome, limit - len(rows))
+            done, scan, found = self._read(broadcast, some, scan, outcome, limit - len(rows))
             place = _Place(lane, some[done] if done < len(some) else 0, scan)
             rows += found
             read += max(1, done)
             left = limit - len(rows)
             trip = max(1, math.ceil(left * read / len(rows))) if rows else _TRIP
-            buckets = buckets[done:] or next_recipient_buckets(
-                self._client, lane, broadcast, some[-1] + 1
-            )
+            buckets = buckets[done:] or self._next_buckets(lane, broadcast, some[-1] + 1)
+
+    def _heirs(self, lane: int) -> list[int]:
+        """Return a lane, or those that it was divided into since a page ended in it."""
+        layout = self._settings.layout
+        if lane in layout.lanes:
+            return [lane]
+        return [one for one in layout.lanes if lane in layout.ancestors(one)]
+
+    def _after(self, lane: int) -> int | None:
+        """Return the lane that follows one, and all that it was divided into."""
+        return self._settings.layout.after(self._heirs(lane)[-1])
+
+    def _next_buckets(self, lane: int, broadcast: str, cursor: int = 0) -> list[int]:
+        """Return some buckets of a lane from one on, ascending; none when there are no more."""
+        found = [
+            next_recipient_buckets(self._client, one, broadcast, cursor)
+            for one in self._heirs(lane)
+        ]
+        whole = min((some[-1] for some in found if some), default=0)  # beyond it one has more
+        return sorted(bucket for some in found for bucket in some if bucket <= whole)
 
     def _read(
         self,
         broadcast: str,
-        lane: int,
         buckets: list[int],
         scan: int,
         outcome: str | None,
@@ -209,10 +236,11 @@ class Recipients:
         Returns:
             How many buckets are done, the scan of the one that follows (0: not begun), the rows.
         """
+        layout = self._settings.layout
 
         def ask(pipeline: Any) -> None:
             for bucket in buckets:
-                key = keys.outcomes(lane, broadcast, bucket)
+                key = keys.outcomes(layout.of_number(bucket), broadcast, bucket)
                 pipeline.hscan(key, scan, count=max(wanted, 100))
 
         answers = repeat_all("reading recipients", self._client, ask)
@@ -230,14 +258,16 @@ class Recipients:
             done += 1
             if found >= wanted:
                 break
-        return done, int(following), self._with_msgids(broadcast, lane, chosen)
+        return done, int(following), self._with_msgids(broadcast, chosen)
 
     def _with_msgids(
-        self, broadcast: str, lane: int, chosen: list[tuple[int, list[tuple[str, Recorded]]]]
+        self, broadcast: str, chosen: list[tuple[int, list[tuple[str, Recorded]]]]
     ) -> list[Recipient]:
+        layout = self._settings.layout
+
         def ask(pipeline: Any) -> None:
             for bucket, mine in chosen:
-                key = keys.msgids(lane, broadcast, bucket)
+                key = keys.msgids(layout.of_number(bucket), broadcast, bucket)
                 pipeline.hmget(key, [openid for openid, _ in mine])
 
         msgids = repeat_all("reading msgids", self._client, ask) if chosen else []
@@ -252,15 +282,17 @@ class Recipients:
     def _moving(self, broadcast: str, state: str, place: _Place, limit: int) -> Page:
         read = self._queued if state == QUEUED else self._in_flight
         rows: list[Recipient] = []
-        following: _Place | None = place
+        heirs = self._heirs(place.lane)
+        following: _Place | None = place if heirs == [place.lane] else _Place(heirs[0])
         for _ in range(_LANES):
             if following is None or len(rows) >= limit:
                 break
             lane = following.lane
             items, following = read(broadcast, following, limit - len(rows))
             rows += [Recipient(item.partition(":")[2], state) for item in items]
-            if following is None and lane + 1 < self._settings.lanes:
-                following = _Place(lane + 1)
+            after = self._settings.layout.after(lane)
+            if following is None and after is not None:
+                following = _Place(after)
         return Page(rows, str(following) if following else "")
 
     def _queued(self, broadcast: str, place: _Place, limit: int) -> tuple[list[str], _Place | None]:

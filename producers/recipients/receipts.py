@@ -19,6 +19,7 @@ from producers.errors import NotFoundError
 from producers.logs.events import ReceiptSettled
 from producers.settings import Settings
 from producers.store import Client, keys
+from producers.store.lanes.following import following
 from producers.store.scripts import Script
 from producers.words import Channel
 
@@ -61,6 +62,7 @@ class Receipts:
         self._receipt = RECEIPT.on(client)
         self._known: dict[str, tuple[str, str]] = {}
 
+    @following
     def settle(
         self,
         app: str,

@@ -10,6 +10,7 @@ from producers.rehearsals.course import NEVER_MS, Road, Runner
 from producers.settings import Settings, kept_rate
 from producers.store import Client, keys
 from producers.store.clock import ms_of
+from producers.store.lanes.following import reading
 from producers.store.retry import repeat_all
 from producers.words import Outcome, State
 
@@ -75,7 +76,8 @@ def look(client: Client, settings: Settings, alias: str, channel: str) -> Traffi
     )
     broadcasts = [one for one in active if not keys.is_carrier(one)]
     scale = max(1.0, len(broadcasts) / MOST)
-    found = _read(client, settings, broadcasts[:MOST])
+    some = broadcasts[:MOST]
+    found = reading(client, settings, lambda: _read(client, settings, some))
     running = [(one, waiting) for one, waiting, runs in found if runs]
     return Traffic(
         now_ms=ms_of(clock),
@@ -92,13 +94,13 @@ def _read(
     client: Client, settings: Settings, broadcasts: list[str]
 ) -> list[tuple[Runner, int, bool]]:
     """Return of each that has anything to send: what, its recipients yet to come, if it runs."""
-    lanes = settings.lanes
+    layout = settings.layout
 
     def ask(pipeline: Any) -> None:
         for one in broadcasts:
-            home = keys.home(keys.lane_of(one, lanes), one)
+            home = keys.home(layout.home_of(one), one)
             pipeline.hmget(home, _HOME)
-            for lane in range(lanes):
+            for lane in layout.lanes:
                 pipeline.hmget(
                     keys.lane_broadcast(lane, one),
                     "total",
@@ -109,8 +111,8 @@ def _read(
 
     answers = repeat_all("reading broadcasts", client, ask) if broadcasts else []
     found = []
-    for place in range(0, len(answers), lanes + 1):
-        home, copies = answers[place], answers[place + 1 : place + 1 + lanes]
+    for place in range(0, len(answers), len(layout.lanes) + 1):
+        home, copies = answers[place], answers[place + 1 : place + 1 + len(layout.lanes)]
         runner, waiting = _runner(home, copies)
         if home[0] in {State.RUNNING, State.SCHEDULED} and waiting > 0:
             found.append((runner, waiting, home[0] == State.RUNNING))

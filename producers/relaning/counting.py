@@ -1,17 +1,17 @@
-"""Counting anew: what each lane counts of its own, once everything lies where it belongs.
+"""Counting anew: what each new lane counts of its own, once everything lies where it belongs.
 
-Each number follows from what lies in the lane now, so that counting again gives the same. What was
-settled stays counted where it was; the sums over all lanes are what they were.
+Each number follows from what lies in the lane, so that counting again gives the same. What was
+settled is counted by the heir; the sums over all lanes are what they were.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from producers.care.audit import ROW
 from producers.care.holdings import Holdings
-from producers.relaning.places import Map
+from producers.relaning.places import Division
 from producers.store import Client, keys
 from producers.store.buckets import filled_buckets
 
@@ -42,64 +42,69 @@ _WAITS: Final = re.compile(r"(-|aside) ")
 
 
 class Recounter:
-    """Counts lanes anew.
+    """Counts the lanes that one is divided into.
 
     Args:
-        client: Redis; not fenced.
-        before, after: as for `moving.Mover`.
+        client: Redis; no lane refuses it.
+        division: which ones.
     """
 
-    def __init__(self, client: Client, before: Map, after: Map) -> None:
+    def __init__(self, client: Client, division: Division) -> None:
         self._client = client
-        self._before = before
-        self._after = after
+        self._division = division
         self._holdings = Holdings(client)
 
-    def broadcast(self, lane: int, broadcast: str, slots: Iterable[str]) -> None:
-        """Give each lane that one is divided into its copy of a broadcast, and its counts.
+    def broadcast(self, broadcast: str, slots: Iterable[str]) -> None:
+        """Give each lane its copy of a broadcast, and its counts.
 
         Args:
-            lane: of which the others got their share.
             broadcast: its id.
-            slots: of the lists of those who go first, in any of these lanes.
+            slots: of the lists of those who go first.
         """
-        name = keys.lane_broadcast(lane, broadcast)
+        name = keys.lane_broadcast(self._division.lane, broadcast)
+        found = self._client.hgetall(name)
         copied = {
             field: value
-            for field, value in self._client.hgetall(name).items()
+            for field, value in found.items()
             if field not in _OF_ONE and ":" not in field
         }
         at_ms = self._client.pexpiretime(name)
-        for one in self._after.shares(lane, self._before.lanes):
-            changes: dict[str, Any] = {} if one == lane else dict(copied)
-            changes |= self._counts(one, broadcast, slots)
+        for one in self._division.children:
+            mine = found if one == self._division.heir else copied
             pipeline = self._client.pipeline(transaction=True)
-            pipeline.hset(keys.lane_broadcast(one, broadcast), mapping=changes)
+            pipeline.hset(
+                keys.lane_broadcast(one, broadcast),
+                mapping=mine | self._counts(one, broadcast, mine, slots),
+            )
             if at_ms > 0:
                 pipeline.pexpireat(keys.lane_broadcast(one, broadcast), at_ms)
             pipeline.zadd(keys.due(one), {broadcast: 0})  # its keeper finds what it wants
             pipeline.execute()
 
-    def _counts(self, lane: int, broadcast: str, slots: Iterable[str]) -> dict[str, int]:
+    def home(self, broadcast: str, lane: int) -> None:
+        """Have the keeper look at a broadcast at its home."""
+        self._client.zadd(keys.due(lane), {f"{broadcast} home": 0})
+
+    def _counts(
+        self, lane: int, broadcast: str, mine: Mapping[str, str], slots: Iterable[str]
+    ) -> dict[str, Any]:
         """Return what a lane counts of those who have no outcome."""
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.hmget(
-            keys.lane_broadcast(lane, broadcast),
-            ["done", "sweeping", "swept", "unjudged", "hurried", "aside"],
-        )
         pipeline.llen(keys.queue(lane, broadcast))
         pipeline.zcard(keys.delayed(lane, broadcast))
         for slot in slots:
             pipeline.llen(keys.soon(lane, broadcast, int(slot)))
-        (done, sweeping, swept, unjudged, hurried, aside), queued, delayed, *soon = (
-            pipeline.execute()
+        queued, delayed, *soon = pipeline.execute()
+        done, sweeping, swept, hurried, aside = (
+            mine.get(field) for field in ("done", "sweeping", "swept", "hurried", "aside")
         )
+        unjudged = mine.get("unjudged")
         flights = Counter(
             found[1] if (found := _WAITS.match(entry)) else ""
             for _, entry in self._client.hscan_iter(keys.flight(lane, broadcast))
         )
         hands = flights[""] + flights["aside"]
-        counts = {
+        counts: dict[str, Any] = {
             "total": int(done or 0)
             + queued
             + int(sweeping or 0)
@@ -116,10 +121,10 @@ class Recounter:
             counts["unjudged"] = at_most
         return counts
 
-    def size(self, lane: int, app: str, name: str) -> None:
-        """Count the members of an audience, or its rows, in each lane that one is divided into."""
-        at_ms = self._client.pexpiretime(keys.audience_size(lane, app, name))
-        for one in self._after.shares(lane, self._before.lanes):
+    def size(self, app: str, name: str) -> None:
+        """Count the members of an audience, or its rows, in each lane."""
+        at_ms = self._client.pexpiretime(keys.audience_size(self._division.lane, app, name))
+        for one in self._division.children:
             size = self._size(one, app, name)
             pipeline = self._client.pipeline(transaction=True)
             pipeline.set(keys.audience_size(one, app, name), str(size))
@@ -136,13 +141,13 @@ class Recounter:
             pipeline.scard(keys.audience(lane, app, name, bucket))
         return sum(map(int, pipeline.execute()))
 
-    def stock(self, lane: int, app: str) -> None:
-        """Recount what is available in each lane that one is divided into, itself the last."""
-        mine = self._client.hgetall(keys.stock(lane, app))
+    def stock(self, app: str) -> None:
+        """Count what is available in each lane."""
+        mine = self._client.hgetall(keys.stock(self._division.lane, app))
         trimmed = int(mine.get("trimmed", 0))
-        for one in reversed(self._after.shares(lane, self._before.lanes)):
+        for one in self._division.children:
             name = keys.stock(one, app)
-            if one != lane and mine and not self._client.exists(name):
+            if mine:
                 self._client.hset(name, mapping=mine)  # it tells which templates to look for
             found = self._available(one, app, trimmed)
             if trimmed:

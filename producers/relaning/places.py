@@ -1,9 +1,9 @@
 """Places: where each key of a lane belongs when there are more lanes, read off its name.
 
-A lane is divided evenly: of its buckets each goes to the lane that the new number gives it, and
-the lane itself keeps its share. So a key goes whole, by its openid or bucket; or it holds something
-of many, and is divided; or it says something of all, and each gets a copy; or it stays, for it is
-one of several in which something is counted or waits.
+A lane is divided evenly: of its buckets each goes to the lane that the new number gives it. So a
+key goes whole, by its openid or bucket; or it holds something of many, and is divided; or it says
+something of all, and each gets a copy; or the heir has it, for it is one of several in which
+something is counted or waits; or it is of no more use.
 """
 
 import re
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from producers.settings import Layout
 from producers.store import keys
 
 
@@ -35,8 +36,10 @@ class Way(StrEnum):
     """Each lane gets a copy."""
     COUNTED = "counted"
     """It is counted anew, in each lane."""
-    STAYS = "stays"
-    """It is left as it is."""
+    HEIR = "heir"
+    """It goes whole to the first of the new lanes."""
+    GOES = "goes"
+    """It is not needed any more."""
 
 
 WAYS: Final = {
@@ -73,18 +76,19 @@ WAYS: Final = {
     "lane": Way.COUNTED,
     "size": Way.COUNTED,
     "stock": Way.COUNTED,
-    "ledger": Way.STAYS,
-    "pace": Way.STAYS,
-    "ring": Way.STAYS,
-    "first": Way.STAYS,
-    "busy": Way.STAYS,
-    "due": Way.STAYS,
-    "doing": Way.STAYS,
-    "flying": Way.STAYS,
-    "keeper": Way.STAYS,
-    "never": Way.STAYS,
-    "reply": Way.STAYS,
-    "relaning": Way.STAYS,
+    "ledger": Way.HEIR,
+    "pace": Way.HEIR,
+    "ring": Way.ALL,
+    "first": Way.ALL,
+    "busy": Way.ALL,
+    "due": Way.GOES,
+    "doing": Way.GOES,
+    "flying": Way.ALL,
+    "keeper": Way.GOES,
+    "never": Way.GOES,
+    "reply": Way.GOES,
+    "relaning": Way.GOES,
+    "shut": Way.GOES,
 }
 """The first word of a key's name after its lane → what becomes of it."""
 
@@ -121,7 +125,7 @@ class Place(NamedTuple):
         if found is None:
             return None
         rest, kind = found[2], found[3]
-        way = Way.STAYS if rest.startswith("hooks:") else WAYS.get(kind)
+        way = Way.HEIR if rest.startswith("hooks:") else WAYS.get(kind)
         return cls(name, int(found[1]), rest, kind, way)
 
     def at(self, lane: int) -> str:
@@ -129,40 +133,67 @@ class Place(NamedTuple):
         return f"{keys.lane_prefix(lane)}{self.rest}"
 
 
-class Map(NamedTuple):
-    """Where everything lies with a number of lanes."""
+class Whereabouts:
+    """Where everything lies in a layout.
 
-    lanes: int
-    buckets: int
+    Args:
+        layout: which lanes there are.
+        heir: the lane that has what belongs to none.
+    """
+
+    def __init__(self, layout: Layout, heir: int) -> None:
+        self._layout = layout
+        self.heir = heir
 
     def of_bucket(self, bucket: int) -> int:
         """Return the lane of a bucket."""
-        return bucket % self.lanes
+        return self._layout.of_number(bucket)
 
     def of_openid(self, openid: str) -> int:
         """Return the lane of a user."""
-        return self.of_bucket(keys.bucket_of(openid, self.buckets))
+        return self._layout.of_openid(openid)
+
+    def of_home(self, broadcast: str) -> int:
+        """Return the home lane of a broadcast."""
+        return self._layout.home_of(broadcast)
 
     def of_whole(self, place: Place) -> int:
         """Return the lane of a key that goes whole."""
         last = place.rest.rpartition(":")[2]
+        if place.way is Way.HEIR:
+            return self.heir
         if place.way is Way.HOME:
-            return keys.lane_of(last, self.lanes)
+            return self.of_home(last)
         return self.of_bucket(int(last)) if place.way is Way.BUCKET else self.of_openid(last)
 
     def of_items(self, place: Place) -> Callable[[str], int]:
-        """Return what says of an item of a key in which lane it belongs; where it is if unknown."""
+        """Return what says of an item of a key in which lane it belongs; the heir if unknown."""
         if place.kind in _OPENID:
             return lambda item: self.of_openid(item.partition(" ")[0])
         if place.kind in _PLAIN:
-            return lambda item: self.of_bucket(int(item)) if item.isdecimal() else place.lane
+            return lambda item: self.of_bucket(int(item)) if item.isdecimal() else self.heir
 
         def of(item: str) -> int:
             found = _ITEM.match(item)
-            return self.of_bucket(int(found[1])) if found else place.lane
+            return self.of_bucket(int(found[1])) if found else self.heir
 
         return of
 
-    def shares(self, lane: int, before: int) -> range:
-        """Return the lanes that one of so many is divided into, itself the first."""
-        return range(lane % before, self.lanes, before)
+
+class Division(Whereabouts):
+    """Where everything of one lane goes that is divided.
+
+    Args:
+        layout: which lanes there are before.
+        number: of the lane among those of its generation.
+
+    Attributes:
+        lane: the lane.
+        children: those that it is divided into, its heir the first.
+    """
+
+    def __init__(self, layout: Layout, number: int) -> None:
+        self.lane = layout.first + number
+        self.children = layout.children(number)
+        after = Layout(layout.buckets, (*layout.counts, layout.towards))
+        super().__init__(after, self.children[0])

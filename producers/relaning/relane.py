@@ -1,28 +1,33 @@
-"""Relaning: another number of lanes for a deployment that lives, as one announced standstill.
+"""Relaning: more lanes for a deployment that lives, one lane after the other.
 
-1. It is announced, in Redis: workers drain and end, and each new connection is refused (`fence`).
-2. When they are gone, or 30 s later, all older connections are closed: nobody reaches the keys. On
-   a cluster each lane is told before to refuse the scripts of whoever has so many lanes.
-3. What a cancelled broadcast leaves is counted, as the keeper would.
-4. All keys are looked at once, and each is brought to where it belongs.
-5. Each lane is counted anew, from what lies in it.
-6. The deployment has the new number; workers and services that start again, or were never told one,
-   go on with it.
+Each lane is divided into new ones, whose numbers no lane ever had (`settings.layout`):
 
-Killed anywhere, it is run again with the same number, and goes on: until then the deployment stands
-still. Whoever runs it last takes over at once, and closes all older connections; of an earlier run
-that lives still each new one asks whose turn it is (`fence.Turn`), and so does each step: it ends.
-Nothing is sent or stored meanwhile, and nothing lost: a broadcast goes on where it was. The number
-is a multiple of the lanes that there are. While slots of a cluster are resharded it waits.
+1. It is announced: workers take nothing more from the lane, and settle what they have of it.
+2. When nothing of it is in their hands, or 10 s later, it is shut: every script is refused there
+   (`fence`), and it stays as it is, and can be read.
+3. What a cancelled broadcast leaves in it is counted, as the keeper would.
+4. All its keys are looked at once, and what they hold is copied to where it belongs (`dividing`).
+5. The new lanes are counted, from what lies in them.
+6. They are opened, by one command; whoever meets the old one learns of them.
+7. What lay in the old one is taken away, when all that only read have looked anew.
+
+The other lanes go on. Killed anywhere, it is run again with the same number, and goes on with the
+lane that was on its way: it alone stands still until then. Whoever runs it last takes over at once,
+and closes all older connections; of an earlier run that lives still each new one asks whose turn it
+is (`fence.Turn`), and so does each step: it ends. The number is a multiple of the lanes that there
+are. While slots of a cluster are resharded it waits.
 """
 
+import contextlib
+import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
+import orjson
 import redis
 
 from producers import logs
@@ -31,32 +36,33 @@ from producers.errors import InvalidInputError
 from producers.logs.events import LanesChanged, LanesChanging
 from producers.relaning.carrying import Bearer, cut_off
 from producers.relaning.counting import Recounter
-from producers.relaning.moving import Mover, is_foreign
-from producers.relaning.places import Map, Place, Way
-from producers.settings import Settings
+from producers.relaning.dividing import DIVIDED, WHOLE, Divider, is_foreign
+from producers.relaning.places import Division, Place
+from producers.settings import Layout, Settings
+from producers.settings.layout import FIELDS
 from producers.store import Client, connect, is_cluster, keys
-from producers.store.clock import now_ms
-from producers.store.lanes.fence import RELANING, FencedError, Turn
+from producers.store.lanes.fence import OutlivedError, Turn
+from producers.store.lanes.layout import NUMBERED
 from producers.store.scripts import new_token
+from producers.words import ENDED
 
-_MOVING: Final = "moving"
-"""Field of `keys.DEPLOYMENT` from the first key that is moved on."""
 _RUNNER: Final = "relaner"
 """Field of `keys.DEPLOYMENT`: which run changes the lanes; the last one that began."""
-_DRAIN_S: Final = 30.0
-"""Units that drain are waited for so long: they take 10 s."""
-_SILENT_MS: Final = 10_000
-"""One whose last beat is older is dead, and not waited for."""
-_LOOK_S: Final = 0.1
+_DRAIN_S: Final = 10.0
+"""What is in flight is waited for so long: a POST takes at most 6.5 s."""
+_READERS_S: Final = 3.0
+"""Who only reads has looked anew after so long: it does so each second (`fence`)."""
+_TWICE: Final = 200_000
+"""So many keys may lie where they were and where they are, when another lane is begun."""
+_LOOK_S: Final = 0.05
 _PAGE: Final = 1000
 """Keys of one look."""
 _MOST: Final = 1024
+_WAITS: Final = ("- ", "aside ")
+"""How an entry of `keys.flight` begins that is in no worker's hands."""
 
 Progress = Callable[[str, int], None]
 """Called with what is being done, and how much of it was."""
-
-_WHOLE: Final = {Way.USER, Way.BUCKET, Way.HOME}
-_DIVIDED: Final = {Way.LIST, Way.HASH, Way.ZSET, Way.BITS}
 
 
 @dataclass
@@ -65,25 +71,27 @@ class Relaned:
 
     Attributes:
         before, after: lanes.
-        keys: looked at.
-        moved: keys that went whole to another lane.
-        divided: keys of which each lane got its share.
+        divided: lanes that were divided, of this run.
+        keys: that went whole to another lane.
+        shared: keys of which each lane got its share.
         broadcasts, audiences, stocks: counted anew, one for each old lane.
         strange: keys that hold what nobody of us put there; they are left where they were.
-        standstill_s: how long nothing was stored or sent, of this run.
+        standstill_s: for how long nothing was sent or stored in the lane where it took longest.
+        took_s: how long all of it took.
         resumed: an earlier run was killed, and this one went on.
     """
 
     before: int
     after: int
-    keys: int = 0
-    moved: int = 0
     divided: int = 0
+    keys: int = 0
+    shared: int = 0
     broadcasts: int = 0
     audiences: int = 0
     stocks: int = 0
     strange: list[str] = field(default_factory=list)
     standstill_s: float = 0.0
+    took_s: float = 0.0
     resumed: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,32 +101,33 @@ class Relaned:
 
 @dataclass
 class _Counted:
-    """What is to be counted anew, by old lane; and the slots of those who go first."""
+    """What of a lane is to be counted anew; and the slots of those who go first."""
 
-    broadcasts: set[tuple[int, str]] = field(default_factory=set)
-    audiences: set[tuple[int, str, str]] = field(default_factory=set)
-    stocks: set[tuple[int, str]] = field(default_factory=set)
+    homes: set[str] = field(default_factory=set)
+    broadcasts: set[str] = field(default_factory=set)
+    audiences: set[tuple[str, str]] = field(default_factory=set)
+    stocks: set[str] = field(default_factory=set)
     slots: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
-    def note(self, place: Place, before: int) -> None:
+    def note(self, place: Place) -> None:
         """Note a key, where it is one of these."""
         rest = place.rest.partition(":")[2]
         if place.kind == "soon":
             broadcast, _, slot = rest.rpartition(":")
             self.slots[broadcast].add(slot)
-        elif place.lane >= before:
-            return
+        elif place.kind == "home":
+            self.homes.add(rest)
         elif place.kind == "lane":
-            self.broadcasts.add((place.lane, rest))
+            self.broadcasts.add(rest)
         elif place.kind == "size":
             app, _, name = rest.partition(":")
-            self.audiences.add((place.lane, app, name))
+            self.audiences.add((app, name))
         elif place.kind == "stock":
-            self.stocks.add((place.lane, rest))
+            self.stocks.add(rest)
 
 
 class Relaner:
-    """Changes the lanes of a deployment.
+    """Gives a deployment more lanes.
 
     Args:
         client: Redis, not fenced (`store.connect`); no other of this process may be open.
@@ -130,10 +139,12 @@ class Relaner:
         self, client: Client, settings: Settings, on_progress: Progress = lambda _what, _n: None
     ) -> None:
         self._client = client
-        self._settings = settings
+        self._settings = settings.model_copy()
         self._on_progress = on_progress
         self._token = ""
         self._turn: Turn = client.connection_pool.connection_kwargs["fence"]
+        self._bearer = Bearer(client)
+        self._left: deque[_Left] = deque()
 
     def plan(self, lanes: int) -> Relaned:
         """Return what `run` would do; nothing is changed.
@@ -142,148 +153,272 @@ class Relaner:
             InvalidInputError: as `run`.
             redis.RedisError: Redis did not answer.
         """
-        before, after, resumed = self._checked(lanes)
-        found = Relaned(before.lanes, after.lanes, resumed=resumed)
-        for page in self._pages(found):
+        layout, resumed = self._checked(lanes)
+        found = Relaned(layout.count, lanes, resumed=resumed)
+        if layout.count == lanes:
+            return found
+        old = range(layout.first + layout.divided, layout.first + layout.count)
+        found.divided = len(old)
+        for page in self._pages(f"{keys.PREFIX}:{{[0-9]*"):
             for place in page:
-                if place.way in _WHOLE:
-                    found.moved += after.of_whole(place) != place.lane
-                elif place.lane < before.lanes:
-                    found.divided += place.way in _DIVIDED
+                if place.lane in old:
+                    found.keys += place.way in WHOLE
+                    found.shared += place.way in DIVIDED
                     found.broadcasts += place.kind == "lane"
                     found.audiences += place.kind == "size"
                     found.stocks += place.kind == "stock"
         return found
 
     def run(self, lanes: int) -> Relaned:
-        """Change them; the same again after it was killed goes on.
+        """Divide them; the same again after it was killed goes on.
 
         Raises:
             InvalidInputError: it is no multiple of what there is, does not divide the buckets, or a
                 change to another number is under way; or another run has taken over.
             redis.RedisError: Redis did not answer; run it again.
         """
-        before, after, resumed = self._checked(lanes)
-        done = Relaned(before.lanes, after.lanes, resumed=resumed)
-        if before == after:
+        layout, resumed = self._checked(lanes)
+        done = Relaned(layout.count, lanes, resumed=resumed)
+        if layout.count == lanes:
             return done
-        logs.emit(LanesChanging(before.lanes, after.lanes, resumed))
+        began = time.monotonic()
+        logs.emit(LanesChanging(layout.count, lanes, resumed))
         apart = connect(self._settings, 1, role="cli", fenced=False)
         self._token = new_token()
         try:
-            self._begin(before, after)
+            layout = self._begin(layout, lanes)
             self._turn.held = lambda: self._hold(apart)
-            return self._run(before, after, done)
-        except FencedError as error:
+            if resumed:
+                cut_off(self._client)  # an earlier run may live still
+                self._drop_old(layout)
+            while layout.divided < layout.count:
+                layout = self._divide_next(layout, done)
+            self._drop_left(0)
+            self._end(layout)
+        except OutlivedError as error:
             raise InvalidInputError([str(error)]) from error
         finally:
             self._turn.held = None
+            while self._left:
+                self._left.popleft().names.close()
             apart.connection_pool.disconnect()
-
-    def _run(self, before: Map, after: Map, done: Relaned) -> Relaned:
-        began = time.monotonic()
-        self._await_units()
-        self._hold()
-        self._shut(before)
-        if not self._client.hexists(keys.DEPLOYMENT, _MOVING):
-            self._settle_drops(before)
-            self._client.hset(keys.DEPLOYMENT, _MOVING, "1")
-        self._move(before, after, done)
-        self._hold()
-        pipeline = self._client.pipeline(transaction=True)
-        pipeline.hset(keys.DEPLOYMENT, "lanes", str(after.lanes))
-        pipeline.hdel(keys.DEPLOYMENT, RELANING, _MOVING, _RUNNER)
-        pipeline.execute()
-        self._turn.held = None
-        Bearer(self._client).await_replicas()
-        done.standstill_s = round(time.monotonic() - began, 3)
-        logs.emit(LanesChanged(before.lanes, after.lanes, done.moved, done.standstill_s))
+        done.took_s = round(time.monotonic() - began, 3)
+        logs.emit(LanesChanged(done.before, done.after, done.keys, done.standstill_s))
         return done
 
-    def _checked(self, lanes: int) -> tuple[Map, Map, bool]:
-        """Return where everything lies and is to lie, and whether that is under way."""
+    def _checked(self, lanes: int) -> tuple[Layout, bool]:
+        """Return which lanes there are, and whether such a change is under way."""
         has = self._client.hgetall(keys.DEPLOYMENT)
         if not {"lanes", "buckets"} <= has.keys():
             raise InvalidInputError(["there is no deployment yet: set WXB_LANES before its birth"])
-        before, buckets, towards = int(has["lanes"]), int(has["buckets"]), has.get(RELANING)
-        if towards and int(towards) != lanes:
+        layout = Layout.read({field: has.get(field) for field in FIELDS})
+        if layout.towards and layout.towards != lanes:
             raise InvalidInputError(
-                [f"a change from {before} to {towards} lanes is under way: finish it first"]
+                [f"a change to {layout.towards} lanes is under way: finish it first"]
             )
         if not is_cluster(self._client) and self._client.info("cluster").get("cluster_enabled"):
             raise InvalidInputError(
                 ["this is a node of a cluster: set WXB_REDIS_URL to redis+cluster://host:port"]
             )
         faults = []
-        if not before <= lanes <= _MOST or lanes % before:
+        if not layout.count <= lanes <= _MOST or lanes % layout.count:
             faults.append(
-                f"lanes {lanes}: a multiple of the {before} that there are, {_MOST} at most"
+                f"lanes {lanes}: a multiple of the {layout.count} that there are, {_MOST} at most"
             )
-        if lanes < 1 or buckets % lanes:
-            faults.append(f"lanes {lanes}: they must divide the {buckets} buckets evenly")
+        if lanes < 1 or layout.buckets % lanes:
+            faults.append(f"lanes {lanes}: they must divide the {layout.buckets} buckets evenly")
         if faults:
             raise InvalidInputError(faults)
-        return Map(before, buckets), Map(lanes, buckets), towards is not None
+        return layout, layout.towards > 0
 
-    def _begin(self, before: Map, after: Map) -> None:
+    # -- whose turn it is -------------------------------------------------------------------
+
+    def _begin(self, before: Layout, lanes: int) -> Layout:
         """Announce it, and take over from any run that is under way."""
-        mine = {RELANING: str(after.lanes), _RUNNER: self._token}
+        mine = {"relaning": str(lanes), _RUNNER: self._token, "layout": str(NUMBERED)}
         self._client.hset(keys.DEPLOYMENT, mapping=mine)
-        if int(self._client.hget(keys.DEPLOYMENT, "lanes")) != before.lanes:  # another has ended it
-            self._client.hdel(keys.DEPLOYMENT, *mine)
+        has = self._client.hgetall(keys.DEPLOYMENT)
+        if int(has["lanes"]) != before.count:  # another has ended it
+            self._client.hdel(keys.DEPLOYMENT, "relaning", _RUNNER)
         self._hold()
+        return Layout.read({field: has.get(field) for field in FIELDS})
 
     def _hold(self, client: Client | None = None) -> None:
         """Check that no other run has taken over.
 
         Raises:
-            FencedError: one has, and goes on with it, or has ended it.
+            OutlivedError: one has, and goes on with it, or has ended it.
         """
         mine = self._token
         if mine and (client or self._client).hget(keys.DEPLOYMENT, _RUNNER) != mine:
-            raise FencedError(
-                "another `wxbroadcast lanes` began later, and goes on with it: look at that one", 0
+            raise OutlivedError(
+                "another `wxbroadcast lanes` began later, and goes on with it: look at that one"
             )
 
-    def _await_units(self) -> None:
-        """Wait until the workers have drained: each reads the announcement within seconds."""
+    def _write(self, layout: Layout) -> None:
+        """Let all know of a layout."""
+        self._hold()
+        fields = layout.written()
+        gone = [name for name, value in fields.items() if not value]
+        gone += [] if layout.towards else [_RUNNER]
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.hset(keys.DEPLOYMENT, mapping={n: v for n, v in fields.items() if v})
+        if gone:
+            pipeline.hdel(keys.DEPLOYMENT, *gone)
+        pipeline.execute()
+        if not layout.towards:
+            self._turn.held = None
+        self._bearer.await_replicas()
+        self._client.publish(keys.WAKE, "lanes")  # an edge: they look each second
+
+    def _end(self, layout: Layout) -> None:
+        self._write(Layout(layout.buckets, [*layout.counts, layout.towards]))
+
+    # -- one lane ---------------------------------------------------------------------------
+
+    def _divide_next(self, layout: Layout, done: Relaned) -> Layout:
+        self._drop_left(_TWICE)
+        division = Division(layout, layout.divided)
+        began = time.monotonic()
+        counts, towards = layout.counts, layout.towards
+        self._settings.live_in(layout)
+        shut = Layout(layout.buckets, counts, towards, layout.divided, shut=True)
+        self._write(shut)
+        self._await_flights(division.lane)
+        self._client.set(keys.shut(division.lane), "1")
+        self._bearer.await_replicas()
+        self._settle_drops()
+        with contextlib.ExitStack() as unless_opened:
+            names = unless_opened.enter_context(_Names())
+            self._divide(division, done, names)
+            unless_opened.pop_all()
+        opened = Layout(layout.buckets, counts, towards, layout.divided + 1)
+        self._bearer.await_replicas()
+        self._write(opened)
+        cut_off(self._client, ("producer", "cli"))
+        now = time.monotonic()
+        self._left.append(_Left(names, now + _READERS_S))
+        done.standstill_s = max(done.standstill_s, round(now - began, 3))
+        done.divided += 1
+        self._on_progress("lanes", opened.divided)
+        return opened
+
+    def _await_flights(self, lane: int) -> None:
+        """Wait until nothing of a lane is in a worker's hands."""
         until = time.monotonic() + _DRAIN_S
-        while time.monotonic() < until:
-            since_ms = now_ms(self._client) - _SILENT_MS
-            living = int(self._client.zcount(keys.WORKERS, since_ms, "+inf"))
-            self._on_progress("workers that drain", living)
-            if not living:
-                return
+        while self._is_flying(lane) and time.monotonic() < until:
             time.sleep(_LOOK_S)
 
-    def _shut(self, before: Map) -> None:
-        """Let nobody else reach the keys of lanes, from now on and with so many lanes ever."""
-        if is_cluster(self._client):
-            pipeline = self._client.pipeline(transaction=False)
-            for lane in range(before.lanes):
-                pipeline.set(keys.fenced(lane, before.lanes), "1")
-            pipeline.execute()
-            Bearer(self._client).await_replicas()
-        cut_off(self._client)
+    def _is_flying(self, lane: int) -> bool:
+        for broadcast in self._client.smembers(keys.flying(lane)):
+            for entry in self._client.hvals(keys.flight(lane, broadcast)):
+                if not entry.startswith(_WAITS):
+                    return True
+        return False
 
-    def _settle_drops(self, before: Map) -> None:
+    def _settle_drops(self) -> None:
         """Bring what lanes have not heard of to them, and count what was dropped."""
-        living = self._settings.model_copy(update={"lanes": before.lanes})
-        broadcasts = Broadcasts(self._client, living)
+        broadcasts = Broadcasts(self._client, self._settings)
         apps = {*self._settings.apps, *self._client.zrange(keys.APPS, 0, -1)}
         for app in sorted(apps):  # one that is in no settings any more has its broadcasts too
             for broadcast in self._client.zrange(keys.active(app), 0, -1):
-                broadcasts.adopt(broadcast)
+                home = keys.home(self._settings.layout.home_of(broadcast), broadcast)
+                state, drop = self._client.hmget(home, ["state", "drop"])
+                if state is not None and (drop or state in ENDED):
+                    broadcasts.adopt(broadcast)
 
-    def _pages(self, done: Relaned) -> Iterator[list[Place]]:
-        """Yield all keys of lanes, some at a time."""
-        found = self._client.scan_iter(match=f"{keys.PREFIX}:{{[0-9]*", count=_PAGE)
-        while names := list(islice(found, _PAGE)):
-            places = [place for name in names if (place := Place.of(name)) and place.way]
-            done.keys += len(names)
-            self._on_progress("keys", done.keys)
+    def _divide(self, division: Division, done: Relaned, names: "_Names") -> None:
+        """Copy all of a lane to the new ones, and count it there.
+
+        Args:
+            division: into which.
+            done: grows.
+            names: given those of the lane's keys.
+        """
+        divider = Divider(self._client, division)
+        whole = False
+        while not whole:
+            before = done.keys, done.shared
+            counted = _Counted()
+            names.clear()
+            served = self._served()
+            for page in self._pages(f"{keys.lane_prefix(division.lane)}*"):
+                done.keys += divider.copies(page)
+                self._on_progress("keys", done.keys)
+                for place in page:
+                    counted.note(place)
+                    if place.way in DIVIDED:
+                        self._deal(divider, place, done)
+                left = {keys.shut(division.lane), *done.strange}
+                names.add([place.name for place in page if place.name not in left])
+            whole = served == self._served()  # else a slot has gone where all was seen already
+            if not whole:
+                done.keys, done.shared = before
+        recounter = Recounter(self._client, division)
+        for broadcast in sorted(counted.broadcasts):
             self._hold()
-            yield places
+            recounter.broadcast(broadcast, sorted(counted.slots[broadcast]))
+        for broadcast in sorted(counted.homes):
+            recounter.home(broadcast, division.of_home(broadcast))
+        for app, name in sorted(counted.audiences):
+            recounter.size(app, name)
+        for app in sorted(counted.stocks):
+            self._hold()
+            recounter.stock(app)
+        done.broadcasts += len(counted.broadcasts)
+        done.audiences += len(counted.audiences)
+        done.stocks += len(counted.stocks)
+
+    def _deal(self, divider: Divider, place: Place, done: Relaned) -> None:
+        self._hold()
+        try:
+            divider.divide(place)
+            done.shared += 1
+        except redis.ResponseError as error:
+            if not is_foreign(error):
+                raise
+            done.strange += [place.name] if place.name not in done.strange else []
+
+    # -- what is left behind ----------------------------------------------------------------
+
+    def _drop_left(self, most: int) -> None:
+        """Take away what lay in lanes that were divided, once nobody reads it any more.
+
+        Args:
+            most: so many keys may stay, for now.
+        """
+        while self._left:
+            first = self._left[0]
+            wait_s = first.at - time.monotonic()
+            if wait_s > 0 and sum(len(one.names) for one in self._left) <= most:
+                return
+            time.sleep(max(0.0, wait_s))
+            self._hold()
+            self._bearer.drop(first.names)
+            self._left.popleft().names.close()
+
+    def _drop_old(self, layout: Layout) -> None:
+        """Take away what a run left that was killed: all of lanes that were divided."""
+        gone = set(range(layout.first + layout.divided))
+        if not gone:
+            return
+        time.sleep(_READERS_S)
+        for page in self._pages(f"{keys.PREFIX}:{{[0-9]*"):
+            self._hold()
+            for lane in gone & {place.lane for place in page}:
+                self._bearer.drop(
+                    place.name for place in page if place.lane == lane and place.kind != "shut"
+                )
+
+    # -- looking ----------------------------------------------------------------------------
+
+    def _pages(self, match: str) -> Iterator[list[Place]]:
+        """Yield keys of lanes, some at a time."""
+        found = self._client.scan_iter(match=match, count=_PAGE)
+        while names := list(islice(found, _PAGE)):
+            if self._token:
+                self._hold()
+            yield [place for name in names if (place := Place.of(name)) and place.way]
 
     def _served(self) -> list[dict[str, Any]]:
         """Return who serves which slots of a cluster, once none of them is on its way."""
@@ -297,48 +432,45 @@ class Relaner:
             time.sleep(_LOOK_S)
         return []
 
-    def _move(self, before: Map, after: Map, done: Relaned) -> None:
-        mover = Mover(self._client, before, after)
-        counted = _Counted()
-        whole = False
-        while not whole:
-            served = self._served()
-            for page in self._pages(done):
-                done.moved += mover.whole(place for place in page if place.way in _WHOLE)
-                for place in page:
-                    counted.note(place, before.lanes)
-                    if place.lane < before.lanes and place.way in {*_DIVIDED, Way.ALL}:
-                        self._divide(mover, place, done)
-            whole = served == self._served()  # else a slot has gone where all was seen already
-        recounter = Recounter(self._client, before, after)
-        for lane, broadcast in sorted(counted.broadcasts):
-            self._hold()
-            recounter.broadcast(lane, broadcast, sorted(counted.slots[broadcast]))
-            done.broadcasts += 1
-            self._on_progress("broadcasts", done.broadcasts)
-        for lane, app, name in sorted(counted.audiences):
-            self._hold()
-            recounter.size(lane, app, name)
-            done.audiences += 1
-            self._on_progress("audiences", done.audiences)
-        for lane, app in sorted(counted.stocks):
-            self._hold()
-            recounter.stock(lane, app)
-            done.stocks += 1
-            self._on_progress("stocks", done.stocks)
 
-    def _divide(self, mover: Mover, place: Place, done: Relaned) -> None:
-        self._hold()
-        try:
-            if place.way is Way.ALL:
-                mover.copied(place)
-            else:
-                mover.divided(place)
-                done.divided += 1
-        except redis.ResponseError as error:
-            if not is_foreign(error):
-                raise
-            done.strange.append(place.name)
+class _Names:
+    """The names of a lane's keys, on the disk: there may be millions."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (see `close`)
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        self._file.seek(0)
+        return map(orjson.loads, self._file)
+
+    def add(self, names: Collection[str]) -> None:
+        self._file.writelines(orjson.dumps(name) + b"\n" for name in names)
+        self._count += len(names)
+
+    def clear(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self._count = 0
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Left(NamedTuple):
+    """What lies in a lane that was divided; from `at` on (monotonic s) nobody reads it."""
+
+    names: _Names
+    at: float
 
 
 def _own(told: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from producers.settings import Settings
 from producers.store import Client, deadline, keys
 from producers.store.buckets import recipient_buckets
 from producers.store.clock import now_ms
+from producers.store.lanes.following import each_lane, steady
+from producers.store.lanes.plain import PLAIN, PlainArgs, PlainKeys
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script, new_token
 
@@ -56,6 +58,7 @@ class Frozen:
         self._client = client
         self._settings = settings
         self._select = SELECT.on(client)
+        self._plain = PLAIN.on(client)
         self._switch = Switch(client, settings)
 
     def name(self, app: str, ttl_ms: int, *, rows: bool) -> str:
@@ -107,8 +110,9 @@ class Frozen:
         Raises:
             NotFoundError: rows of some of them are not kept any more.
         """
-        lost = 0
-        for lane in range(self._settings.lanes):
+
+        def choose_in(lane: int) -> int:
+            lost = 0
             found = set(recipient_buckets(self._client, lane, broadcast))
             if rest:
                 found.update(filled_buckets(self._client, lane, app, rest))
@@ -126,7 +130,7 @@ class Frozen:
                 rows_from=rows,
                 rows_to=name if rows else "",
             )
-            looks = members // self._settings.lanes * (1 + len(others))
+            looks = members // len(self._settings.layout.lanes) * (1 + len(others))
             most = max(1, min(_BUCKETS, _LOOKED_AT * len(buckets) // max(1, looks)))
             for start in deadline.paced(range(0, len(buckets), most)):
                 some = buckets[start : start + most]
@@ -138,6 +142,9 @@ class Frozen:
                     more_keys=sets(lane, app, name, some),
                 )
                 lost += without
+            return lost
+
+        lost = sum(each_lane(self._client, self._settings, choose_in).values())
         if lost:
             raise NotFoundError(
                 f"the rows of {lost:,} of broadcast {broadcast} are not kept any more: those who "
@@ -145,9 +152,10 @@ class Frozen:
             )
         return self.size(app, name)
 
+    @steady
     def size(self, app: str, name: str) -> int:
         """Return how many lie under a name."""
-        sizes = [keys.audience_size(lane, app, name) for lane in range(self._settings.lanes)]
+        sizes = [keys.audience_size(lane, app, name) for lane in self._settings.layout.lanes]
 
         def ask(pipeline: Any) -> None:
             for key in sizes:
@@ -160,6 +168,10 @@ class Frozen:
     def discard(self, app: str, name: str) -> None:
         """Remove what lies under a name that no retry has."""
         self._switch.discard(app, name)
-        for lane in range(self._settings.lanes):
-            repeat("unlisting", partial(self._client.unlink, keys.rows(lane, app, name)))
+
+        def remove(lane: int) -> None:
+            rows = PlainKeys(keys.rows(lane, app, name))
+            self._plain.repeated("unlisting", rows, PlainArgs("UNLINK"))
+
+        each_lane(self._client, self._settings, remove)
         repeat("unlisting", lambda: self._client.zrem(keys.frozen(app), name))

@@ -24,6 +24,8 @@ from producers.rows.report import RowsReport
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
 from producers.store.clock import now_ms
+from producers.store.lanes.following import by_lane, each_lane
+from producers.store.lanes.plain import PLAIN, PlainArgs, PlainKeys
 from producers.store.retry import repeat, repeat_all
 from producers.store.scripts import Script, new_token
 
@@ -97,12 +99,10 @@ class Draft:
     digest: str
 
 
-class _Step(NamedTuple):
-    """What one script run adds: the arguments, and the number of each row."""
-
-    lane: int
-    args: list[str | int]
-    numbers: list[int]
+_Numbered = list[tuple[str, tuple[int, str]]]
+"""Rows: of each its openid, its number, and its values."""
+_Step = dict[int, _Numbered]
+"""What one script run adds: rows of buckets of one lane."""
 
 
 class Rows:
@@ -115,6 +115,7 @@ class Rows:
         self._client = client
         self._settings = settings
         self._add = ADD.on(client)
+        self._plain = PLAIN.on(client)
 
     def load(
         self,
@@ -144,15 +145,9 @@ class Rows:
             for step in deadline.paced(
                 self._steps(checked(said, rows, report, listed), report, digest)
             ):
-                known = self._add.repeated(
-                    "storing rows",
-                    AddKeys.of(step.lane, app, name),
-                    AddArgs(ms(DRAFT_LIFE)),
-                    step.args,
+                added += by_lane(
+                    self._client, self._settings, step, partial(self._add_in, app, name, report)
                 )
-                for place in known:
-                    report.note(step.numbers[place - 1], *DUPLICATE)
-                added += len(step.numbers) - len(known)
                 if on_progress:
                     on_progress(report)
         except BaseException:
@@ -161,15 +156,35 @@ class Rows:
             raise
         return Draft(name, report, added, digest.hexdigest()[:32])
 
+    def _add_in(self, app: str, name: str, report: RowsReport, lane: int, step: _Step) -> int:
+        """Add rows of one lane; returns how many are no duplicates."""
+        numbers = [number for some in step.values() for _, (number, _) in some]
+        args: list[str | int] = []
+        for bucket, some in step.items():
+            args += (bucket, len(some))
+            for openid, (_, text) in some:
+                args += (openid, text)
+        known = self._add.repeated(
+            "storing rows", AddKeys.of(lane, app, name), AddArgs(ms(DRAFT_LIFE)), args
+        )
+        for place in known:
+            report.note(numbers[place - 1], *DUPLICATE)
+        return len(numbers) - len(known)
+
     def keep(self, app: str, name: str, ttl_ms: int) -> None:
         """A broadcast is made of a draft: what lies under its name is found for so long."""
         self._list(app, name, ttl_ms)
 
     def discard(self, app: str, name: str) -> None:
         """Remove what lies under a name that no broadcast has."""
-        for lane in range(self._settings.lanes):
-            gone = AddKeys.of(lane, app, name)
-            repeat("discarding rows", partial(self._client.unlink, *gone))
+
+        def remove(lane: int) -> None:
+            first, *more = AddKeys.of(lane, app, name)
+            self._plain.repeated(
+                "discarding rows", PlainKeys(first), PlainArgs("UNLINK"), more_keys=more
+            )
+
+        each_lane(self._client, self._settings, remove)
         repeat("discarding rows", lambda: self._client.zrem(keys.frozen(app), name))
 
     def _list(self, app: str, name: str, ttl_ms: int) -> None:
@@ -209,31 +224,27 @@ class Rows:
     def _packed(
         self, waiting: dict[int, dict[str, tuple[int, str]]], stored: "array[int]"
     ) -> Iterator[_Step]:
-        by_lane: dict[int, list[int]] = {}
+        lanes: dict[int, list[int]] = {}
         for bucket in sorted(waiting):
-            by_lane.setdefault(bucket % self._settings.lanes, []).append(bucket)
-        for lane, buckets in by_lane.items():
-            step, touched, size = _Step(lane, [], []), 0, 0
+            lanes.setdefault(self._settings.layout.of_number(bucket), []).append(bucket)
+        for buckets in lanes.values():
+            step, rows, size = _Step(), 0, 0
             for bucket in buckets:
                 for some in _parts(list(waiting[bucket].items())):
                     bytes_of = sum(len(one) + len(text.encode()) + 1 for one, (_, text) in some)
                     stored[bucket] += bytes_of
                     if stored[bucket] > _BUCKET_BYTES:
                         raise InvalidInputError([_CROWDED])
-                    step.args.extend((bucket, len(some)))
-                    for openid, (number, text) in some:
-                        step.args.extend((openid, text))
-                        step.numbers.append(number)
-                    touched, size = touched + 1, size + stored[bucket]
-                    if touched >= _BUCKETS or size >= _BYTES or len(step.numbers) >= _ROWS:
+                    step[bucket] = some  # once: a bucket's next part comes after a whole one
+                    rows += len(some)
+                    size += stored[bucket]
+                    if len(step) >= _BUCKETS or size >= _BYTES or rows >= _ROWS:
                         yield step
-                        step, touched, size = _Step(lane, [], []), 0, 0
-            if step.numbers:
+                        step, rows, size = _Step(), 0, 0
+            if step:
                 yield step
 
 
-def _parts(
-    rows: list[tuple[str, tuple[int, str]]],
-) -> Iterator[list[tuple[str, tuple[int, str]]]]:
+def _parts(rows: _Numbered) -> Iterator[_Numbered]:
     for start in range(0, len(rows), _ROWS):
         yield rows[start : start + _ROWS]

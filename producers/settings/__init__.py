@@ -8,6 +8,7 @@ unnoticed. No other module reads the environment.
 from producers.settings.app import AppSettings
 from producers.settings.apps import Apps
 from producers.settings.apps_file import AppsFile
+from producers.settings.layout import Layout
 from producers.settings.proxies import is_excepted, proxies
 from producers.settings.reading import faults_of, import_log_processors, load
 from producers.settings.tree import Settings
@@ -17,6 +18,7 @@ __all__ = [
     "AppSettings",
     "Apps",
     "AppsFile",
+    "Layout",
     "Rate",
     "Settings",
     "Unit",

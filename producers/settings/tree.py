@@ -2,7 +2,9 @@
 
 import math
 import ssl
+import threading
 from datetime import timedelta
+from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final, Self
@@ -30,6 +32,7 @@ from producers.settings import apps_file, redis_url
 from producers.settings.app import AppSettings
 from producers.settings.apps import Apps, AppsField
 from producers.settings.apps_file import AppsFile
+from producers.settings.layout import Layout
 from producers.settings.links import without_links
 from producers.settings.proxies import proxies
 from producers.settings.values import (
@@ -48,6 +51,9 @@ PREFIX: Final = "WXB_"
 APPS_FILE: Final = "apps_file"
 """The kind of a fault that lies in the apps' file."""
 
+_LIVING: Final = threading.Lock()
+"""Several threads may learn of another layout at once: none sets an older one after a newer."""
+
 
 class Settings(BaseSettings):
     """Everything that can be set. Durations in the environment: seconds, or ISO 8601."""
@@ -60,8 +66,7 @@ class Settings(BaseSettings):
         extra="ignore",
         nested_model_default_partial_update=True,
     )
-    _taken: set[str] = PrivateAttr(default_factory=set)
-    _lives: bool = PrivateAttr(default=False)
+    _layout: Layout | None = PrivateAttr(default=None)
 
     redis_url: SecretStr = Field(
         description="redis://host:6379/0, redis+sentinel://host1,host2,host3/mymaster/0 or "
@@ -404,31 +409,29 @@ class Settings(BaseSettings):
             )
         return self
 
-    def live_in(self, lanes: int, buckets: int) -> None:
-        """Take the lanes and buckets of the deployment, where they are not set, for good.
-
-        Whoever keeps these settings sees it, as with the apps of a file; it is done before anything
-        is stored or read.
-        """
-        for field, value in (("lanes", lanes), ("buckets", buckets)):
-            if field not in self.model_fields_set:
-                object.__setattr__(self, field, value)
-                self.model_fields_set.add(field)
-                self._taken.add(field)
-        self._lives = True
+    @property
+    def layout(self) -> Layout:
+        """Which lanes there are now; while lanes are added another one from moment to moment."""
+        return self._layout or _born(self.buckets, self.lanes)
 
     @property
     def lives(self) -> bool:
-        """Whether the lanes and buckets are known to be those of the deployment (`live_in`)."""
-        return self._lives
+        """Whether the layout is known to be that of the deployment (`live_in`)."""
+        return self._layout is not None
 
-    def anew(self) -> Self:
-        """Return the settings as they were before they took the deployment's lanes and buckets."""
-        fresh = self.model_copy()
-        for field in self._taken:
-            fresh.model_fields_set.discard(field)
-        fresh._taken, fresh._lives = set(), False  # noqa: SLF001 - its own kind
-        return fresh
+    def live_in(self, layout: Layout) -> None:
+        """Take the layout of the deployment, and its lanes and buckets where they are not set.
+
+        Whoever keeps these settings sees it, as with the apps of a file. What is older than what
+        they have is not taken.
+        """
+        with _LIVING:
+            if self._layout is not None and layout.age <= self._layout.age:
+                return
+            for field, value in (("lanes", layout.count), ("buckets", layout.buckets)):
+                if field not in self.model_fields_set:
+                    object.__setattr__(self, field, value)
+            self._layout = layout
 
     def follow_apps(self) -> AppsFile | None:
         """Return what keeps the apps as their file says, for whoever looks; None without one."""
@@ -463,3 +466,8 @@ class Settings(BaseSettings):
     def wechat_base(self, alias: str) -> str:
         """Return the base URL of an app's WeChat, without a trailing slash."""
         return str(self.app(alias).wechat_url or self.wechat_url).rstrip("/")
+
+
+@cache
+def _born(buckets: int, lanes: int) -> Layout:
+    return Layout(buckets, [lanes])

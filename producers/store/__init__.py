@@ -14,7 +14,7 @@ from producers.store.connection import (
     silent,
 )
 from producers.store.lanes.absent import Absent, absent
-from producers.store.lanes.layout import LAYOUT, check_layout, compare_layout, outlived
+from producers.store.lanes.layout import LAYOUT, check_layout, compare_layout
 from producers.store.patience import lend
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "is_cluster",
     "lend",
     "nodes_of",
-    "outlived",
     "pool_of",
     "sentinels_of",
     "silent",

@@ -40,15 +40,19 @@ class Ahead:
         self._call: tuple[Sequence[str], Sequence[Value]] | None = None
         self._pool: Any = None
         self._connection: Any = None
+        self._is_lost = False
 
     def start(self, keys: Sequence[str], args: Sequence[Value]) -> None:
         """Send a call; the one before must have been finished."""
         self._call = (keys, args)
+        self._is_lost = False
         with contextlib.suppress(*LOST):  # then `finish` repeats it
             self._pool = pool_of(self._client, keys[0])
             self._connection = lend(self._pool)
             call = ("EVALSHA", self._script.sha, len(keys), *keys, *args)
+            self._is_lost = True
             self._connection.send_command(*as_sent(self._client, call))
+            self._is_lost = False
             return
         self._let_go(broken=True)
 
@@ -56,6 +60,7 @@ class Ahead:
         """Return the reply of the call that was started; it is repeated while replies are lost.
 
         Raises:
+            LaneDividedError: nothing was done; a lane of it is being divided, or was.
             StoreUnavailableError: Redis did not answer any attempt.
         """
         assert self._call is not None  # noqa: S101
@@ -67,6 +72,7 @@ class Ahead:
             except _ELSEWHERE:
                 self._let_go(broken=False)
             except LOST:
+                self._is_lost = True
                 self._let_go(broken=True)
             except redis.ResponseError as error:
                 self._let_go(broken=False)
@@ -75,7 +81,7 @@ class Ahead:
             else:
                 self._let_go(broken=False)
                 return reply
-        return repeat(self._during, lambda: self._script(keys=keys, args=args))
+        return repeat(self._during, lambda: self._script(keys=keys, args=args), lost=self._is_lost)
 
     def close(self) -> None:
         """Give up what is under way; nobody knows whether it ran."""

@@ -64,8 +64,7 @@ def connect(
         connections: how many may be open at once, to each node; further calls wait for one.
         role: what for.
         decode_responses: whether replies are text, and not bytes.
-        fenced: used only while the deployment has the lanes of these settings, see `fence`; else it
-            is of one who changes them.
+        fenced: kept out of lanes that were divided, see `fence`; else it is of who divides them.
     """
     where = parsed(settings.redis_url.get_secret_value())
     made_of = {
@@ -148,6 +147,20 @@ def _of_tls(where: RedisUrl) -> dict[str, Any]:
 def is_cluster(client: Client) -> bool:
     """Say whether a client is of a cluster."""
     return isinstance(client, (Cluster, LoopCluster))
+
+
+def is_fenced(client: Client) -> bool:
+    """Say whether a script of a client is to ask its lanes whether they were divided (`fence`).
+
+    A cluster's client adds to each script itself what refuses it.
+    """
+    return not is_cluster(client) and not isinstance(fence_of(client), Turn)
+
+
+def fence_of(client: Client) -> Any:
+    """Return what a client's new connections meet (`lanes.fence`); None: nothing."""
+    pool = getattr(client, "connection_pool", None)
+    return None if pool is None else pool.connection_kwargs.get("fence")
 
 
 def nodes_of(client: Client) -> dict[str, Client]:

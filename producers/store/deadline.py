@@ -21,8 +21,9 @@ Batch = TypeVar("Batch")
 class _Deadline:
     """A clock that runs down, and may stand."""
 
-    def __init__(self, seconds: float, left_s: float) -> None:
+    def __init__(self, seconds: float, left_s: float, *, waits: bool) -> None:
         self.seconds = seconds
+        self.waits = waits
         self._left_s = left_s
         self._since: float | None = time.monotonic()
 
@@ -46,16 +47,19 @@ _CURRENT: Final[ContextVar[_Deadline | None]] = ContextVar("deadline", default=N
 
 
 @contextlib.contextmanager
-def within(seconds: float, since: float | None = None) -> Iterator[None]:
+def within(seconds: float, since: float | None = None, *, waits: bool = True) -> Iterator[None]:
     """Give what is done inside so many seconds; one inside another ends no later than that.
 
     Args:
         seconds: for all of it, or for each of its batches.
         since: when the time began to run, of the monotonic clock; default: now.
+        waits: whether what comes back in a second or two is waited for; not by a thread that many
+            others wait for.
     """
     outer = left_s()
     mine = seconds if since is None else seconds - (time.monotonic() - since)
-    before = _CURRENT.set(_Deadline(seconds, mine if outer is None else min(mine, outer)))
+    left = mine if outer is None else min(mine, outer)
+    before = _CURRENT.set(_Deadline(seconds, left, waits=waits))
     try:
         yield
     finally:
@@ -72,6 +76,12 @@ def allowed_s() -> float | None:
     """Return the seconds of the whole deadline, for words; None: there is none."""
     deadline = _CURRENT.get()
     return None if deadline is None else deadline.seconds
+
+
+def waits() -> bool:
+    """Say whether what comes back in a second or two is waited for; see `within`."""
+    deadline = _CURRENT.get()
+    return deadline is None or deadline.waits
 
 
 def stand() -> None:

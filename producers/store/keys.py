@@ -19,7 +19,8 @@ PREFIX: Final = "wxb"
 DEPLOYMENT: Final = "wxb:deployment"
 """hash: lanes, buckets, layout. Written when the deployment is born; never expires.
 
-While its lanes are changed, also to how many, by which run and how far (`relaning`).
+Of one whose lanes were changed also how many there were earlier; while they are, to how many, by
+which run and how far (`settings.layout`, `relaning`).
 """
 
 WORKERS: Final = "wxb:workers"
@@ -62,7 +63,8 @@ API_KEYS: Final = "wxb:{keys}:all"
 
 WAKE: Final = "wxb:wake"
 """pub/sub channel: ``wake LANE APP`` (something may be taken), ``stop ID`` and ``go ID`` (of a
-broadcast), ``rate APP``, ``templates CHANNEL APP`` (they are wanted). Nothing depends on it."""
+broadcast), ``rate APP``, ``templates CHANNEL APP`` (they are wanted), ``lanes`` (there are others).
+Nothing depends on it."""
 
 ROWS_NAME: Final = "~r"
 """What a name begins with whose openids lie in rows."""
@@ -81,21 +83,9 @@ def place_of(openid: str, settings: Settings) -> tuple[int, int, str]:
 
     The item is the bucket and the openid, as queues, flights and doubts name a recipient.
     """
-    bucket = bucket_of(openid, settings.buckets)
-    return bucket % settings.lanes, bucket, f"{bucket}:{openid}"
-
-
-def lane_of(name: str, lanes: int) -> int:
-    """Return the home lane of a broadcast id or app alias, 0 ≤ lane < lanes."""
-    return zlib.crc32(name.encode()) % lanes
-
-
-def lanes_of_old(bucket: int, lanes: int) -> list[int]:
-    """Return the lanes in which a bucket may have been, now and with fewer lanes; ascending.
-
-    What names a lane to others (an event's id) stays where it was when more are added.
-    """
-    return sorted({bucket % fewer for fewer in range(1, lanes + 1) if lanes % fewer == 0})
+    layout = settings.layout
+    bucket = layout.bucket_of(openid)
+    return layout.of_number(bucket), bucket, f"{bucket}:{openid}"
 
 
 def is_carrier(broadcast: str) -> bool:
@@ -380,12 +370,12 @@ def fence(lane: int) -> str:
     return f"{lane_prefix(lane)}fence"
 
 
-def fenced(lane: int, lanes: int) -> str:
-    """string: 1; scripts of processes with so many lanes are refused here; see `lanes.fence`.
+def shut(lane: int) -> str:
+    """string: 1; every script is refused here, for the lane was divided; see `lanes.fence`.
 
-    Of a cluster; never expires. Owner: `relaning`.
+    Never expires: the number of a lane is not used again. Owner: `relaning`.
     """
-    return f"{lane_prefix(lane)}never:{lanes}"
+    return f"{lane_prefix(lane)}shut"
 
 
 def keeper(lane: int) -> str:
@@ -662,7 +652,7 @@ LASTING: Final[dict[str | Callable[..., str], str]] = {
     ledger: "sums of all time: they are checked against the stock",
     stock: "permits that are to be had; past hours are trimmed",
     fence: "a fence token may never come again",
-    fenced: "a process that stood still may go on after any time",
+    shut: "a process that stood still may go on after any time",
     subscriptions: "WeChat gives accepts no end; goes with the last of them",
     audience: "members stay until they are removed",
     audience_buckets: "goes with the audience",

@@ -16,10 +16,11 @@ import redis
 from redis.backoff import EqualJitterBackoff
 
 from producers import logs
-from producers.errors import StoreUnavailableError
+from producers.errors import LaneDividedError, StoreUnavailableError
 from producers.logs.events import StoreUnreachable
 from producers.store import Client, deadline, trouble
 from producers.store.cluster.silence import SilentError
+from producers.store.lanes.fence import is_refusal
 from producers.store.primary import NobodyNamesError, NotPrimaryError, reply_of
 from producers.store.replicas import UnacknowledgedError
 
@@ -63,7 +64,7 @@ def pause_s(attempt: int) -> float:
     return _BACKOFF.compute(min(attempt, 10))
 
 
-def repeat(during: str, call: Callable[[], Answer]) -> Answer:
+def repeat(during: str, call: Callable[[], Answer], *, lost: bool = False) -> Answer:
     """Run a call until Redis answers: until the deadline where there is one, else `ATTEMPTS` times.
 
     A node of a cluster that is known to be away is waited for no longer where there is a deadline.
@@ -71,8 +72,10 @@ def repeat(during: str, call: Callable[[], Answer]) -> Answer:
     Args:
         during: what is being done, for the log.
         call: runs one script with a token that stays the same.
+        lost: it was made before, and nobody knows whether it ran.
 
     Raises:
+        LaneDividedError: a lane of it is being divided, or was; nothing was done.
         StoreUnavailableError: Redis did not answer any of them, or it cannot do anything of the
             kind (full, a replica, another certificate): then without trying again.
     """
@@ -83,6 +86,10 @@ def repeat(during: str, call: Callable[[], Answer]) -> Answer:
         try:
             return call()
         except redis.RedisError as error:
+            if is_refusal(error):
+                if attempt == 1 and not lost:
+                    raise LaneDividedError from error
+                raise gave_up(during, attempt, error) from error  # an earlier one may have run
             behind = error if isinstance(error, _TELLING) else behind
             if trouble.lasts(error):
                 raise StoreUnavailableError(

@@ -27,6 +27,8 @@ from importlib.resources import files
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from producers.store import Client, replicas
+from producers.store.connection import is_fenced
+from producers.store.lanes.fence import guarded
 from producers.store.retry import repeat
 
 Value = str | int | float
@@ -110,7 +112,8 @@ class Bound(Generic[Keys, Args]):
         self._token = script.token
         self._clock = script.clock
         text = source(script.package, script.name)
-        self._run = client.register_script(_WHEN_FULL + text if when_full else text)
+        text = _WHEN_FULL + text if when_full else text
+        self._run = client.register_script(guarded(text) if is_fenced(client) else text)
         if script.replicated:
             replicas.note(self._run.sha)
 

@@ -12,7 +12,6 @@ replica) refuses all. On several it is a trip for each stage.
 
 import asyncio
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any, Final
 
 from redis.exceptions import ClusterCrossSlotError, NoScriptError
@@ -20,6 +19,7 @@ from redis.exceptions import ClusterCrossSlotError, NoScriptError
 from producers.store import Client
 from producers.store.connection import is_cluster
 from producers.store.lanes import reach
+from producers.store.lanes.fence import is_refusal
 from producers.store.scripts import Call, Value
 
 Question = Call | tuple[Value, ...]
@@ -59,42 +59,79 @@ class Trip:
                 answers[place] = question.run()  # which loads it: a server that was restarted
         return answers
 
-    def answers(self) -> list[Any]:
-        """As `go`; raises the first error that an answer is."""
-        found = self.go()
-        for answer in found:
-            if isinstance(answer, Exception):
-                raise answer
-        return found
+    def answers(self, *, lenient: bool = False) -> list[Any]:
+        """As `go`; raises the first error that an answer is.
+
+        Args:
+            lenient: the refusal of a lane that was divided is no error, but stands in its place.
+        """
+        return _checked(self.go(), lenient=lenient)
 
 
-def in_order(client: Client, *stages: Iterable[Question]) -> list[list[Any]]:
+def is_done(answer: object) -> bool:
+    """Say whether a lenient answer is one, and no lane's refusal."""
+    return not isinstance(answer, Exception)
+
+
+def in_order(
+    client: Client, *stages: Iterable[Question], firm: int | None = None
+) -> list[list[Any]]:
     """Run stages, none before the one before it is done; return the answers of each.
 
     Whoever calls it may have to repeat it: each question changes nothing the second time.
+
+    Args:
+        client: Redis.
+        *stages: what is asked.
+        firm: so many stages are done whole, or nothing of those after them; in those, where a
+            lane was divided, its refusal stands in the place of the answer. Default: all.
 
     Raises:
         redis.RedisError: nobody knows how far it came; stages that were done are in order.
     """
     every = [list(stage) for stage in stages]
+    firm = len(every) if firm is None else firm
     if not (hasattr(client, "nodes") or reach.is_split(client)):
         try:
-            return _at_once(client, every)
+            return _at_once(client, every, firm)
         except ClusterCrossSlotError as error:  # nothing was done
             reach.learn(client, error)
-    return [_all_of(client, stage) for stage in every]
+    return [_all_of(client, stage, lenient=at >= firm) for at, stage in enumerate(every)]
 
 
-def _at_once(client: Client, stages: list[list[Question]]) -> list[list[Any]]:
-    answers = iter(_all_of(client, [one for stage in stages for one in stage], atomic=True))
-    return [list(islice(answers, len(stage))) for stage in stages]
+def _at_once(client: Client, stages: list[list[Question]], firm: int) -> list[list[Any]]:
+    """Run all as one transaction, in which a lane that refuses one call does not stop the others.
+
+    So those after the firm stages name a key of each call in these too, and are refused with them.
+    """
+    before = [one.keys[0] for stage in stages[:firm] for one in stage if isinstance(one, Call)]
+    trip = Trip(client, atomic=True)
+    for at, stage in enumerate(stages):
+        for one in stage:
+            if at >= firm and isinstance(one, Call):
+                trip.ask(one._replace(keys=(*one.keys, *before)))
+            else:
+                trip.ask(one)
+    found = trip.go()
+    answers, done = [], 0
+    for at, stage in enumerate(stages):
+        answers.append(_checked(found[done : done + len(stage)], lenient=at >= firm))
+        done += len(stage)
+    return answers
 
 
-def _all_of(client: Client, questions: list[Question], *, atomic: bool = False) -> list[Any]:
-    trip = Trip(client, atomic=atomic)
+def _all_of(client: Client, questions: list[Question], *, lenient: bool) -> list[Any]:
+    trip = Trip(client)
     for question in questions:
         trip.ask(question)
-    return trip.answers()
+    return trip.answers(lenient=lenient)
+
+
+def _checked(answers: list[Any], *, lenient: bool) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, Exception) and not (lenient and is_refusal(answer)):
+            raise answer
+    return answers
 
 
 _TOGETHER: Final = 64

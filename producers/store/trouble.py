@@ -10,7 +10,7 @@ from typing import Final
 
 import redis
 
-from producers.store.lanes.fence import FencedError
+from producers.store.lanes.fence import OutlivedError, is_refusal
 from producers.store.primary import NobodyNamesError, NotDoneError, NotPrimaryError, reply_of
 from producers.store.replicas import UnacknowledgedError
 
@@ -20,7 +20,7 @@ _WORDS: Final = {
     "MISCONF": "Redis cannot write to its disk, and takes nothing new: look at its log",
 }
 _LASTING: Final = (
-    FencedError,
+    OutlivedError,
     redis.AuthenticationError,
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.NoPermissionError,
@@ -47,9 +47,9 @@ def lasts(error: BaseException) -> bool:
 def is_about_settings(error: BaseException) -> bool:
     """Say whether a start waits in vain: what is there is not what the URL says, or refuses it.
 
-    A server that is full, or lanes that are being changed, are waited for.
+    A server that is full is waited for.
     """
-    if isinstance(error, (FencedError, redis.exceptions.OutOfMemoryError)):
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
         return False
     text = str(error)
     return (lasts(error) and not text.startswith("MISCONF")) or _NO_CLUSTER in text
@@ -91,7 +91,7 @@ def in_words(error: BaseException) -> str:
 
 
 def _about_refusal(error: NotDoneError) -> str:
-    if isinstance(error, FencedError):
+    if isinstance(error, OutlivedError):
         return str(error)
     if isinstance(error, NobodyNamesError):
         return f"WXB_REDIS_URL: {error}"
@@ -114,6 +114,8 @@ def _about_reply(error: redis.ResponseError) -> str:
     if _is_of_a_cluster(error):
         return "Redis is a node of a cluster: set WXB_REDIS_URL to redis+cluster://host:port"
     reply = reply_of(error)
+    if is_refusal(error):
+        return "lanes are being added, and this one is on its way: wait a moment"
     if "cluster support disabled" in reply:
         return "Redis is no cluster: set WXB_REDIS_URL to redis://host:port"
     if str(error).lower().startswith(("unknown command 'hgetall'", "unknown command 'cluster'")):

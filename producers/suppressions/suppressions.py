@@ -27,6 +27,7 @@ from producers.logs.events import SuppressionChanged, UserOpted
 from producers.openid import check_openid
 from producers.settings import Settings
 from producers.store import Client, deadline, keys
+from producers.store.lanes.following import by_lane, steady
 from producers.store.retry import repeat_all
 from producers.store.scripts import Script
 
@@ -99,10 +100,7 @@ class _Lists(Audiences):
 
     def add_to_buckets(self, app: str, name: str, members: dict[int, list[str]]) -> int:
         """Put members into buckets, which are not told by their names; returns how many are new."""
-        return sum(
-            self._store(bucket % self._settings.lanes, app, name, {bucket: some})
-            for bucket, some in members.items()
-        )
+        return self._store(app, name, members)
 
 
 class Suppressions:
@@ -213,16 +211,16 @@ class Suppressions:
         """Take the openids of a file off the list, whatever the reason; as `import_rows`."""
         self._settings.app(app)
         report = RemovalReport()
-        for lane, members in deadline.paced(batches(rows, report, self._settings)):
-            items = [f"{bucket}:{one}" for bucket, some in members.items() for one in some]
-            removed = self._lifted(app, lane, _ALL, items)
+        for members in deadline.paced(batches(rows, report, self._settings)):
+            removed = self._lifted(app, _ALL, members)
             report.removed += removed
-            report.unknown += len(items) - removed
+            report.unknown += sum(map(len, members.values())) - removed
             if on_progress:
                 on_progress(report)
         logs.emit(SuppressionChanged(app, "any", 0, report.removed))
         return report
 
+    @steady
     def counts(self, app: str) -> dict[str, int]:
         """Return reason → how many are listed for it.
 
@@ -231,7 +229,7 @@ class Suppressions:
             StoreUnavailableError: Redis did not answer.
         """
         self._settings.app(app)
-        lanes = range(self._settings.lanes)
+        lanes = self._settings.layout.lanes
 
         def ask(pipeline: Any) -> None:
             for lane in lanes:
@@ -267,8 +265,7 @@ class Suppressions:
         """
         self._settings.app(app)
         check_openid(openid)
-        lane, _, item = keys.place_of(openid, self._settings)
-        found = self._lifted(app, lane, _OWN, [item])
+        found = self._lifted(app, _OWN, self._in_bucket(openid))
         logs.emit(UserOpted(app, openid, out=False))
         return bool(found)
 
@@ -278,21 +275,28 @@ class Suppressions:
         Raises:
             StoreUnavailableError: Redis did not answer; forget again.
         """
-        lane, _, item = keys.place_of(openid, self._settings)
         openids = " ".join(one for one in Reason if one is not Reason.FORGOTTEN)
-        self._lifted(app, lane, openids, [item], forget=True)
+        self._lifted(app, openids, self._in_bucket(openid), forget=True)
+
+    def _in_bucket(self, openid: str) -> dict[int, list[str]]:
+        return {self._settings.layout.bucket_of(openid): [openid]}
 
     def _lifted(
-        self, app: str, lane: int, reasons: str, items: list[str], *, forget: bool = False
+        self, app: str, reasons: str, members: dict[int, list[str]], *, forget: bool = False
     ) -> int:
-        return int(
-            self._lift.repeated(
-                "changing the suppression list",
-                LiftKeys.of(lane, app),
-                LiftArgs(keys.lane_prefix(lane), app, reasons, int(forget)),
-                items,
+        """Take openids, by bucket, off lists; returns how many were on any."""
+
+        def lift(lane: int, some: dict[int, list[str]]) -> int:
+            return int(
+                self._lift.repeated(
+                    "changing the suppression list",
+                    LiftKeys.of(lane, app),
+                    LiftArgs(keys.lane_prefix(lane), app, reasons, int(forget)),
+                    [f"{bucket}:{one}" for bucket, openids in some.items() for one in openids],
+                )
             )
-        )
+
+        return by_lane(self._client, self._settings, members, lift)
 
 
 def ask_reasons(pipeline: Any, lane: int, app: str, bucket: int, openid: str) -> None:

@@ -19,6 +19,7 @@ from producers.permits.subscriptions import MOST_SUBSCRIPTIONS, withdrawn_at_ms
 from producers.settings import Settings, ms
 from producers.store import Client, keys
 from producers.store.clock import ms_of
+from producers.store.lanes.following import steady
 from producers.store.retry import repeat_all
 from producers.suppressions.suppressions import Reason, ask_reasons, reasons_of
 from producers.users.forget import Forgetter, Forgotten
@@ -129,6 +130,7 @@ class Users:
         """Forget a user everywhere; see `Forgetter.forget`."""
         return self._forgetter.forget(app, openid)
 
+    @steady
     def show(self, app: str, openid: str) -> UserCard:
         """Return what is known of a user; of an unknown one, an empty card.
 
@@ -173,7 +175,7 @@ class _Look:
 
     def read(self, broadcasts: list[str], active: frozenset[str], names: list[str]) -> None:
         lane, bucket, app, openid = self._lane, self._bucket, self._app, self._openid
-        lanes = self._settings.lanes
+        layout = self._settings.layout
 
         def ask(pipeline: Any) -> None:
             pipeline.zrangebyscore(
@@ -187,7 +189,7 @@ class _Look:
                 pipeline.sismember(keys.audience(lane, app, name, bucket), openid)
             for broadcast in broadcasts:
                 pipeline.hmget(
-                    keys.home(keys.lane_of(broadcast, lanes), broadcast), "spec", "created_at_ms"
+                    keys.home(layout.home_of(broadcast), broadcast), "spec", "created_at_ms"
                 )
                 pipeline.hget(keys.outcomes(lane, broadcast, bucket), openid)
                 pipeline.hget(keys.msgids(lane, broadcast, bucket), openid)

@@ -29,6 +29,7 @@ from producers.logs.events import UserForgotten
 from producers.openid import check_openid
 from producers.settings import Settings, ms
 from producers.store import Client, deadline, keys
+from producers.store.lanes.following import following
 from producers.store.retry import repeat
 from producers.store.scripts import Script
 from producers.suppressions import Suppressions
@@ -151,32 +152,32 @@ class Forgetter:
         """
         self._settings.app(app)
         check_openid(openid)
-        lane, bucket, item = keys.place_of(openid, self._settings)
         names = repeat("listing audiences", lambda: self._client.hkeys(keys.audiences(app)))
         self._suppressions.forget(app, openid)
-        uses, audiences = self._leave(app, openid, lane, bucket, ["all", *names])
+        uses, audiences = self._leave(app, openid, ["all", *names])
         found = [0, 0, 0, 0]
         while True:
-            self._leave_retries(app, openid, lane, bucket)
-            counts = self._lose_names(app, item, lane)
+            self._leave_retries(app, openid)
+            counts = self._lose_names(app, openid)
             found = [sum(pair) for pair in zip(found, counts, strict=True)]
             # a retry that chose its recipients meanwhile may have found the name until now
-            if not self._leave_retries(app, openid, lane, bucket):
+            if not self._leave_retries(app, openid):
                 break
         self._webhooks.forget(app, openid)
         forgotten = Forgotten(uses, audiences, *found)
+        lane, _, _ = keys.place_of(openid, self._settings)
         logs.emit(UserForgotten(app, lane, **forgotten.as_dict()))
         return forgotten
 
-    def _leave_retries(self, app: str, openid: str, lane: int, bucket: int) -> int:
+    def _leave_retries(self, app: str, openid: str) -> int:
         """Leave the recipients of retries, and all rows; returns how many had the user."""
         names = repeat("listing recipients", lambda: self._client.zrange(keys.frozen(app), 0, -1))
         return sum(
-            self._leave(app, openid, lane, bucket, names[start : start + _FROZEN])[1]
+            self._leave(app, openid, names[start : start + _FROZEN])[1]
             for start in deadline.paced(range(0, len(names), _FROZEN))
         )
 
-    def _lose_names(self, app: str, item: str, lane: int) -> list[int]:
+    def _lose_names(self, app: str, openid: str) -> list[int]:
         """Take the name out of all broadcasts; returns the sums of what `_lose_name` counts."""
         # listed after the audiences were left: none that comes later finds the user in its own
         broadcasts = repeat(
@@ -186,14 +187,14 @@ class Forgetter:
         for _ in deadline.paced(itertools.count()):
             if not broadcasts:
                 break
-            looked, *counts = self._lose_name(app, item, lane, broadcasts[:_BROADCASTS])
+            looked, *counts = self._lose_name(app, openid, broadcasts[:_BROADCASTS])
             broadcasts = broadcasts[looked:]
             found = [sum(pair) for pair in zip(found, counts, strict=True)]
         return found
 
-    def _leave(
-        self, app: str, openid: str, lane: int, bucket: int, names: list[str]
-    ) -> tuple[int, int]:
+    @following
+    def _leave(self, app: str, openid: str, names: list[str]) -> tuple[int, int]:
+        lane, bucket, _ = keys.place_of(openid, self._settings)
         audiences: list[str] = []
         for name in names:
             audiences += (
@@ -211,7 +212,9 @@ class Forgetter:
         )
         return int(uses), int(left)
 
-    def _lose_name(self, app: str, item: str, lane: int, broadcasts: list[str]) -> list[int]:
+    @following
+    def _lose_name(self, app: str, openid: str, broadcasts: list[str]) -> list[int]:
+        lane, _, item = keys.place_of(openid, self._settings)
         counts: list[int] = self._unname.repeated(
             "forgetting a recipient",
             UnnameKeys(

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import aiohttp
 import orjson
+import redis
 from aiohttp import web
 
 from producers import logs, store
@@ -27,7 +28,7 @@ from producers.errors import InvalidInputError, SettingsError
 from producers.logs.events import WebStarted, WebStopped, WebStopping
 from producers.settings import Settings, import_log_processors
 from producers.store import deadline
-from producers.store.lanes import fence
+from producers.store.lanes.layout import follow
 from producers.web.entry import Entry
 from producers.web.http.connection import Bounds, Server
 from producers.web.routes import TABLE
@@ -165,19 +166,20 @@ async def serving(settings: Settings, place: Place) -> AsyncIterator[Service]:
         await service.stop()
 
 
-async def _until_outlived(client: Any) -> None:
-    """Return when the deployment has other lanes, whether anybody asks this process or nobody."""
+async def _follow_lanes(client: Any, settings: Settings) -> None:
+    """Learn each second which lanes there are, whether anybody asks this process or nobody."""
 
-    def look() -> bool:
-        with deadline.within(_LOOK_S):
-            return fence.look(client)
+    def look() -> None:
+        with deadline.within(_LOOK_S), contextlib.suppress(redis.RedisError):
+            follow(client, settings)
 
-    while not await asyncio.to_thread(look):  # noqa: ASYNC110  (a thread asks Redis)
+    while True:
+        await asyncio.to_thread(look)
         await asyncio.sleep(_LOOK_S)
 
 
-async def _until_signal(settings: Settings, place: Place, parent: int | None) -> bool:
-    """Serve until told to stop; returns whether the deployment got other lanes instead."""
+async def _until_signal(settings: Settings, place: Place, parent: int | None) -> None:
+    """Serve until told to stop."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -188,14 +190,11 @@ async def _until_signal(settings: Settings, place: Place, parent: int | None) ->
         gc.collect()
         gc.freeze()  # what exists by now stays
         gc.set_threshold(*_GARBAGE)
-        looking = asyncio.create_task(_until_outlived(service.services.client))
-        ending = asyncio.create_task(ended.wait())
-        await asyncio.wait({looking, ending}, return_when=asyncio.FIRST_COMPLETED)
+        looking = asyncio.create_task(_follow_lanes(service.services.client, settings))
+        await ended.wait()
         looking.cancel()
-        ending.cancel()
         if parent is not None:
             loop.remove_reader(parent)
-        return not ended.is_set()
 
 
 def check_aiohttp() -> None:
@@ -241,14 +240,13 @@ def run(settings: Settings, place: Place, *, parent: int | None = None) -> int:
         client.connection_pool.disconnect()
     main = _until_signal(settings, place, parent)
     if sys.platform == "win32":
-        outlived = asyncio.run(main)
+        asyncio.run(main)
     else:
         import uvloop  # noqa: PLC0415 - there is none for Windows
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            outlived = runner.run(main)
-    code = os.EX_TEMPFAIL if outlived else 0
+            runner.run(main)
     if any(one.name.startswith("web") for one in threading.enumerate()):
         logs.close()
-        os._exit(code)  # a thread still waits for Redis, and nobody for it
-    return code
+        os._exit(0)  # a thread still waits for Redis, and nobody for it
+    return 0

@@ -14,7 +14,7 @@ import orjson
 from producers.words import EventType
 
 ID: Final = re.compile(r"evt_([0-9a-z]{1,64})_([0-9]{16})_([0-9]{1,4})")
-"""What an event's id looks like: broadcast, number and lane."""
+"""What an event's id looks like: broadcast, number, and that of its lane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Event:
 
     Attributes:
         app: whose it is.
-        lane: where it lies.
+        lane: where it lies; later its heir has it.
+        number: of that lane, and of its heirs (`Layout.number_of`): so an event keeps its id.
         name: how it is called there, ``BROADCAST NUMBER``.
         type: of `EventType`, or one of a later version.
         at_ms: when it happened, by Redis's clock.
@@ -32,19 +33,20 @@ class Event:
 
     app: str
     lane: int
+    number: int
     name: str
     type: str
     at_ms: int
     details: dict[str, Any]
 
     @classmethod
-    def read(cls, app: str, lane: int, name: str, text: str) -> "Event":
+    def read(cls, app: str, lane: int, number: int, name: str, text: str) -> "Event":
         """Return the event of a stored text; of one that somebody spoiled, without its details."""
         head, _, details = text.partition("\n")
         kind, _, at_ms = head.partition(" ")
         read = _settled if kind == EventType.SETTLED else _moved
         at = int(at_ms) if at_ms.isdecimal() else 0
-        return cls(app, lane, name, kind, at, read(name, details))
+        return cls(app, lane, number, name, kind, at, read(name, details))
 
     @property
     def broadcast(self) -> str:
@@ -54,7 +56,7 @@ class Event:
     @property
     def id(self) -> str:
         """The event's id, the same however often it is posted."""
-        return id_of(self.lane, self.name)
+        return id_of(self.number, self.name)
 
     def body(self) -> bytes:
         """Return what is posted, as Standard Webhooks lays it out."""
@@ -68,14 +70,14 @@ class Event:
         )
 
 
-def id_of(lane: int, name: str) -> str:
-    """Return an event's id, of its lane and name; without a full stop, as signing wants it."""
-    broadcast, _, number = name.partition(" ")
-    return f"evt_{broadcast}_{number}_{lane}"
+def id_of(number: int, name: str) -> str:
+    """Return an event's id, of its lane's number and its name; signing wants no full stop in it."""
+    broadcast, _, own = name.partition(" ")
+    return f"evt_{broadcast}_{own}_{number}"
 
 
 def place_of(event: str) -> tuple[int, str] | None:
-    """Return the lane and the name of an event's id; None of what is none."""
+    """Return the lane's number, and the name, of an event's id; None of what is none."""
     found = ID.fullmatch(event)
     return (int(found[3]), f"{found[1]} {found[2]}") if found else None
 

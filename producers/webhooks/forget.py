@@ -2,11 +2,13 @@
 
 import hashlib
 import itertools
+from collections.abc import Iterator
 from functools import partial
 from typing import Final, NamedTuple
 
 from producers.settings import Settings
 from producers.store import Client, deadline, keys
+from producers.store.lanes.following import reading
 from producers.store.retry import repeat
 from producers.store.scripts import Script
 from producers.webhooks.outbox import DueKeys
@@ -45,12 +47,20 @@ class Forgetter:
         """
         _, bucket, item = keys.place_of(openid, self._settings)
         mine = f"*x{hashlib.sha1(item.encode(), usedforsecurity=False).hexdigest()[:16]} *"
-        lanes = keys.lanes_of_old(bucket, self._settings.lanes)
-        return sum(self._forget_in(lane, app, mine) for lane in lanes)
+        dropped = 0
 
-    def _forget_in(self, lane: int, app: str, mine: str) -> int:
+        def drop() -> None:
+            nonlocal dropped
+            for lane in self._settings.layout.heirs(bucket):
+                for some in self._forget_in(lane, app, mine):
+                    dropped += some
+
+        reading(self._client, self._settings, drop)
+        return dropped
+
+    def _forget_in(self, lane: int, app: str, mine: str) -> Iterator[int]:
         events = keys.hook_events(lane, app)
-        dropped, cursor = 0, 0
+        cursor = 0
         for _ in deadline.paced(itertools.count()):
             cursor, found = repeat(
                 "looking for webhooks",
@@ -59,7 +69,6 @@ class Forgetter:
             if found:
                 args = ForgetArgs(keys.lane_prefix(lane), app)
                 due = DueKeys(keys.hooks_due(lane))
-                dropped += int(self._forget.repeated("forgetting webhooks", due, args, found))
+                yield int(self._forget.repeated("forgetting webhooks", due, args, found))
             if not cursor:
                 break
-        return dropped

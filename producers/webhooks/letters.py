@@ -1,24 +1,28 @@
 """Dead letters: events that were given up, listed, and posted again when somebody says so."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from producers import logs
 from producers.errors import InvalidInputError
 from producers.logs.events import WebhooksReplayed
-from producers.settings import Settings
+from producers.settings import Layout, Settings
 from producers.store import Client, keys
+from producers.store.lanes.following import by_lane, each_lane, steady
 from producers.store.retry import repeat_all
 from producers.store.scripts import Script
-from producers.webhooks.events import Event, id_of, place_of
+from producers.webhooks.events import Event, place_of
 from producers.webhooks.outbox import DueKeys
 
 MOST: Final = 1000
 """Dead letters on one page, and ids in one call to replay."""
 
 _BATCH: Final = 200
-_CURSOR: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,8})")
+_CURSOR: Final = re.compile(r"([0-9]{1,5})\.([0-9]{1,8})")
 _DAY_MS: Final = 86_400_000
 
 
@@ -102,10 +106,11 @@ class DeadLetters:
         self._settings = settings
         self._replay = REPLAY.on(client)
 
+    @steady
     def box(self, app: str) -> Box:
         """Return what an app's webhooks have come to; raises as `page`."""
         self._settings.app(app)
-        lanes = range(self._settings.lanes)
+        lanes = self._settings.layout.lanes
 
         def ask(pipeline: Any) -> None:
             pipeline.time()
@@ -130,6 +135,7 @@ class DeadLetters:
             bytes=sum(_number(size) for _, size in kept),
         )
 
+    @steady
     def page(self, app: str, cursor: str = "", limit: int = 100) -> LetterPage:
         """Return one page of an app's dead letters.
 
@@ -146,10 +152,8 @@ class DeadLetters:
         box = self.box(app)
         if not 1 <= limit <= MOST:
             raise InvalidInputError([f"limit {limit}: 1 to {MOST:,}"])
-        found = _CURSOR.fullmatch(cursor or "0.0")
-        if found is None or int(found[1]) >= self._settings.lanes:
-            raise InvalidInputError(["cursor: give the one that the page before ended with"])
-        lane, start = int(found[1]), int(found[2])
+        layout = self._settings.layout
+        lane, start = self._where(cursor or f"{layout.lanes[0]}.0", layout)
         letters: list[DeadLetter] = []
         while True:
             wanted = limit - len(letters)
@@ -158,9 +162,19 @@ class DeadLetters:
             start += len(some)
             if len(letters) >= limit and len(some) == wanted:
                 return LetterPage(box, letters, f"{lane}.{start}")
-            lane, start = lane + 1, 0
-            if lane >= self._settings.lanes:
+            following, start = layout.after(lane), 0
+            if following is None:
                 return LetterPage(box, letters, "")
+            lane = following
+
+    @staticmethod
+    def _where(cursor: str, layout: Layout) -> tuple[int, int]:
+        """Return the lane and the place in it that a cursor names; what was divided is its heir."""
+        found = _CURSOR.fullmatch(cursor)
+        with contextlib.suppress(ValueError):
+            if found is not None:
+                return layout.heir(int(found[1])), int(found[2])
+        raise InvalidInputError(["cursor: give the one that the page before ended with"])
 
     def _read(self, app: str, lane: int, start: int, limit: int) -> list[DeadLetter]:
         dead = keys.hook_dead(lane, app)
@@ -177,8 +191,9 @@ class DeadLetters:
             pipeline.hmget(keys.hook_tries(lane, app), [name for name, _ in names])
 
         texts, tries = repeat_all("reading dead letters", self._client, ask)
+        number = self._settings.layout.number_of(lane)
         return [
-            _letter(Event.read(app, lane, name, text or ""), int(died_at_ms), tried or "")
+            _letter(Event.read(app, lane, number, name, text or ""), int(died_at_ms), tried or "")
             for (name, died_at_ms), text, tried in zip(names, texts, tries, strict=True)
         ]
 
@@ -199,52 +214,63 @@ class DeadLetters:
         """
         self._settings.app(app)
         if ids is None:
-            replayed = sum(self._replay_all(app, lane) for lane in range(self._settings.lanes))
+            replayed = self._replay_all(app)
         else:
-            replayed = sum(
-                self._replay_in(app, lane, names) for lane, names in self._places(ids).items()
-            )
+
+            def replay_in(lane: int, numbers: dict[int, list[str]]) -> int:
+                return sum(self._replay_in(app, lane, [*chain.from_iterable(numbers.values())]))
+
+            replayed = by_lane(self._client, self._settings, self._numbers(ids), replay_in)
         logs.emit(WebhooksReplayed(app, replayed))
         return replayed
 
-    def _places(self, ids: list[str]) -> dict[int, list[str]]:
+    def _numbers(self, ids: list[str]) -> dict[int, list[str]]:
+        """Return events by the number of their lane."""
         if len(ids) > MOST:
             raise InvalidInputError([f"{len(ids):,} ids: at most {MOST:,} in one call"])
-        faults, places = [], dict[int, list[str]]()
+        faults, numbers, layout = [], dict[int, list[str]](), self._settings.layout
         for one in ids:
             place = place_of(one)
             if place is None:
                 faults.append(f"{one[:80]!r} is no event's id, such as `webhooks list` shows")
-            elif place[0] < self._settings.lanes:
-                places.setdefault(place[0], []).append(place[1])
+                continue
+            if place[0] < (layout.towards or layout.count):
+                numbers.setdefault(place[0], []).append(place[1])
         if faults:
             raise InvalidInputError(faults)
-        return places
+        return numbers
 
-    def _replay_all(self, app: str, lane: int) -> int:
+    def _replay_all(self, app: str) -> int:
+        replayed = 0
+
+        def replay(lane: int) -> None:
+            nonlocal replayed
+            for some in self._replay_lane(app, lane):
+                replayed += some
+
+        each_lane(self._client, self._settings, replay)
+        return replayed
+
+    def _replay_lane(self, app: str, lane: int) -> Iterator[int]:
         dead = keys.hook_dead(lane, app)
         (there,) = repeat_all("counting dead letters", self._client, lambda one: one.zcard(dead))
-        replayed = 0
         for _ in range(0, there, _BATCH):  # those that die meanwhile are not replayed without end
             (names,) = repeat_all(
                 "reading dead letters", self._client, lambda one: one.zrange(dead, 0, _BATCH - 1)
             )
-            replayed += self._replay_in(app, lane, names)
-        return replayed
+            yield from self._replay_in(app, lane, names)
 
-    def _replay_in(self, app: str, lane: int, names: list[str]) -> int:
+    def _replay_in(self, app: str, lane: int, names: list[str]) -> Iterator[int]:
         args = ReplayArgs(keys.lane_prefix(lane), app)
         due = DueKeys(keys.hooks_due(lane))
-        return sum(
-            int(self._replay.repeated("replaying", due, args, names[start : start + _BATCH]))
-            for start in range(0, len(names), _BATCH)
-        )
+        for start in range(0, len(names), _BATCH):
+            yield int(self._replay.repeated("replaying", due, args, names[start : start + _BATCH]))
 
 
 def _letter(event: Event, died_at_ms: int, tried: str) -> DeadLetter:
     attempts, _, why = tried.partition(" ")
     return DeadLetter(
-        id=id_of(event.lane, event.name),
+        id=event.id,
         type=event.type,
         broadcast=event.broadcast,
         at_ms=event.at_ms,

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import redis
 
+from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.lanes.reach import is_split, learn
 from producers.store.scripts import Script
@@ -67,6 +68,7 @@ class Outbox:
 
     Args:
         client: Redis, for the loop.
+        settings: which lanes there are.
         places: app → how many of its events may be out at once, in each lane.
         lease_ms: longer than posting one takes.
 
@@ -74,8 +76,11 @@ class Outbox:
         places: as given, in pairs; others may be put in their place.
     """
 
-    def __init__(self, client: Client, places: dict[str, int], lease_ms: int) -> None:
+    def __init__(
+        self, client: Client, settings: Settings, places: dict[str, int], lease_ms: int
+    ) -> None:
         self._client = client
+        self._settings = settings
         self._take, self._done = TAKE.on(client), DONE.on(client)
         self.places = [*places.items()]
         self._lease_ms = lease_ms
@@ -108,10 +113,11 @@ class Outbox:
         turn = self._turn % len(self.places)
         more = [value for one in (*self.places[turn:], *self.places[:turn]) for value in one]
         args = TakeArgs(keys.lane_prefix(lane), self._lease_ms, most)
+        number = self._settings.layout.number_of(lane)
         now_ms, *rows = await self._take(DueKeys(keys.hooks_due(lane)), args, more)
         return [
             Letter(
-                Event.read(app, lane, name, text),
+                Event.read(app, lane, number, name, text),
                 int(lease_end_ms),
                 _attempts(tried),
                 int(now_ms),

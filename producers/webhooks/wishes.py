@@ -9,6 +9,8 @@ from typing import Any
 
 from producers.settings import AppSettings, Settings
 from producers.store import Client, keys
+from producers.store.lanes.following import following
+from producers.store.lanes.plain import PLAIN, PlainArgs, PlainKeys
 from producers.store.lanes.reach import are_empty
 from producers.store.retry import repeat, repeat_all
 
@@ -22,6 +24,7 @@ class Wishes:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._settings = settings
+        self._plain = PLAIN.on(client)
 
     def wanted(self, app: str) -> str:
         """Return what `keys.hooks` is to say of an app; '' for nothing."""
@@ -31,11 +34,11 @@ class Wishes:
         settings = self._settings
         if of_app.webhook_url is None:
             return ""
-        most = max(LEAST, settings.webhook_kept // settings.lanes)
-        return " ".join(
-            [str(most), str(settings.webhook_bytes // settings.lanes), *of_app.webhook_events]
-        )
+        lanes = settings.layout.count
+        most = max(LEAST, settings.webhook_kept // lanes)
+        return " ".join([str(most), str(settings.webhook_bytes // lanes), *of_app.webhook_events])
 
+    @following
     def tell(self) -> int:
         """Bring Redis to what the settings say.
 
@@ -47,7 +50,7 @@ class Wishes:
         """
         settings = self._settings.apps.now
         apps = list(settings)
-        lanes = range(self._settings.lanes)
+        lanes = self._settings.layout.lanes
 
         def ask(pipeline: Any) -> None:
             for lane in lanes:
@@ -68,10 +71,11 @@ class Wishes:
 
         def write(pipeline: Any) -> None:
             for lane, app in changes:
-                if wanted[app]:
-                    pipeline.hset(keys.hooks(lane), app, wanted[app])
+                hooks, said = PlainKeys(keys.hooks(lane)), wanted[app]
+                if said:
+                    self._plain(hooks, PlainArgs("HSET"), [app, said], into=pipeline)
                 else:
-                    pipeline.hdel(keys.hooks(lane), app)
+                    self._plain(hooks, PlainArgs("HDEL"), [app], into=pipeline)
 
         if changes:
             repeat_all("telling what webhooks want", self._client, write)

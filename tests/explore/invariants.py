@@ -242,7 +242,7 @@ def _may_be(state: State, was: bool, outcome: str) -> bool:
 def _finished(world: World, state: State) -> Iterator[str]:
     part = state.redis
     for broadcast in part.hash(keys.history(APP)):
-        home = part.hash(keys.home(keys.lane_of(broadcast, world.lanes), broadcast))
+        home = part.hash(keys.home(world.layout.home_of(broadcast), broadcast))
         if home.get("state") == "finished":
             for lane in range(world.lanes):
                 copy = part.hash(keys.lane_broadcast(lane, broadcast))
@@ -255,7 +255,7 @@ def _kept(world: World, state: State) -> Iterator[str]:
     if state.forgot:
         return
     for broadcast in state.redis.hash(keys.history(APP)):
-        home = state.redis.hash(keys.home(keys.lane_of(broadcast, world.lanes), broadcast))
+        home = state.redis.hash(keys.home(world.layout.home_of(broadcast), broadcast))
         if home.get("reason", "").startswith(RESTORED):
             yield broadcast
 
@@ -272,7 +272,7 @@ def _voided(world: World, state: State) -> Iterator[str]:
     void = sum(int(part.hash(keys.ledger(n, APP)).get("void:s", 0)) for n in range(world.lanes))
     refused = 0
     for broadcast in part.hash(keys.history(APP)):
-        home = part.hash(keys.home(keys.lane_of(broadcast, world.lanes), broadcast))
+        home = part.hash(keys.home(world.layout.home_of(broadcast), broadcast))
         if home.get("state") == "finished":
             return  # who was refused is believed now
         for lane in range(world.lanes):

@@ -103,7 +103,7 @@ class Life:
         if any(worker.hands or worker.asking for worker in state.workers):
             return False
         for broadcast in part.hash(keys.history(APP)):
-            home = part.hash(keys.home(keys.lane_of(broadcast, world.lanes), broadcast))
+            home = part.hash(keys.home(world.layout.home_of(broadcast), broadcast))
             if not keys.is_carrier(broadcast) and home.get("state") not in ENDED:
                 return False
             for lane in range(world.lanes):

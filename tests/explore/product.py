@@ -82,8 +82,8 @@ class AtHome(Broadcasts):
     def _begin(self, broadcast: str, size: int) -> None:
         pass
 
-    def adopt(self, broadcast: str) -> str:
-        return Spec.from_json(self._home(broadcast)["spec"]).app
+    def _adopt_where_it_may(self, broadcast: str) -> tuple[str, bool]:
+        return Spec.from_json(self._home(broadcast)["spec"]).app, True
 
 
 class _NoNet:
@@ -200,7 +200,7 @@ class Product:
         keeper._todo.clear()
         keeper._held.clear()
         keeper._quiet.clear()
-        for other in range(self.settings.lanes):
+        for other in self.settings.layout.lanes:
             if lane not in {None, other}:
                 keeper._quiet[other] = math.inf
         keeper.run()

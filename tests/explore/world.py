@@ -7,6 +7,8 @@ else that may happen follows from what stands (see `actions`).
 from dataclasses import dataclass, field
 from typing import Final
 
+from producers.settings import Layout
+
 TEMPLATE: Final = "T"
 BROADCAST: Final = "00000000002" + "0" * 10
 """Its home is lane 0, of one lane and of two."""
@@ -51,6 +53,11 @@ class World:
     workers: int = 2
     unsplit: bool = False
     together: int | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """Which lanes there are."""
+        return Layout(self.lanes, [self.lanes])
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class Clerks:
         if hears:
             self._wakes = Wakes(
                 self._client,
-                settings.lanes,
+                settings,
                 {},
                 Stops(),
                 _nothing,

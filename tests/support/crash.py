@@ -23,6 +23,7 @@ from cluster import led, names_nodes
 
 from producers.store import scripts
 from producers.store.cluster.slots import whole
+from producers.store.lanes.fence import guarded
 
 Result = TypeVar("Result")
 POST = b"POST /cgi-bin/message/"
@@ -34,7 +35,7 @@ def script(package: str, name: str) -> bytes:
     To ask whether it is known is none.
     """
     text = scripts.source(package, name)
-    digests = (hashlib.sha1(one.encode()).hexdigest() for one in (text, whole(text)))  # noqa: S324
+    digests = (hashlib.sha1(one.encode()).hexdigest() for one in (guarded(text), whole(text)))  # noqa: S324
     return rf"EVALSHA\r\n\$40\r\n(?:{'|'.join(digests)})".encode()
 
 

@@ -46,6 +46,7 @@ from producers.series import Series
 from producers.settings import Settings
 from producers.store import keys, scripts
 from producers.store.lanes import reach
+from producers.store.lanes.fence import guarded
 from producers.store.scripts import Call
 from producers.store.scripts import Script as Declared
 from producers.suppressions import Suppressions
@@ -163,6 +164,7 @@ class Recorder:
     def __init__(self, world: World) -> None:
         self._world = world
         self._names = {text: name for name, text in SCRIPTS.items()}
+        self._names |= {guarded(text): name for name, text in SCRIPTS.items()}
         self.moments: dict[str, Moment] = {}
 
     def see(self, script: Any, names: Any, args: Any) -> None:
@@ -185,7 +187,7 @@ class Recorder:
 
 async def live(shop: Shop, settings: Settings) -> None:
     """Let happen in a shop whatever runs a script."""
-    users = [user for lane in range(settings.lanes) for user in users_of(shop, lane, 6)]
+    users = [user for lane in settings.layout.lanes for user in users_of(shop, lane, 6)]
     for user in users:
         shop.give(user, formIds=[f"{user}a", f"{user}b"], prepayId=f"wx{user}")
         shop.give(user, subscriptions={TEMPLATE: "accept"}, id="1")
@@ -309,7 +311,7 @@ def write(shop: Shop, key: str, field: str, value: str) -> None:
 
 async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
     """Run what has no part in a broadcast, or takes a second to come about."""
-    put_in_order(shop, [user for lane in range(settings.lanes) for user in users_of(shop, lane, 6)])
+    put_in_order(shop, [user for lane in settings.layout.lanes for user in users_of(shop, lane, 6)])
     shop.audiences.delete("shop", "vip")
     answer, inbox = keys.web_answer("shop", "k"), keys.inbox("shop")
     lease, counts = keys.inbox_lease("shop"), keys.inbox_counts("shop")
@@ -388,11 +390,11 @@ async def live_on(shop: Shop, settings: Settings, counted: str) -> None:
             shop.client.hset(listed.list, "began_ms", began)
         script.on(shop.client)(names, args, more, more_keys=more_keys)
     async_client = store.connect_async(settings)
-    outbox = Outbox(async_client, {"shop": 2}, 5000)
-    for lane in 2 * [*range(settings.lanes)]:
+    outbox = Outbox(async_client, shop.settings, {"shop": 2}, 5000)
+    for lane in 2 * [*settings.layout.lanes]:
         for letter in await outbox.take(lane, 5):
             await outbox.failed(letter, "HTTP 500", 0)
-    for lane in range(settings.lanes):
+    for lane in settings.layout.lanes:
         for letter in await outbox.take(lane, 5):
             await outbox.died(letter, "HTTP 410")
     DeadLetters(shop.client, settings).replay("shop")

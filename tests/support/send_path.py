@@ -243,7 +243,7 @@ class Stall:
         """Return openid → worker, fence, member, expires_at_ms, since_ms, tries, resumed."""
         return {
             item.partition(":")[2]: value.split(" ")
-            for lane in range(self.settings.lanes)
+            for lane in self.settings.layout.lanes
             for item, value in self.client.hgetall(keys.flight(lane, broadcast)).items()
         }
 
@@ -251,7 +251,7 @@ class Stall:
         """Return openid → outcome, with its errcode if it has one."""
         found: dict[str, str] = {}
         for bucket in range(self.settings.buckets):
-            lane = bucket % self.settings.lanes
+            lane = self.settings.layout.of_number(bucket)
             found |= self.client.hgetall(keys.outcomes(lane, broadcast, bucket))
         return found
 
@@ -259,14 +259,14 @@ class Stall:
         """Return the openids that wait, the next one first."""
         return [
             item.partition(":")[2]
-            for lane in range(self.settings.lanes)
+            for lane in self.settings.layout.lanes
             for item in self.client.lrange(keys.queue(lane, broadcast), 0, -1)
         ]
 
     def ledger(self) -> dict[str, int]:
         """Return collected, spent and void uses, and those available."""
         sums = {"collected": 0, "spent": 0, "void": 0, "expired": 0, "available": 0}
-        for lane in range(self.settings.lanes):
+        for lane in self.settings.layout.lanes:
             for name, uses in self.client.hgetall(keys.ledger(lane, "shop")).items():
                 sums[name.split(":")[0]] += int(uses)
             for name, uses in self.client.hgetall(keys.stock(lane, "shop")).items():

@@ -69,13 +69,13 @@ class Shop:
 
     def open(self, broadcast: str) -> None:
         """Let the flood in, as after a first delivery."""
-        for lane in range(self.settings.lanes):
+        for lane in self.settings.layout.lanes:
             self.client.hset(keys.lane_broadcast(lane, broadcast), "open", "1")
 
     def take(self, most: int = 1000) -> list[Claim]:
         claims: list[Claim] = []
         bounds = self.bounding.at(self.now_ms())
-        for lane in range(self.settings.lanes):
+        for lane in self.settings.layout.lanes:
             asking = Asking.of("shop", lane, most)
             claims += self._taker.take(asking, {}, bounds=bounds).claims
         return claims
@@ -112,7 +112,7 @@ class Shop:
 
     def recover(self, broadcast: str) -> None:
         """Bury the worker, which died in its POSTs: what it had in hands is taken back."""
-        for lane in range(self.settings.lanes):
+        for lane in self.settings.layout.lanes:
             mark_posting(self.client, lane, broadcast, self.worker)
             self.recoverer.recover("shop", broadcast, lane, self.worker)
 
@@ -130,7 +130,7 @@ class Shop:
     def is_split(self, broadcast: str) -> bool:
         return all(
             self.client.hget(keys.lane_broadcast(lane, broadcast), "split") == "done"
-            for lane in range(self.settings.lanes)
+            for lane in self.settings.layout.lanes
         )
 
     def wrong(self) -> list[Any]:
@@ -172,6 +172,6 @@ class Shop:
         """Return openid → recorded outcome, from all buckets there are."""
         found: dict[str, str] = {}
         for bucket in range(self.settings.buckets):
-            lane = bucket % self.settings.lanes
+            lane = self.settings.layout.of_number(bucket)
             found |= self.client.hgetall(keys.outcomes(lane, broadcast, bucket))
         return found

@@ -224,7 +224,7 @@ class Stage:
 
     def _flights(self, broadcast: str) -> dict[str, str]:
         found: dict[str, str] = {}
-        for lane in range(self.settings.lanes):
+        for lane in self.settings.layout.lanes:
             found |= self.client.hgetall(keys.flight(lane, broadcast))
         return found
 

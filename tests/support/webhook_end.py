@@ -88,8 +88,8 @@ def of_app(url: str, **more: Any) -> dict[str, Any]:
 async def kill(settings: Settings) -> None:
     """Let all that waits die."""
     client = store.connect_async(settings)
-    outbox = Outbox(client, {"shop": 50}, 10_000)
-    for lane in range(settings.lanes):
+    outbox = Outbox(client, settings, {"shop": 50}, 10_000)
+    for lane in settings.layout.lanes:
         for letter in await outbox.take(lane, 50):
             await outbox.died(letter, "HTTP 500")
     await client.aclose()

@@ -12,9 +12,11 @@ from cli_runs import Ran, run
 from cluster import Nodes, cluster_of
 from stage import Stage, stages_at
 
+from producers.settings import Layout
 from producers.store import keys
 
 LANES = 6
+LAYOUT = Layout(LANES, [LANES])
 USERS = 60
 
 
@@ -64,7 +66,7 @@ def test_what_lies_on_the_other_nodes_is_told_and_marked_as_a_part(
     made: dict[bool, str] = {}
     while len(made) < 2:
         broadcast = stage.create()
-        made[keys.lane_of(broadcast, LANES) in lanes] = broadcast
+        made[LAYOUT.home_of(broadcast) in lanes] = broadcast
     others, theirs = made[False], made[True]
     every = stage.broadcasts.page("shop").broadcasts
 
@@ -87,7 +89,7 @@ def test_what_lies_on_the_other_nodes_is_told_and_marked_as_a_part(
 
         listed = ended(stage, "list", "--app", "shop", "--json")
         assert listed.code == 5
-        left = [one.id for one in every if keys.lane_of(one.id, LANES) not in lanes]
+        left = [one.id for one in every if LAYOUT.home_of(one.id) not in lanes]
         assert [one["id"] for one in listed.json["broadcasts"]] == left
 
         audit = ended(stage, "audit", "--json")

@@ -199,7 +199,7 @@ def test_two_broadcasts_share_a_rate_by_their_weights(stage: Stage, rates) -> No
     def settled() -> tuple[int, int]:  # of one moment, or nearly
         pipeline = stage.client.pipeline(transaction=False)
         for broadcast in (heavy, light):
-            for lane in range(stage.settings.lanes):
+            for lane in stage.settings.layout.lanes:
                 pipeline.hget(keys.lane_broadcast(lane, broadcast), "done")
         done = [int(one or 0) for one in pipeline.execute()]
         return sum(done[: stage.settings.lanes]), sum(done[stage.settings.lanes :])

@@ -1,108 +1,152 @@
-"""A deployment that lives gets more lanes: units and services follow, and nobody gets it twice."""
+"""A deployment that lives gets more lanes: one stands still, the others go on, and nobody twice."""
 
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 import pytest
 from stage import Stage, Stages
+from web_house import Caller, Got
 
 from producers import Producer, store
-from producers.broadcasts import Broadcasts
-from producers.errors import StoreUnavailableError
-from producers.relaning.carrying import cut_off
+from producers.access.api_keys import ApiKeys, Scope
+from producers.errors import LaneDividedError
+from producers.settings import Layout
 from producers.store import keys
+from producers.store.lanes.layout import follow
+from producers.store.retry import repeat
 
 Eventually = Callable[..., Any]
-USERS = 2000
+USERS = 3000
 pytestmark = pytest.mark.cluster
 COMMAND = [sys.executable, "-m", "producers.cli", "lanes", "64", "--json"]
 
 
-def follow(stage: Stage) -> None:
-    """Look at the deployment with the lanes that it has now."""
-    stage.settings = stage.settings.anew()
-    stage.client.connection_pool.disconnect()
-    stage.client = store.connect(stage.settings)
-    store.check_layout(stage.client, stage.settings)
-    stage.broadcasts = Broadcasts(stage.client, stage.settings)
+class Change:
+    """A change of the lanes of a stage, by the real command."""
+
+    def __init__(self, stage: Stage, eventually: Eventually) -> None:
+        self._stage = stage
+        self._eventually = eventually
+        self._looks = store.connect(stage.settings, role="worker")
+        self.process = stage.command(COMMAND)
+
+    @property
+    def layout(self) -> Layout:
+        repeat("looking", lambda: follow(self._looks, self._stage.settings))
+        return self._stage.settings.layout
+
+    def stop_with_a_lane_shut(self, after: int) -> int:
+        """Let it stand still while a lane is shut, and so many were divided; return which."""
+
+        def is_caught() -> bool:
+            layout = self.layout
+            if layout.shut is None or layout.divided < after:
+                return False
+            self._stage.kill(self.process, signal.SIGSTOP)
+            shut = self.layout.shut
+            if shut is not None and repeat("looking", lambda: self._looks.exists(keys.shut(shut))):
+                return True
+            self._stage.kill(self.process, signal.SIGCONT)
+            return False
+
+        self._eventually(is_caught, "a lane is shut", every_s=0.0)
+        assert self.layout.shut is not None
+        return self.layout.shut
+
+    def end(self) -> dict[str, Any]:
+        """Let it come to its end; return what it says."""
+        assert self.process.wait(40) == 0
+        self._looks.connection_pool.disconnect()
+        said: dict[str, Any] = orjson.loads(self._stage.logs[-1].read_bytes().splitlines()[-1])
+        return said
 
 
-@pytest.mark.timeout(90)
-def test_a_broadcast_under_way_goes_on_in_more_lanes_whoever_is_killed(
-    stages: Stages, eventually: Eventually
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("channel", ["template", "subscribe"])
+def test_one_lane_stands_still_the_others_go_on_and_nobody_gets_it_twice(
+    stages: Stages, eventually: Eventually, channel: str
 ) -> None:
-    stage = stages(lanes=None, app={"rate_per_second": 400})
-    assert stage.settings.lanes == 16  # as many as one is born with
-    stage.form_ids(USERS)
-    broadcast = stage.create()
+    stage = stages(lanes=None, app={"rate_per_second": 500})
+    assert stage.settings.layout == Layout(256, [16])  # as many as one is born with
+    stage.permits(channel, USERS)
+    broadcast = stage.create(channel)
     units = [stage.unit(), stage.unit()]
-    producer = Producer(stage.settings.anew())
-    assert producer.status(broadcast).total
-    eventually(lambda: stage.accepted > 300, "it is under way")
-    free = store.connect(stage.settings, fenced=False)
+    producer = Producer(stage.settings.model_copy())
+    eventually(lambda: stage.accepted > 200, "it is under way")
 
-    first = stage.command(COMMAND)
-    eventually(lambda: free.hget(keys.DEPLOYMENT, "relaning") == "64", "it is announced")
-    stage.kill(first)  # while the units drain
-    for unit in units:
-        assert unit.wait(20) == 75  # to be started anew
-    settled = stage.accepted
-    with pytest.raises(StoreUnavailableError, match="from 16 to 64: nothing is stored"):
-        Producer(stage.settings.anew()).status(broadcast)
-    late = stage.unit()  # it waits until it may begin
+    change = Change(stage, eventually)
+    lane = change.stop_with_a_lane_shut(after=3)
+    layout = change.layout
+    inside = [f"o{n}" for n in range(USERS) if layout.of_openid(f"o{n}") == lane]
+    outside = next(f"o{n}" for n in range(USERS) if layout.of_openid(f"o{n}") != lane)
+    assert producer.collect("shop", [{"openid": outside, "formId": "new"}]).new == 1
+    with pytest.raises(LaneDividedError, match="again in a moment"):
+        producer.within(0.3).collect("shop", [{"openid": inside[0], "formId": "new"}])
+    left = eventually(
+        lambda: (n := USERS - stage.status(broadcast).settled) <= len(inside) and n,
+        "all others got theirs",
+    )
+    assert left > 0
+    stage.kill(change.process)
 
-    second = stage.command(COMMAND)
-    eventually(lambda: free.hget(keys.DEPLOYMENT, "moving"), "keys are moved", every_s=0.001)
-    stage.kill(second)
-    accepted = stage.accepted
-    if was_killed := free.hget(keys.DEPLOYMENT, "lanes") == "16":
-        assert accepted == settled  # nobody is sent anything meanwhile
-    last = stage.command(COMMAND)
-    assert last.wait(30) == 0
-    said = orjson.loads(stage.logs[-1].read_bytes().splitlines()[-1])
-    assert free.hgetall(keys.DEPLOYMENT)["lanes"] == "64"
-    assert said["resumed"] is was_killed
-    free.connection_pool.disconnect()
+    change = Change(stage, eventually)
+    eventually(lambda: change.layout.divided > 7, "it goes on", every_s=0.0)
+    stage.kill(change.process)
+    if channel == "template":  # who dies with a message on its way leaves it in doubt
+        stage.kill(units.pop())
+        units.append(stage.unit())
+    again = stage.create(channel, at=datetime.now(UTC) + timedelta(hours=1))
+    said = Change(stage, eventually).end()
+    assert (said["before"], said["after"], said["resumed"]) == (16, 64, True)
+    assert stage.client.hget(keys.DEPLOYMENT, "relaning") is None
 
-    follow(stage)
-    assert stage.settings.lanes == 64
-    eventually(lambda: stage.lines("worker_started")[2:], "the one that waited is at work")
     status = stage.wait(broadcast)
     assert status.outcomes == {"delivered": USERS}
-    stage.assert_sound(broadcast, USERS)
-    assert producer.status(broadcast).settled == USERS  # it takes the new ones, told or not
+    assert stage.broadcasts.cancel(again) == "cancelled"  # it was created amid the change
+    assert producer.collect("shop", [{"openid": inside[0], "formId": "new"}]).new == 1
+    assert producer.settings.layout == Layout(256, [16, 64])
     producer.close()
-    stage.kill(late, signal.SIGTERM)
-    outlived = stage.lines("worker_outlived")
-    assert [(line["before"], line["after"]) for line in outlived] == [(16, 64)] * 2
+    stage.assert_sound(broadcast, USERS)
+    for lane in range(16):
+        assert [*stage.client.scan_iter(f"{keys.lane_prefix(lane)}*")] == [keys.shut(lane)]
+    assert [unit.poll() for unit in units] == [None, None]
+    assert not stage.lines("worker_outlived")
     assert not stage.lines("worker_broken")
 
 
 @pytest.mark.timeout(60)
-def test_a_service_answers_503_meanwhile_and_ends_to_be_started_anew_though_nobody_asks(
+def test_a_service_goes_on_and_answers_503_for_who_is_on_the_way(
     stages: Stages, eventually: Eventually
 ) -> None:
     stage = stages(lanes=None)
-    web = [sys.executable, "-m", "producers.cli", "web", "--port", "0"]
-    service = stage.command(web)
+    service = stage.command([sys.executable, "-m", "producers.cli", "web", "--port", "0"])
     [line] = eventually(lambda: stage.lines("web_started"), "it listens")
-    url = f"http://127.0.0.1:{line['port']}/readyz"
+    key = ApiKeys(stage.client, stage.settings).create("test", ("shop",), tuple(Scope), 10_000)
+    caller = Caller(line["port"], key.token)
 
-    def ready() -> str:
-        asked = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", url]
-        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    def give(openid: str, form_id: str) -> Got:
+        return caller.post("/v1/apps/shop/permits", {"openid": openid, "formId": form_id})
 
-    eventually(lambda: ready() == "200", "it is ready")
-    free = store.connect(stage.settings, fenced=False)
-    free.hset(keys.DEPLOYMENT, "relaning", "32")
-    cut_off(free)
-    eventually(lambda: ready() == "503", "it says so")
+    change = Change(stage, eventually)
+    lane = change.stop_with_a_lane_shut(after=2)
+    layout = change.layout
+    inside = next(f"o{n}" for n in range(USERS) if layout.of_openid(f"o{n}") == lane)
+    given = {inside}
+    for openid in [f"o{n}" for n in range(40)]:  # the first one too, and none waits for the others
+        got = give(openid, "a")
+        shut = layout.of_openid(openid) == lane
+        assert (got.status, openid) == (503 if shut else 200, openid)
+        given |= set() if shut else {openid}
+    refused = give(inside, "a")
+    assert "retry-after" in refused.headers
+    assert "lanes are being added" in refused.json["detail"]
+    assert caller.get("/readyz").status == 200
+    stage.kill(change.process, signal.SIGCONT)
+    assert change.end()["after"] == 64
+    assert give(inside, "a").status == 200
+    assert stage.ledger()["collected"] == len(given)
     assert service.poll() is None
-    done = stage.command([*COMMAND[:-2], "32"])
-    assert done.wait(20) == 0
-    assert service.wait(10) == 75
-    free.connection_pool.disconnect()

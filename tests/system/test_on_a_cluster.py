@@ -19,10 +19,12 @@ from producers.care import doctor
 from producers.care.check import Health
 from producers.errors import StoreUnavailableError
 from producers.permits.report import Report
+from producers.settings import Layout
 from producers.store import deadline, keys
 from producers.words import State
 
 LANES = 6
+LAYOUT = Layout(LANES, [LANES])
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +134,8 @@ def test_a_node_that_stands_still_stops_its_own_lanes_alone(
     theirs = [n for n in range(LANES) if ports(keys.lane_prefix(n)) == {victim.port}]
     others = [n for n in range(LANES) if n not in theirs]
     assert theirs
-    waited_for = sum(keys.lane_of(f"o{n}", LANES) in others for n in range(600))
-    while keys.lane_of(broadcast := stage.create(rate=60), LANES) in theirs:
+    waited_for = sum(LAYOUT.home_of(f"o{n}") in others for n in range(600))
+    while LAYOUT.home_of(broadcast := stage.create(rate=60)) in theirs:
         stage.broadcasts.cancel(broadcast)
     stage.unit()  # alone: nobody does its part should it wait for that node
     eventually(lambda: sent_by(others) >= 30 and sent_by(theirs) >= 10, "all lanes send")
@@ -158,7 +160,7 @@ def test_what_a_node_that_stands_still_does_not_store_is_told_to_its_own_users_a
     address = f"127.0.0.1:{victim.port}"
 
     def lies_there(openid: str) -> bool:
-        prefix = keys.lane_prefix(keys.lane_of(openid, LANES))
+        prefix = keys.lane_prefix(LAYOUT.home_of(openid))
         return bool(stage.client.place_of(prefix)[1] == victim.port)
 
     users = [f"o{n}" for n in range(20)]

@@ -2,11 +2,12 @@
 
 A dead peer's messages are recovered when its beat has stood still for a whole lease. Every few
 seconds, by level, comes a look for *orphans* and for what this worker has *forgotten*; see
-`recover`.
+`recover`. What is in hand is known by the lane in which it was taken, and lies in one that this was
+divided into since: so it is looked for among the claims of all the lanes that a lane came from.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import redis
@@ -14,6 +15,7 @@ import redis
 from producers import logs
 from producers.errors import StoreUnavailableError
 from producers.logs.events import ClaimsForgotten, MessagesRecovered, WorkerBuried
+from producers.store.lanes.fence import is_refusal
 from workers.duties.epochs import Epochs
 from workers.duties.peers import Peers
 from workers.duties.recover import Entry, Recoverer, forgotten
@@ -34,7 +36,7 @@ class Flights:
         peers: who lives, and what time it is.
         worker: this worker's id.
         hands: what is in hand.
-        take_unknown: says of a lane whether a take is under way whose claims are not known yet.
+        take_unknown: says of lanes whether a take is under way whose claims are not known yet.
         hand_back: given claims that were surely never posted, from any thread.
         give_up: given those that may have been.
     """
@@ -48,7 +50,7 @@ class Flights:
         peers: Peers,
         worker: str,
         hands: Hands,
-        take_unknown: Callable[[int], bool],
+        take_unknown: Callable[[Collection[int]], bool],
         hand_back: Claims,
         give_up: Claims,
     ) -> None:
@@ -61,6 +63,7 @@ class Flights:
         self._hand_back = hand_back
         self._give_up = give_up
         self._next_at = float("-inf")
+        self._burying = ""
 
     def due(self, now: float) -> bool:
         """Say whether it is time."""
@@ -82,39 +85,53 @@ class Flights:
         now_ms = round(self._peers.server_time() * 1000) - self._recoverer.clocks_apart_ms
         for dead in self._recoverer.orphans(entries, now_ms):
             self._recover_in(app, broadcast, lane, dead)
-        if not self._take_unknown(lane):  # else its claims would look like forgotten ones
-            lost = forgotten(entries, self._worker, set(self._hands.fences(lane)), now_ms)
+        taken_in = self._recoverer.layout.ancestors(lane)
+        if not self._take_unknown(taken_in):  # else its claims would look like forgotten ones
+            lost = forgotten(entries, self._worker, set(self._hands.fences(taken_in)), now_ms)
             self._return(lost, app, broadcast, lane)
 
-    def _in_each_place(self, what: Callable[[str, str, int], None]) -> None:
+    def _in_each_place(self, what: Callable[[str, str, int], None]) -> bool:
         """Do something wherever something is in flight; what one node fails stops no other's.
+
+        Returns:
+            Whether that is everywhere: no lane was divided meanwhile, or is being divided.
 
         Raises:
             redis.RedisError, StoreUnavailableError: of the first place that failed, at the end.
         """
         failed: list[Exception] = []
+        whole, layout = True, self._recoverer.layout
         for app, broadcast, lane in self._recoverer.places(failed):
             try:
                 what(app, broadcast, lane)
             except (redis.RedisError, StoreUnavailableError) as error:
+                if is_refusal(error):
+                    whole = False
+                    continue
                 if not self._recoverer.apart:
                     raise
                 failed.append(error)
         if failed:
             raise failed[0]
+        return whole and self._recoverer.layout == layout
 
     def recover(self, peer: str, silent_ms: int) -> None:
         """Take back all that a dead peer had in flight, and have it buried.
+
+        While a lane is being divided it is not buried yet: what it had there comes to light later.
 
         Raises:
             redis.RedisError, StoreUnavailableError: Redis did not answer; it is not buried yet, and
                 so told dead again.
         """
-        logs.emit(WorkerBuried(self._worker, peer, silent_ms))
-        self._in_each_place(
+        if self._burying != peer:
+            self._burying = peer
+            logs.emit(WorkerBuried(self._worker, peer, silent_ms))
+        if self._in_each_place(
             lambda app, broadcast, lane: self._recover_in(app, broadcast, lane, peer)
-        )
-        self._peers.bury(peer)  # all that it held is back: should this fail, it is tried again
+        ):
+            self._peers.bury(peer)  # all that it held is back: should this fail, it is tried again
+            self._burying = ""
 
     def _recover_in(self, app: str, broadcast: str, lane: int, dead: str) -> None:
         self._epochs.begin()  # after a restart what seems unmarked may have been posted

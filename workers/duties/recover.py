@@ -13,11 +13,14 @@ restarted Redis forgot that they were settled).
 from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
+import redis
+
 from producers.broadcasts.status import Register
-from producers.settings import Settings
+from producers.settings import Layout, Settings
 from producers.store import Client, keys
 from producers.store.clock import clocks_apart_ms
 from producers.store.connection import is_cluster
+from producers.store.lanes.fence import is_refusal
 from producers.store.lanes.reach import members_or_errors
 from producers.store.paging import sums
 from producers.store.scripts import Script
@@ -128,6 +131,11 @@ class Recoverer:
         self._script = RECOVER.on(client)
         self._landed = LANDED.on(client)
 
+    @property
+    def layout(self) -> Layout:
+        """Which lanes there are now."""
+        return self._settings.layout
+
     def places(self, failed: list[Exception]) -> Iterator[tuple[str, str, int]]:
         """Yield (app, broadcast, lane) of everything that is in flight.
 
@@ -135,12 +143,13 @@ class Recoverer:
             failed: given what a node of a cluster lost or refused; its lanes are left out.
         """
         pipeline = self._client.pipeline(transaction=False)
-        names = [keys.flying(lane) for lane in range(self._settings.lanes)]
+        lanes = self._settings.layout.lanes
+        names = [keys.flying(lane) for lane in lanes]
         found = members_or_errors(self._client, names)
         failed += [some for some in found if isinstance(some, Exception)]
         flying = [
             (broadcast, lane)
-            for lane, some in enumerate(found)
+            for lane, some in zip(lanes, found, strict=True)
             if not isinstance(some, Exception)
             for broadcast in some
         ]
@@ -159,9 +168,13 @@ class Recoverer:
 
     def _land(self, broadcast: str, lane: int) -> None:
         """Nothing of a broadcast is in flight in a lane, unless something is again."""
-        self._landed(
-            LandedKeys(keys.flying(lane), keys.flight(lane, broadcast)), LandedArgs(broadcast)
-        )
+        try:
+            self._landed(
+                LandedKeys(keys.flying(lane), keys.flight(lane, broadcast)), LandedArgs(broadcast)
+            )
+        except redis.ResponseError as error:
+            if not is_refusal(error):  # it was divided meanwhile
+                raise
 
     def entries(self, broadcast: str, lane: int) -> list[Entry]:
         """Return what is in flight; never more than all workers together may hold."""
@@ -221,7 +234,7 @@ def forgotten(
     Args:
         entries: as read *before* ``in_hand``: what is settled in between is stale, and harmless.
         worker: the worker itself; no other knows what is in its hands.
-        in_hand: the fence tokens in its hands, of the same lane.
+        in_hand: the fence tokens in its hands, of the same lane and those that it came from.
         now_ms: by the server's clock.
     """
     return [

@@ -17,12 +17,12 @@ from producers.series import Series
 from producers.settings import Settings
 from producers.store import keys
 from producers.store.connection import is_cluster
-from producers.store.lanes.fence import FencedError
+from producers.store.lanes.fence import OutlivedError
 from producers.webhooks.wishes import Wishes
 from workers.duties.beat import Beat
 from workers.duties.flights import Flights
 from workers.duties.held_rates import HeldRates
-from workers.duties.layout import Layout
+from workers.duties.layout import Lanes, PassingBy
 from workers.duties.recover import Recoverer
 from workers.duties.runner import Duty, Round, Runner
 from workers.duties.ticks import Ticks
@@ -64,7 +64,7 @@ class Rota:
         keeper: the lanes' duties.
         errands: where a dead peer is recovered.
         ended: called with a part of the worker that ended, and why.
-        outlived: called with what says that its lanes are no longer those of the deployment.
+        outlived: called with what says that it may not go on.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Rota:
         keeper: Keeper,
         errands: Errands,
         ended: Callable[[str, str], None],
-        outlived: Callable[[FencedError], None],
+        outlived: Callable[[OutlivedError], None],
     ) -> None:
         self._loop = loop
         self._runner = Runner(ended)
@@ -151,14 +151,14 @@ class Rota:
         path: SendPath,
         keeper: Keeper,
         ended: Callable[[str, str], None],
-        outlived: Callable[[FencedError], None],
+        outlived: Callable[[OutlivedError], None],
     ) -> tuple[Round, ...]:
         """Return what is done on threads, a round for each."""
         client, settings, wake = ways.client, self._settings, memory.hands.wake
         watching: list[Duty] = [
-            Layout(client, settings, outlived),
+            Lanes(client, settings, outlived),
             self._uptake,
-            self._wishes,
+            PassingBy(self._wishes, settings),
             Watch(client, settings, memory.turns, memory.stops, settings.apps, wake),
             HeldRates(
                 Rates(client, settings),
@@ -172,7 +172,7 @@ class Rota:
         watch = Round("watch", watching, _EVERY_S, apart=apart)
         self._wakes = Wakes(
             client,
-            settings.lanes,
+            settings,
             memory.gates,
             memory.stops,
             memory.wake,
@@ -181,7 +181,7 @@ class Rota:
             self._clerk.hurry,
         )
         vitals = Vitals({"loop": self._loop_gone, "pump": path.pump_gone}, ended)
-        ticks = Ticks(Series(client, settings))
+        ticks = PassingBy(Ticks(Series(client, settings)), settings)
         keeping: list[Duty] = [vitals, ways.epochs, keeper, self.flights, ticks]
         return (
             watch,

@@ -18,6 +18,7 @@ import redis
 from producers import logs
 from producers.errors import StoreUnavailableError
 from producers.logs.events import DutyFailed
+from workers.lanes.divided import is_divided
 
 _AGAIN_S: Final = 1.0
 """After a failed run, where a thread does not pause by itself."""
@@ -113,6 +114,8 @@ class Round:
                 if duty.due(time.monotonic()):
                     duty.run()
             except Exception as error:  # noqa: BLE001  (the other duties go on)
+                if is_divided(error):
+                    continue  # it comes again in a moment
                 logs.emit(DutyFailed(duty.name, -1, type(error).__name__))
                 sound = False
                 away = isinstance(error, redis.RedisError | StoreUnavailableError)

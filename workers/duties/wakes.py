@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import redis
 
+from producers.settings import Settings
 from producers.store import Client, keys
 from workers.limits.gate import Gate
 from workers.sending.stops import Stops
@@ -23,12 +24,12 @@ class Wakes:
 
     Args:
         client: Redis.
-        lanes: how many there are.
+        settings: which lanes there are.
         gates: app → what is known of its limits.
         stops: told of what must not be posted any more.
         wake: called with (app, lane) where there may be something to take.
         on_go: called with a broadcast that was let run.
-        on_rate: called when a rate was changed.
+        on_rate: called when a rate was changed, or the lanes were.
         on_templates: called when lists of templates are wanted.
     """
 
@@ -37,7 +38,7 @@ class Wakes:
     def __init__(
         self,
         client: Client,
-        lanes: int,
+        settings: Settings,
         gates: Mapping[str, Gate],
         stops: Stops,
         wake: Callable[[str, int], None],
@@ -46,7 +47,7 @@ class Wakes:
         on_templates: Callable[[], None],
     ) -> None:
         self._client = client
-        self._lanes = lanes
+        self._settings = settings
         self._gates = gates
         self._stops = stops
         self._wake = wake
@@ -87,7 +88,7 @@ class Wakes:
             self._on_go(rest)
             for gate in list(self._gates.values()):
                 gate.own_next.pop(rest, None)  # it may have another rate now
-        elif word == "rate":
+        elif word in {"rate", "lanes"}:
             self._on_rate()
         elif word == "templates":
             self._on_templates()
@@ -99,8 +100,8 @@ class Wakes:
         if where:
             return
         for every in list(self._gates):  # an earlier version, which does not say where
-            for lane_number in range(self._lanes):
-                self._wake(every, lane_number)
+            for one in self._settings.layout.lanes:
+                self._wake(every, one)
 
     def close(self) -> None:
         """Give the connection back."""

@@ -4,8 +4,8 @@ Wake-ups over pub/sub say the same sooner. Nothing depends on them: a worker tha
 stop, goes on, and finds work within about a second; rates too (`held_rates`).
 
 It reads which apps have something in a ring, one set per lane, and the state of the broadcasts of
-the claims that may not be posted yet. So what it costs grows with the lanes and with what is being
-sent, and not with the apps or the broadcasts.
+the claims that may not be posted yet, where these lie now. So what it costs grows with the lanes
+and with what is being sent, and not with the apps or the broadcasts.
 """
 
 import time
@@ -24,7 +24,7 @@ class Watch:
 
     Args:
         client: Redis.
-        settings: how many lanes there are.
+        settings: which lanes there are.
         turns, stops: told what is found.
         apps: those of this worker; another one may know more.
         wake: called when there may be something to take.
@@ -42,7 +42,7 @@ class Watch:
         wake: Callable[[], None],
     ) -> None:
         self._client = client
-        self._busy = [keys.busy(lane) for lane in range(settings.lanes)]
+        self._settings = settings
         self._turns = turns
         self._stops = stops
         self._apps = apps
@@ -60,7 +60,11 @@ class Watch:
         """
         lost = self._look_at_claims()
         found = False
-        for lane, apps in enumerate(members_or_errors(self._client, self._busy)):
+        layout = self._settings.layout
+        self._turns.follow(layout)
+        lanes = [lane for lane in layout.lanes if lane != layout.shut]
+        busy = members_or_errors(self._client, [keys.busy(lane) for lane in lanes])
+        for lane, apps in zip(lanes, busy, strict=True):
             if isinstance(apps, Exception):
                 lost.append(apps)
                 continue
@@ -75,7 +79,7 @@ class Watch:
 
     def _look_at_claims(self) -> list[Exception]:
         """Stop the claims in hand whose broadcast was stopped; returns what was not read."""
-        places = self._stops.places()
+        places = self._places()
         asked_at = time.monotonic()
         lost = list[Exception]()
         if places:
@@ -84,10 +88,29 @@ class Watch:
                 pipeline.hmget(keys.lane_broadcast(lane, broadcast), ["state", "verdict", "drop"])
             answers = pipeline.execute(raise_on_error=False)
             lost += [answer for answer in answers if isinstance(answer, Exception)]
-            for (broadcast, _), answer in zip(places, answers, strict=True):
+            lanes = self._settings.layout.lanes
+            for (broadcast, lane), answer in zip(places, answers, strict=True):
                 if isinstance(answer, Exception):
                     continue
                 state, verdict, drop = answer
+                if state is None and lane not in lanes:
+                    continue  # it was divided since it was asked
                 if state != State.RUNNING or verdict or drop:
                     self._stops.stop(broadcast, asked_at)
         return lost
+
+    def _places(self) -> list[tuple[str, int]]:
+        """Return where there are copies of the broadcasts of claims in hand: broadcast, lane.
+
+        Of a lane that was divided since the claim was made, that of each of its heirs.
+        """
+        layout = self._settings.layout
+        found: dict[tuple[str, int], None] = {}
+        for broadcast, lane in self._stops.places():
+            if lane in layout.lanes:
+                found[broadcast, lane] = None
+                continue
+            for heir in layout.lanes:
+                if lane in layout.ancestors(heir):
+                    found[broadcast, heir] = None
+        return list(found)

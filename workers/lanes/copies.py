@@ -7,9 +7,12 @@ one: a hash with a mark and nothing else would pass for a copy, and never become
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+import redis
+
 from producers.store import Client, keys
 from producers.store.clock import now_ms
-from producers.store.scripts import NoArgs, Script
+from producers.store.lanes.fence import is_refusal
+from producers.store.scripts import NoArgs, Script, source
 from producers.store.trip import Trip
 
 
@@ -89,9 +92,24 @@ class Copies:
 
     def be_unsure(self, broadcast: str, lane: int) -> None:
         """Let whatever waits in a lane now count as perhaps sent. Raises as `mark`."""
-        self.mark(broadcast, lane, "unsure", "1")
         at_ms = now_ms(self._client, keys.lane_prefix(lane))
-        self.mark(broadcast, lane, "unsure_at_ms", str(at_ms))
+        for field, value in (("unsure", "1"), ("unsure_at_ms", str(at_ms))):
+            self.mark(broadcast, lane, field, value)
+
+    def be_unsure_though_shut(self, broadcast: str, lane: int) -> None:
+        """As `be_unsure`, in a lane too that is being divided: its heirs have what it says.
+
+        For who marks the heirs after it: they were copied from it before, or will be.
+        """
+        try:
+            self.be_unsure(broadcast, lane)
+        except redis.ResponseError as error:
+            if not is_refusal(error):
+                raise
+            at_ms = now_ms(self._client, keys.lane_prefix(lane))
+            text, name = source(MARK.package, MARK.name), keys.lane_broadcast(lane, broadcast)
+            for field, value in (("unsure", "1"), ("unsure_at_ms", str(at_ms))):
+                self._client.eval(text, 1, name, field, value)  # which no fence stops
 
     def question(self, broadcast: str, lane: int, verdict: str, again_ms: int) -> tuple[int, int]:
         """Let a lane take nothing until its broadcast's template is no more in question.

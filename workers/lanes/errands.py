@@ -1,6 +1,7 @@
 """Errands: what an edge asks for, done at once on one of a few threads.
 
-Each is something that the keeper would do within a second or so; a failed one is left to it.
+Each is something that the keeper would do within a second or so; a failed one is left to it, and so
+is, quietly, what meets a lane that is being divided.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Final
 
 from producers import logs
 from producers.logs.events import DutyFailed
+from workers.lanes.divided import is_divided
 
 _THREADS: Final = 4
 
@@ -36,7 +38,8 @@ class Errands:
             try:
                 errand()
             except Exception as error:  # noqa: BLE001  (the keeper repeats it)
-                logs.emit(DutyFailed(key[0], -1, type(error).__name__))
+                if not is_divided(error):
+                    logs.emit(DutyFailed(key[0], -1, type(error).__name__))
             finally:
                 self._known.discard(key)
 

@@ -5,6 +5,9 @@ message or killed process can leave a broadcast behind, and what needs nothing c
 looks at what is due, all lanes of a server in one call (keep.lua); what goes beyond a lane
 (`wants`) is done for at most a second, and the rest in the next pass. Jobs and wake-ups only make
 it sooner; the `net` below finds what nobody wrote.
+
+A lane that is being divided is left alone: what it is due of goes with it, and is found in its
+heirs. What of a broadcast waits for it is tried again in each pass.
 """
 
 import math
@@ -14,13 +17,17 @@ from typing import Any, Final, NamedTuple
 
 from producers import logs
 from producers.broadcasts import Broadcasts
+from producers.errors import LaneDividedError
 from producers.logs.events import DutyFailed
-from producers.settings import Settings
+from producers.settings import Layout, Settings
 from producers.store import Client, keys
+from producers.store.lanes.fence import is_refusal
+from producers.store.lanes.layout import follow
 from producers.store.lanes.reach import groups, learn
 from producers.store.scripts import NoArgs, Script
 from producers.words import State
 from workers.lanes import standing
+from workers.lanes.divided import Apart, is_divided, not_waiting
 from workers.lanes.net import Net
 from workers.lanes.standing import Standing
 from workers.lanes.stocks import Stocks
@@ -105,6 +112,7 @@ class Keeper:
         self._held: set[int] = set()
         self._quiet: dict[int, float] = {}
         self._todo: dict[str, dict[tuple[int, str], Want]] = {}
+        self._layout: Layout | None = None
         self._now_ms = 0
         self._turn = 0
         self._looked_at = 0.0
@@ -125,9 +133,32 @@ class Keeper:
             self._todo
             or self._stocks.due
             or self.alarm_at <= now
-            or self._net.due(now, casts=0 in self._held)
-            or any(self._quiet.get(lane, 0.0) <= now for lane in range(self._settings.lanes))
+            or self._net.due(now, casts=self._casts)
+            or any(self._quiet.get(lane, 0.0) <= now for lane in self._lanes)
         )
+
+    @property
+    def _lanes(self) -> list[int]:
+        """The lanes that can be looked after."""
+        layout = self._settings.layout
+        return [lane for lane in layout.lanes if lane != layout.shut]
+
+    @property
+    def _casts(self) -> bool:
+        """Whether this worker casts the net: it holds the first lane that can be looked after."""
+        return next(iter(self._lanes), None) in self._held
+
+    def _follow(self) -> None:
+        """Forget the lanes that were divided; their heirs came."""
+        layout, before = self._settings.layout, self._layout
+        if layout is before:
+            return
+        self._layout = layout
+        lanes = set(self._lanes)
+        self._held &= lanes
+        self._quiet = {lane: at for lane, at in self._quiet.items() if lane in lanes}
+        if before is not None and lanes - set(before.lanes):
+            self._net.hurry()  # it passed by while they were not there
 
     def run_once(self) -> None:
         """As `run`, over all lanes, the quiet ones too."""
@@ -146,7 +177,7 @@ class Keeper:
         begun = time.monotonic()
         self._alarms = {at for at in self._alarms if at > begun}
         more = self._look([])
-        net = self._net.some(casts=0 in self._held)
+        net = self._net.some(casts=self._casts)
         if net:
             more = self._look(net) or more
         while True:
@@ -164,7 +195,8 @@ class Keeper:
         Args:
             net: broadcasts that are made due in every lane, and at their home.
         """
-        every = range(self._settings.lanes)
+        self._follow()
+        every = self._lanes
         started = time.monotonic()
         lanes = every if net else [n for n in every if self._quiet.get(n, 0.0) <= started]
         self._looked_at = started
@@ -177,7 +209,7 @@ class Keeper:
             messages=_PROMOTED,
             ttl_ms=self._broadcasts.ttl_ms,
             time_ms=_AGAIN_MS,
-            alone=int(len(every) == 1),
+            alone=int(len(self._settings.layout.lanes) == 1),
         )
         pipeline = self._client.pipeline(transaction=False)
         for some in together:
@@ -193,10 +225,15 @@ class Keeper:
         if sum(learn(self._client, answer) for answer in answers):
             return self._look(net)  # each lane by a call of its own
         held_before = set(self._held)
-        more = False
+        more = refused = False
         for some, answer in zip(together, answers, strict=True):
-            more = self._learn(some, answer, started) or more
+            if is_refusal(answer):  # and the lanes that were in the same call
+                refused = True
+            else:
+                more = self._learn(some, answer, started) or more
         self._stocks.take_over(self._held - held_before)
+        if refused and follow(self._client, self._settings):
+            return self._look(net) or more
         return more
 
     def _learn(self, lanes: list[int], answer: Any, started: float) -> bool:
@@ -231,9 +268,11 @@ class Keeper:
     def _serve(self, until: float) -> bool:
         """Do what was found, as long as there is time; returns whether lanes are due by that."""
         adopted = False
+        again: dict[str, list[Want]] = {}
         while self._todo and time.monotonic() < until:
             some = list(islice(self._todo, _READ))
-            looks = standing.read(self._client, self._broadcasts, self._settings.lanes, some)
+            layout = self._settings.layout
+            looks = standing.read(self._client, self._broadcasts, layout.lanes, some, layout.shut)
             for broadcast in set(some) - looks.keys():
                 (lane, _), *_ = self._todo.pop(broadcast)  # a node is away; it comes again
                 logs.emit(DutyFailed("keep", lane, f"not read ({broadcast})"))
@@ -242,23 +281,54 @@ class Keeper:
             for broadcast in some:
                 if time.monotonic() > until:
                     break
-                wants = list(self._todo.pop(broadcast).values())
+                wants = self._wants_of(broadcast)
+                if not wants:
+                    continue
                 adopted = adopted or looks[broadcast].is_behind
                 try:
-                    is_done = self._serve_one(broadcast, wants, looks[broadcast])
+                    with not_waiting(self._settings):
+                        is_done = self._serve_one(broadcast, wants, looks[broadcast], layout)
                 except Exception as error:  # noqa: BLE001  (the others go on; it comes again)
-                    what = f"{type(error).__name__} ({broadcast})"
-                    logs.emit(DutyFailed("keep", wants[0].lane, what))
+                    if is_divided(error):
+                        again[broadcast] = wants
+                    else:
+                        what = f"{type(error).__name__} ({broadcast})"
+                        logs.emit(DutyFailed("keep", wants[0].lane, what))
                     continue
                 for want in wants if is_done else ():
                     done.setdefault(want.lane, []).extend((want.member, want.until_ms))
-            for lane, members in done.items():
-                self._done(DoneKeys(keys.doing(lane)), NoArgs(), members)
+            self._tell_done(done)
+        self._keep_for_later(again)
         return adopted
 
-    def _serve_one(self, broadcast: str, wants: list[Want], look: Standing) -> bool:
-        """Do what a broadcast wants; returns whether that is done."""
+    def _wants_of(self, broadcast: str) -> list[Want]:
+        """Take what a broadcast wants, but in lanes that were divided: it comes again in others."""
+        lanes = self._lanes
+        return [want for want in self._todo.pop(broadcast).values() if want.lane in lanes]
+
+    def _tell_done(self, done: dict[int, list[str]]) -> None:
+        """Let lanes know what was done."""
+        for lane, members in done.items():
+            with Apart().from_others():
+                self._done(DoneKeys(keys.doing(lane)), NoArgs(), members)
+
+    def _keep_for_later(self, again: dict[str, list[Want]]) -> None:
+        """Have what met a lane that is being divided done in the next pass."""
+        for broadcast, wants in again.items():
+            self._todo.setdefault(broadcast, {}).update({(w.lane, w.member): w for w in wants})
+        if again:
+            follow(self._client, self._settings)
+
+    def _serve_one(self, broadcast: str, wants: list[Want], look: Standing, layout: Layout) -> bool:
+        """Do what a broadcast wants; returns whether that is done.
+
+        Raises:
+            LaneDividedError: a lane is being divided, or was since the look.
+        """
         if look.home["state"] is None:
+            follow(self._client, self._settings)
+            if self._settings.layout.lanes != layout.lanes:
+                raise LaneDividedError  # it went with its home's lane
             self._net.forget_orphan(broadcast, self._now_ms)
             return True
         if look.home["state"] == State.SCHEDULED:

@@ -38,6 +38,7 @@ class Net:
         self._next_round = self._next_part = 0.0
         self._listed: dict[str, str] = {}
         self._heard: deque[str] = deque(maxlen=HEARD)
+        self._hurried = False
 
     def hear(self, broadcast: str) -> None:
         """Somebody let a broadcast run: make it due soon, whether or not a need was written.
@@ -47,6 +48,10 @@ class Net:
         """
         if broadcast not in self._heard:
             self._heard.append(broadcast)
+
+    def hurry(self) -> None:
+        """There are lanes that were not there: begin another round when this one is over."""
+        self._hurried = True
 
     def due(self, now: float, *, casts: bool) -> bool:
         """Say whether something was heard, or a part of a round is due; see `some`."""
@@ -65,15 +70,18 @@ class Net:
             return []
         if now < self._next_part:
             return heard
-        if now >= self._next_round:
+        some = next(self._round, None)
+        if some is None and (now >= self._next_round or self._hurried):
+            self._hurried = False
             self._next_round = now + _ROUND_S
             most = _SPREAD * (1 if self._rounds else _FIRST)
-            self._round = self._parts(max(1, most // (self._settings.lanes + 1)))
+            self._round = self._parts(max(1, most // (len(self._settings.layout.lanes) + 1)))
             self._rounds += 1
-        some = next(self._round, [])
+            some = next(self._round, None)
+        some = some or []
         self._next_part = now
         if self._rounds > 1:  # a part may be one broadcast only, and still too much a second
-            self._next_part += len(some) * (self._settings.lanes + 1) / _SPREAD
+            self._next_part += len(some) * (len(self._settings.layout.lanes) + 1) / _SPREAD
         return heard + some
 
     def _parts(self, most: int) -> Iterator[list[str]]:

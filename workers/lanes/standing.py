@@ -26,26 +26,43 @@ _COPY: Final = ("generation", "state", "split", "done", "total", "open", "told",
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A broadcast as it stands at its home and in every lane."""
+    """A broadcast as it stands at its home and in every lane.
+
+    Attributes:
+        home, copies: what was read of it.
+        shut: the lane that is being divided: it can be read only; None: there is none.
+    """
 
     home: Mapping[str, str | None]
-    copies: Sequence[Mapping[str, str | None]]
+    copies: Mapping[int, Mapping[str, str | None]]
+    shut: int | None = None
 
     @property
     def is_behind(self) -> bool:
-        """Whether a lane has not adopted the newest generation."""
+        """Whether a lane has not adopted the newest generation that could do so now."""
+        return any(lane != self.shut for lane in self._behind)
+
+    @property
+    def waits_for_shut(self) -> bool:
+        """Whether the lane that is being divided has not adopted the newest generation."""
+        return self.shut in self._behind
+
+    @property
+    def _behind(self) -> list[int]:
         newest = int(self.home["generation"] or -1)
-        return any(int(copy["generation"] or -1) < newest for copy in self.copies)
+        return [
+            lane for lane, copy in self.copies.items() if int(copy["generation"] or -1) < newest
+        ]
 
     @property
     def is_complete(self) -> bool:
         """Whether every lane has settled everyone."""
-        return all(is_through(copy) and copy["split"] != "mail" for copy in self.copies)
+        return all(is_through(copy) and copy["split"] != "mail" for copy in self.copies.values())
 
     @property
     def is_short(self) -> bool:
         """Whether a lane has not settled everyone, though each still has its copy."""
-        has_all = all(copy["generation"] is not None for copy in self.copies)
+        has_all = all(copy["generation"] is not None for copy in self.copies.values())
         return has_all and not self.is_complete
 
 
@@ -55,9 +72,16 @@ def is_through(copy: Mapping[str, str | None]) -> bool:
 
 
 def read(
-    client: Client, broadcasts: Broadcasts, lanes: int, some: Sequence[str]
+    client: Client,
+    broadcasts: Broadcasts,
+    lanes: Sequence[int],
+    some: Sequence[str],
+    shut: int | None = None,
 ) -> dict[str, Standing]:
     """Return how some broadcasts stand, without those of which a node of a cluster lost a part.
+
+    Nothing stands in a lane that was divided meanwhile: who concludes something of that looks anew
+    which lanes there are.
 
     Raises:
         redis.RedisError: Redis answered nothing.
@@ -65,19 +89,22 @@ def read(
     pipeline = client.pipeline(transaction=False)
     for broadcast in some:
         pipeline.hmget(keys.home(broadcasts.home_lane(broadcast), broadcast), _HOME)
-        for lane in range(lanes):
+        for lane in lanes:
             pipeline.hmget(keys.lane_broadcast(lane, broadcast), _COPY)
     answers: list[Any] = pipeline.execute(raise_on_error=False)
     if answers and all(isinstance(answer, Exception) for answer in answers):
         raise answers[0]
-    each = 1 + lanes
+    each = 1 + len(lanes)
     return {
         broadcast: Standing(
             dict(zip(_HOME, answers[place * each], strict=True)),
-            [
-                dict(zip(_COPY, copy, strict=True))
-                for copy in answers[place * each + 1 : (place + 1) * each]
-            ],
+            {
+                lane: dict(zip(_COPY, copy, strict=True))
+                for lane, copy in zip(
+                    lanes, answers[place * each + 1 : (place + 1) * each], strict=True
+                )
+            },
+            shut,
         )
         for place, broadcast in enumerate(some)
         if not any(isinstance(one, Exception) for one in answers[place * each :][:each])

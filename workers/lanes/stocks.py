@@ -4,10 +4,13 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
+import redis
+
 from producers import logs
 from producers.logs.events import PermitsExpired
 from producers.settings import Settings
 from producers.store import Client, keys
+from producers.store.lanes.fence import is_refusal
 from producers.store.scripts import NoArgs, Script
 
 _TRIM_S: Final = 3000
@@ -56,11 +59,18 @@ class Stocks:
             self._hour = hour
             self._waiting.clear()
             self.take_over(sorted(held))
-        most = max(4, self._settings.lanes * len(self._settings.apps) // _TRIM_S + 1)
+        most = max(4, len(self._settings.layout.lanes) * len(self._settings.apps) // _TRIM_S + 1)
         for _ in range(min(most, len(self._waiting))):
             lane, app = self._waiting.popleft()
             if lane not in held:
                 continue
-            expired = self._trim(TrimKeys(keys.stock(lane, app), keys.ledger(lane, app)), NoArgs())
+            try:
+                expired = self._trim(
+                    TrimKeys(keys.stock(lane, app), keys.ledger(lane, app)), NoArgs()
+                )
+            except redis.ResponseError as error:
+                if not is_refusal(error):
+                    raise
+                continue  # it is divided: whoever holds its heirs trims these
             if expired:
                 logs.emit(PermitsExpired(app, lane, expired))

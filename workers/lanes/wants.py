@@ -1,6 +1,7 @@
 """What lanes want of a whole broadcast: adopt, split, obey a verdict, start, expire, open, finish.
 
-Each looks at what is and brings it forward; doing one twice changes nothing.
+Each looks at what is and brings it forward; doing one twice changes nothing. A lane that is being
+divided keeps back what concerns itself, and nothing else.
 """
 
 import contextlib
@@ -10,12 +11,14 @@ from typing import Final, NamedTuple
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.lifecycle import SPENT
 from producers.broadcasts.split import Splitter
-from producers.errors import IllegalMoveError, NotFoundError
+from producers.errors import IllegalMoveError, LaneDividedError, NotFoundError
 from producers.settings import Settings
 from producers.store import Client, keys
+from producers.store.lanes.plain import PLAIN, PlainArgs, PlainKeys
 from producers.templates import Listing, Templates
 from producers.words import ENDED, Channel, State
 from workers.lanes.copies import Copies
+from workers.lanes.divided import Apart
 from workers.lanes.standing import MET, Standing, is_through
 
 _REASONS: Final = {
@@ -65,6 +68,7 @@ class Wants:
         self._broadcasts = broadcasts
         self._splitter = Splitter(client, settings)
         self._copies = Copies(client)
+        self._plain = PLAIN.on(client)
         self._templates = Templates(client, settings)
 
     def serve(self, broadcast: str, wants: Sequence[Want], look: Standing, now_ms: int) -> bool:
@@ -77,24 +81,31 @@ class Wants:
             now_ms: by the server's clock.
 
         Raises:
+            LaneDividedError: a lane is being divided; what it did not keep back is done.
             redis.RedisError, StoreUnavailableError, WxbroadcastError: it is wanted again.
         """
         if look.home["state"] == State.FINISHED and look.is_short:
             return self._reopen(broadcast, look, now_ms)
         words = frozenset[str]().union(*(want.words for want in wants))
+        lanes = Apart()
+        lanes.met = look.waits_for_shut
         if "adopt" in words or look.is_behind:
-            self._broadcasts.adopt(broadcast)
-        waits = False
+            with lanes.from_others():
+                self._broadcasts.adopt(broadcast)
+        done = True
         for want in wants:
             if "verdict" in want.words:
-                waits = not self.obey(broadcast, want.lane) or waits
+                with lanes.from_others():
+                    done = self.obey(broadcast, want.lane) and done
             if "split" in want.words:
-                self._splitter.fill(broadcast, want.lane)
+                with lanes.from_others():
+                    self._splitter.fill(broadcast, want.lane)
         # one that waits for its start needs no lane for that
         whole = not look.is_behind or look.home["state"] == State.SCHEDULED
         if whole and words & {"home", "complete", "open", "canary"}:
-            return self._keep_whole(broadcast, look, now_ms) and not waits
-        return not waits  # the lanes that adopted something are due by that
+            done = self._keep_whole(broadcast, look, now_ms) and done
+        lanes.end()
+        return done  # the lanes that adopted something are due by that
 
     def _keep_whole(self, broadcast: str, look: Standing, now_ms: int) -> bool:
         """Expire, start, open, hand the canary on, finish; returns whether that is done."""
@@ -109,7 +120,7 @@ class Wants:
             if self._broadcasts.finish(broadcast):
                 self._client.zrem(keys.active(app), broadcast)
             return True
-        if any(copy["open"] == "1" for copy in look.copies):
+        if any(copy["open"] == "1" for copy in look.copies.values()):
             return self._open_all(app, broadcast, look)
         return self._hand_canary_on(app, broadcast, look)
 
@@ -166,9 +177,10 @@ class Wants:
         """Say whether the app's own list has a template that WeChat calls unknown."""
         since_ms, now_ms = self._copies.question(broadcast, lane, verdict, _LOOK_MS)
         if since_ms == now_ms:  # it begins here: the others stop too
-            for other in range(self._settings.lanes):
+            for other in self._settings.layout.lanes:
                 if other != lane:
-                    self._copies.question(broadcast, other, verdict, _LOOK_MS)
+                    with Apart().from_others():  # it has a verdict of its own soon
+                        self._copies.question(broadcast, other, verdict, _LOOK_MS)
         if not since_ms:  # it does not run any more
             return Listing.UNKNOWN
         until_ms = since_ms + _CONFIRM_MS
@@ -194,7 +206,9 @@ class Wants:
         Returns:
             Whether that is done.
         """
-        for lane in range(len(look.copies)):
+        if look.shut is not None:
+            raise LaneDividedError
+        for lane in look.copies:
             self._copies.be_unsure(broadcast, lane)
         if self._broadcasts.reopen(broadcast):
             app = str(look.home["app"])
@@ -211,10 +225,12 @@ class Wants:
 
     def _open_all(self, app: str, broadcast: str, look: Standing) -> bool:
         """Open every lane, and let those that are open on their own know that the others are."""
-        closed = [lane for lane, copy in enumerate(look.copies) if copy["open"] != "1"]
-        if not self.open_lanes(app, broadcast, closed):
+        closed = [lane for lane, copy in look.copies.items() if copy["open"] != "1"]
+        if not self.open_lanes(app, broadcast, [lane for lane in closed if lane != look.shut]):
             return False  # a lane has not adopted the broadcast yet
-        for lane, copy in enumerate(look.copies):
+        if look.shut in closed:
+            raise LaneDividedError
+        for lane, copy in look.copies.items():
             if copy["open"] == "1" and copy["told"] != "1":
                 self._copies.mark(broadcast, lane, "told", "1")
         return True
@@ -224,20 +240,20 @@ class Wants:
 
         It takes along what it met: K errors over all lanes pass the verdict in the last one.
         """
-        at = int(look.home["canary_lane"] or 0)
-        copy = look.copies[at]
-        waiting = [
-            lane for lane, one in enumerate(look.copies) if lane != at and not is_through(one)
-        ]
+        at = self._settings.layout.heir(int(look.home["canary_lane"] or 0))
+        copy = look.copies.get(at)
+        if copy is None:
+            return False  # its lane was divided since it was looked at
+        waiting = [lane for lane, one in look.copies.items() if lane != at and not is_through(one)]
         if not is_through(copy) or copy["state"] != "running" or not waiting:
             return True
+        waiting = [lane for lane in waiting if lane != look.shut]
+        if not waiting or at == look.shut:
+            raise LaneDividedError
         self._copies.give_canary(app, broadcast, at, 0)
         errors = [int(copy[name] or 0) for name in MET]
         if not self._copies.give_canary(app, broadcast, waiting[0], self._settings.canary, errors):
             return False  # it has not adopted the broadcast yet
-        self._client.hset(
-            keys.home(self._broadcasts.home_lane(broadcast), broadcast),
-            "canary_lane",
-            str(waiting[0]),
-        )
+        home = keys.home(self._broadcasts.home_lane(broadcast), broadcast)
+        self._plain(PlainKeys(home), PlainArgs("HSET"), ("canary_lane", str(waiting[0])))
         return True

@@ -46,6 +46,11 @@ class Claim(NamedTuple):
     payload: str = ""
 
     @property
+    def bucket(self) -> int:
+        """The recipient's bucket."""
+        return int(self.item.partition(":")[0])
+
+    @property
     def openid(self) -> str:
         """The recipient."""
         return self.item.partition(":")[2]

@@ -128,10 +128,10 @@ class Hands:
             app = next(iter(claims)).app
             self._of[app] = self._of.get(app, 0) + len(self._claims) - before
 
-    def fences(self, lane: int) -> list[str]:
-        """Return the fence tokens of the claims of a lane."""
+    def fences(self, lanes: Collection[int]) -> list[str]:
+        """Return the fence tokens of the claims that were made in some lanes."""
         with self._changed:
-            return [fence for of_lane, fence in self._claims if of_lane == lane]
+            return [fence for lane, fence in self._claims if lane in lanes]
 
     def wake(self) -> None:
         """There may be something to do."""

@@ -6,7 +6,8 @@ to, such a claim is marked in its flight entry (posting.lua) just before its POS
 slot and a free poster allow, many at a time. What is found unmarked was surely never sent.
 
 If the worker dies after the mark and before the POST, the recipient is in doubt though nothing was
-sent; few are, for few are marked ahead. A claim that is no longer this worker's is not posted.
+sent; few are, for few are marked ahead. A claim that is no longer this worker's is not posted; nor
+is one whose lane is being divided just now.
 """
 
 import asyncio
@@ -19,10 +20,12 @@ import redis
 from producers import logs
 from producers.logs.events import StoreUnreachable
 from producers.store import Client, keys
+from producers.store.lanes.fence import is_refusal
 from producers.store.retry import LOST
 from producers.store.scripts import Script
 from workers.limits.hours import SLOT_LIFE_S
 from workers.sending.claim import Claim
+from workers.sending.heirs import Heirs
 from workers.sending.lines import Line, Lines
 from workers.wechat.envelope import Envelope
 
@@ -59,12 +62,17 @@ def needs_mark(claim: Claim) -> bool:
     return claim.member[0] != "f"
 
 
+def _claim_of(pair: Pair) -> Claim:
+    return pair[0]
+
+
 class Marker:
     """Marks claims for one worker; belongs to one event loop.
 
     Args:
         client: Redis.
         worker: this worker's id.
+        heirs: knows where claims lie.
         room: how many more may be marked now; `freed` tells that there is some again.
         marked: given each claim that may be posted at its slot.
         refused: given those that must not be posted.
@@ -74,12 +82,14 @@ class Marker:
         self,
         client: Client,
         worker: str,
+        heirs: Heirs,
         room: Callable[[], int],
         marked: Callable[[Claim, Envelope], None],
         refused: Callable[[list[Claim]], None],
     ) -> None:
         self._script = POSTING.on(client)
         self._worker = worker
+        self._heirs = heirs
         self._room = room
         self._marked = marked
         self._refused = refused
@@ -122,7 +132,8 @@ class Marker:
 
     async def _run(self, lane: int, line: Line[Pair]) -> None:
         while True:
-            await line.filled.wait()
+            if not await line.wait():
+                return
             if 0 < len(line.items) < SPARE and line.items[-1][0].slot_at > time.monotonic():
                 await asyncio.sleep(_LINGER_S)  # others have their slots soon
             room = min(_MOST, len(line.items), self._room())
@@ -132,8 +143,8 @@ class Marker:
                 await self._space.wait()
                 continue
             batch = line.pop(room)
-            if batch:
-                await self._mark(lane, batch)
+            for where, some in self._heirs.parted(lane, batch, _claim_of).items():
+                await self._mark(where, some)
 
     async def _mark(self, lane: int, batch: list[Pair]) -> None:
         rows: dict[str, list[str]] = {}
@@ -151,7 +162,8 @@ class Marker:
             refused = set(await marks)
         except (*LOST, redis.ResponseError) as error:
             # perhaps marked, surely not posted: back to the queue, once Redis answers
-            logs.emit(StoreUnreachable("marking", type(error).__name__, 1))
+            if not is_refusal(error):
+                logs.emit(StoreUnreachable("marking", type(error).__name__, 1))
             self._refused([claim for claim, _ in batch])
             return
         took_s = time.monotonic() - started

@@ -116,7 +116,7 @@ class Sender:
         self._idle: list[asyncio.Future[None]] = []
         self._posters: list[asyncio.Task[None]] = []
         self._waiting: dict[tuple[int, str], tuple[asyncio.TimerHandle, Claim]] = {}
-        self._marker = Marker(client, worker, self._room, self._marked, self._refuse)
+        self._marker = Marker(client, worker, settler.heirs, self._room, self._marked, self._refuse)
         self._marked_ahead = 0
         self._draining = False
 

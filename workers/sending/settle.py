@@ -9,6 +9,9 @@ it (`store.replicas`) and do not say so three times, it counts all the same, and
 before it, recovery resumes the messages; if others have taken them, the fence makes this answer
 harmless. What was never posted is handed back without asking a second time: where that is
 forgotten, the worker finds the claim under its name and hands it back anew.
+
+A lane that is being divided refuses a batch before it begins. It waits, a second or two, and is
+then settled in the lanes in which its claims lie (`heirs`).
 """
 
 import asyncio
@@ -26,6 +29,7 @@ from producers.logs.events import DutyFailed, MessageSettled, ReplicasBehind, St
 from producers.metrics import Meter
 from producers.settings import Settings, ms
 from producers.store import Client, keys
+from producers.store.lanes.fence import is_refusal
 from producers.store.replicas import UnacknowledgedError
 from producers.store.retry import pause_s
 from producers.store.scripts import Script
@@ -33,6 +37,7 @@ from producers.store.trip import Shared
 from producers.words import KIND_OF, Outcome
 from workers.sending.claim import Claim
 from workers.sending.hands import Hands
+from workers.sending.heirs import Heirs
 from workers.sending.lines import Line, Lines, company
 from workers.sending.take import sending_lease_ms
 from workers.sending.verdict import Action, Verdict
@@ -47,6 +52,8 @@ _PLENTY: Final = 256
 """With so many waiting another run begins, though the one before is on its way still."""
 _ABREAST: Final = 4
 """Runs of one lane and app that may be under way at once."""
+_REFUSALS_TOLD: Final = 100
+"""Refusals of a lane, about 0.1 s each, after which it is said that it takes long."""
 MOST_TOLD: Final = 128
 """The same where each is a webhook event too, which costs as much again and more."""
 
@@ -131,6 +138,10 @@ class Answer(NamedTuple):
         )
 
 
+def _claim_of(answer: Answer) -> Claim:
+    return answer.claim
+
+
 class Settler:
     """Settles for one worker; belongs to one event loop.
 
@@ -143,6 +154,9 @@ class Settler:
         on_flag: called with (app, broadcast, lane, flag) for what a batch says of a broadcast:
             ``opened``, ``verdict abort 40037``, ``complete``, ``closed``.
         meter: counts the answers, where somebody reads it.
+
+    Attributes:
+        heirs: knows where claims lie.
     """
 
     def __init__(
@@ -157,6 +171,7 @@ class Settler:
     ) -> None:
         self._client = client
         self._script = SETTLE.on(client)
+        self.heirs = Heirs(client, settings)
         self._trips = Shared(client, settings.redis_replicas)
         self._worker = worker
         self._fixed = (
@@ -180,13 +195,17 @@ class Settler:
         """Stop; what still waits is left to recovery."""
         await self._lines.close()
         await self._trips.close()
+        await self.heirs.close()
 
     async def _run(self, where: tuple[str, int], line: Line[Answer]) -> None:
         app, _ = where
         free, under_way = deque(range(_ABREAST)), set[asyncio.Task[None]]()
         try:
             while True:
-                await line.filled.wait()
+                if not await line.wait():
+                    if not under_way:
+                        return
+                    continue
                 if len(line.items) < BATCH:
                     await company(LINGER_S)  # a run costs by far less for each of many
                 while under_way and (not free or len(line.items) < _PLENTY):
@@ -213,10 +232,26 @@ class Settler:
         app, lane = where
         started = time.monotonic()  # a swapped permit is claimed no earlier than this
         results = await self._settle(app, lane, batch, place)
+        if results is None:
+            await self._settle_in_heirs(app, lane, batch, place)
+            return
         try:
             self._conclude(app, lane, batch, results, started)
         except Exception as error:  # noqa: BLE001  (the lane must go on; it is settled already)
             logs.emit(DutyFailed("conclude", lane, f"{type(error).__name__}: {error}"))
+
+    async def _settle_in_heirs(self, app: str, lane: int, batch: list[Answer], place: int) -> None:
+        """Settle a batch whose lane was divided where its claims lie now.
+
+        At places of its own: what was taken in those lanes has the others.
+        """
+        parts = self.heirs.parted(lane, batch, _claim_of)
+        await asyncio.gather(
+            *(
+                self._settle_some((app, heir), some, place + _ABREAST)
+                for heir, some in parts.items()
+            )
+        )
 
     def _most(self, app: str) -> int:
         """Return how many answers of an app one script run may settle."""
@@ -224,7 +259,16 @@ class Settler:
         told = known is not None and "message.settled" in known.webhook_events
         return MOST_TOLD if told else MOST
 
-    async def _settle(self, app: str, lane: int, batch: list[Answer], place: int) -> list[str]:
+    async def _settle(
+        self, app: str, lane: int, batch: list[Answer], place: int
+    ) -> list[str] | None:
+        """Record a batch; returns what is said of it, or None: its lane was divided.
+
+        Should it have been recorded there just before that, and the answer lost, it is asked of the
+        heirs anew, and is stale there.
+        """
+        if self.heirs.is_divided(lane):
+            return None
         script_keys = SettleKeys.of(lane, app, self._worker, place)
         known = self._settings.apps.get(app)
         keep = known.keep if known else ""
@@ -245,12 +289,23 @@ class Settler:
                 if counted or not posted:
                     return cast("list[str]", error.reply)
             except Exception as error:  # noqa: BLE001  (else nothing of this lane is ever settled)
-                # a full or read-only server refuses as it loses: the answers wait, in hand
                 attempt += 1
-                logs.emit(StoreUnreachable("settling", type(error).__name__, attempt))
-                await asyncio.sleep(pause_s(attempt))
+                await self._wait_out(error, attempt)
+                if self.heirs.is_divided(lane):
+                    return None
             else:
                 return results
+
+    async def _wait_out(self, error: Exception, attempt: int) -> None:
+        """Let a batch wait that was not recorded, as far as is known."""
+        if is_refusal(error):
+            if attempt % _REFUSALS_TOLD == 0:
+                logs.emit(StoreUnreachable("settling", "LaneDivided", attempt))
+            await self.heirs.look()
+            return
+        # a full or read-only server refuses as it loses: the answers wait, in hand
+        logs.emit(StoreUnreachable("settling", type(error).__name__, attempt))
+        await asyncio.sleep(pause_s(attempt))
 
     async def _note_unreplicated(self, answers: int) -> None:
         """Let the doctor know of answers that count though a failover may forget them."""

@@ -1,12 +1,15 @@
 """Turns: the apps and lanes in which there may be something to take, each app in its turn.
 
 Wake-ups name them; what no wake-up named is found by a look at the lanes each second (`Watch`). An
-app with nothing to take costs nothing here, however many there are.
+app with nothing to take costs nothing here, however many there are. A lane that is divided leaves
+no trace: what lies in those it was divided into is found in the same way.
 """
 
 import math
 import threading
 from collections.abc import Callable, Iterable
+
+from producers.settings import Layout
 
 
 class Turns:
@@ -22,10 +25,37 @@ class Turns:
         self._held: dict[int, float] = {}
         self._lock = threading.Lock()
         self._on_work = on_work
+        self._layout: Layout | None = None
+        self._open: frozenset[int] | None = None
+
+    def follow(self, layout: Layout) -> None:
+        """Have to do with the lanes that there are now, and not with one that is being divided."""
+        if layout is self._layout:
+            return
+        with self._lock:
+            self._layout = layout
+            open_ones = self._open = frozenset(layout.lanes) - {layout.shut}
+            self._ready = {
+                app: left
+                for app, lanes in self._ready.items()
+                if (left := dict.fromkeys(lane for lane in lanes if lane in open_ones))
+            }
+            self._resting = {
+                app: (at, lanes & open_ones)
+                for app, (at, lanes) in self._resting.items()
+                if lanes & open_ones
+            }
+            self._held = {lane: at for lane, at in self._held.items() if lane in open_ones}
+
+    def _is_open(self, lane: int) -> bool:
+        """Say whether something may be taken in a lane, as far as is known."""
+        return self._open is None or lane in self._open
 
     def wake(self, app: str, lane: int) -> None:
         """There may be something to take."""
         with self._lock:
+            if not self._is_open(lane):
+                return
             lanes = self._ready.get(app)
             if lanes is not None:
                 lanes[lane] = None
@@ -38,13 +68,15 @@ class Turns:
         if math.isinf(until):
             return
         with self._lock:
+            if not self._is_open(lane):
+                return
             at, lanes = self._resting.get(app, (until, set()))
             self._resting[app] = (min(at, until), lanes | {lane})
 
     def hold(self, lanes: Iterable[int], until: float) -> None:
         """Nothing is taken in some lanes before a moment (monotonic s), whoever wakes them."""
         with self._lock:
-            self._held.update(dict.fromkeys(lanes, until))
+            self._held.update((lane, until) for lane in lanes if self._is_open(lane))
 
     def is_held(self, lane: int) -> bool:
         """Say whether nothing is taken in a lane for now."""

@@ -7,11 +7,14 @@ an endpoint that hangs fills its own app's places and no others. A lane that can
 its node of a cluster is away or its keys are broken, holds up no other; the lanes begin in turn.
 
 If the process dies with events in hand they are posted again after their leases, under their ids.
+
+An event lies in the heir of a lane that was divided since it was taken, and is what it was.
 """
 
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import Final
 
 import redis
@@ -28,6 +31,7 @@ from producers.logs.events import (
 from producers.settings import Settings, ms
 from producers.store import Client
 from producers.store.connection import is_cluster
+from producers.store.lanes.fence import is_refusal
 from producers.store.lanes.reach import in_turn
 from producers.store.retry import LOST, pause_s
 from producers.webhooks.outbox import Letter, Outbox
@@ -40,6 +44,12 @@ _PAUSE_S: Final = 0.05
 
 _AT_ONCE: Final = 16
 """Events taken in one look, of all apps."""
+
+_ATTEMPTS: Final = 9
+"""So often it is said what came of a post, where Redis does not answer."""
+
+_DIVIDED_S: Final = 0.2
+"""Between two looks whether the lane of an event has an heir by now."""
 
 _CLOSE_S: Final = 1.0
 """What is posted is not waited for longer at the end."""
@@ -59,10 +69,9 @@ class Courier:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._settings = settings
         self._poster = Poster(settings)
-        self._outbox = Outbox(client, {}, ms(settings.webhook_timeout) + _GRACE_MS)
+        self._outbox = Outbox(client, settings, {}, ms(settings.webhook_timeout) + _GRACE_MS)
         self._apart = is_cluster(client)
         self.follow()
-        self._lanes = range(settings.lanes)
         self._asked = asyncio.Event()
         self._busy_lanes = set[int]()
         self._tasks = set[asyncio.Task[None]]()
@@ -97,11 +106,13 @@ class Courier:
     async def run(self) -> None:
         """Take what is due, and let it be posted."""
         now = self._looked_at = time.monotonic()
-        lanes = sorted(self._busy_lanes)
+        layout = self._settings.layout
+        open_ones = [lane for lane in layout.lanes if lane != layout.shut]
+        lanes = sorted(self._busy_lanes.intersection(open_ones))
         if now >= self._all_at + _EVERY_S:
             self._all_at = now
             try:
-                lanes = await self._outbox.lanes(self._lanes)
+                lanes = await self._outbox.lanes(open_ones)
             except Exception as error:  # noqa: BLE001  (the next look makes it good)
                 logs.emit(DutyFailed("webhooks", -1, type(error).__name__))
                 return
@@ -115,6 +126,8 @@ class Courier:
             try:
                 letters = await self._outbox.take(lane, left)
             except Exception as error:  # noqa: BLE001  (the next look makes it good)
+                if is_refusal(error):  # it was divided meanwhile
+                    continue
                 logs.emit(DutyFailed("webhooks", lane, type(error).__name__))
                 if isinstance(error, LOST) and not self._apart:
                     return  # Redis is away for all of them
@@ -135,7 +148,7 @@ class Courier:
         at_s = letter.taken_at_ms // 1000
         answer = await self._poster.post(event.app, event.id, at_s, event.body())
         await self._say(letter, answer)
-        self._busy_lanes.add(event.lane)
+        self._busy_lanes.add(self._settings.layout.heir(event.lane))
         self._asked.set()
 
     async def _say(self, letter: Letter, answer: Answer) -> None:
@@ -144,20 +157,33 @@ class Courier:
         age_ms = letter.taken_at_ms - letter.event.at_ms
         wait_ms = delay_ms(attempts, answer.retry_after_s)
         over = answer.final or is_over(attempts, age_ms)
-        for attempt in range(1, 10):
+        until = time.monotonic() + _GRACE_MS / 1000
+        attempt = 0
+        while attempt < _ATTEMPTS and time.monotonic() < until:
+            lies = self._where_it_lies(letter)
+            attempt += 1
             try:
                 if not answer.error:
-                    await self._outbox.delivered(letter)
+                    await self._outbox.delivered(lies)
                 elif over:
-                    await self._outbox.died(letter, answer.error)
+                    await self._outbox.died(lies, answer.error)
                 else:
-                    await self._outbox.failed(letter, answer.error, wait_ms)
+                    await self._outbox.failed(lies, answer.error, wait_ms)
             except (redis.RedisError, StoreUnavailableError) as error:
+                if is_refusal(error):
+                    attempt -= 1
+                    await asyncio.sleep(_DIVIDED_S)  # its worker learns of the heir (`duties`)
+                    continue
                 logs.emit(StoreUnreachable("webhooks", type(error).__name__, attempt))
                 await asyncio.sleep(pause_s(attempt))
             else:
                 break
         _log(letter, answer, attempts, over=over, wait_ms=wait_ms)
+
+    def _where_it_lies(self, letter: Letter) -> Letter:
+        """Return a letter as it lies in its lane, or in the heir of that."""
+        event, heir = letter.event, self._settings.layout.heir(letter.event.lane)
+        return letter if heir == event.lane else letter._replace(event=replace(event, lane=heir))
 
     async def close(self) -> None:
         """Post nothing more; what is out comes again, from another worker."""

@@ -17,12 +17,11 @@ def lanes(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give a deployment more lanes. Meanwhile nothing is sent or stored, and nothing is lost.
+    """Give a deployment more lanes, one after the other, while it sends and stores.
 
-    Workers drain and end, and go on when whatever restarts them has; the service answers 503. It
-    takes half a minute for a million users, on a cluster too, and up to 10 s before that for what
-    is in workers' hands. Killed, it is run again with the same number; until then the deployment
-    stands still.
+    The lane that is on its way stands still: its messages wait, and what concerns its users is
+    answered with 503 by the service. Nothing is lost. Killed, it is run again with the same number;
+    until then that one lane stands still.
     """
     with guarded(as_json=as_json):
         from producers import settings, store
@@ -45,14 +44,16 @@ def lanes(
         if as_json:
             print_json(done.as_dict())
             return
-        would = "would go" if dry_run else "went"
         say(
-            f"{done.before} → {done.after} lanes: {done.moved:,} keys {would} to another lane, of "
-            f"{done.divided:,} each lane {'would get' if dry_run else 'got'} its share; "
-            f"{done.broadcasts:,} broadcasts, {done.audiences:,} audiences and "
-            f"{done.stocks:,} stocks {'would be' if dry_run else 'were'} counted anew"
+            f"{done.before} → {done.after} lanes: {done.divided:,} "
+            f"{'would be' if dry_run else 'were'} divided; {done.keys:,} keys "
+            f"{'would go' if dry_run else 'went'} to a new lane, of {done.shared:,} each "
+            f"{'would get' if dry_run else 'got'} its share; {done.broadcasts:,} broadcasts, "
+            f"{done.audiences:,} audiences and {done.stocks:,} stocks "
+            f"{'would be' if dry_run else 'were'} counted anew"
         )
         if not dry_run:
-            say(f"nothing was sent or stored for {done.standstill_s:.1f} s")
+            still = f"no lane stood still for more than {done.standstill_s:.1f} s"
+            say(f"it took {done.took_s:.1f} s; {still}")
         for name in done.strange:
             say(f"left where it was, for nobody of us put it there: {name}")

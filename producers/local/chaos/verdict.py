@@ -215,7 +215,7 @@ def _outcomes(
 
 def _recorded(client: Client, settings: Settings, broadcast: str) -> Iterator[tuple[str, str]]:
     """Yield every recipient's openid and outcome."""
-    for lane in range(settings.lanes):
+    for lane in settings.layout.lanes:
         buckets = filled_buckets(client, lane, APP, "all")
         for start in range(0, len(buckets), _BUCKETS):
             some = buckets[start : start + _BUCKETS]

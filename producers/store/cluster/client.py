@@ -39,14 +39,7 @@ from producers.store.cluster.slots import (
     whole,
     with_guard,
 )
-from producers.store.lanes.fence import (
-    QUESTION,
-    Fence,
-    FencedError,
-    Turn,
-    is_refusal,
-    refused,
-)
+from producers.store.lanes.fence import Fence, Turn
 from producers.store.patience import Place, lend
 
 
@@ -67,7 +60,7 @@ class Cluster(redis.Redis):
 
     def guarded(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return a command as it is sent, for who sends it past the client too."""
-        return with_guard(args, "" if self._fence is None else self._fence.mark)
+        return with_guard(args, Fence.mark if self._fence is None else self._fence.mark)
 
     def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         slot = slot_of(args)
@@ -88,23 +81,7 @@ class Cluster(redis.Redis):
             except LOST as error:
                 self._nodes.note_lost(place, error)
                 raise
-            except ResponseError as error:
-                if is_refusal(error):
-                    raise self.refused() from error
-                raise
         raise MovingError("the slot moves faster than it is followed")
-
-    def refused(self) -> FencedError:
-        """Return what to raise for a script that its lane has refused; it says what to do."""
-        try:
-            answer = self._run(QUESTION, {})
-            if self._fence is not None:
-                self._fence.check(answer)
-        except FencedError as error:
-            return error
-        except redis.RedisError:
-            pass
-        return refused()
 
     def _exchanged(self, place: Place, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Run a command on a node, which is waited for no longer than it is there to answer."""
@@ -160,7 +137,7 @@ class Cluster(redis.Redis):
 
     @property
     def _pipelines(self) -> Pipelines:
-        return Pipelines(self._nodes, self._run, self.refused)  # kept, it would keep the client
+        return Pipelines(self._nodes, self._run)  # kept, it would keep the client
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:  # noqa: ARG002
         """Return a pipeline; one that is a transaction has all its keys in one slot."""

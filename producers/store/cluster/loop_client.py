@@ -22,14 +22,7 @@ from producers.store import trouble
 from producers.store.cluster.nodes import ASK_S, HOPS, LOST, NOT_NOW, Command, Known, made_for
 from producers.store.cluster.silence import LOOK_S
 from producers.store.cluster.slots import MovingError, slot_of, whole, with_guard
-from producers.store.lanes.fence import (
-    QUESTION,
-    Fence,
-    FencedError,
-    Turn,
-    is_refusal,
-    refused,
-)
+from producers.store.lanes.fence import Fence, Turn
 from producers.store.patience import Place, lend
 from producers.store.primary import fleet_to
 
@@ -80,7 +73,7 @@ class LoopCluster(redis.asyncio.Redis):
 
     def guarded(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return a command as it is sent."""
-        return with_guard(args, "" if self._fence is None else self._fence.mark)
+        return with_guard(args, Fence.mark if self._fence is None else self._fence.mark)
 
     async def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         slot = slot_of(args)
@@ -102,22 +95,7 @@ class LoopCluster(redis.asyncio.Redis):
             except LOST as error:
                 self._known.note_lost(place, error)
                 raise
-            except ResponseError as error:
-                if is_refusal(error):
-                    raise await self._refused() from error
-                raise
         raise MovingError("the slot moves faster than it is followed")
-
-    async def _refused(self) -> FencedError:
-        try:
-            answer = await self._run(QUESTION, {})
-            if self._fence is not None:
-                self._fence.check(answer)
-        except FencedError as error:
-            return error
-        except redis.RedisError:
-            pass
-        return refused()
 
     async def _ask(self, place: Place, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         node = self._pools.node(await self._awake(place))
@@ -198,8 +176,6 @@ class LoopCluster(redis.asyncio.Redis):
     async def _followed(self, command: Command, answer: Any) -> Any:
         if isinstance(answer, NOT_NOW):
             return MovingError(str(answer))
-        if isinstance(answer, ResponseError) and is_refusal(answer):
-            return await self._refused()
         if not isinstance(answer, (AskError, NoScriptError)):
             return answer
         args, options = command

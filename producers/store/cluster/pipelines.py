@@ -20,7 +20,6 @@ from redis.exceptions import (
 
 from producers.store.cluster.nodes import HOPS, LOST, NOT_NOW, Command, Nodes
 from producers.store.cluster.slots import MovingError, slot_of
-from producers.store.lanes.fence import FencedError, is_refusal
 from producers.store.patience import Place, lend
 
 
@@ -30,18 +29,15 @@ class Pipelines:
     Args:
         nodes: where they run.
         run: runs one command, wherever its slot has gone.
-        refused: returns what to raise for a script that its lane has refused.
     """
 
     def __init__(
         self,
         nodes: Nodes,
         run: Callable[[tuple[Any, ...], dict[str, Any]], Any],
-        refused: Callable[[], FencedError],
     ) -> None:
         self._nodes = nodes
         self._run = run
-        self._refused = refused
 
     def several(self, stack: Sequence[Command]) -> list[Any]:
         """Run commands, a pipeline for each node; return their answers, errors among them.
@@ -126,8 +122,6 @@ class Pipelines:
         """Return an answer; where it says that the slot or the script is elsewhere, the other's."""
         if isinstance(answer, NOT_NOW):
             return MovingError(str(answer))
-        if isinstance(answer, ResponseError) and is_refusal(answer):
-            return self._refused()
         if not isinstance(answer, (AskError, NoScriptError)):
             return answer
         args, options = command
@@ -140,14 +134,6 @@ class Pipelines:
 
     def atomically(self, stack: Sequence[Command], *, raise_on_error: bool) -> list[Any]:
         """Run commands as one transaction, on the node of their slot."""
-        try:
-            return self._transacted(stack, raise_on_error=raise_on_error)
-        except ResponseError as error:
-            if is_refusal(error):
-                raise self._refused() from error
-            raise
-
-    def _transacted(self, stack: Sequence[Command], *, raise_on_error: bool) -> list[Any]:
         slot = _one_slot(stack)
         place, asking = self._nodes.place_of(slot), False
         for _ in range(HOPS):

@@ -34,7 +34,7 @@ _OF_KEYS: Final = ("OBJECT", "MEMORY USAGE", "XINFO", "XGROUP")
 
 _GUARDED: Final = (
     "do local guard = table.remove(KEYS) if guard and redis.call('EXISTS', guard) == 1 then "
-    "return redis.error_reply('FENCED by other lanes') end end "
+    "return redis.error_reply('FENCED: the lane was divided') end end "
 )
 
 _READ_ANEW_S: Final = 0.1
@@ -89,8 +89,8 @@ def with_guard(args: tuple[Any, ...], mark: str) -> tuple[Any, ...]:
 
     Args:
         args: the command's name, then what follows it, as redis-py sends it.
-        mark: what its name ends with: it exists for who has outlived the deployment's lanes
-            (`keys.fenced`), so that a script is refused in the slot itself, wherever that lies.
+        mark: what its name ends with: that of `keys.shut` is there where a lane was divided, so
+            that a script is refused in the slot itself, wherever that lies.
     """
     if args[0] != "EVALSHA" or not int(args[2]):
         return args
@@ -100,7 +100,7 @@ def with_guard(args: tuple[Any, ...], mark: str) -> tuple[Any, ...]:
     closed = key.find("}", opened + 1)
     # it begins as the others do: what a user may touch (ACL) is told by the beginning of a name
     tagged = key[: closed + 1] if opened >= 0 and closed > opened + 1 else f"{{{key}}}"
-    return ("EVALSHA", args[1], end - 2, *args[3:end], f"{tagged}:never{mark}", *args[end:])
+    return ("EVALSHA", args[1], end - 2, *args[3:end], f"{tagged}:{mark}", *args[end:])
 
 
 class Slots:

@@ -53,7 +53,7 @@ def absent(client: Client, settings: Settings) -> Absent:
     """
     if not is_cluster(client):
         return Absent()
-    places = {lane: client.place_of(keys.lane_prefix(lane)) for lane in range(settings.lanes)}
+    places = {lane: client.place_of(keys.lane_prefix(lane)) for lane in settings.layout.lanes}
     return Absent(
         {
             f"{host}:{port}": [lane for lane, place in places.items() if place == (host, port)]

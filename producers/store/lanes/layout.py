@@ -1,4 +1,4 @@
-"""The layout: with how many lanes and buckets the deployment was born, and what the settings say.
+"""The layout in Redis: with which lanes and buckets the deployment was born, and what it has now.
 
 What is not set is as the deployment has it; what is set otherwise is an error, for its keys would
 be looked for where they are not.
@@ -7,13 +7,16 @@ be looked for where they are not.
 import redis
 
 from producers.errors import LayoutMismatchError, StoreUnavailableError
-from producers.settings import Settings
+from producers.settings import Layout, Settings
+from producers.settings.layout import FIELDS
 from producers.store import keys, trouble
 from producers.store.connection import Client
-from producers.store.lanes.fence import QUESTION, RELANING, FencedError, under_way
+from producers.store.lanes.fence import QUESTION, layout_of
 
 LAYOUT = 1
 """Version of the key layout; a deployment of another one is refused."""
+NUMBERED = 2
+"""That of a deployment whose lanes were changed, where earlier versions would count them wrong."""
 
 
 def check_layout(client: Client, settings: Settings) -> None:
@@ -38,37 +41,48 @@ def compare_layout(client: Client, settings: Settings) -> None:
     It writes only what is not there, so that a Redis which is full or a replica can be read.
     Several threads may do it at once for the same settings.
     """
-    told = frozenset(settings.model_fields_set)  # before the values: others may take them meanwhile
+    told = settings.model_fields_set
     mine = {"lanes": settings.lanes, "buckets": settings.buckets, "layout": LAYOUT}
     born = client.hgetall(keys.DEPLOYMENT)
     if not mine.keys() <= born.keys():
         for field, value in mine.items():
             client.hsetnx(keys.DEPLOYMENT, field, str(value))
         born = client.hgetall(keys.DEPLOYMENT)
-    if towards := born.get(RELANING):
-        raise under_way(born["lanes"], towards)
-    has = {field: int(born[field]) for field in mine}
+    layout = Layout.read({field: born.get(field) for field in FIELDS})
+    good = {
+        "lanes": {layout.count, layout.towards or layout.count},
+        "buckets": {layout.buckets},
+        "layout": {LAYOUT, NUMBERED},
+    }
     faults = [
-        f"WXB_{field.upper()} is {value}, this deployment has {has[field]}"
+        f"WXB_{field.upper()} is {value}, this deployment has {born[field]}"
         for field, value in mine.items()
-        if has[field] != value and (field == "layout" or field in told)
+        if (field == "layout" and int(born[field]) not in good[field])
+        or (field in told and value not in good[field])
     ]
     if faults:
         raise LayoutMismatchError("; ".join(faults) + ": unset it, or set the value it has")
-    settings.live_in(has["lanes"], has["buckets"])
+    settings.live_in(layout)
 
 
-def outlived(client: Client, settings: Settings) -> FencedError | None:
-    """Return why a process that lives in these lanes must begin anew, None if it need not.
+def follow(client: Client, settings: Settings) -> bool:
+    """Learn which lanes there are now; returns whether there are others than were known.
 
     Raises:
         redis.RedisError: Redis did not answer.
     """
-    lanes, towards = client.execute_command(*QUESTION)
-    if towards:
-        why = f"the lanes are being changed from {lanes} to {towards}"
-        return FencedError(why, int(towards))
-    if lanes and int(lanes) != settings.lanes:
-        why = f"the deployment has {lanes} lanes now, not {settings.lanes}"
-        return FencedError(why, int(lanes))
-    return None
+    before = settings.layout
+    layout = layout_of(client.execute_command(*QUESTION))
+    if layout is not None:
+        settings.live_in(layout)
+    return settings.layout != before
+
+
+def is_older(client: Client, settings: Settings) -> bool:
+    """Say whether Redis knows of fewer divisions than this process: it forgot, or is a backup.
+
+    Raises:
+        redis.RedisError: Redis did not answer.
+    """
+    layout = layout_of(client.execute_command(*QUESTION))
+    return layout is not None and layout.age < settings.layout.age

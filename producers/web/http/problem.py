@@ -19,6 +19,7 @@ from producers.errors import (
     IdempotencyConflictError,
     IllegalMoveError,
     InvalidInputError,
+    LaneDividedError,
     LoginUnavailableError,
     MessagesStoppedError,
     NobodySendsError,
@@ -161,6 +162,8 @@ def of_error(error: Exception) -> ProblemError | None:
     known = _of_input(error) or _of_door(error)
     if known is not None:
         return known
+    if isinstance(error, LaneDividedError):
+        return ProblemError("unavailable", str(error), headers=retry_after(_SOON_S * 1000))
     if isinstance(error, StoreUnavailableError | RedisError):
         return ProblemError(
             "unavailable",

@@ -55,7 +55,7 @@ class Threads(Executor):
         since = time.monotonic()
 
         def within() -> R:
-            with deadline.within(self._seconds, since):
+            with deadline.within(self._seconds, since, waits=False):
                 return fn(*args, **kwargs)
 
         if not self._spare:

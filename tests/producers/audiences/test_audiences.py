@@ -37,7 +37,7 @@ def members(client: Any, settings: Settings, name: str = "vip") -> list[str]:
     found: list[str] = []
     pipeline = client.pipeline(transaction=False)
     for bucket in range(settings.buckets):
-        lane = bucket % settings.lanes
+        lane = settings.layout.of_number(bucket)
         pipeline.smembers(keys.audience(lane, "shop", name, bucket))
         pipeline.getbit(keys.audience_buckets(lane, "shop", name), bucket)
     answers = pipeline.execute()
@@ -256,7 +256,7 @@ def test_removing_takes_out_exactly_who_was_in(
     assert (rest.removed, rest.unknown) == (4998, 2)
     assert audiences.count("shop", "vip") == 0
     assert audiences.names("shop") == ["all", "vip"]
-    for lane in range(settings.lanes):
+    for lane in settings.layout.lanes:
         assert client.bitcount(keys.audience_buckets(lane, "shop", "vip")) == 0
 
 
@@ -280,7 +280,7 @@ def test_deleting_leaves_nothing(audiences: Audiences, client: Any, settings: Se
     assert told[-1] == 3000
     assert len(told) >= settings.buckets // 100
     left = set(client.scan_iter()) - before
-    assert left == {keys.audience_dropped(n, "shop", "vip") for n in range(settings.lanes)}
+    assert left == {keys.audience_dropped(n, "shop", "vip") for n in settings.layout.lanes}
     assert all(0 < client.ttl(mark) <= 8 * 86_400 for mark in left)  # for broadcasts that run
     assert before <= set(client.scan_iter())
     assert audiences.names("shop") == ["all", "new"]
@@ -400,7 +400,7 @@ def test_adding_and_removing_is_a_set(
         assert audiences.count("shop", "vip") == len(mine)
         bits = sum(
             client.bitcount(keys.audience_buckets(lane, "shop", "vip"))
-            for lane in range(settings.lanes)
+            for lane in settings.layout.lanes
         )
         assert bits == len({keys.bucket_of(openid, settings.buckets) for openid in mine})
 
@@ -421,7 +421,7 @@ def test_replacing_leaves_exactly_the_new_members(
     few = audiences.replace_rows("shop", "vip", [b"o1"])
     assert (*counts(few), few.removed) == (1, 1, 0, 0, 3000)
     assert members(client, settings) == ["o1"]
-    for lane in range(settings.lanes):  # buckets that are empty are not read
+    for lane in settings.layout.lanes:  # buckets that are empty are not read
         bits = client.bitcount(keys.audience_buckets(lane, "shop", "vip"))
         assert bits == (lane == keys.place_of("o1", settings)[0])
 
@@ -512,7 +512,7 @@ def test_a_broadcast_that_is_split_meanwhile_misses_nobody_who_stays(
         done = pool.submit(replace)
         while not ended.is_set():
             for bucket, mine in by_bucket.items():
-                lane = bucket % settings.lanes
+                lane = settings.layout.of_number(bucket)
                 assert mine <= client.smembers(keys.audience(lane, "shop", "vip", bucket))
                 read += 1
         done.result()

@@ -51,7 +51,7 @@ def spec(audience: str = "vip", **changes: Any) -> Spec:
 def queued(client: Any, settings: Settings, broadcast: str) -> Counter[str]:
     """Count each recipient in the queues of all lanes; each lies in the lane of its bucket."""
     found: Counter[str] = Counter()
-    for lane in range(settings.lanes):
+    for lane in settings.layout.lanes:
         for item in client.lrange(keys.queue(lane, broadcast), 0, -1):
             bucket, _, openid = item.partition(":")
             assert int(bucket) == keys.bucket_of(openid, settings.buckets)
@@ -64,12 +64,12 @@ def rings(client: Any, settings: Settings, priority: bool = False) -> list[str]:
     """Return the ids in the rings of all lanes."""
     ring = keys.priority_ring if priority else keys.ring
     return [
-        each for lane in range(settings.lanes) for each in client.lrange(ring(lane, "shop"), 0, -1)
+        each for lane in settings.layout.lanes for each in client.lrange(ring(lane, "shop"), 0, -1)
     ]
 
 
 def home(client: Any, settings: Settings, broadcast: str) -> dict[str, str]:
-    lane = keys.lane_of(broadcast, settings.lanes)
+    lane = settings.layout.home_of(broadcast)
     found: dict[str, str] = client.hgetall(keys.home(lane, broadcast))
     return found
 
@@ -77,7 +77,7 @@ def home(client: Any, settings: Settings, broadcast: str) -> dict[str, str]:
 def lane_states(client: Any, settings: Settings, broadcast: str) -> set[tuple[str, ...]]:
     return {
         tuple(client.hmget(keys.lane_broadcast(lane, broadcast), ["state", "generation", "drop"]))
-        for lane in range(settings.lanes)
+        for lane in settings.layout.lanes
     }
 
 
@@ -223,7 +223,7 @@ def test_the_same_key_and_content_is_the_same_broadcast(
 
 def rings_with(client: Any, settings: Settings) -> list[int]:
     """Return the lanes whose ring is not empty."""
-    return [lane for lane in range(settings.lanes) if client.exists(keys.ring(lane, "shop"))]
+    return [lane for lane in settings.layout.lanes if client.exists(keys.ring(lane, "shop"))]
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_a_creator_that_died_leaves_nothing_half_sent(
         for broadcast in ids(client) - before:
             assert client.zscore(keys.active("shop"), broadcast)  # the keeper knows of it
             broadcasts.adopt(broadcast)
-            for lane in range(settings.lanes):
+            for lane in settings.layout.lanes:
                 Splitter(client, settings).fill(broadcast, lane)
             assert queued(client, settings, broadcast) == Counter(VIP)
     assert len(ids(client)) > (0 if few else settings.lanes)
@@ -414,7 +414,7 @@ def test_any_lost_reply_still_makes_one_broadcast(
             if link.lost < nth:
                 break
             assert ids(client) - before == {created.id}
-            for lane in range(settings.lanes):  # the keeper's next second
+            for lane in settings.layout.lanes:  # the keeper's next second
                 Splitter(client, settings).fill(created.id, lane)
             assert queued(client, settings, created.id) == Counter(VIP)
             assert broadcasts.status(created.id).total == 50
@@ -472,7 +472,7 @@ def test_recipients_that_were_never_split_are_counted_when_it_is_cancelled(
     Splitter(client, settings).fill(created.id, 0)
     broadcasts.cancel(created.id)
     assert jobs_waiting(client) >= 1  # somebody will count them
-    for lane in range(settings.lanes):
+    for lane in settings.layout.lanes:
         Splitter(client, settings).fill(created.id, lane)
     status = broadcasts.status(created.id)
     assert (status.total, status.settled, status.outcomes) == (

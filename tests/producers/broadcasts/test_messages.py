@@ -265,7 +265,7 @@ def test_a_days_first_carrier_needs_no_canary_when_the_last_one_delivered(
     if stopped:
         post.shop.broadcasts.move(carrier, "pause", "WeChat refuses it", 40037)
     yesterday = carriers.carrier_id("shop", "template", TEMPLATE, int(carrier[1:6]) - 1, 0)
-    for lane in range(post.settings.lanes):
+    for lane in post.settings.layout.lanes:
         for name in (keys.home, keys.lane_broadcast):
             if post.client.exists(name(lane, carrier)):
                 post.client.rename(name(lane, carrier), name(lane, yesterday))

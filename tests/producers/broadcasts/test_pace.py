@@ -76,7 +76,7 @@ def test_a_pace_is_never_negative(
 
 def age(shop: Shop, broadcast: str, by_ms: int) -> None:
     """Let what was noted lie further back: no test waits for seconds."""
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         key = keys.pace(lane, broadcast)
         for place, note in enumerate(shop.client.lrange(key, 0, -1)):
             at, rest = note.split(" ", 1)

@@ -93,10 +93,10 @@ def test_a_start_of_the_next_millisecond_is_waited_for_too(
     shop: Shop, ahead_ms: int, is_set: bool
 ) -> None:
     broadcast = shop.broadcast(at=at(seconds=60))
-    lanes = shop.settings.lanes
-    look = standing.read(shop.client, shop.broadcasts, lanes, [broadcast])[broadcast]
+    layout = shop.settings.layout
+    look = standing.read(shop.client, shop.broadcasts, layout.lanes, [broadcast])[broadcast]
     shop.keeper._now_ms = int(look.home["starts_at_ms"] or 0) - ahead_ms
-    assert shop.keeper._serve_one(broadcast, [], look)
+    assert shop.keeper._serve_one(broadcast, [], look, layout)
     assert (shop.keeper.alarm_at < math.inf) == is_set
 
 

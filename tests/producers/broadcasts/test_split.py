@@ -47,7 +47,7 @@ def window(settings: Settings) -> int:
 def is_split(client: Any, settings: Settings, broadcast: str) -> bool:
     return all(
         client.hget(keys.lane_broadcast(lane, broadcast), "split") == "done"
-        for lane in range(settings.lanes)
+        for lane in settings.layout.lanes
     )
 
 
@@ -57,7 +57,7 @@ def drain(client: Any, settings: Settings, broadcast: str, most: int) -> Counter
     while True:
         done = is_split(client, settings, broadcast)
         found = 0
-        for lane in range(settings.lanes):
+        for lane in settings.layout.lanes:
             queue = keys.queue(lane, broadcast)
             assert client.llen(queue) <= most
             for item in client.lpop(queue, 50) or ():
@@ -82,7 +82,7 @@ class Splitters:
         splitter = Splitter(client, self._settings)
         moved = 0
         while not self._stop.is_set():
-            for lane in range(self._settings.lanes):
+            for lane in self._settings.layout.lanes:
                 moved += splitter.fill(self._broadcast, lane)
         client.connection_pool.disconnect()
         return moved
@@ -140,8 +140,8 @@ def test_a_full_window_is_not_filled_further(client: Any, settings: Settings) ->
     import_members(client, settings, openids(count))
     broadcast = create(client, settings)
     splitter = Splitter(client, settings)
-    moved = [splitter.fill(broadcast, lane) for lane in range(settings.lanes)]
-    for lane in range(settings.lanes):
+    moved = [splitter.fill(broadcast, lane) for lane in settings.layout.lanes]
+    for lane in settings.layout.lanes:
         length = client.llen(keys.queue(lane, broadcast))
         assert length == moved[lane]
         assert window(settings) <= length < window(settings) + biggest_bucket(count, settings)

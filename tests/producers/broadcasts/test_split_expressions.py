@@ -47,14 +47,14 @@ def all_queued(shop: Shop, broadcast: str) -> Counter[str]:
     """Split a broadcast to its end; returns who was queued, how often."""
     splitter, found = Splitter(shop.client, shop.settings), Counter[str]()
     for _ in range(1000):
-        for lane in range(shop.settings.lanes):
+        for lane in shop.settings.layout.lanes:
             found.update(
                 item.partition(":")[2]
                 for item in shop.client.lpop(keys.queue(lane, broadcast), 10_000) or ()
             )
             splitter.fill(broadcast, lane)
         if shop.is_split(broadcast) and not any(
-            shop.client.llen(keys.queue(lane, broadcast)) for lane in range(shop.settings.lanes)
+            shop.client.llen(keys.queue(lane, broadcast)) for lane in shop.settings.layout.lanes
         ):
             return found
     raise AssertionError("it was never split")
@@ -87,7 +87,7 @@ def test_a_deleted_audience_ends_it_with_those_who_were_split(
     broadcast = shop.broadcast(audience="vip & active - churned", rate=1)
     some = Counter(
         item.partition(":")[2]
-        for lane in range(shop.settings.lanes)
+        for lane in shop.settings.layout.lanes
         for item in shop.client.lpop(keys.queue(lane, broadcast), 10_000) or ()
     )
     assert 0 < len(some) < len((vip & active) - churned)
@@ -210,7 +210,7 @@ def test_a_user_is_told_what_waits_and_asked_for_what_is_wanted(shop: Shop, sets
     vip, _, churned = sets
     inside, outside = min(vip - churned), min(vip & churned)
     broadcast = shop.broadcast("subscribe", "vip - churned", rate=1)
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         shop.client.hset(keys.lane_broadcast(lane, broadcast), mapping={"cursor": 0, "split": ""})
         shop.client.delete(keys.queue(lane, broadcast))
     users = Users(shop.client, shop.settings)

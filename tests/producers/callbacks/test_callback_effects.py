@@ -178,7 +178,7 @@ class Sent:
 
     def take(self) -> None:
         client, settings = self.desk.client, self.desk.settings
-        for lane in range(settings.lanes):
+        for lane in settings.layout.lanes:
             client.hset(f"wxb:{{{lane}}}:lane:{self.id}", "open", "1")
             taker = Taker(client, settings, "w1", self.broadcasts.ttl_ms)
             taker.take(Asking.of("shop", lane, 100), {})
@@ -187,7 +187,7 @@ class Sent:
     def die(self) -> None:
         client, settings = self.desk.client, self.desk.settings
         recoverer = Recoverer(client, settings, self.broadcasts)
-        for lane in range(settings.lanes):
+        for lane in settings.layout.lanes:
             recoverer.recover("shop", self.id, lane, "w1")
 
     def take_and_die(self) -> None:

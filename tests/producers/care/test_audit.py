@@ -25,7 +25,7 @@ def broadcast(client: Any, settings: Any) -> str:
     )
     spec = Spec.checked(app="shop", channel="template", template_id="T", data="a", audience="all")
     made = Broadcasts(client, settings).create(spec).id
-    for lane in range(settings.lanes):
+    for lane in settings.layout.lanes:
         client.hset(keys.lane_broadcast(lane, made), "open", "1")
         taker = Taker(client, settings, "w1", 10**9)
         taker.take(Asking.of("shop", lane, 5), {})
@@ -51,7 +51,7 @@ def test_a_permit_that_vanished_is_named(client: Any, settings: Any, broadcast: 
 def test_a_lost_outcome_and_a_lost_message_are_named(
     client: Any, settings: Any, broadcast: str
 ) -> None:
-    lane = next(n for n in range(settings.lanes) if client.llen(keys.queue(n, broadcast)))
+    lane = next(n for n in settings.layout.lanes if client.llen(keys.queue(n, broadcast)))
     client.lpop(keys.queue(lane, broadcast))
     client.hincrby(keys.lane_broadcast(lane, broadcast), "o:no_permit", 1)
     wrong = {one.what for one in Auditor(client, settings).run(broadcast).wrong}

@@ -47,7 +47,7 @@ def open_up(shop: Shop, users: int = USERS, *, last_s: float = 0.3) -> list[str]
 
 
 def look_of(shop: Shop, broadcast: str) -> set[str | None]:
-    lanes = range(shop.settings.lanes)
+    lanes = shop.settings.layout.lanes
     return {shop.client.hget(keys.lane_broadcast(lane, broadcast), "look") for lane in lanes}
 
 
@@ -67,7 +67,7 @@ def drain(shop: Shop, broadcast: str, lane: int, some: int = 20) -> list[str]:
 def test_a_long_broadcast_goes_by_what_ends_first(shop: Shop, lines: Any) -> None:
     openids = open_up(shop)
     broadcast = shop.broadcast(rate=3)
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         mine = [one for one in openids if shop.lane(one) == lane]
         taken = drain(shop, broadcast, lane)
         assert Counter(taken) == Counter(mine)
@@ -99,7 +99,7 @@ def test_those_who_can_wait_come_after_those_who_cannot(shop: Shop) -> None:
     waiting = [f"oLater{n}" for n in range(200)]
     shop.collector.collect("shop", [{"openid": one, "formId": f"f{one}"} for one in waiting])
     broadcast = shop.broadcast(rate=3)
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         taken = drain(shop, broadcast, lane)
         mine = [one for one in urgent if shop.lane(one) == lane]
         assert set(taken[: len(mine)]) == set(mine)

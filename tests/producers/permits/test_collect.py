@@ -424,7 +424,7 @@ def test_all_is_every_openid_that_gave_a_permit(
     assert Audiences(client, settings).count("shop", "all") == 500
     pipeline = client.pipeline(transaction=False)
     for bucket in range(settings.buckets):
-        pipeline.smembers(keys.audience(bucket % settings.lanes, "shop", "all", bucket))
+        pipeline.smembers(keys.audience(settings.layout.of_number(bucket), "shop", "all", bucket))
     members = set().union(*pipeline.execute())
     assert members == given
 

@@ -127,7 +127,7 @@ def test_a_stranger_may_still_join_a_broadcast_to_all(shop: Shop, adviser: Advis
     broadcast = shop.broadcast("subscribe")
     without_habit(shop)
     assert adviser.ask("stranger") == []  # everyone is split: too late for this one
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         fields = {"split": "", "cursor": 0}
         shop.client.hset(keys.lane_broadcast(lane, broadcast), mapping=fields)
     assert adviser.templates("stranger") == [TEMPLATE]

@@ -41,7 +41,7 @@ class Desk:
 
     def take(self) -> None:
         """Claim everything as worker w1, about to be posted."""
-        for lane in range(self.settings.lanes):
+        for lane in self.settings.layout.lanes:
             self.client.hset(keys.lane_broadcast(lane, self.id), "open", "1")
             taker = Taker(self.client, self.settings, "w1", self.broadcasts.ttl_ms)
             taker.take(Asking.of("shop", lane, 100), {})
@@ -50,7 +50,7 @@ class Desk:
     def die(self) -> None:
         """Recover what w1 holds: all of it may have been sent."""
         recoverer = Recoverer(self.client, self.settings, self.broadcasts)
-        for lane in range(self.settings.lanes):
+        for lane in self.settings.layout.lanes:
             recoverer.recover("shop", self.id, lane, "w1")
 
     def take_and_die(self) -> None:

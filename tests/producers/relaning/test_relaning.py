@@ -18,11 +18,10 @@ from producers.errors import InvalidInputError, LayoutMismatchError, StoreUnavai
 from producers.relaning import Relaner
 from producers.relaning import relane as relane_module
 from producers.relaning.carrying import cut_off
-from producers.relaning.places import WAYS, Map, Place, Way
-from producers.settings import Settings
+from producers.relaning.places import WAYS, Place, Way, Whereabouts
+from producers.settings import Layout, Settings
 from producers.store import keys
 from producers.store.buckets import positions
-from producers.store.lanes.fence import FencedError
 from producers.suppressions import Suppressions
 
 AFTER = 8
@@ -84,13 +83,33 @@ def life(client: Any, settings: Settings) -> Life:
 def free(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Give a client that no fence stops; nobody drains in a moment."""
     monkeypatch.setattr(relane_module, "_DRAIN_S", 0.0)
+    monkeypatch.setattr(relane_module, "_READERS_S", 0.0)
     client = store.connect(settings, fenced=False)
     yield client
     client.close()
     client.connection_pool.disconnect()
 
 
-def content(client: Any, place: Place, after: Map) -> Any:
+def born(settings: Settings, lanes: int) -> Layout:
+    return Layout(settings.buckets, [lanes])
+
+
+def grown(settings: Settings, *lanes: int) -> Layout:
+    return Layout(settings.buckets, [*lanes, AFTER])
+
+
+def lying(layout: Layout) -> Whereabouts:
+    return Whereabouts(layout, layout.heir(0))
+
+
+def live_in(settings: Settings, layout: Layout) -> Settings:
+    """Return the settings of who has known such a deployment all the time."""
+    mine = settings.model_copy()
+    mine.live_in(layout)
+    return mine
+
+
+def content(client: Any, place: Place, after: Whereabouts) -> Any:
     """Return what a key holds, in whichever lane, and see that it lies where it belongs."""
     name, way = place.name, place.way
     if way in {Way.USER, Way.BUCKET, Way.HOME}:
@@ -121,12 +140,12 @@ def content(client: Any, place: Place, after: Map) -> Any:
         return Counter({"members": int(client.get(name))})
     if place.kind == "stock":
         return Counter({f: int(n) for f, n in client.hgetall(name).items() if f != "trimmed"})
-    if place.kind in {"ledger", "hooks", "leaving"} and place.way is Way.STAYS:
+    if place.kind in {"ledger", "hooks"} and place.way is Way.HEIR:
         return Counter({client.execute_command("DUMP", name, NEVER_DECODE=True): 1})
     return Counter()
 
 
-def everything(client: Any, after: Map) -> dict[str, Any]:
+def everything(client: Any, after: Whereabouts) -> dict[str, Any]:
     """Return what all lanes hold together, by the names of their keys without the lane."""
     found: dict[str, Any] = {}
     for name in client.scan_iter(match="wxb:{[0-9]*"):
@@ -148,8 +167,8 @@ def ends(client: Any) -> dict[str, int]:
     return found
 
 
-def audited(client: Any, settings: Settings, lanes: int) -> dict[str, Any]:
-    audit = Auditor(client, settings.model_copy(update={"lanes": lanes})).run()
+def audited(client: Any, settings: Settings, layout: Layout) -> dict[str, Any]:
+    audit = Auditor(client, live_in(settings, layout)).run()
     assert audit.wrong == []
     return audit.as_dict()
 
@@ -158,18 +177,18 @@ def audited(client: Any, settings: Settings, lanes: int) -> dict[str, Any]:
 def test_everything_lies_where_it_belongs_and_the_sums_are_what_they_were(
     life: Life, settings: Settings, free: Any, lanes: int
 ) -> None:
-    before = everything(free, Map(lanes, settings.buckets))
+    before = everything(free, lying(born(settings, lanes)))
     kinds = {name.partition(":")[0] for name in before}
     assert kinds >= {"permits", "subs", "queue", "delayed", "flight", "doubts", "mail", "rows"}
-    sums, until = audited(free, settings, lanes), ends(free)
+    sums, until = audited(free, settings, born(settings, lanes)), ends(free)
     done = Relaner(free, settings).run(AFTER)
     assert (done.before, done.after, done.strange, done.resumed) == (lanes, AFTER, [], False)
-    assert done.moved
+    assert done.keys
     assert free.hgetall(keys.DEPLOYMENT)["lanes"] == str(AFTER)
     assert "relaning" not in free.hgetall(keys.DEPLOYMENT)
-    assert everything(free, Map(AFTER, settings.buckets)) == before
+    assert everything(free, lying(grown(settings, lanes))) == before
     assert ends(free) == until
-    assert audited(free, settings, AFTER) == sums
+    assert audited(free, settings, grown(settings, lanes)) == sums
 
 
 @both
@@ -179,14 +198,13 @@ def test_a_broadcast_goes_on_where_it_was_and_each_gets_it_once(
     told = {one: life.shop.outcomes(one) for one in life.broadcasts}
     assert all(told.values())
     Relaner(free, settings).run(AFTER)
-    free.delete(*map(keys.keeper, range(lanes)))  # another one begins
-    more = settings.model_copy(update={"lanes": AFTER})
+    more = live_in(settings, grown(settings, lanes))
     shop = Shop(store.connect(more), more, "w2")
     for one in life.broadcasts:
-        for lane in range(AFTER):
+        for lane in more.layout.lanes:
             shop.recoverer.recover("shop", one, lane, "w1")
     for _ in range(30):
-        for lane, one in itertools.product(range(AFTER), life.broadcasts):
+        for lane, one in itertools.product(more.layout.lanes, life.broadcasts):
             if waits := shop.client.zrange(keys.delayed(lane, one), 0, -1):  # their time comes
                 shop.client.zadd(keys.delayed(lane, one), dict.fromkeys(waits, 1), xx=True)
                 shop.client.zadd(keys.due(lane), {one: 0})
@@ -194,7 +212,7 @@ def test_a_broadcast_goes_on_where_it_was_and_each_gets_it_once(
         for claim in shop.take():
             assert claim.openid not in told.get(claim.broadcast, {})
             shop.settle(claim)
-        shop.client.delete(*(keys.sending(lane, "shop") for lane in range(AFTER)))
+        shop.client.delete(*(keys.sending(lane, "shop") for lane in more.layout.lanes))
     for one in life.broadcasts[:3]:
         status = shop.broadcasts.status(one)
         assert (status.state, status.settled) == ("finished", status.total), one
@@ -215,8 +233,8 @@ def test_killed_at_any_command_it_goes_on_when_it_is_run_again(
     world = World(settings.redis_url.get_secret_value())
     saved = world.read()
     world.write(saved)
-    before = everything(free, Map(lanes, settings.buckets))
-    sums = audited(free, settings, lanes)
+    before = everything(free, lying(born(settings, lanes)))
+    sums = audited(free, settings, born(settings, lanes))
     send = redis.Connection.send_packed_command
     left = 0
 
@@ -240,9 +258,9 @@ def test_killed_at_any_command_it_goes_on_when_it_is_run_again(
             done = Relaner(free, settings).run(AFTER)
             assert done.before in {lanes, AFTER}
         left = 0
-        assert everything(free, Map(AFTER, settings.buckets)) == before, f"killed at command {at}"
+        assert everything(free, lying(grown(settings, lanes))) == before, f"killed at command {at}"
         if at % 10 == 1:
-            assert audited(free, settings, AFTER) == sums
+            assert audited(free, settings, grown(settings, lanes)) == sums
         world.write(saved)
         at += 1 + at // 8
     assert at > 50
@@ -257,7 +275,7 @@ def test_another_run_takes_over_from_one_that_lives(
     """The earlier one wakes up when the later one has ended, and changes nothing any more."""
     world = World(settings.redis_url.get_secret_value())
     saved = world.read()
-    before = everything(free, Map(lanes, settings.buckets))
+    before = everything(free, lying(born(settings, lanes)))
     other = store.connect(settings, fenced=False)
     send = redis.Connection.send_packed_command
     left = 0
@@ -282,7 +300,7 @@ def test_another_run_takes_over_from_one_that_lives(
         free.connection_pool.disconnect()
         has = free.hgetall(keys.DEPLOYMENT)
         assert (has["lanes"], has.get("relaning"), has.get("relaner")) == (str(AFTER), None, None)
-        assert everything(free, Map(AFTER, settings.buckets)) == before, f"stood still at {at}"
+        assert everything(free, lying(grown(settings, lanes))) == before, f"stood still at {at}"
     assert overtaken > 5
     other.connection_pool.disconnect()
     world.client.close()
@@ -308,10 +326,10 @@ def test_what_it_would_do_is_what_it_does(life: Life, settings: Settings, free: 
     plan = Relaner(free, settings).plan(AFTER)
     assert free.hget(keys.DEPLOYMENT, "relaning") is None
     done = Relaner(free, settings, lambda what, _: told.append(what)).run(AFTER)
-    names = ("before", "after", "moved", "divided", "broadcasts", "audiences", "stocks")
+    names = ("before", "after", "keys", "shared", "divided", "broadcasts", "audiences", "stocks")
     assert [getattr(plan, one) for one in names] == [getattr(done, one) for one in names]
-    assert {"keys", "broadcasts", "audiences", "stocks"} <= set(told)
-    assert Relaner(free, settings).run(AFTER).moved == 0
+    assert {"keys", "lanes"} <= set(told)
+    assert Relaner(free, settings).run(AFTER).keys == 0
 
 
 @pytest.mark.parametrize(("number", "said"), [(3, "divide"), (0, "multiple"), (2048, "at most")])
@@ -350,23 +368,18 @@ def test_a_node_that_is_taken_for_a_server_is_refused(
     client.connection_pool.disconnect()
 
 
-def test_who_is_connected_is_cut_off_and_who_connects_is_told(
+def test_who_is_cut_off_learns_which_lanes_there_are(
     client: Any, settings: Settings, free: Any
 ) -> None:
     client.hlen(keys.DEPLOYMENT)
-    free.hset(keys.DEPLOYMENT, "relaning", "4")
-    cut_off(free)
-    with pytest.raises(FencedError, match=r"from 1 to 4: nothing is stored.*lanes 4` has ended"):
-        client.hlen(keys.DEPLOYMENT)
-    with pytest.raises(StoreUnavailableError, match="are being changed"):
-        store.check_layout(client, settings)
-    free.hdel(keys.DEPLOYMENT, "relaning")
+    free.hset(keys.DEPLOYMENT, mapping={"relaning": "4", "divided": "1"})
+    assert settings.layout == born(settings, 1)
+    cut_off(free, ("worker",))
     client.hlen(keys.DEPLOYMENT)
-    free.hset(keys.DEPLOYMENT, "lanes", "4")
+    assert settings.layout == born(settings, 1), "it was not one of these"
     cut_off(free)
-    with pytest.raises(FencedError, match="has 4 lanes, this process 1: start it anew"):
-        client.hlen(keys.DEPLOYMENT)
-    free.hset(keys.DEPLOYMENT, "lanes", "1")
+    client.hlen(keys.DEPLOYMENT)
+    assert settings.layout == Layout(settings.buckets, [1], 4, 1)
 
 
 def test_every_kind_of_key_of_a_lane_has_its_way() -> None:
@@ -381,7 +394,7 @@ def test_every_kind_of_key_of_a_lane_has_its_way() -> None:
             assert place is not None, name
             assert place.way is not None, name
             kinds.add(place.kind)
-    assert set(WAYS) - kinds == {"relaning"}
+    assert set(WAYS) - kinds == {"relaning", "never"}
 
 
 @pytest.fixture
@@ -394,42 +407,39 @@ def unset(make_settings: Callable[..., Settings], client: Any) -> Settings:
     return settings
 
 
-def give_lanes(free: Any, lanes: int) -> None:
-    """Do what a change does to those who are connected."""
-    free.hset(keys.DEPLOYMENT, "lanes", str(lanes))
-    cut_off(free)
-
-
-def test_the_first_call_after_a_change_works_with_the_new_lanes(unset: Settings, free: Any) -> None:
-    producer = Producer(unset.anew())
-    assert producer.count_audience("shop", "all") == 0
-    give_lanes(free, 4)
-    rows = iter(["o1", "o2", "o3"])  # can be read once only
-    assert producer.import_audience("shop", "vip", rows).added == 3
-    assert producer.settings.lanes == 4
-    give_lanes(free, 8)
-    assert producer.within(2.0).count_audience("shop", "all") == 0
-    assert producer.settings.lanes == 8
+def test_a_producer_follows(unset: Settings, free: Any) -> None:
+    producer = Producer(unset)
+    assert producer.import_audience("shop", "vip", ["o1", "o2", "o3"]).added == 3
+    Relaner(free, unset).run(4)
+    assert producer.count_audience("shop", "vip") == 3
+    rows = iter(["o3", "o4", "o5"])  # can be read once only
+    assert producer.import_audience("shop", "vip", rows).added == 2
+    Relaner(free, unset).run(8)
+    assert producer.within(2.0).import_audience("shop", "vip", ["o5", "o6"]).added == 1
+    assert producer.count_audience("shop", "vip") == 6
+    assert producer.settings.layout.counts == (1, 4, 8)
     producer.close()
 
 
-async def test_the_first_awaited_call_after_a_change_works_with_the_new_lanes(
-    unset: Settings, free: Any
-) -> None:
-    async with AsyncProducer(unset.anew()) as producer:
+async def test_an_awaited_producer_follows(unset: Settings, free: Any) -> None:
+    async with AsyncProducer(unset) as producer:
         assert await producer.count_audience("shop", "all") == 0
-        give_lanes(free, 4)
+        Relaner(free, unset).run(4)
         calls = [producer.import_audience("shop", "vip", [f"o{n}"]) for n in range(8)]
         assert sum(one.added for one in await asyncio.gather(*calls)) == 8
-        assert producer.settings.lanes == 4
+        assert producer.settings.layout.counts == (1, 4)
 
 
-def test_a_producer_that_is_told_other_lanes_says_so_at_its_first_call(
+def test_a_producer_that_is_told_other_lanes_says_so_when_it_begins(
     settings: Settings, free: Any
 ) -> None:
+    told = settings.model_copy()
     producer = Producer(settings)
     assert producer.count_audience("shop", "all") == 0
-    give_lanes(free, 4)
+    Relaner(free, settings).run(4)
+    assert producer.count_audience("shop", "all") == 0, "it is told what there was"
+    producer.close()
+    producer = Producer(told)
     with pytest.raises(LayoutMismatchError, match="WXB_LANES is 1, this deployment has 4"):
         producer.count_audience("shop", "all")
     producer.close()

@@ -17,7 +17,7 @@ from producers.care.audit import Auditor
 from producers.relaning import Relaner
 from producers.relaning import relane as relane_module
 from producers.series import Series
-from producers.settings import Settings
+from producers.settings import Layout, Settings
 from producers.store import keys
 from producers.suppressions import Suppressions
 from producers.users import Users
@@ -60,13 +60,14 @@ def shop(grown: Settings) -> Iterator[Shop]:
 def grow(shop: Shop, grown: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Grow]:
     """Give what gives the shop more lanes, and those who go on in them."""
     monkeypatch.setattr(relane_module, "_DRAIN_S", 0.0)
+    monkeypatch.setattr(relane_module, "_READERS_S", 0.0)
     opened: list[Any] = []
 
     def run(*, sums_stay: bool = True) -> Shop:
         sums = audited(shop)
         opened.append(store.connect(shop.settings, fenced=False))
-        assert Relaner(opened[-1], shop.settings).run(AFTER).moved
-        opened[-1].delete(*map(keys.keeper, range(BEFORE)))  # another one begins
+        assert Relaner(opened[-1], shop.settings).run(AFTER).keys
+        grown.live_in(Layout(grown.buckets, [BEFORE, AFTER]))
         opened.append(store.connect(grown))
         more = Shop(opened[-1], grown, "w2")
         after = audited(more)
@@ -93,10 +94,10 @@ def give_everybody(shop: Shop) -> None:
 def deliver(shop: Shop, broadcast: str) -> Counter[str]:
     """Deliver all of a broadcast; return who got it."""
     got: Counter[str] = Counter()
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         shop.client.zadd(keys.due(lane), {broadcast: 0})
     for _ in range(60):
-        shop.client.delete(*(keys.sending(lane, "shop") for lane in range(shop.settings.lanes)))
+        shop.client.delete(*(keys.sending(lane, "shop") for lane in shop.settings.layout.lanes))
         for claim in shop.take():
             got[claim.openid] += claim.broadcast == broadcast
             shop.settle(claim)
@@ -121,10 +122,13 @@ def test_an_ordered_pass_goes_on_and_who_was_put_first_goes_first(shop: Shop, gr
     assert not {copy["split"] for copy in copies} - {""}
     assert (waiting := sum(int(copy["hurried"]) for copy in copies))
     more = grow()
-    copies = [more.client.hgetall(keys.lane_broadcast(lane, broadcast)) for lane in range(AFTER)]
+    copies = [
+        more.client.hgetall(keys.lane_broadcast(lane, broadcast))
+        for lane in more.settings.layout.lanes
+    ]
     assert sum(int(copy["hurried"]) for copy in copies) == waiting
     rest = []
-    for lane in range(AFTER):
+    for lane in more.settings.layout.lanes:
         mine: list[str] = []
         while some := popped(more, broadcast, lane):
             mine += some
@@ -193,8 +197,8 @@ def test_rows_suppressions_and_caps_hold_as_before(shop: Shop, grow: Grow) -> No
     more = grow()
     got: Counter[str] = Counter(claim.openid for claim in early)
     for _ in range(40):
-        more.client.delete(*(keys.sending(lane, "shop") for lane in range(AFTER)))
-        for lane in range(AFTER):
+        more.client.delete(*(keys.sending(lane, "shop") for lane in more.settings.layout.lanes))
+        for lane in more.settings.layout.lanes:
             more.client.zadd(keys.due(lane), {broadcast: 0})
         more.keeper.run_once()
         for claim in more.take():
@@ -259,9 +263,9 @@ def taken(shop: Shop, end: Callable[[Outbox, Letter], Any] | None = None) -> lis
 
     async def take() -> list[Letter]:
         client = store.connect_async(shop.settings)
-        outbox = Outbox(client, {"shop": 1000}, 10_000)
+        outbox = Outbox(client, shop.settings, {"shop": 1000}, 10_000)
         found: list[Letter] = []
-        for _, lane in itertools.product(range(4), range(shop.settings.lanes)):
+        for _, lane in itertools.product(range(4), shop.settings.layout.lanes):
             some = await outbox.take(lane, 1000)
             for letter in some if end is not None else ():
                 await end(outbox, letter)

@@ -86,7 +86,7 @@ def whom(shop: Shop, broadcast: str) -> set[str]:
     """Return to whom a broadcast goes that nobody has taken from."""
     return {
         item.partition(":")[2]
-        for lane in range(shop.settings.lanes)
+        for lane in shop.settings.layout.lanes
         for item in shop.client.lrange(keys.queue(lane, broadcast), 0, -1)
     }
 
@@ -256,7 +256,7 @@ def test_of_two_at_the_same_moment_one_is_made(
     assert len({key.split(":")[4] for key in kept(shop)}) == 1
 
 
-@pytest.mark.parametrize("where", ["choose", "_store", "adopt"])
+@pytest.mark.parametrize("where", ["choose", "_store", "_adopt_where_it_may"])
 def test_a_half_built_one_never_sends_and_the_same_key_goes_on(
     shop: Shop, retries: Retries, ended: str, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -271,12 +271,12 @@ def test_a_half_built_one_never_sends_and_the_same_key_goes_on(
         patch.setattr(retries._frozen, "discard", lambda *_: None)
         with pytest.raises(DeadError):
             retries.retry(ended, "failed", key="k")
-    if where != "adopt":  # it is written at its home: the keeper goes on
+    if where != "_adopt_where_it_may":  # it is written at its home: the keeper goes on
         shop.keeper.run_once()
         assert shop.take() == []
     kept(shop)
     made = retries.retry(ended, "failed", key="k")
-    assert made.known == (where == "adopt")
+    assert made.known == (where == "_adopt_where_it_may")
     give(shop, of("failed"), "b")
     assert settle(shop, made.id, lambda _: "delivered") == of("failed")
 
@@ -288,7 +288,7 @@ def test_a_store_that_is_silent_once_it_is_written_leaves_it_its_recipients(
         raise StoreUnavailableError
 
     with monkeypatch.context() as patch:
-        patch.setattr(retries, "adopt", silent)
+        patch.setattr(retries, "_adopt_where_it_may", silent)
         with pytest.raises(StoreUnavailableError):
             retries.retry(ended, "failed", key="k")
     made = retries.retry(ended, "failed", key="k")

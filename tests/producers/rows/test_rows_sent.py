@@ -114,7 +114,7 @@ def test_nobody_is_told_what_another_ones_row_says_through_kills_pauses_and_retr
             for claim in claims:
                 told[claim.openid] = said(shop, claim)["thing1"]
                 shop.settle(claim)
-        for lane in range(shop.settings.lanes):
+        for lane in shop.settings.layout.lanes:
             waits = keys.delayed(lane, made)
             for item in shop.client.zrange(waits, 0, -1):
                 shop.client.zadd(waits, {item: 1})
@@ -193,7 +193,7 @@ def test_the_same_key_with_the_same_rows_is_the_same_broadcast(shop: Shop) -> No
     assert len(list(shop.client.scan_iter("*:rows:shop:*"))) == 1
 
 
-@pytest.mark.parametrize("where", ["load", "_claim_id", "_store", "adopt"])
+@pytest.mark.parametrize("where", ["load", "_claim_id", "_store", "_adopt_where_it_may"])
 def test_a_draft_that_was_not_finished_never_sends_and_the_same_key_goes_on(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -218,11 +218,11 @@ def test_a_draft_that_was_not_finished_never_sends_and_the_same_key_goes_on(
             create(shop, lost() if where == "load" else None, key="k")
     assert len(kept(shop)) == (40 if where == "load" else 60)  # each has an end
     shop.keeper.run_once()
-    if where != "adopt":  # else it is written at its home: the keeper goes on
+    if where != "_adopt_where_it_may":  # else it is written at its home: the keeper goes on
         assert shop.broadcasts.page("shop", "", 10).broadcasts == []
         assert shop.take() == []
     made = create(shop, key="k")
-    assert made.known == (where == "adopt")
+    assert made.known == (where == "_adopt_where_it_may")
     shop.run_dry(made.id)
     assert set(shop.outcomes(made.id)) == PEOPLE.keys()
 
@@ -234,7 +234,7 @@ def test_a_store_that_is_silent_after_the_broadcast_was_written_loses_no_row(
         raise StoreUnavailableError
 
     with monkeypatch.context() as patch:
-        patch.setattr(shop.broadcasts, "adopt", silent)
+        patch.setattr(shop.broadcasts, "_adopt_where_it_may", silent)
         with pytest.raises(StoreUnavailableError):
             create(shop, key="k")
     assert len(kept(shop)) == 60
@@ -250,7 +250,7 @@ def test_a_scheduled_one_keeps_its_rows_until_its_time(shop: Shop) -> None:
     assert min(shop.client.ttl(key) for key in shop.client.scan_iter("*:rows:shop:*")) > 14 * 86_400
     shop.client.hset(keys.home(shop.broadcasts.home_lane(made), made), "starts_at_ms", 1)
     shop.broadcasts.start(made)
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         shop.broadcasts._splitter.fill(made, lane)
     shop.run_dry(made)
     assert shop.broadcasts.status(made).outcomes == {"delivered": 60}
@@ -408,7 +408,7 @@ def test_those_whose_permit_ends_first_go_first_with_their_own_rows(shop: Shop) 
     shop.open(made)
     told: dict[str, str] = {}
     while len(told) < len(people):
-        for lane in range(shop.settings.lanes):
+        for lane in shop.settings.layout.lanes:
             shop.broadcasts._splitter.fill(made, lane)
         claims = shop.take(50)
         assert claims

@@ -16,7 +16,7 @@ from producers.audiences import Audiences
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.spec import Spec
 from producers.permits.collect import Collector
-from producers.settings import Settings
+from producers.settings import Layout, Settings
 from producers.store import keys
 
 VALUES = {
@@ -44,8 +44,6 @@ OPENIDS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 NO_KEYS = (
     "bucket_of",
     "place_of",
-    "lane_of",
-    "lanes_of_old",
     "is_carrier",
     "is_test_carrier",
     "is_beside",
@@ -94,7 +92,7 @@ def test_a_bucket_is_the_crc_of_the_openid(openid: str, buckets: int) -> None:
 
 def test_buckets_never_change_between_versions() -> None:
     assert keys.bucket_of("oGZUI0egBJY1zhBYw2KhdUfwVJJE", 16384) == 5369
-    assert keys.lane_of("shop", 4) == 2
+    assert Layout(4, [4]).home_of("shop") == 2
 
 
 @given(st.integers(1, 64), st.integers(1, 64), OPENIDS)
@@ -105,7 +103,7 @@ def test_a_bucket_lies_in_one_lane(lanes: int, per_lane: int, openid: str) -> No
 
 @given(st.text(st.characters(codec="utf-8")), st.integers(1, 1024))
 def test_a_home_lane_is_one_of_the_lanes(name: str, lanes: int) -> None:
-    assert 0 <= keys.lane_of(name, lanes) < lanes
+    assert 0 <= Layout(lanes, [lanes]).home_of(name) < lanes
 
 
 @pytest.mark.parametrize("name", OF_LANES)
@@ -231,11 +229,3 @@ def test_every_other_key_has_a_ttl(client: Any, settings: Settings) -> None:
         if number % 2:
             broadcasts.cancel(broadcast)
     assert everlasting(client) == []
-
-
-@given(st.integers(0, 16_383), st.sampled_from([1, 2, 4, 16, 48, 64]))
-def test_a_bucket_was_in_a_lane_of_every_number_that_grew_to_this(bucket: int, lanes: int) -> None:
-    found = keys.lanes_of_old(bucket, lanes)
-    assert found == sorted(set(found))
-    assert {bucket % fewer for fewer in (1, 2, 4, 16) if lanes % fewer == 0} <= set(found)
-    assert found[-1] == bucket % lanes

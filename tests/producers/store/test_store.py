@@ -13,8 +13,9 @@ from send_path import connected_async
 
 from producers import store
 from producers.errors import LayoutMismatchError, StoreUnavailableError, WxbroadcastError
-from producers.settings import Settings
+from producers.settings import Layout, Settings
 from producers.store import keys
+from producers.store.lanes.layout import NUMBERED
 
 
 def check(settings: Settings) -> None:
@@ -60,10 +61,13 @@ def test_what_is_not_set_is_as_the_deployment_has_it(client: Any, settings: Sett
     assert (unset.lanes, unset.buckets) == (16, 16_384)
     check(unset)
     assert (unset.lanes, unset.buckets) == (settings.lanes, 256)
-    client.hset(keys.DEPLOYMENT, "lanes", "8")
-    with pytest.raises(StoreUnavailableError, match="this deployment has 8 lanes"):
-        check(unset)  # what lives in one layout does not go over to another
-    assert unset.lanes == settings.lanes
+    grown = Layout(256, [settings.lanes, 8])
+    client.hset(keys.DEPLOYMENT, mapping=grown.written() | {"layout": "2"})
+    check(unset)
+    assert (unset.lanes, unset.layout) == (8, grown)
+    client.hset(keys.DEPLOYMENT, mapping=Layout(256, [settings.lanes]).written())
+    check(unset)  # an older answer that comes late
+    assert (unset.lanes, unset.layout) == (8, grown)
 
 
 @pytest.mark.parametrize(("buckets", "lanes"), [(16_384, 16), (1000, 8), (17, 1)])
@@ -80,7 +84,7 @@ def test_a_new_deployment_has_as_many_lanes_as_its_buckets_fill_evenly(
 
 
 def test_another_layout_is_refused(client: Any, settings: Settings) -> None:
-    client.hset(keys.DEPLOYMENT, "layout", str(store.LAYOUT + 1))
+    client.hset(keys.DEPLOYMENT, "layout", str(NUMBERED + 1))
     with pytest.raises(LayoutMismatchError):
         store.check_layout(client, settings)
 

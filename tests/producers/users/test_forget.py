@@ -154,14 +154,14 @@ def test_what_is_in_hands_ends_without_bringing_the_user_back(
     broadcast = shop.broadcast(channel)
     if opened:
         shop.open(broadcast)
-    for lane in range(shop.settings.lanes):  # the canary may be at home elsewhere
+    for lane in shop.settings.layout.lanes:  # the canary may be at home elsewhere
         shop.client.hset(keys.lane_broadcast(lane, broadcast), "canary", "10")
     (claim,) = shop.take()
     assert forgetter.forget("shop", ANN).in_hands == 1
     assert shop.wrong() == []
     action, fate, outcome, errcode, streak = ANSWERS[answer]
     shop.settle(claim, action, fate, outcome, errcode=errcode, streak=streak, msgid="77")
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         shop.client.delete(keys.sending(lane, "shop"))  # the turn is over
         for item in shop.client.zrange(keys.delayed(lane, broadcast), 0, -1):
             shop.client.zadd(keys.delayed(lane, broadcast), {item: 0})
@@ -196,7 +196,7 @@ def test_a_resumed_message_that_waits_was_perhaps_sent(
 ) -> None:
     shop.give(ANN, formId="a")
     broadcast = shop.broadcast()
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         shop.client.hset(
             keys.lane_broadcast(lane, broadcast), mapping={"canary": 10, "open": int(opened)}
         )
@@ -230,7 +230,7 @@ def test_a_suspect_is_forgotten_too(shop: Shop, forgetter: Forgetter) -> None:
     shop.give(ANN, subscriptions={TEMPLATE: "accept"})
     shop.give(BOB, subscriptions={TEMPLATE: "accept"})
     broadcast = shop.broadcast("subscribe")
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         shop.client.hset(keys.lane_broadcast(lane, broadcast), "canary", "10")
     for claim in shop.take():
         shop.settle(claim, "settle", "void_all", "refused", errcode=43101, streak="refusal")
@@ -248,7 +248,7 @@ def test_of_those_refused_before_the_first_delivery_only_the_user_is_let_off(
     for openid in (*refused, *(f"o{n}" for n in range(20))):  # in each lane somebody who waits
         shop.give(openid, subscriptions={TEMPLATE: "accept"})
     broadcast = shop.broadcast("subscribe")
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         shop.client.hset(keys.lane_broadcast(lane, broadcast), "canary", "50")
     for claim in shop.take():
         if claim.openid in refused:
@@ -256,7 +256,7 @@ def test_of_those_refused_before_the_first_delivery_only_the_user_is_let_off(
     forgetter.forget("shop", ANN)
     left = [
         row.split(" ")[0]
-        for lane in range(shop.settings.lanes)
+        for lane in shop.settings.layout.lanes
         for row in shop.client.lrange(keys.suspects(lane, broadcast), 0, -1)
     ]
     assert sorted(left) == [f"{ANN}-and-more", BOB]
@@ -329,7 +329,7 @@ def test_a_single_message_and_its_content_go_too(
     for claim in claims:
         action, fate, outcome, errcode, streak = ANSWERS[answer or ""]
         shop.settle(claim, action, fate, outcome, errcode=errcode, streak=streak)
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         shop.client.delete(keys.sending(lane, "shop"))
         for item in shop.client.zrange(keys.delayed(lane, carrier), 0, -1):
             shop.client.zadd(keys.delayed(lane, carrier), {item: 0})

@@ -80,7 +80,7 @@ def test_hostile_names_are_text(page: Page, shop: Caller, house: House) -> None:
     shop.post(PERMITS, {"openid": "o1", "formIds": ["f1"]})
     spec = {"channel": "template", "template_id": HOSTILE.replace(" ", "_"), "audience": "all"}
     made = str(shop.post(BROADCASTS, {**spec, "data": "a,b"}).json["id"])
-    home = keys.home(keys.lane_of(made, house.settings.lanes), made)
+    home = keys.home(house.settings.layout.home_of(made), made)
     house.client.hset(home, mapping={"reason": HOSTILE, "state": "paused"})
     sign_in(page, shop.token)
     expect(page.get_by_text(HOSTILE)).to_be_visible()

@@ -130,7 +130,7 @@ def test_the_doctor_says_when_dead_letters_grow(hooked: Settings) -> None:
 
 
 def test_a_body_is_what_the_specification_wants() -> None:
-    event = Event.read("shop", 0, "b1 0000000000000007", "broadcast.paused 1700000000000\n{}")
+    event = Event.read("shop", 0, 0, "b1 0000000000000007", "broadcast.paused 1700000000000\n{}")
     assert json.loads(event.body()) == {
         "type": "broadcast.paused",
         "timestamp": "2023-11-14T22:13:20.000Z",
@@ -141,7 +141,7 @@ def test_a_body_is_what_the_specification_wants() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "x y\n{", "x 1\n[]", 'x 1\n{"state": 1}'])
 def test_what_somebody_spoiled_is_told_without_details(text: str) -> None:
-    assert Event.read("shop", 0, "b1 7", text).details == {}
+    assert Event.read("shop", 0, 0, "b1 7", text).details == {}
 
 
 def test_no_secret_is_in_what_lies_in_redis(hooked: Settings) -> None:

@@ -76,7 +76,7 @@ def box(client: Any, hooked: Settings) -> Box:
 
 
 def types(rows: list[tuple[str, ...]]) -> list[str]:
-    return [Event.read(app, 0, event, text).type for app, event, _, _, text in rows]
+    return [Event.read(app, 0, 0, event, text).type for app, event, _, _, text in rows]
 
 
 def test_a_move_and_its_event_are_one_and_the_same_call_makes_no_other(box: Box) -> None:
@@ -84,7 +84,7 @@ def test_a_move_and_its_event_are_one_and_the_same_call_makes_no_other(box: Box)
     assert box.move("b1", token="t" * 32)[0] == 1
     assert box.move("b1")[0] == 0  # it is paused
     (row,) = box.take()
-    event = Event.read(row[0], 0, row[1], row[4])
+    event = Event.read(row[0], 0, 0, row[1], row[4])
     assert (event.type, event.at_ms, event.broadcast) == ("broadcast.paused", NOW, "b1")
     assert event.details["generation"] == 2
 

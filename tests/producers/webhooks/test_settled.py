@@ -37,9 +37,9 @@ def taken(shop: Shop, *, dies: bool = False) -> list[Letter]:
 
     async def take() -> list[Letter]:
         client = store.connect_async(shop.settings)
-        outbox = Outbox(client, {"shop": 1000}, 10_000)
+        outbox = Outbox(client, shop.settings, {"shop": 1000}, 10_000)
         found = [
-            one for lane in range(shop.settings.lanes) for one in await outbox.take(lane, 1000)
+            one for lane in shop.settings.layout.lanes for one in await outbox.take(lane, 1000)
         ]
         for letter in found if dies else ():
             await outbox.died(letter, "HTTP 500")
@@ -95,7 +95,7 @@ def test_the_recipients_of_a_broadcast_are_not_told_one_by_one(shop: Shop) -> No
 
 
 def test_who_does_not_want_it_keeps_nothing(shop: Shop) -> None:
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         shop.client.hset(keys.hooks(lane), "shop", "10 100000 broadcast.paused")
     give(shop, "o1")
     shop.open(shop.post("o1"))

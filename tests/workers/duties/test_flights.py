@@ -9,6 +9,7 @@ from send_path import Stall
 
 from producers.settings import Settings
 from producers.store import clock, keys
+from producers.store.lanes.layout import follow
 from workers.duties.epochs import Epochs
 from workers.duties.flights import EVERY_S, Flights
 from workers.duties.recover import FORGOTTEN_MS, ORPHAN_MS, Recoverer
@@ -157,3 +158,75 @@ def test_a_peer_whose_messages_could_not_be_taken_back_is_not_buried(
         field.flights.recover("w2", 8100)
     assert field.peers.buried == []
     assert [line["event"] for line in lines] == ["worker_buried"]
+
+
+# -- while the lane is divided --------------------------------------------------------------
+
+
+def test_what_is_in_hand_of_a_lane_that_was_divided_since_is_not_forgotten(
+    field: Field, settings: Settings, division: Any
+) -> None:
+    claims = field.claim("me", FORGOTTEN_MS + 1000)
+    field.hands.take(claims)
+    division.end()
+    follow(field.client, settings)
+    assert settings.layout.lanes == (1, 2)
+    field.flights.run()
+    assert (field.back, field.lost) == ([], []), "they would be sent twice"
+    field.hands.drop(claims)
+    field.flights.run()
+    assert {claim.fence for claim in field.back} == {claim.fence for claim in claims}
+    assert all(one.lane == settings.layout.of_number(one.bucket) for one in field.back)
+
+
+def test_a_take_of_a_lane_that_was_divided_since_is_asked_after_for_its_heirs_too(
+    field: Field, settings: Settings, division: Any
+) -> None:
+    field.claim("me", FORGOTTEN_MS + 1000)
+    division.end()
+    follow(field.client, settings)
+    asked: list[Any] = []
+
+    def is_unknown(lanes: Any) -> bool:
+        asked.append(lanes)
+        return 0 in lanes
+
+    field.flights._take_unknown = is_unknown
+    field.flights.run()
+    assert sorted(map(tuple, asked)) == [(0, 1), (0, 2)]
+    assert (field.back, field.lost) == ([], [])
+
+
+def test_a_dead_peer_is_not_buried_while_it_has_something_in_a_lane_that_is_shut(
+    field: Field, settings: Settings, division: Any, lines: list[Any]
+) -> None:
+    field.claim("w2", 0)
+    division.shut()
+    field.flights.recover("w2", 8100)
+    field.flights.recover("w2", 9100)
+    assert field.peers.buried == []
+    assert [line["event"] for line in lines] == ["worker_buried"], "it is said once"
+    division.end()
+    follow(field.client, settings)
+    field.flights.recover("w2", 10_100)
+    assert field.peers.buried == ["w2"]
+    assert {entry[6] for entry in field.stall.flight(field.broadcast).values()} == {"1"}
+
+
+def test_a_dead_peer_is_not_buried_when_lanes_came_that_were_not_looked_at(
+    field: Field, settings: Settings, division: Any
+) -> None:
+    field.claim("w2", 0)
+    division.shut()
+    division.end()
+    places = field.flights._recoverer.places
+
+    def meanwhile(failed: list[Exception]) -> Any:
+        yield from places(failed)
+        follow(field.client, settings)
+
+    field.flights._recoverer.places = meanwhile  # type: ignore[method-assign]
+    field.flights.recover("w2", 8100)
+    assert field.peers.buried == []
+    field.flights.recover("w2", 9100)
+    assert field.peers.buried == ["w2"]

@@ -17,9 +17,9 @@ from workers.sending.stops import Stops
 
 
 class Ears:
-    """Wakes for two apps over three lanes, and all that they told."""
+    """Wakes for two apps over four lanes, and all that they told."""
 
-    def __init__(self, client: "redis.Redis") -> None:
+    def __init__(self, client: "redis.Redis", settings: Settings) -> None:
         self.gates = {"shop": Gate(1.0), "club": Gate(1.0)}
         self.stops = Stops()
         self.woken: list[tuple[str, int]] = []
@@ -27,7 +27,7 @@ class Ears:
         self.rates = self.lists = 0
         self.wakes = Wakes(
             client,
-            3,
+            settings,
             self.gates,
             self.stops,
             lambda app, lane: self.woken.append((app, lane)),
@@ -48,8 +48,13 @@ class Ears:
 
 
 @pytest.fixture
-def ears(client: "redis.Redis") -> Iterator[Ears]:
-    it = Ears(client)
+def lanes() -> int:
+    return 4
+
+
+@pytest.fixture
+def ears(client: "redis.Redis", settings: Settings) -> Iterator[Ears]:
+    it = Ears(client, settings)
     yield it
     it.wakes.close()
 
@@ -70,7 +75,12 @@ def test_one_for_an_app_of_others_is_none(ears: Ears) -> None:
 
 def test_an_earlier_version_does_not_say_where(ears: Ears) -> None:
     ears.wakes.hear("wake")
-    assert ears.woken == [(app, lane) for app in ("shop", "club") for lane in range(3)]
+    assert ears.woken == [(app, lane) for app in ("shop", "club") for lane in range(4)]
+
+
+def test_other_lanes_are_looked_for_at_once(ears: Ears) -> None:
+    ears.wakes.hear("lanes")
+    assert ears.rates == 1
 
 
 def test_a_stop_stops_what_was_claimed_until_now(ears: Ears) -> None:
@@ -114,7 +124,7 @@ def test_after_its_connection_was_cut_the_next_run_makes_another(
 ) -> None:
     way: Way
     with way_to(settings) as way, connected(by(settings, way)) as cut:
-        it: Any = Ears(cut)
+        it: Any = Ears(cut, settings)
         it.wakes.run()
         way.lose("SUBSCRIBE", "request", times=5)
         client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")

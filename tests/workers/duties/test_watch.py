@@ -2,6 +2,7 @@
 
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
@@ -9,6 +10,7 @@ from send_path import Stall
 
 from producers.settings import Settings
 from producers.store import keys
+from producers.store.lanes.layout import follow
 from workers.duties import watch as watch_module
 from workers.duties.watch import Watch
 from workers.sending.claim import Claim
@@ -109,3 +111,34 @@ def test_what_cannot_be_read_of_one_broadcast_hides_no_stop_of_another(
     assert post.stops.cover(claim)
     assert not post.stops.cover(claim._replace(broadcast=spoiled))
     assert (post.turns.lanes("shop"), post.woken) == ([0, 1], 1)
+
+
+@pytest.mark.parametrize("how", ["runs", "pause"])
+def test_of_a_lane_that_was_divided_since_the_claim_its_heirs_say_whether_it_is_stopped(
+    post: Post, client: "redis.Redis", settings: Settings, division: Any, how: str
+) -> None:
+    stall = Stall(client, settings)
+    stall.form_ids(10)
+    broadcast = stall.broadcast()
+    claim = Claim("shop", 0, broadcast, "2:anna", "f:A", 2, "7", 0, False, 0.0)
+    post.stops.claimed([(broadcast, 0)])
+    division.end()
+    follow(client, settings)
+    if how == "pause":
+        stall.broadcasts.pause(broadcast)
+    post.watch.run()
+    assert post.stops.cover(claim) == (how == "pause")
+
+
+def test_a_lane_that_is_being_divided_is_not_looked_at_and_leaves_no_turn(
+    post: Post, client: "redis.Redis", settings: Settings, division: Any
+) -> None:
+    for lane in settings.layout.lanes:
+        client.sadd(keys.busy(lane), "shop")
+        client.pexpire(keys.busy(lane), 60_000)
+    post.watch.run()
+    assert post.turns.lanes("shop") == [0, 1]
+    assert division.announce() == 0
+    follow(client, settings)
+    post.watch.run()
+    assert post.turns.lanes("shop") == [1]

@@ -47,7 +47,7 @@ class Case:
 
     def since(self, ms_ago: int) -> None:
         """Let it have been asked for so long."""
-        for lane in range(self.shop.settings.lanes):
+        for lane in self.shop.settings.layout.lanes:
             generation = self.shop.client.hget(self.copy(lane), "generation")
             asked = f"{generation} {self.shop.now_ms() - ms_ago}"
             self.shop.client.hset(self.copy(lane), "questioned", asked)
@@ -65,7 +65,7 @@ def test_while_it_is_asked_nothing_is_taken_in_any_lane(shop: Shop) -> None:
     assert case.status == (State.RUNNING, 0)
     assert shop.take() == []
     assert shop.client.zscore(keys.TEMPLATES_DUE, "subscribe shop")
-    for lane in range(shop.settings.lanes):
+    for lane in shop.settings.layout.lanes:
         assert shop.client.hget(case.copy(lane), "verdict") == VERDICT
         assert shop.client.zscore(keys.due(lane), case.id) is not None  # it is looked at again
 

@@ -34,10 +34,10 @@ def test_a_broadcast_whose_lanes_were_written_to_before_they_had_a_copy_ends(
     stall = Stall(client, settings)
     stall.form_ids(20)
     broadcast = stall.broadcast()
-    for lane in range(settings.lanes):
+    for lane in settings.layout.lanes:
         client.delete(keys.lane_broadcast(lane, broadcast), keys.queue(lane, broadcast))
         client.delete(keys.ring(lane, "shop"))
-    for lane in range(settings.lanes):
+    for lane in settings.layout.lanes:
         if write == "the flood":
             assert not copies.open("shop", broadcast, [lane])
         else:
@@ -63,7 +63,7 @@ def test_a_lane_that_redis_forgot_gets_its_copy_and_its_mark(
     client.delete(keys.lane_broadcast(2, broadcast), keys.queue(2, broadcast))
     client.set(keys.SERVER, "an earlier run")
     epochs.begin()
-    for lane in range(settings.lanes):
+    for lane in settings.layout.lanes:
         copy = client.hgetall(keys.lane_broadcast(lane, broadcast))
         assert (copy["state"], copy["unsure"]) == ("running", "1")
 

@@ -18,12 +18,15 @@ from shop import Shop
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.lifecycle import MOVE, MoveArgs, MoveKeys
 from producers.broadcasts.messages import Messages
+from producers.errors import LaneDividedError
 from producers.settings import Settings
 from producers.store import clock, keys
+from producers.store.lanes.layout import follow
 from producers.words import State
 from workers.lanes import keeper as keeper_module
 from workers.lanes import net as net_module
 from workers.lanes.keeper import Keeper
+from workers.lanes.standing import Standing
 
 FOUR = pytest.mark.parametrize("lanes", [4])
 
@@ -33,7 +36,7 @@ class Ward(Stall):
 
     def __init__(self, client: "redis.Redis", settings: Settings) -> None:
         super().__init__(client, settings)
-        self.lanes = [Lane(client, number=number) for number in range(settings.lanes)]
+        self.lanes = [Lane(client, number=number) for number in settings.layout.lanes]
         self.keeper = self.another("k1")
 
     def another(self, worker: str) -> Keeper:
@@ -72,7 +75,7 @@ class Ward(Stall):
         """Return one field of every lane's copy."""
         return [
             self.client.hget(keys.lane_broadcast(number, broadcast), field)
-            for number in range(self.settings.lanes)
+            for number in self.settings.layout.lanes
         ]
 
     def move_home(self, broadcast: str, move: str) -> None:
@@ -87,7 +90,7 @@ class Ward(Stall):
 
     def nothing_is_due(self) -> None:
         """Forget all that is due, as a Redis of an earlier version has none."""
-        for number in range(self.settings.lanes):
+        for number in self.settings.layout.lanes:
             self.client.delete(keys.due(number), keys.doing(number))
 
     def take(self, number: int) -> list[Claimed]:
@@ -665,7 +668,7 @@ def test_what_a_producer_of_an_earlier_version_lets_run_is_looked_at_when_it_is_
     lane = shop.lane("oA")
     shop.client.delete(keys.busy(lane))  # as a take leaves it
     copy = {"state": "running", "generation": generation}
-    for number in range(shop.settings.lanes):
+    for number in shop.settings.layout.lanes:
         shop.client.hset(keys.lane_broadcast(number, broadcast), mapping=copy)
     shop.keeper.run_once()
     assert not shop.client.smembers(keys.busy(lane))
@@ -756,3 +759,58 @@ def test_a_lane_that_another_keeper_holds_is_left_to_it(ward: Ward) -> None:
     ward.keeper.run_once()
     held = [ward.client.get(keys.keeper(lane)) for lane in range(4)]
     assert held == ["k1", "k1", "k2", "k1"]
+
+
+# -- while a lane is divided --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lanes", [2])
+def test_what_a_shut_lane_refuses_stops_no_other_lane_and_is_done_in_its_heirs(
+    ward: Ward, division: Any, lines: list[Any]
+) -> None:
+    ward.form_ids(20)
+    while ward.home(broadcast := ward.broadcast()) != 1:
+        pass
+    ward.keeper.run_once()
+    assert ward.keeper._held == {0, 1}
+    ward.move_home(broadcast, "pause")
+    assert division.shut() == 0
+    ward.keeper.run_once()
+    assert ward.copies(broadcast, "state") == ["running", "paused"]
+    assert (ward.keeper._held, ward.keeper._casts) == ({1}, True)
+    assert broadcast in ward.keeper._todo, "it is tried again"
+    assert not [line for line in lines if line["event"] == "duty_failed"]
+
+    division.end()
+    follow(ward.client, ward.settings)
+    assert set(ward.settings.layout.lanes) == {2, 3, 4, 5}
+    ward.keeper.run_once()
+    assert ward.copies(broadcast, "state") == ["paused"] * 4
+    assert ward.keeper._held == {2, 3, 4, 5}
+    assert set(ward.keeper._quiet) <= {2, 3, 4, 5}
+    assert ward.keeper._todo == {}
+    assert not [line for line in lines if line["event"] == "duty_failed"]
+
+
+def test_a_home_that_went_to_another_lane_is_no_orphan(ward: Ward, division: Any) -> None:
+    ward.form_ids(5)
+    broadcast = ward.broadcast()
+    ward.client.zadd(keys.active("shop"), {broadcast: 1})
+    ward.keeper._net._listed = {broadcast: "shop"}
+    ward.keeper._now_ms = ward.now_ms
+    before = ward.settings.layout
+    gone = Standing(dict.fromkeys(("state", "generation", "starts_at_ms")), {0: {}})
+    division.end()
+    with pytest.raises(LaneDividedError):
+        ward.keeper._serve_one(broadcast, [], gone, before)
+    assert ward.client.zscore(keys.active("shop"), broadcast) == 1
+    assert ward.keeper._serve_one(broadcast, [], gone, ward.settings.layout)
+    assert ward.client.zscore(keys.active("shop"), broadcast) is None
+
+
+def test_a_lane_that_is_shut_counts_as_no_lane_that_is_behind() -> None:
+    copies = {0: {"generation": "1"}, 1: {"generation": "2"}}
+    look = Standing({"generation": "2"}, copies, shut=0)
+    assert (look.is_behind, look.waits_for_shut) == (False, True)
+    look = Standing({"generation": "2"}, copies, shut=1)
+    assert (look.is_behind, look.waits_for_shut) == (True, False)

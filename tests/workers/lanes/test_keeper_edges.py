@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
+from producers.settings import Settings
 from workers.lanes.edges import Edges
 from workers.lanes.errands import Errands
+
+
+@pytest.fixture
+def lanes() -> int:
+    return 4
 
 
 @pytest.fixture
@@ -87,7 +93,7 @@ class Doers:
         (lambda it: it.flag("shop", "b1", 1, "queued"), [], [("shop", 1)]),
         (
             lambda it: it.flag("shop", "b1", 1, "opened"),
-            [("open", "shop", "b1", [0, 2])],
+            [("open", "shop", "b1", [0, 2, 3])],
             [("shop", 1)],
         ),
         (lambda it: it.flag("shop", "b1", 1, "verdict abort 40037"), [("obey", "b1", 1)], []),
@@ -99,10 +105,13 @@ def test_each_edge_asks_for_what_the_keeper_would_do(
     tell: Callable[[Edges], None],
     done: list[Any],
     woken: list[Any],
+    settings: Settings,
 ) -> None:
     doers: Any = Doers()
     awake: list[tuple[str, int]] = []
-    edges = Edges(errands, 3, doers, doers, doers, lambda app, lane: awake.append((app, lane)))
+    edges = Edges(
+        errands, settings, doers, doers, doers, lambda app, lane: awake.append((app, lane))
+    )
     tell(edges)
     eventually(lambda: not errands._known, "the errand is over")
     assert (doers.done, awake) == (done, woken)

@@ -179,8 +179,8 @@ def test_what_is_in_hand_is_known_by_lane_and_fence() -> None:
     hands.take(claims(3))
     hands.take(claims(2, first=7, lane=1))
     hands.drop(claims(1))
-    assert sorted(hands.fences(0)) == ["1", "2"]
-    assert sorted(hands.fences(1)) == ["7", "8"]
+    assert sorted(hands.fences([0])) == ["1", "2"]
+    assert sorted(hands.fences([1])) == ["7", "8"]
 
 
 def test_dropping_what_is_not_in_hand_changes_nothing() -> None:

@@ -84,7 +84,7 @@ class Worker:
 
     def take(self, most: int = 100) -> list[Claim]:
         claims: list[Claim] = []
-        for lane in range(self.settings.lanes):
+        for lane in self.settings.layout.lanes:
             claims += self.taker.take(Asking.of("shop", lane, most), {}).claims
         return claims
 
@@ -176,7 +176,7 @@ async def broadcast_through_everything(worker: Worker) -> list[str]:
     worker.keeper.run_once()
     form_ids = [claim for claim in worker.take(20) if claim.kind == "f"]
     await worker.settle(*((claim, KEPT) for claim in form_ids[:3]))
-    for lane in range(worker.settings.lanes):
+    for lane in worker.settings.layout.lanes:
         for broadcast in ids:
             other.recoverer.recover("shop", broadcast, lane, worker.name)
     for _ in range(30):
@@ -186,7 +186,7 @@ async def broadcast_through_everything(worker: Worker) -> list[str]:
         await other.settle(*((claim, DELIVERED) for claim in claims))
         if all(broadcasts.status(broadcast).complete for broadcast in ids):
             break
-        for lane in range(worker.settings.lanes):
+        for lane in worker.settings.layout.lanes:
             hold_nobody_back(client, lane)
     other.keeper.run_once()
     worker.keeper.run_once()
@@ -218,7 +218,7 @@ async def test_every_use_is_counted_once(worker: Worker, crowd: None) -> None:
     await broadcast_through_everything(worker)
     ledger: Counter[str] = Counter()
     stock: Counter[str] = Counter()
-    for lane in range(worker.settings.lanes):
+    for lane in worker.settings.layout.lanes:
         for name, uses in worker.client.hgetall(keys.ledger(lane, "shop")).items():
             ledger[name] += int(uses)
         for name, uses in worker.client.hgetall(keys.stock(lane, "shop")).items():
@@ -261,7 +261,7 @@ def known_keys(worker: Worker, ids: list[str]) -> Iterator[str]:
     yield keys.idempotency("shop", "once")
     yield from (keys.limiter_reply("shop", caller) for caller in callers)
     yield from (keys.broadcast_limiter("shop", broadcast) for broadcast in ids)
-    for lane in range(settings.lanes):
+    for lane in settings.layout.lanes:
         yield from (keys.fence(lane), keys.keeper(lane), keys.busy(lane))
         yield from (keys.due(lane), keys.doing(lane), keys.flying(lane))
         per_app = (keys.ring, keys.priority_ring, keys.sending, keys.stock, keys.ledger)
@@ -276,7 +276,7 @@ def known_keys(worker: Worker, ids: list[str]) -> Iterator[str]:
         yield from worker.client.scan_iter(collects, count=1000)
     for broadcast in ids:
         yield keys.home(worker.broadcasts.home_lane(broadcast), broadcast)
-        for lane in range(settings.lanes):
+        for lane in settings.layout.lanes:
             per_broadcast = (
                 keys.lane_broadcast,
                 keys.queue,

@@ -13,6 +13,7 @@ from send_path import Stall, by, connected_async, soon, way_to
 from producers.settings import Settings
 from producers.store import keys
 from workers.sending.claim import Claim
+from workers.sending.heirs import Heirs
 from workers.sending.posting import Marker, needs_mark
 from workers.sending.take import Asking, Taker
 from workers.wechat.envelope import Envelope
@@ -23,13 +24,14 @@ ENVELOPE = Envelope("/cgi-bin/message/subscribe/send", b"")
 class Bench:
     """A marker, and all that it told."""
 
-    def __init__(self, client: Any, worker: str) -> None:
+    def __init__(self, client: Any, settings: Settings, worker: str) -> None:
         self.room = 1000
         self.marked: list[Claim] = []
         self.refused: list[Claim] = []
         self.marker = Marker(
             client,
             worker,
+            Heirs(client, settings),
             lambda: self.room,
             self._take,
             self.refused.extend,
@@ -48,7 +50,7 @@ class Bench:
 @asynccontextmanager
 async def bench(settings: Settings, worker: str = "w1") -> AsyncIterator[Bench]:
     async with connected_async(settings) as client:
-        made = Bench(client, worker)
+        made = Bench(client, settings, worker)
         try:
             yield made
         finally:

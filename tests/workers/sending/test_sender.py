@@ -414,7 +414,7 @@ async def test_a_drain_waits_for_what_is_posted_and_hands_all_else_back(
 
 
 def openids_in_hand(it: Desk, claims: list[Claim]) -> list[str]:
-    fences = set(it.hands.fences(0))
+    fences = set(it.hands.fences([0]))
     return [claim.openid for claim in claims if claim.fence in fences]
 
 

@@ -16,11 +16,13 @@ from producers import store
 from producers.broadcasts.lifecycle import MoveArgs, MoveKeys
 from producers.settings import Settings
 from producers.store import keys
+from producers.store.lanes.layout import follow
 from producers.webhooks import DeadLetters
 from producers.webhooks.wishes import Wishes
 from workers.webhooks import courier as courier_module
 from workers.webhooks import patience
 from workers.webhooks.courier import Courier
+from workers.webhooks.post import Answer
 
 Make = Callable[..., Settings]
 
@@ -353,3 +355,28 @@ async def test_a_post_that_does_not_end_keeps_no_worker_longer_than_a_second(
         await post
         await async_client.aclose()
         await async_client.connection_pool.disconnect()
+
+
+async def test_an_event_whose_lane_is_divided_while_it_is_posted_is_ended_in_the_heir(
+    client: Any, hooked: Settings, end: End, division: Any, lines: list[Any]
+) -> None:
+    moved(Shop(client, hooked))
+    loop_client = store.connect_async(hooked)
+    courier = Courier(loop_client, hooked)
+    try:
+        [letter] = await courier._outbox.take(0, 1)
+        division.shut()
+        said = asyncio.create_task(courier._say(letter, Answer(200, "", 1.0)))
+        await courier.run()
+        assert end.came == [], "nothing is taken of a shut lane"
+        assert not said.done()
+        await asyncio.to_thread(division.end)
+        follow(client, hooked)
+        await said
+        assert waiting(client, hooked) == 1, "the other one"
+        assert courier._where_it_lies(letter).event.id == letter.event.id
+    finally:
+        await courier.close()
+        await loop_client.aclose()
+        await loop_client.connection_pool.disconnect()
+    assert not [line for line in lines if line["event"] == "duty_failed"]

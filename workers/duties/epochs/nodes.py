@@ -62,7 +62,7 @@ class NodeEpochs(Epochs):
             if forgot or (self._runs and run not in self._runs and before is not None):
                 lanes = [
                     lane
-                    for lane in range(self._settings.lanes)
+                    for lane in self._settings.layout.lanes
                     if self._client.place_of(keys.lane_prefix(lane)) == place
                 ]
                 seen = self._client.place_of(keys.SEEN) == place

@@ -22,21 +22,30 @@ broadcast reaches nobody twice even then.
 This is of one server, and of a primary that sentinels name; of a cluster see `nodes`.
 
 If the process dies in the middle, the old run_id still stands, and the next worker does it again.
+
+A lane that is being divided is marked like the others, and after it those that it is divided into:
+however far that is, they have the marks once they are open.
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 
 from producers import logs
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.lifecycle import RESTORED
-from producers.errors import IllegalMoveError, NotFoundError, WxbroadcastError
+from producers.errors import (
+    IllegalMoveError,
+    LaneDividedError,
+    NotFoundError,
+    WxbroadcastError,
+)
 from producers.logs.events import ServerChanged
 from producers.series import Series
 from producers.settings import Settings
 from producers.store import Client, keys, lend
 from producers.store.clock import now_ms
+from producers.store.lanes.layout import follow
 from producers.store.primary import NotDoneError
 from producers.words import State
 from workers.lanes.copies import Copies
@@ -144,7 +153,7 @@ class Epochs:
             self._server = server
             return
         if last is not None or self._server not in {"", server}:
-            lanes = range(self._settings.lanes)
+            lanes = self._settings.layout.lanes
             # a newcomer to a server that knew of no run wrote down which it is, and began nothing
             begins = last != server or self._client.hget(keys.SEEN, "epoch") != server
             self._mark(info, self._forgotten_ms(info), lanes, begins=begins)
@@ -184,22 +193,44 @@ class Epochs:
         """
         paused = forgotten_ms > GAP_MS
         marked = 0
-        if begins:
-            for lane in lanes:
+        done = set[int]()
+        while begins and (some := self._to_mark(lanes, done)):
+            done.update(some)
+            for lane in some:
                 # tokens may be forgotten that were given out: none may be given out again
                 self._client.incrby(keys.fence(lane), _FENCES)
-        # those of apps that left the settings stand still, and may go on one day
-        for app in {*self._settings.apps, *self._client.zrange(keys.APPS, 0, -1)}:
-            for broadcast in self._client.zrange(keys.active(app), 0, -1):
-                if begins:
-                    self._be_unsure(broadcast, lanes)
-                    marked += 1
-                if paused:  # also by who only met it, and alone may know how long the gap was
-                    self._pause(broadcast)
+            marked = 0
+            for broadcast in self._active():
+                self._be_unsure(broadcast, some)
+                marked += 1
+        if paused:  # also by who only met it, and alone may know how long the gap was
+            for broadcast in self._active():
+                self._pause(broadcast)
         if paused:
             self._series.pause_overdue(RESTORED)
         if begins or paused:
             logs.emit(ServerChanged(info["run_id"][:12], forgotten_ms, marked, paused))
+
+    def _active(self) -> Iterator[str]:
+        """Yield what has not ended, of each app that there was: it may go on one day."""
+        for app in {*self._settings.apps, *self._client.zrange(keys.APPS, 0, -1)}:
+            yield from self._client.zrange(keys.active(app), 0, -1)
+
+    def _to_mark(self, lanes: Iterable[int], done: Collection[int]) -> list[int]:
+        """Return those of some lanes that are not done: as they are by now, or will be in a moment.
+
+        The one that is being divided comes before its heirs.
+        """
+        follow(self._client, self._settings)
+        layout, some = self._settings.layout, set(lanes)
+        there = [*layout.lanes]
+        if layout.shut is not None:
+            there += layout.children(layout.divided)
+        return [
+            lane
+            for lane in there
+            if lane not in done and not some.isdisjoint(layout.ancestors(lane))
+        ]
 
     def _forgotten_ms(self, info: dict[str, Any]) -> int:
         """Return how much of the deployment's life this server may not know of, in ms."""
@@ -227,8 +258,10 @@ class Epochs:
             self._broadcasts.adopt(broadcast)  # a lane may have forgotten its copy
         except NotFoundError:
             return
+        except LaneDividedError:  # it is the keeper's, once there are its heirs
+            pass
         for lane in lanes:
-            self._copies.be_unsure(broadcast, lane)
+            self._copies.be_unsure_though_shut(broadcast, lane)
 
     def _compare(self, info: str, last: str | None) -> None:
         """Raise unless the server is the one of the current epoch."""

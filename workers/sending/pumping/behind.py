@@ -7,6 +7,7 @@ of all other servers' lanes too. So a server of a cluster is left alone longer e
 import time
 from typing import Any, Final
 
+from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.connection import is_cluster
 from workers.sending.pumping.failures import FAILED_S
@@ -20,13 +21,13 @@ class Behind:
 
     Args:
         client: Redis.
-        lanes: how many there are.
+        settings: which lanes there are.
         turns: where the lanes of such a server are held.
     """
 
-    def __init__(self, client: Client, lanes: int, turns: Turns) -> None:
+    def __init__(self, client: Client, settings: Settings, turns: Turns) -> None:
         self._client = client
-        self._lanes = lanes
+        self._settings = settings
         self._turns = turns
         self._is_cluster = is_cluster(client)
         self._servers: dict[Any, tuple[float, float]] = {}  # server → held for (s), until
@@ -52,7 +53,8 @@ class Behind:
         hold_s = min(_LONGEST_S, 2 * before[0]) if before else FAILED_S
         until = time.monotonic() + hold_s
         self._servers[server] = (hold_s, until)
-        self._turns.hold([one for one in range(self._lanes) if self._server(one) == server], until)
+        lanes = self._settings.layout.lanes
+        self._turns.hold([one for one in lanes if self._server(one) == server], until)
 
     def remove(self, lane: int) -> None:
         """A lane's server has its replicas again."""

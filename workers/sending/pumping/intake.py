@@ -2,7 +2,8 @@
 
 A take whose answer was lost is asked for again, with its token, until it is known what it claimed:
 on one server at once, of a cluster by later trips, so that the lanes of other nodes go on. An error
-costs its own app a second (`failures`).
+costs its own app a second (`failures`). A lane that was divided refuses a take before it begins:
+that claimed nothing, and the lane is left.
 """
 
 import time
@@ -14,9 +15,10 @@ import redis
 
 from producers import logs
 from producers.logs.events import ReplicasBehind, StoreUnreachable
-from producers.settings import Settings
+from producers.settings import Layout, Settings
 from producers.store import Client
 from producers.store.connection import is_cluster
+from producers.store.lanes.fence import is_refusal
 from producers.store.replicas import UnacknowledgedError
 from producers.store.retry import passes, pause_s
 from producers.store.scripts import Call
@@ -60,7 +62,7 @@ class Intake:
     """Takes for one worker; used by one thread.
 
     Args:
-        settings: how many lanes there are.
+        settings: which lanes there are.
         client: Redis, for trips.
         taker: the script.
         gates: app → what is known of its limits.
@@ -97,6 +99,7 @@ class Intake:
         posts: Callable[[str], int],
         server_time: Callable[[], float],
     ) -> None:
+        self._settings = settings
         self._taker = taker
         self._gates = gates
         self._tokens = tokens
@@ -110,9 +113,10 @@ class Intake:
         self._posts = posts
         self._server_time = server_time
         self._is_cluster = is_cluster(client)
+        self._layout: Layout | None = None
         self._more: set[tuple[str, int]] = set()
         self._lost: dict[str, _Lost] = {}
-        self.behind = Behind(client, settings.lanes, turns)
+        self.behind = Behind(client, settings, turns)
         self.waiting: list[Claim] = []
 
     def next_at(self, now: float) -> float:
@@ -144,7 +148,18 @@ class Intake:
 
     def wanted(self, most: int) -> list[Asking]:
         """Return the takes of the next trip: those to be asked for again, and so many others."""
+        self._follow()
         return self._asked_again() + self._worth_taking(most)
+
+    def _follow(self) -> None:
+        """Leave the lanes that were divided, and the one that is being divided."""
+        layout = self._settings.layout
+        if layout is self._layout:
+            return
+        self._layout = layout
+        self._turns.follow(layout)
+        left = frozenset(layout.lanes) - {layout.shut}
+        self._more = {(app, lane) for app, lane in self._more if lane in left}
 
     def _worth_taking(self, most: int) -> list[Asking]:
         """Return at most so many takes: of apps and lanes with something to take, in turn."""
@@ -283,12 +298,19 @@ class Intake:
             self._leave(app, lane, taken.left)
         except Exception as error:  # noqa: BLE001  (the other apps go on)
             # should it have claimed, the worker finds that in a while
+            if is_refusal(error):
+                return
             self._turns.wake(app, lane)
             put_off(self._gates, app, "taking", error)
 
     def _is_put_off(self, asking: Asking, answer: Any) -> bool:
-        """Put off a take that one node of a cluster lost: the lanes of the others go on."""
+        """Put off a take that one node of a cluster lost: the lanes of the others go on.
+
+        One that was refused is over: it claimed nothing, or did so before its lane was divided.
+        """
         before = self._lost.pop(asking.token, None)
+        if is_refusal(answer):
+            return True
         if not (self._is_cluster and isinstance(answer, redis.RedisError) and passes(answer)):
             return False
         if isinstance(answer, UnacknowledgedError) or self._hands.closing:

@@ -13,7 +13,7 @@ with a rate of its own, or work: a wake-up names where, and the look at the lane
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import redis
@@ -91,9 +91,9 @@ class Pump:
         self.unknown = False
         return None
 
-    def is_unknown(self, lane: int) -> bool:
-        """Say whether a take of a lane may be under way whose claims are not known yet."""
-        return self._travels or lane in self._intake.lost_lanes()
+    def is_unknown(self, lanes: Collection[int]) -> bool:
+        """Say whether a take of some lanes may be under way whose claims are not known yet."""
+        return self._travels or not self._intake.lost_lanes().isdisjoint(lanes)
 
     @property
     def _abreast(self) -> int:

@@ -19,6 +19,7 @@ from producers.broadcasts.spec import Spec
 from producers.permits.collect import Collector
 from producers.settings import Settings
 from producers.store import clock, keys
+from producers.store.lanes.layout import follow
 from workers.duties.epochs.server import _FENCES, Epochs, ServerChangedError, SeveralServersError
 
 
@@ -177,7 +178,7 @@ def test_a_newcomer_takes_the_time_from_redis(
     epochs = Epochs(client, settings, broadcasts)
     restored(client, minutes_ago=minutes_ago, resting=resting)
     info = {"run_id": "this run", "uptime_in_seconds": uptime_s}
-    epochs._mark(info, epochs._forgotten_ms(info), range(settings.lanes), begins=True)
+    epochs._mark(info, epochs._forgotten_ms(info), settings.layout.lanes, begins=True)
     assert broadcasts.status(running).state == state
 
 
@@ -278,3 +279,33 @@ def test_an_address_of_several_servers_is_refused(
         client.close()
         client.connection_pool.disconnect()
         turns.close()
+
+
+# -- while a lane is divided ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how_far", ["nothing is copied", "all is copied"])
+def test_a_lane_that_is_being_divided_is_marked_with_its_heirs(
+    client: "redis.Redis",
+    settings: Settings,
+    broadcasts: Broadcasts,
+    running: str,
+    division: Any,
+    how_far: str,
+) -> None:
+    Epochs(client, settings, broadcasts).begin()
+    division.shut()
+    copied = [keys.lane_broadcast(lane, running) for lane in (1, 2)]
+    if how_far == "all is copied":
+        for lane, copy in zip((1, 2), copied, strict=True):
+            client.copy(keys.lane_broadcast(0, running), copy)
+            client.set(keys.fence(lane), 5)
+    restored(client, minutes_ago=1)
+    Epochs(client, settings, broadcasts).begin()
+    if how_far == "nothing is copied":
+        division.end()
+        follow(client, settings)
+    for lane, copy in zip((1, 2), copied, strict=True):
+        assert client.hmget(copy, ["unsure", "state"]) == ["1", "running"]
+        assert int(client.get(keys.fence(lane)) or 0) >= _FENCES
+    assert client.get(keys.SERVER) == client.info("server")["run_id"], "it has begun"

@@ -572,11 +572,11 @@ async def test_a_take_that_one_node_lost_holds_no_other_lane(
             bench.turns.wake("shop", lane)
         first = await bench.next_batch()
         assert {claim.lane for claim in first} == {1}
-        assert (pump.is_unknown(0), pump.is_unknown(1), pump.unknown) == (True, False, True)
+        assert (pump.is_unknown([0]), pump.is_unknown([1]), pump.unknown) == (True, False, True)
         away = False
         rest = await bench.next_batch()
         assert {claim.lane for claim in rest} == {0}
-        assert not pump.is_unknown(0)
+        assert not pump.is_unknown([0])
         assert sorted(openids_of([*first, *rest])) == sorted(f"o{user}" for user in range(40))
 
 
