@@ -30,6 +30,7 @@ NAMES: Final = (
     "replicas",
     "topologies",
     "lanes",
+    "growth",
     "memory",
     "collect",
     "web",

@@ -155,7 +155,7 @@ def _row(ground: Ground, users: int) -> float:
 
     store = Rows(ground.client, ground.settings)
     draft = store.load(APP, said, read())
-    lanes = range(ground.settings.lanes)
+    lanes = ground.settings.layout.lanes
     taken = _bytes(ground.client, (keys.rows(lane, APP, draft.name) for lane in lanes))
     store.discard(APP, draft.name)
     return taken / raw
