@@ -359,6 +359,12 @@ class Lifecycle(Register):
                     break
         return spec.app, is_whole
 
+    def bring(self, broadcast: str, lane: int) -> None:
+        """Bring the home's generation to one lane; raises as `adopt`."""
+        home = self._home(broadcast)
+        if not self._adopt_in([lane], broadcast, home, Spec.from_json(home["spec"])):
+            raise LaneDividedError
+
     def _adopt_in(
         self, lanes: Sequence[int], broadcast: str, home: dict[str, str], spec: Spec
     ) -> bool:

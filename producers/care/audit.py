@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from producers.broadcasts.status import Register, Status
-from producers.care.holdings import Holdings
+from producers.care.holdings import Holdings, Part
 from producers.errors import NotFoundError
 from producers.permits import ledger
 from producers.permits.ledger import Ledger
@@ -209,7 +209,8 @@ class Auditor:
             buckets = filled_buckets(self._client, lane, app, "all")
             for start in range(0, len(buckets), _BUCKETS):
                 some = buckets[start : start + _BUCKETS]
-                found.update(self._holdings.recount(lane, app, some, stock_before["trimmed"]))
+                [mine] = self._holdings.recount([Part(lane, app, stock_before["trimmed"], some)])
+                found.update(mine)
                 scanned += len(some)
                 if on_progress:
                     on_progress(scanned)

@@ -9,7 +9,7 @@ from the first page to the last is counted, and whoever comes or goes in between
 So it is exact at rest, and beside work it differs from any one moment by what changed meanwhile.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +29,9 @@ USERS: Final = 100
 _TRIP: Final = 20 * USERS
 """Openids that are counted in one trip to Redis."""
 
+_SCRIPTS: Final = 200
+"""Scripts of one trip, where each has few openids."""
+
 
 class UsersKeys(NamedTuple):
     """KEYS of audit_users.lua."""
@@ -47,6 +50,22 @@ class UsersArgs(NamedTuple):
 AUDIT_USERS: Final = Script(__package__, "audit_users", UsersKeys, UsersArgs)
 
 
+class Part(NamedTuple):
+    """Some buckets of an app in a lane.
+
+    Attributes:
+        lane: the lane.
+        app: alias of the app.
+        trimmed: the first hour that the stock holds.
+        buckets: of the lane.
+    """
+
+    lane: int
+    app: str
+    trimmed: int
+    buckets: Sequence[int]
+
+
 class Holdings:
     """Recounts users. It changes nothing."""
 
@@ -54,14 +73,11 @@ class Holdings:
         self._client = client
         self._users = AUDIT_USERS.on(client)
 
-    def recount(self, lane: int, app: str, buckets: Sequence[int], trimmed: int) -> Counter[str]:
-        """Return what the users of some buckets of a lane hold.
+    def recount(self, parts: Sequence[Part]) -> list[Counter[str]]:
+        """Return what the users of each part hold.
 
         Args:
-            lane: the lane.
-            app: alias of the app.
-            buckets: of the lane.
-            trimmed: the first hour that the stock holds.
+            parts: which ones; small ones ride together.
 
         Returns:
             Uses by the fields of the stock (`keys.stock`), and ``users``: how many there were.
@@ -69,55 +85,71 @@ class Holdings:
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        found: Counter[str] = Counter()
-        waiting: list[str] = []
-        for start in range(0, len(buckets), BUCKETS):
-            for openids in self._pages(lane, app, buckets[start : start + BUCKETS]):
-                found["users"] += len(openids)
-                waiting += openids
-                while len(waiting) >= _TRIP:
-                    waiting = self._count(lane, app, trimmed, waiting, found)
+        found = [Counter[str]() for _ in parts]
+        waiting: deque[tuple[int, list[str]]] = deque()
+        places = [(at, bucket) for at, part in enumerate(parts) for bucket in part.buckets]
+        for start in range(0, len(places), BUCKETS):
+            for at, openids in self._pages(parts, places[start : start + BUCKETS]):
+                found[at]["users"] += len(openids)
+                if waiting and waiting[-1][0] == at:
+                    waiting[-1][1].extend(openids)
+                elif openids:
+                    waiting.append((at, openids))
+                while sum(len(some) for _, some in waiting) >= _TRIP:
+                    self._count(parts, waiting, found)
         while waiting:
-            waiting = self._count(lane, app, trimmed, waiting, found)
+            self._count(parts, waiting, found)
         return found
 
-    def _pages(self, lane: int, app: str, buckets: Sequence[int]) -> Iterator[list[str]]:
-        """Yield the openids of some buckets, each once."""
-        known: dict[int, set[str]] = {bucket: set() for bucket in buckets}
-        cursors = dict.fromkeys(buckets, 0)
+    def _pages(
+        self, parts: Sequence[Part], places: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, list[str]]]:
+        """Yield the openids of some buckets, each once, with the place of their part."""
+        known: dict[tuple[int, int], set[str]] = {place: set() for place in places}
+        cursors = dict.fromkeys(places, 0)
         while cursors:
             asked = list(cursors.items())
 
-            def fill(pipeline: Any, asked: list[tuple[int, int]] = asked) -> None:
-                for bucket, cursor in asked:
-                    name = keys.audience(lane, app, "all", bucket)
+            def fill(pipeline: Any, asked: list[tuple[tuple[int, int], int]] = asked) -> None:
+                for (at, bucket), cursor in asked:
+                    name = keys.audience(parts[at].lane, parts[at].app, "all", bucket)
                     pipeline.sscan(name, cursor, count=_PAGE)
 
             answers = repeat_all("reading openids", self._client, fill)
-            for (bucket, _), (cursor, openids) in zip(asked, answers, strict=True):
-                fresh = set(openids) - known[bucket]
-                known[bucket] |= fresh
-                yield list(fresh)
+            for (place, _), (cursor, openids) in zip(asked, answers, strict=True):
+                fresh = set(openids) - known[place]
+                known[place] |= fresh
+                yield place[0], list(fresh)
                 if int(cursor) == 0:
-                    del cursors[bucket], known[bucket]
+                    del cursors[place], known[place]
                 else:
-                    cursors[bucket] = int(cursor)
+                    cursors[place] = int(cursor)
 
     def _count(
-        self, lane: int, app: str, trimmed: int, openids: list[str], found: Counter[str]
-    ) -> list[str]:
-        """Add what the first openids hold, in one trip; return those that are left."""
-        trip, left = openids[:_TRIP], openids[_TRIP:]
-        parts = [trip[at : at + USERS] for at in range(0, len(trip), USERS)]
-        name = UsersKeys(keys.stock(lane, app))
-        args = UsersArgs(keys.lane_prefix(lane), app, trimmed)
+        self,
+        parts: Sequence[Part],
+        waiting: deque[tuple[int, list[str]]],
+        found: Sequence[Counter[str]],
+    ) -> None:
+        """Add what the first openids hold, in one trip, and leave the others."""
+        asked: list[tuple[int, list[str]]] = []
+        left = _TRIP
+        while waiting and left > 0 and len(asked) < _SCRIPTS:
+            at, some = waiting[0]
+            asked.append((at, some[:USERS]))
+            left -= min(USERS, len(some))
+            waiting[0] = at, some[USERS:]
+            if len(some) <= USERS:
+                waiting.popleft()
 
         def fill(pipeline: Any) -> None:
-            for part in parts:
-                self._users(name, args, part, into=pipeline)
+            for at, some in asked:
+                lane, app, trimmed, _ = parts[at]
+                args = UsersArgs(keys.lane_prefix(lane), app, trimmed)
+                self._users(UsersKeys(keys.stock(lane, app)), args, some, into=pipeline)
 
         rows = repeat_all("recounting permits", self._client, fill)
-        for part, (counted, *sums) in zip(parts, rows, strict=True):
-            found.update(dict(zip(sums[0::2], map(int, sums[1::2]), strict=True)))
-            left += part[int(counted) :]
-        return left
+        for (at, some), (counted, *sums) in zip(asked, rows, strict=True):
+            found[at].update(dict(zip(sums[0::2], map(int, sums[1::2]), strict=True)))
+            if uncounted := some[int(counted) :]:
+                waiting.append((at, uncounted))

@@ -6,17 +6,23 @@ settled is counted by the heir; the sums over all lanes are what they were.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from producers.care.audit import ROW
-from producers.care.holdings import Holdings
+from producers.care.holdings import Holdings, Part
 from producers.relaning.places import Division
 from producers.store import Client, keys
-from producers.store.buckets import filled_buckets
+from producers.store.buckets import positions, read_bitmaps
 
-_BUCKETS: Final = 100
-"""Buckets recounted in one trip."""
+_TOGETHER: Final = 100
+"""Broadcasts, audiences or apps that ride in one trip."""
+_SETS: Final = 5000
+"""Buckets of audiences that do."""
+_ROWS: Final = 100
+"""Buckets of rows that one scan gives."""
+
+T = TypeVar("T")
 
 _OF_ONE: Final = {
     "total",
@@ -54,112 +60,190 @@ class Recounter:
         self._division = division
         self._holdings = Holdings(client)
 
-    def broadcast(self, broadcast: str, slots: Iterable[str]) -> None:
-        """Give each lane its copy of a broadcast, and its counts.
+    def broadcasts(self, slots: Mapping[str, Collection[str]]) -> None:
+        """Give each lane its copies of broadcasts, and its counts.
 
         Args:
-            broadcast: its id.
-            slots: of the lists of those who go first.
+            slots: of each broadcast the lists of those who go first.
         """
-        name = keys.lane_broadcast(self._division.lane, broadcast)
-        found = self._client.hgetall(name)
-        copied = {
-            field: value
-            for field, value in found.items()
-            if field not in _OF_ONE and ":" not in field
-        }
-        at_ms = self._client.pexpiretime(name)
-        for one in self._division.children:
-            mine = found if one == self._division.heir else copied
-            pipeline = self._client.pipeline(transaction=True)
-            pipeline.hset(
-                keys.lane_broadcast(one, broadcast),
-                mapping=mine | self._counts(one, broadcast, mine, slots),
+        for some in _batches(sorted(slots)):
+            names = [keys.lane_broadcast(self._division.lane, one) for one in some]
+            found = self._asked(lambda one, name: one.hgetall(name), names)
+            ends = self._asked(lambda one, name: one.pexpiretime(name), names)
+            copies = [
+                (lane, one, has if lane == self._division.heir else _shared(has), at_ms)
+                for one, has, at_ms in zip(some, found, ends, strict=True)
+                for lane in self._division.children
+            ]
+            waiting = self._waiting([(lane, one, slots[one]) for lane, one, _, _ in copies])
+            pipeline = self._client.pipeline(transaction=False)
+            for (lane, one, has, at_ms), waits in zip(copies, waiting, strict=True):
+                name = keys.lane_broadcast(lane, one)
+                pipeline.hset(name, mapping=has | _counts(has, waits))
+                if at_ms > 0:
+                    pipeline.pexpireat(name, at_ms)
+                pipeline.zadd(keys.due(lane), {one: 0})  # its keeper finds what it wants
+            pipeline.execute()
+
+    def homes(self, broadcasts: Iterable[str]) -> None:
+        """Have the keeper look at broadcasts at their homes."""
+        for some in _batches(sorted(broadcasts)):
+            pipeline = self._client.pipeline(transaction=False)
+            for one in some:
+                pipeline.zadd(keys.due(self._division.of_home(one)), {f"{one} home": 0})
+            pipeline.execute()
+
+    def _waiting(self, copies: Sequence[tuple[int, str, Collection[str]]]) -> list["_Waiting"]:
+        """Return who has no outcome in a lane, of each copy of a broadcast."""
+        pipeline = self._client.pipeline(transaction=False)
+        for lane, one, slots in copies:
+            pipeline.llen(keys.queue(lane, one))
+            pipeline.zcard(keys.delayed(lane, one))
+            pipeline.hlen(keys.flight(lane, one))
+            for slot in slots:
+                pipeline.llen(keys.soon(lane, one, int(slot)))
+        answers = iter(pipeline.execute())
+        found = []
+        for lane, one, slots in copies:
+            queued, delayed, entries = next(answers), next(answers), next(answers)
+            soon = sum(next(answers) for _ in slots)
+            flights = Counter(
+                waits[1] if (waits := _WAITS.match(entry)) else ""
+                for entry in (self._entries(lane, one) if entries else ())
             )
-            if at_ms > 0:
-                pipeline.pexpireat(keys.lane_broadcast(one, broadcast), at_ms)
-            pipeline.zadd(keys.due(one), {broadcast: 0})  # its keeper finds what it wants
-            pipeline.execute()
-
-    def home(self, broadcast: str, lane: int) -> None:
-        """Have the keeper look at a broadcast at its home."""
-        self._client.zadd(keys.due(lane), {f"{broadcast} home": 0})
-
-    def _counts(
-        self, lane: int, broadcast: str, mine: Mapping[str, str], slots: Iterable[str]
-    ) -> dict[str, Any]:
-        """Return what a lane counts of those who have no outcome."""
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.llen(keys.queue(lane, broadcast))
-        pipeline.zcard(keys.delayed(lane, broadcast))
-        for slot in slots:
-            pipeline.llen(keys.soon(lane, broadcast, int(slot)))
-        queued, delayed, *soon = pipeline.execute()
-        done, sweeping, swept, hurried, aside = (
-            mine.get(field) for field in ("done", "sweeping", "swept", "hurried", "aside")
-        )
-        unjudged = mine.get("unjudged")
-        flights = Counter(
-            found[1] if (found := _WAITS.match(entry)) else ""
-            for _, entry in self._client.hscan_iter(keys.flight(lane, broadcast))
-        )
-        hands = flights[""] + flights["aside"]
-        counts: dict[str, Any] = {
-            "total": int(done or 0)
-            + queued
-            + int(sweeping or 0)
-            - int(swept or 0)
-            + delayed
-            + hands,
-        }
-        if hurried or sum(soon):
-            counts["hurried"] = sum(soon)
-        if aside or flights["aside"]:
-            counts["aside"] = flights["aside"]
-        if unjudged or flights[""]:
-            at_most = flights[""] if unjudged is None else min(int(unjudged), flights[""])
-            counts["unjudged"] = at_most
-        return counts
-
-    def size(self, app: str, name: str) -> None:
-        """Count the members of an audience, or its rows, in each lane."""
-        at_ms = self._client.pexpiretime(keys.audience_size(self._division.lane, app, name))
-        for one in self._division.children:
-            size = self._size(one, app, name)
-            pipeline = self._client.pipeline(transaction=True)
-            pipeline.set(keys.audience_size(one, app, name), str(size))
-            if at_ms > 0:
-                pipeline.pexpireat(keys.audience_size(one, app, name), at_ms)
-            pipeline.execute()
-
-    def _size(self, lane: int, app: str, name: str) -> int:
-        if keys.is_rows(name):
-            found = self._client.hscan_iter(keys.rows(lane, app, name), count=_BUCKETS)
-            return sum(text.count(ROW) for _, text in found)
-        pipeline = self._client.pipeline(transaction=False)
-        for bucket in filled_buckets(self._client, lane, app, name):
-            pipeline.scard(keys.audience(lane, app, name, bucket))
-        return sum(map(int, pipeline.execute()))
-
-    def stock(self, app: str) -> None:
-        """Count what is available in each lane."""
-        mine = self._client.hgetall(keys.stock(self._division.lane, app))
-        trimmed = int(mine.get("trimmed", 0))
-        for one in self._division.children:
-            name = keys.stock(one, app)
-            if mine:
-                self._client.hset(name, mapping=mine)  # it tells which templates to look for
-            found = self._available(one, app, trimmed)
-            if trimmed:
-                found["trimmed"] = trimmed
-            pipeline = self._client.pipeline(transaction=True)
-            pipeline.unlink(name)
-            if found:
-                pipeline.hset(name, mapping=found)
-            pipeline.execute()
-
-    def _available(self, lane: int, app: str, trimmed: int) -> Counter[str]:
-        buckets = filled_buckets(self._client, lane, app, "all")
-        found = self._holdings.recount(lane, app, buckets, trimmed)
-        found.pop("users", None)
+            found.append(_Waiting(queued + delayed, flights[""], flights["aside"], soon))
         return found
+
+    def _entries(self, lane: int, broadcast: str) -> Iterator[str]:
+        for _, entry in self._client.hscan_iter(keys.flight(lane, broadcast)):
+            yield entry
+
+    def sizes(self, audiences: Iterable[tuple[str, str]]) -> None:
+        """Count the members of audiences, or their rows, in each lane.
+
+        Args:
+            audiences: app and name of each.
+        """
+        for some in _batches(sorted(audiences)):
+            old = [keys.audience_size(self._division.lane, *one) for one in some]
+            ends = self._asked(lambda one, name: one.pexpiretime(name), old)
+            places = [(lane, *one) for one in some for lane in self._division.children]
+            pipeline = self._client.pipeline(transaction=False)
+            for (lane, app, name), size, at_ms in zip(
+                places,
+                self._members(places),
+                [at_ms for at_ms in ends for _ in self._division.children],
+                strict=True,
+            ):
+                key = keys.audience_size(lane, app, name)
+                pipeline.set(key, str(size))
+                if at_ms > 0:
+                    pipeline.pexpireat(key, at_ms)
+            pipeline.execute()
+
+    def _members(self, places: Sequence[tuple[int, str, str]]) -> list[int]:
+        """Return how many members each audience has, or rows, of a lane each."""
+        bitmaps = read_bitmaps(self._client, [keys.audience_buckets(*one) for one in places])
+        sizes, sets = [0] * len(places), list[tuple[int, str]]()
+        for at, (lane, app, name) in enumerate(places):
+            if keys.is_rows(name):
+                rows = self._client.hscan_iter(keys.rows(lane, app, name), count=_ROWS)
+                sizes[at] = sum(text.count(ROW) for _, text in rows)
+                continue
+            for bucket in positions(bitmaps[at], 0):
+                sets.append((at, keys.audience(lane, app, name, bucket)))
+        for some in _batches(sets, _SETS):
+            counted = self._asked(lambda one, name: one.scard(name), [name for _, name in some])
+            for (at, _), members in zip(some, counted, strict=True):
+                sizes[at] += members
+        return sizes
+
+    def stocks(self, apps: Iterable[str]) -> None:
+        """Count what is available in each lane, of some apps."""
+        for some in _batches(sorted(apps)):
+            old = [keys.stock(self._division.lane, app) for app in some]
+            found = self._asked(lambda one, name: one.hgetall(name), old)
+            places = [
+                (lane, app, has)
+                for app, has in zip(some, found, strict=True)
+                for lane in self._division.children
+            ]
+            names = [keys.audience_buckets(lane, app, "all") for lane, app, _ in places]
+            pipeline = self._client.pipeline(transaction=False)
+            for lane, app, has in places:
+                if has:  # it tells which templates to look for
+                    pipeline.hset(keys.stock(lane, app), mapping=has)
+            pipeline.execute()
+            parts = [
+                Part(lane, app, int(has.get("trimmed", 0)), positions(bitmap, 0))
+                for (lane, app, has), bitmap in zip(
+                    places, read_bitmaps(self._client, names), strict=True
+                )
+            ]
+            pipeline = self._client.pipeline(transaction=False)
+            for part, available in zip(parts, self._holdings.recount(parts), strict=True):
+                available.pop("users", None)
+                if part.trimmed:
+                    available["trimmed"] = part.trimmed
+                pipeline.unlink(keys.stock(part.lane, part.app))
+                if available:
+                    pipeline.hset(keys.stock(part.lane, part.app), mapping=available)
+            pipeline.execute()
+
+    def _asked(self, ask: Callable[[Any, str], object], names: Iterable[str]) -> list[Any]:
+        """Ask something of each key, in one trip."""
+        pipeline = self._client.pipeline(transaction=False)
+        for name in names:
+            ask(pipeline, name)
+        answers: list[Any] = pipeline.execute()
+        return answers
+
+
+class _Waiting(NamedTuple):
+    """Who has no outcome in a lane: of one broadcast.
+
+    Attributes:
+        queued: that wait, now or for a moment.
+        hands: that are in a worker's hands.
+        aside: that were set aside.
+        soon: how many of the queued go first.
+    """
+
+    queued: int
+    hands: int
+    aside: int
+    soon: int
+
+
+def _shared(copy: Mapping[str, str]) -> dict[str, str]:
+    """Return what a copy of a broadcast says in every lane."""
+    return {
+        field: value for field, value in copy.items() if field not in _OF_ONE and ":" not in field
+    }
+
+
+def _counts(mine: Mapping[str, str], waits: _Waiting) -> dict[str, Any]:
+    """Return what a lane counts, of those who have no outcome too."""
+    done, sweeping, swept, hurried, aside = (
+        mine.get(field) for field in ("done", "sweeping", "swept", "hurried", "aside")
+    )
+    unjudged = mine.get("unjudged")
+    counts: dict[str, Any] = {
+        "total": int(done or 0)
+        + int(sweeping or 0)
+        - int(swept or 0)
+        + waits.queued
+        + waits.hands
+        + waits.aside,
+    }
+    if hurried or waits.soon:
+        counts["hurried"] = waits.soon
+    if aside or waits.aside:
+        counts["aside"] = waits.aside
+    if unjudged or waits.hands:
+        counts["unjudged"] = waits.hands if unjudged is None else min(int(unjudged), waits.hands)
+    return counts
+
+
+def _batches(some: Sequence[T], most: int = _TOGETHER) -> Iterator[Sequence[T]]:
+    return (some[start : start + most] for start in range(0, len(some), most))

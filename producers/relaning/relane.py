@@ -22,13 +22,12 @@ import contextlib
 import tempfile
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final, NamedTuple, Self
 
 import orjson
-import redis
 
 from producers import logs
 from producers.broadcasts import Broadcasts
@@ -36,7 +35,7 @@ from producers.errors import InvalidInputError
 from producers.logs.events import LanesChanged, LanesChanging
 from producers.relaning.carrying import Bearer, cut_off
 from producers.relaning.counting import Recounter
-from producers.relaning.dividing import DIVIDED, WHOLE, Divider, is_foreign
+from producers.relaning.dividing import DIVIDED, WHOLE, Divider
 from producers.relaning.places import Division, Place
 from producers.settings import Layout, Settings
 from producers.settings.layout import FIELDS
@@ -287,17 +286,17 @@ class Relaner:
         self._await_flights(division.lane)
         self._client.set(keys.shut(division.lane), "1")
         self._bearer.await_replicas()
-        self._settle_drops()
+        self._settle_drops(division.lane)
         with contextlib.ExitStack() as unless_opened:
             names = unless_opened.enter_context(_Names())
             self._divide(division, done, names)
+            opened = Layout(layout.buckets, counts, towards, layout.divided + 1)
+            self._bearer.await_replicas()
+            self._write(opened)
+            cut_off(self._client, ("producer", "cli"))
+            now = time.monotonic()
             unless_opened.pop_all()
-        opened = Layout(layout.buckets, counts, towards, layout.divided + 1)
-        self._bearer.await_replicas()
-        self._write(opened)
-        cut_off(self._client, ("producer", "cli"))
-        now = time.monotonic()
-        self._left.append(_Left(names, now + _READERS_S))
+            self._left.append(_Left(names, now + _READERS_S))
         done.standstill_s = max(done.standstill_s, round(now - began, 3))
         done.divided += 1
         self._on_progress("lanes", opened.divided)
@@ -316,16 +315,41 @@ class Relaner:
                     return True
         return False
 
-    def _settle_drops(self) -> None:
-        """Bring what lanes have not heard of to them, and count what was dropped."""
+    def _settle_drops(self, lane: int) -> None:
+        """Bring a lane what it has not heard of, and count what was dropped there."""
         broadcasts = Broadcasts(self._client, self._settings)
-        apps = {*self._settings.apps, *self._client.zrange(keys.APPS, 0, -1)}
-        for app in sorted(apps):  # one that is in no settings any more has its broadcasts too
-            for broadcast in self._client.zrange(keys.active(app), 0, -1):
-                home = keys.home(self._settings.layout.home_of(broadcast), broadcast)
-                state, drop = self._client.hmget(home, ["state", "drop"])
-                if state is not None and (drop or state in ENDED):
-                    broadcasts.adopt(broadcast)
+        apps = sorted({*self._settings.apps, *self._client.zrange(keys.APPS, 0, -1)})
+        # one that is in no settings any more has its broadcasts too
+        pages = self._asked(apps, lambda one, app: one.zrange(keys.active(app), 0, -1))
+        ids = [broadcast for page in pages for broadcast in page]
+        homes = self._asked(
+            ids,
+            lambda one, broadcast: one.hmget(
+                keys.home(self._settings.layout.home_of(broadcast), broadcast),
+                ["state", "drop", "generation"],
+            ),
+        )
+        copies = self._asked(
+            ids,
+            lambda one, broadcast: one.hmget(
+                keys.lane_broadcast(lane, broadcast), ["generation", "sweeping"]
+            ),
+        )
+        for broadcast, (state, drop, generation), (known, sweeping) in zip(
+            ids, homes, copies, strict=True
+        ):
+            is_behind = known != generation or sweeping is not None
+            if state is not None and (drop or state in ENDED) and is_behind:
+                self._hold()
+                broadcasts.bring(broadcast, lane)
+
+    def _asked(self, what: Sequence[str], ask: Callable[[Any, str], object]) -> Iterator[Any]:
+        """Yield the answer to a question about each, some in one trip."""
+        for start in range(0, len(what), _PAGE):
+            pipeline = self._client.pipeline(transaction=False)
+            for one in what[start : start + _PAGE]:
+                ask(pipeline, one)
+            yield from pipeline.execute()
 
     def _divide(self, division: Division, done: Relaned, names: "_Names") -> None:
         """Copy all of a lane to the new ones, and count it there.
@@ -347,37 +371,24 @@ class Relaner:
                 self._on_progress("keys", done.keys)
                 for place in page:
                     counted.note(place)
-                    if place.way in DIVIDED:
-                        self._deal(divider, place, done)
+                shared, strange = divider.divide([one for one in page if one.way in DIVIDED])
+                done.shared += shared
+                done.strange += [name for name in strange if name not in done.strange]
                 left = {keys.shut(division.lane), *done.strange}
                 names.add([place.name for place in page if place.name not in left])
             whole = served == self._served()  # else a slot has gone where all was seen already
             if not whole:
                 done.keys, done.shared = before
         recounter = Recounter(self._client, division)
-        for broadcast in sorted(counted.broadcasts):
-            self._hold()
-            recounter.broadcast(broadcast, sorted(counted.slots[broadcast]))
-        for broadcast in sorted(counted.homes):
-            recounter.home(broadcast, division.of_home(broadcast))
-        for app, name in sorted(counted.audiences):
-            recounter.size(app, name)
-        for app in sorted(counted.stocks):
-            self._hold()
-            recounter.stock(app)
+        self._hold()
+        recounter.broadcasts({one: counted.slots[one] for one in counted.broadcasts})
+        recounter.homes(counted.homes)
+        self._hold()
+        recounter.sizes(counted.audiences)
+        recounter.stocks(counted.stocks)
         done.broadcasts += len(counted.broadcasts)
         done.audiences += len(counted.audiences)
         done.stocks += len(counted.stocks)
-
-    def _deal(self, divider: Divider, place: Place, done: Relaned) -> None:
-        self._hold()
-        try:
-            divider.divide(place)
-            done.shared += 1
-        except redis.ResponseError as error:
-            if not is_foreign(error):
-                raise
-            done.strange += [place.name] if place.name not in done.strange else []
 
     # -- what is left behind ----------------------------------------------------------------
 

@@ -8,7 +8,15 @@ import pytest
 from shop import TEMPLATE, Shop
 
 from producers.care import holdings
-from producers.care.holdings import AUDIT_USERS, BUCKETS, USERS, Holdings, UsersArgs, UsersKeys
+from producers.care.holdings import (
+    AUDIT_USERS,
+    BUCKETS,
+    USERS,
+    Holdings,
+    Part,
+    UsersArgs,
+    UsersKeys,
+)
 from producers.store import keys
 
 MANY = 3 * USERS
@@ -29,7 +37,8 @@ def stock_of(shop: Shop) -> dict[str, int]:
 
 
 def recounted(shop: Shop, buckets: list[int] | None = None) -> Counter[str]:
-    return Holdings(shop.client).recount(0, "shop", [0] if buckets is None else buckets, 0)
+    part = Part(0, "shop", 0, [0] if buckets is None else buckets)
+    return Holdings(shop.client).recount([part])[0]
 
 
 def forget(shop: Shop, openid: str) -> None:
@@ -54,6 +63,18 @@ def test_many_buckets_are_what_the_stock_counts(
     ]
     assert len(filled) > 2 * BUCKETS
     assert recounted(shop, filled) == {**stock_of(shop), "users": MANY}
+
+
+def test_small_parts_ride_together_and_each_has_its_own(
+    client: Any, make_settings: Callable[..., Any]
+) -> None:
+    shop = Shop(client, make_settings(lanes=1, buckets=2 * BUCKETS))
+    fill(shop, range(MANY))
+    shop.give("o1", formIds=[f"more{n}" for n in range(9)])
+    parts = [Part(0, "shop", 0, range(at, 2 * BUCKETS, 7)) for at in range(7)]
+    together = Holdings(client).recount(parts)
+    assert together == [recounted(shop, list(part.buckets)) for part in parts]
+    assert sum(together, Counter()) == {**stock_of(shop), "users": MANY}
 
 
 def test_a_script_begins_no_further_user_after_a_thousand_uses(shop: Shop) -> None:

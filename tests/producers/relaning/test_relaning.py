@@ -15,7 +15,7 @@ from producers import AsyncProducer, Producer, store
 from producers.broadcasts.spec import Spec
 from producers.care.audit import Auditor
 from producers.errors import InvalidInputError, LayoutMismatchError, StoreUnavailableError
-from producers.relaning import Relaner
+from producers.relaning import Relaner, dividing
 from producers.relaning import relane as relane_module
 from producers.relaning.carrying import cut_off
 from producers.relaning.places import WAYS, Place, Way, Whereabouts
@@ -191,6 +191,19 @@ def test_everything_lies_where_it_belongs_and_the_sums_are_what_they_were(
     assert audited(free, settings, grown(settings, lanes)) == sums
 
 
+def test_what_is_too_large_for_one_trip_lies_where_it_belongs_too(
+    life: Life, settings: Settings, free: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dividing, "PAGE", 3)
+    monkeypatch.setattr(dividing, "_TOGETHER", 2)
+    monkeypatch.setattr(dividing, "_SMALL", dict.fromkeys(dividing.DIVIDED, 2))
+    lanes = settings.lanes
+    before = everything(free, lying(born(settings, lanes)))
+    Relaner(free, settings).run(AFTER)
+    assert everything(free, lying(grown(settings, lanes))) == before
+    audited(free, settings, grown(settings, lanes))
+
+
 @both
 def test_a_broadcast_goes_on_where_it_was_and_each_gets_it_once(
     life: Life, settings: Settings, free: Any, lanes: int
@@ -289,7 +302,7 @@ def test_another_run_takes_over_from_one_that_lives(
 
     monkeypatch.setattr(redis.Connection, "send_packed_command", stands_still)
     overtaken = 0
-    for at in range(3, 900, 37):
+    for at in range(3, 250, 13):
         world.write(saved)
         left = at
         try:
