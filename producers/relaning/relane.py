@@ -40,7 +40,7 @@ from producers.relaning.places import Division, Place
 from producers.settings import Layout, Settings
 from producers.settings.layout import FIELDS
 from producers.store import Client, connect, is_cluster, keys
-from producers.store.lanes.fence import OutlivedError, Turn
+from producers.store.lanes.fence import OutlivedError, ServerChangedError, Turn
 from producers.store.lanes.layout import NUMBERED
 from producers.store.scripts import new_token
 from producers.words import ENDED
@@ -141,6 +141,7 @@ class Relaner:
         self._settings = settings.model_copy()
         self._on_progress = on_progress
         self._token = ""
+        self._began_on: dict[str, str] = {}
         self._turn: Turn = client.connection_pool.connection_kwargs["fence"]
         self._bearer = Bearer(client)
         self._left: deque[_Left] = deque()
@@ -185,8 +186,9 @@ class Relaner:
         apart = connect(self._settings, 1, role="cli", fenced=False)
         self._token = new_token()
         try:
+            self._began_on = self._servers(self._client)
             layout = self._begin(layout, lanes)
-            self._turn.held = lambda: self._hold(apart)
+            self._turn.held = lambda: self._hold_all(apart)
             if resumed:
                 cut_off(self._client)  # an earlier run may live still
                 self._drop_old(layout)
@@ -254,9 +256,39 @@ class Relaner:
                 "another `wxbroadcast lanes` began later, and goes on with it: look at that one"
             )
 
+    def _hold_all(self, client: Client | None = None) -> None:
+        """Check that it is its turn, and that the servers are those that it began on.
+
+        Another one may lack what was copied last, and go back to what there was before.
+
+        Raises:
+            OutlivedError: another run has taken over.
+            ServerChangedError: a server was started anew, or another one has taken over.
+        """
+        self._hold(client)
+        now = self._servers(client or self._client)
+        for where, run in self._began_on.items():
+            if now.get(where) != run:
+                raise ServerChangedError(
+                    f"{where} was started anew or replaced, and may lack what was copied: run it"
+                    " again, and it goes on"
+                )
+
+    @staticmethod
+    def _servers(client: Client) -> dict[str, str]:
+        """Return the `run_id` of each server that may be written to."""
+        across = is_cluster(client)
+        nodes = client.nodes() if across else {None: client}
+        found = {}
+        for place, node in nodes.items():
+            if node.info("replication")["role"] == "master":
+                where = "Redis" if place is None else "node {}:{}".format(*place)
+                found[where] = str(node.info("server")["run_id"])
+        return found
+
     def _write(self, layout: Layout) -> None:
         """Let all know of a layout."""
-        self._hold()
+        self._hold_all()
         fields = layout.written()
         gone = [name for name, value in fields.items() if not value]
         gone += [] if layout.towards else [_RUNNER]
@@ -404,7 +436,7 @@ class Relaner:
             if wait_s > 0 and sum(len(one.names) for one in self._left) <= most:
                 return
             time.sleep(max(0.0, wait_s))
-            self._hold()
+            self._hold_all()
             self._bearer.drop(first.names)
             self._left.popleft().names.close()
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import redis
 
-from producers.store.lanes.fence import OutlivedError, is_refusal
+from producers.store.lanes.fence import OutlivedError, ServerChangedError, is_refusal
 from producers.store.primary import NobodyNamesError, NotDoneError, NotPrimaryError, reply_of
 from producers.store.replicas import UnacknowledgedError
 
@@ -21,6 +21,7 @@ _WORDS: Final = {
 }
 _LASTING: Final = (
     OutlivedError,
+    ServerChangedError,
     redis.AuthenticationError,
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.NoPermissionError,
@@ -91,7 +92,7 @@ def in_words(error: BaseException) -> str:
 
 
 def _about_refusal(error: NotDoneError) -> str:
-    if isinstance(error, OutlivedError):
+    if isinstance(error, OutlivedError | ServerChangedError):
         return str(error)
     if isinstance(error, NobodyNamesError):
         return f"WXB_REDIS_URL: {error}"

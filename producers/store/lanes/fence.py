@@ -36,6 +36,10 @@ class OutlivedError(NotDoneError):
     """This process may not go on: its text says why. For redis-py: a connection did not come up."""
 
 
+class ServerChangedError(NotDoneError):
+    """A server is another one than that on which lanes began to be divided; its text says which."""
+
+
 class Fence:
     """That of one client's connections: each new one learns which lanes there are.
 
