@@ -49,6 +49,9 @@ _RUNNER: Final = "relaner"
 """Field of `keys.DEPLOYMENT`: which run changes the lanes; the last one that began."""
 _DRAIN_S: Final = 10.0
 """What is in flight is waited for so long: a POST takes at most 6.5 s."""
+_COPIED: Final = "copied"
+"""What `keys.shut` holds from when all of a lane was copied on: it may be opened, not copied anew,
+for the new lanes may have gone on, though the node that was told of it has forgotten that."""
 _READERS_S: Final = 3.0
 """Who only reads has looked anew after so long: it does so each second (`fence`)."""
 _TWICE: Final = 200_000
@@ -316,14 +319,24 @@ class Relaner:
         shut = Layout(layout.buckets, counts, towards, layout.divided, shut=True)
         self._write(shut)
         self._await_flights(division.lane)
-        self._client.set(keys.shut(division.lane), "1")
-        self._bearer.await_replicas()
-        self._settle_drops(division.lane)
+        guard = keys.shut(division.lane)
+        is_copied = self._client.get(guard) == _COPIED  # and perhaps was opened, which is forgotten
+        if not is_copied:
+            self._client.set(guard, "1")
+            self._bearer.await_replicas()
+            self._settle_drops(division.lane)
         with contextlib.ExitStack() as unless_opened:
             names = unless_opened.enter_context(_Names())
-            self._divide(division, done, names)
+            if is_copied:
+                for page in self._pages(f"{keys.lane_prefix(division.lane)}*"):
+                    names.add([place.name for place in page if place.name != guard])
+            else:
+                self._divide(division, done, names)
+                self._bearer.await_replicas()
+                self._hold_all()
+                self._client.set(guard, _COPIED)
+                self._bearer.await_replicas()
             opened = Layout(layout.buckets, counts, towards, layout.divided + 1)
-            self._bearer.await_replicas()
             self._write(opened)
             cut_off(self._client, ("producer", "cli"))
             now = time.monotonic()

@@ -371,7 +371,7 @@ def fence(lane: int) -> str:
 
 
 def shut(lane: int) -> str:
-    """string: 1; every script is refused here, for the lane was divided; see `lanes.fence`.
+    """string: 1, then `copied`; scripts are refused here, the lane was divided; see `lanes.fence`.
 
     Never expires: the number of a lane is not used again. Owner: `relaning`.
     """

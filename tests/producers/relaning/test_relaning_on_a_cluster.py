@@ -17,6 +17,7 @@ from producers.relaning import relane as relane_module
 from producers.settings import Settings
 from producers.store import keys
 from producers.store.lanes.plain import PLAIN, PlainArgs, PlainKeys
+from producers.store.primary import NotDoneError
 
 USERS = [f"o{n:03}" for n in range(60)]
 
@@ -174,7 +175,7 @@ def test_what_no_replica_acknowledges_is_not_opened(
     assert give(client, settings, "a") == len(USERS)
     host, port = free.place_of("wxb:{5}:")
     monkeypatch.setattr(free, "replicated", lambda: {f"{host}:{port}"})
-    with pytest.raises(redis.TimeoutError, match="no replica"):
+    with pytest.raises(NotDoneError, match="no replica"):
         Relaner(free, settings).run(8)
     assert not free.hget(keys.DEPLOYMENT, "divided")
     assert held(free) == len(USERS)
@@ -182,3 +183,28 @@ def test_what_no_replica_acknowledges_is_not_opened(
     assert Relaner(free, settings).run(8).resumed
     assert give(client, settings, "a") == 0
     assert Auditor(client, settings).run().wrong == []
+
+
+def test_a_lane_whose_opening_was_forgotten_is_not_copied_over_what_the_new_ones_did(
+    settings: Settings, connected: Callable[..., Any], make_settings: Callable[..., Settings]
+) -> None:
+    """The layout's node dies before its replica has it; the others have gone on meanwhile."""
+    client, free = connected(), connected(fenced=False)
+    store.check_layout(client, settings)
+    assert give(client, settings, "a") == len(USERS)
+
+    def die(what: str, count: int) -> None:
+        if what == "lanes" and count == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Relaner(free, settings, die).run(8)
+    assert give(client, settings, "b") == len(USERS)
+    free.hdel(keys.DEPLOYMENT, "divided")
+    free.hset(keys.DEPLOYMENT, "shut", "1")
+
+    later = make_settings(redis_url=settings.redis_url.get_secret_value(), lanes=2)
+    assert Relaner(connected(later, fenced=False), later).run(8).resumed
+    assert held(free) == 2 * len(USERS)
+    assert give(connected(later), later, "b") == 0
+    assert Auditor(connected(later), later).run().wrong == []
