@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import redis
 
 from producers.store import Client, is_cluster, lend, sentinels_of
+from producers.store.primary import NotDoneError
 
 _PAGE: Final = 500
 """Keys that are copied in one trip."""
@@ -90,11 +91,11 @@ class Bearer:
         Used by the one thread that writes, whose connection to each node is always the same.
 
         Raises:
-            redis.TimeoutError: they do not answer.
+            NotDoneError: none has it in time.
         """
         for where, server in self._followed():
             if not server.execute_command("WAIT", 1, _WAIT_MS):
-                raise redis.TimeoutError(f"no replica of {where} acknowledges what it has")
+                raise NotDoneError(f"no replica of {where} acknowledges what it has")
 
     def _followed(self) -> Iterator[tuple[str, Any]]:
         if self._across:
