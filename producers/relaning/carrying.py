@@ -9,11 +9,13 @@ from typing import Any, Final, NamedTuple
 
 import redis
 
-from producers.store import Client, is_cluster, lend, sentinels_of
+from producers.store import Client, is_cluster, keys, lend, sentinels_of
 from producers.store.primary import NotDoneError
 
 _PAGE: Final = 500
 """Keys that are copied in one trip."""
+_NOBODY: Final = 2**62
+"""No connection has such an id."""
 _WAIT_MS: Final = 1000
 """So long replicas are waited for."""
 
@@ -115,6 +117,30 @@ def _error_of(connection: Any) -> redis.ResponseError | None:
     except redis.ResponseError as error:
         return error
     return None
+
+
+def check_rights(client: Client) -> None:
+    """Try what a user of few rights may not run, and what would end a change half-way.
+
+    Raises:
+        redis.NoPermissionError: its text names the command.
+        redis.RedisError: Redis did not answer.
+    """
+    across = is_cluster(client)
+    nodes: list[Any] = list(client.nodes().values()) if across else [client]
+    for node in nodes:
+        node.client_list()
+        node.client_kill_filter(_id=str(_NOBODY))
+        if across:
+            node.execute_command("CLUSTER NODES")
+    if across:
+        client.dump(keys.DEPLOYMENT)
+        try:
+            client.restore(keys.DEPLOYMENT, 0, b"")  # it is there, and stays as it is
+        except redis.exceptions.NoPermissionError:
+            raise
+        except redis.ResponseError:
+            pass
 
 
 def cut_off(client: Client, roles: Iterable[str] = ("",)) -> None:

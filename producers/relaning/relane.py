@@ -33,7 +33,7 @@ from producers import logs
 from producers.broadcasts import Broadcasts
 from producers.errors import InvalidInputError
 from producers.logs.events import LanesChanged, LanesChanging
-from producers.relaning.carrying import Bearer, cut_off
+from producers.relaning.carrying import Bearer, check_rights, cut_off
 from producers.relaning.counting import Recounter
 from producers.relaning.dividing import DIVIDED, WHOLE, Divider
 from producers.relaning.places import Division, Place
@@ -185,6 +185,7 @@ class Relaner:
         if layout.count == lanes:
             return done
         began = time.monotonic()
+        check_rights(self._client)
         logs.emit(LanesChanging(layout.count, lanes, resumed))
         apart = connect(self._settings, 1, role="cli", fenced=False)
         self._token = new_token()

@@ -208,3 +208,22 @@ def test_a_lane_whose_opening_was_forgotten_is_not_copied_over_what_the_new_ones
     assert held(free) == 2 * len(USERS)
     assert give(connected(later), later, "b") == 0
     assert Auditor(connected(later), later).run().wrong == []
+
+
+@pytest.mark.parametrize("lacks", ["client|kill", "restore"])
+def test_who_lacks_a_right_is_told_before_anything_is_changed(
+    settings: Settings,
+    connected: Callable[..., Any],
+    make_settings: Callable[..., Settings],
+    nodes: Nodes,
+    lacks: str,
+) -> None:
+    store.check_layout(connected(), settings)
+    for client in nodes.each():
+        client.execute_command("ACL SETUSER", "few", "on", ">few", "~*", "&*", "+@all", f"-{lacks}")
+    url = nodes.url.replace("://", "://few:few@")
+    few = make_settings(redis_url=url, lanes=2)
+    before = connected().hgetall(keys.DEPLOYMENT)
+    with pytest.raises(redis.exceptions.NoPermissionError, match=lacks):
+        Relaner(connected(few, fenced=False), few).run(8)
+    assert connected().hgetall(keys.DEPLOYMENT) == before
