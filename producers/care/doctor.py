@@ -133,7 +133,16 @@ def _layout(client: Client, settings: Settings) -> Iterator[Check]:
             raise
         yield Check("layout", Health.BAD, str(error), "unset it, or set the value it has")
         return
-    found = f"{len(settings.layout.lanes)} lanes, {settings.buckets} buckets"
+    layout = settings.layout
+    found = f"{len(layout.lanes)} lanes, {settings.buckets} buckets"
+    if layout.towards:
+        still = "no lane" if layout.shut is None else f"lane {layout.shut}"
+        yield Check(
+            "lanes",
+            Health.WARN,
+            f"{layout.divided} of {layout.count} divided, {still} stands still for it",
+            f"where no such command runs any more: `wxbroadcast lanes {layout.towards}` goes on",
+        )
     sizes = Counter(client, settings).sizes
     users, app = max((sizes(app, [ALL])[ALL], app) for app in settings.apps)
     if users > _CROWDED * settings.buckets:

@@ -1,11 +1,13 @@
 """``wxbroadcast lanes``: another number of lanes for a living deployment."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from producers.cli.options import AsJson
 from producers.cli.session import guarded, print_json, say
+
+_AGAIN: Final = "a lane may stand still until it is run again: wxbroadcast lanes"
 
 
 def lanes(
@@ -24,9 +26,13 @@ def lanes(
     until then that one lane stands still.
     """
     with guarded(as_json=as_json):
+        import redis
+
         from producers import settings, store
         from producers.cli.progress import Progress
+        from producers.errors import StoreUnavailableError
         from producers.relaning import Relaner
+        from producers.store.trouble import in_words
 
         loaded = settings.load()
         client = store.connect(loaded, 2, role="cli", fenced=False)
@@ -38,6 +44,14 @@ def lanes(
 
                 relaner = Relaner(client, loaded, show)
                 done = relaner.plan(number) if dry_run else relaner.run(number)
+        except (redis.RedisError, StoreUnavailableError) as error:
+            if dry_run:
+                raise
+            why = str(error) if isinstance(error, StoreUnavailableError) else in_words(error)
+            raise StoreUnavailableError(f"{why}; {_AGAIN} {number}") from error
+        except KeyboardInterrupt:
+            say(f"{_AGAIN} {number}")
+            raise
         finally:
             client.close()
             client.connection_pool.disconnect()

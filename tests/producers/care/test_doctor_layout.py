@@ -20,3 +20,16 @@ def test_crowded_buckets_are_told(client: Any, settings: Any) -> None:
     assert "1,001 users of shop in each" in found.found
     client.delete(size)
     assert not client.exists(keys.audience_size(0, "shop", "all"))
+
+
+def test_a_change_of_lanes_that_is_under_way_is_told(client: Any, settings: Any) -> None:
+    def told() -> list[Any]:
+        return [check for check in examine(settings) if check.name == "lanes"]
+
+    assert told() == []
+    client.hset(keys.DEPLOYMENT, mapping={"relaning": "4", "shut": "1"})
+    [check] = told()
+    assert check.health is Health.WARN
+    assert check.found == "0 of 1 divided, lane 0 stands still for it"
+    assert "`wxbroadcast lanes 4` goes on" in check.advice
+    client.hdel(keys.DEPLOYMENT, "relaning", "shut")
