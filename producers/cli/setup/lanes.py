@@ -7,7 +7,7 @@ import typer
 from producers.cli.options import AsJson
 from producers.cli.session import guarded, print_json, say
 
-_AGAIN: Final = "a lane may stand still until it is run again: wxbroadcast lanes"
+_AGAIN: Final = "a lane may stand still until it is run again: see `wxbroadcast doctor`"
 
 
 def lanes(
@@ -48,9 +48,9 @@ def lanes(
             if dry_run:
                 raise
             why = str(error) if isinstance(error, StoreUnavailableError) else in_words(error)
-            raise StoreUnavailableError(f"{why}; {_AGAIN} {number}") from error
+            raise StoreUnavailableError(f"{why}; {_AGAIN}") from error
         except KeyboardInterrupt:
-            say(f"{_AGAIN} {number}")
+            say(_AGAIN)
             raise
         finally:
             client.close()

@@ -7,7 +7,7 @@ from redis import OutOfMemoryError
 from producers.relaning import Relaner
 from producers.settings import Settings
 
-AGAIN = "a lane may stand still until it is run again: wxbroadcast lanes 4"
+AGAIN = "a lane may stand still until it is run again: see `wxbroadcast doctor`"
 
 
 @pytest.mark.parametrize("plan", [False, True])
