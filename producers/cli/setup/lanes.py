@@ -69,5 +69,10 @@ def lanes(
         if not dry_run:
             still = f"no lane stood still for more than {done.standstill_s:.1f} s"
             say(f"it took {done.took_s:.1f} s; {still}")
+        if "lanes" in loaded.model_fields_set and loaded.lanes != number:
+            say(
+                f"WXB_LANES is {loaded.lanes} here: unset it wherever it is set, or with {number} "
+                "lanes nothing that is started there will come up"
+            )
         for name in done.strange:
             say(f"left where it was, for nobody of us put it there: {name}")

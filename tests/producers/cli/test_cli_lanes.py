@@ -4,7 +4,7 @@ import pytest
 from cli_runs import run
 from redis import OutOfMemoryError
 
-from producers.relaning import Relaner
+from producers.relaning import Relaned, Relaner
 from producers.settings import Settings
 
 AGAIN = "a lane may stand still until it is run again: see `wxbroadcast doctor`"
@@ -32,3 +32,14 @@ def test_who_interrupts_it_is_told_too(settings: Settings, monkeypatch: pytest.M
     ran = run(settings, "lanes", "4")
     assert ran.code == 130
     assert AGAIN in ran.err
+
+
+def test_a_number_that_is_set_is_told_before_it_ends_a_start(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Relaner, "run", lambda _self, lanes: Relaned(1, lanes))
+    ran = run(settings, "lanes", "4")
+    assert ran.code == 0
+    assert "WXB_LANES is 1 here: unset it wherever it is set" in ran.err
+    ran = run(settings.model_copy(update={"lanes": 4}), "lanes", "4")
+    assert "WXB_LANES" not in ran.err
