@@ -951,6 +951,16 @@ class WebStarted(Event):
 
 
 @dataclass
+class WebOutlived(Event):
+    """Redis knows of fewer lanes than there were; the process drains and ends, to start anew."""
+
+    LEVEL: ClassVar[Level] = "warning"
+
+    pid: int
+    why: str
+
+
+@dataclass
 class WebStopping(Event):
     """A process of the HTTP service takes no more requests and finishes what runs."""
 

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,10 +25,10 @@ from aiohttp import web
 
 from producers import logs, store
 from producers.errors import InvalidInputError, SettingsError
-from producers.logs.events import WebStarted, WebStopped, WebStopping
+from producers.logs.events import WebOutlived, WebStarted, WebStopped, WebStopping
 from producers.settings import Settings, import_log_processors
 from producers.store import deadline
-from producers.store.lanes.layout import follow
+from producers.store.lanes.layout import follow, is_older
 from producers.web.entry import Entry
 from producers.web.http.connection import Bounds, Server
 from producers.web.routes import TABLE
@@ -44,6 +44,10 @@ _DRAIN_S: Final = 8.0
 _END_S: Final = 1.5
 """After the drain, for what is cut to notice."""
 _LOOK_S: Final = 1.0
+_SURE: Final = 2
+"""Looks in a row that found fewer lanes: one answer may have been overtaken by a newer one."""
+_OUTLIVED: Final = 75
+"""Exit code: start it anew (EX_TEMPFAIL of sysexits.h), as a worker's."""
 _BACKLOG: Final = 1024
 _DOORS: Final = 1 if sys.platform == "win32" else 16
 """Times that the event loop listens on the socket: uvloop takes one new connection a turn of each,
@@ -166,21 +170,37 @@ async def serving(settings: Settings, place: Place) -> AsyncIterator[Service]:
         await service.stop()
 
 
-async def _follow_lanes(client: Any, settings: Settings) -> None:
-    """Learn each second which lanes there are, whether anybody asks this process or nobody."""
+async def _follow_lanes(client: Any, settings: Settings, outlived: Callable[[], None]) -> None:
+    """Learn each second which lanes there are, whether anybody asks this process or nobody.
 
-    def look() -> None:
+    A Redis that knows of fewer forgot them, or is a backup: nothing more may be stored where nobody
+    would look for it. `outlived` is called, and the process is to be started anew.
+    """
+
+    def look() -> bool:
         with deadline.within(_LOOK_S), contextlib.suppress(redis.RedisError):
-            follow(client, settings)
+            return not follow(client, settings) and is_older(client, settings)
+        return False
 
+    older = 0
     while True:
-        await asyncio.to_thread(look)
+        older = older + 1 if await asyncio.to_thread(look) else 0
+        if older >= _SURE:
+            outlived()
         await asyncio.sleep(_LOOK_S)
 
 
-async def _until_signal(settings: Settings, place: Place, parent: int | None) -> None:
-    """Serve until told to stop."""
-    ended = asyncio.Event()
+async def _until_signal(settings: Settings, place: Place, parent: int | None) -> int:
+    """Serve until told to stop; returns the exit code."""
+    ended, code = asyncio.Event(), 0
+
+    def outlived() -> None:
+        nonlocal code
+        if not ended.is_set():
+            logs.emit(WebOutlived(os.getpid(), "redis knows of fewer lanes than there were"))
+            code = _OUTLIVED
+            ended.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
@@ -190,11 +210,12 @@ async def _until_signal(settings: Settings, place: Place, parent: int | None) ->
         gc.collect()
         gc.freeze()  # what exists by now stays
         gc.set_threshold(*_GARBAGE)
-        looking = asyncio.create_task(_follow_lanes(service.services.client, settings))
+        looking = asyncio.create_task(_follow_lanes(service.services.client, settings, outlived))
         await ended.wait()
         looking.cancel()
         if parent is not None:
             loop.remove_reader(parent)
+    return code
 
 
 def check_aiohttp() -> None:
@@ -240,13 +261,13 @@ def run(settings: Settings, place: Place, *, parent: int | None = None) -> int:
         client.connection_pool.disconnect()
     main = _until_signal(settings, place, parent)
     if sys.platform == "win32":
-        asyncio.run(main)
+        code = asyncio.run(main)
     else:
         import uvloop  # noqa: PLC0415 - there is none for Windows
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main)
+            code = runner.run(main)
     if any(one.name.startswith("web") for one in threading.enumerate()):
         logs.close()
-        os._exit(0)  # a thread still waits for Redis, and nobody for it
-    return 0
+        os._exit(code)  # a thread still waits for Redis, and nobody for it
+    return code

@@ -150,3 +150,18 @@ def test_a_service_goes_on_and_answers_503_for_who_is_on_the_way(
     assert give(inside, "a").status == 200
     assert stage.ledger()["collected"] == len(given)
     assert service.poll() is None
+
+
+@pytest.mark.timeout(60)
+def test_a_service_whose_redis_forgot_lanes_ends_and_stores_nothing_where_nobody_looks(
+    stages: Stages, eventually: Eventually
+) -> None:
+    stage = stages(lanes=None)
+    stage.client.hset(keys.DEPLOYMENT, mapping={"lanes": "64", "earlier": "16", "layout": "2"})
+    service = stage.command([sys.executable, "-m", "producers.cli", "web", "--port", "0"])
+    eventually(lambda: stage.lines("web_started"), "it listens")
+    stage.client.hset(keys.DEPLOYMENT, "lanes", "16")  # a backup of before
+    stage.client.hdel(keys.DEPLOYMENT, "earlier")
+    assert service.wait(20) == 75
+    [line] = stage.lines("web_outlived")
+    assert line["why"] == "redis knows of fewer lanes than there were"
