@@ -47,6 +47,7 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "lanes_changed.before": Meaning("lanes that there were", "lanes"),
     "worker_outlived.before": Meaning("lanes that it lives in", "lanes"),
     "worker_outlived.why": Meaning("which lanes there are, or will be"),
+    "web_outlived.why": Meaning("which lanes there are, or will be"),
     "lanes_changing.before": Meaning("lanes that there are", "lanes"),
     "broadcast": Meaning("id of the broadcast; m…: what carries a day's single messages"),
     "broadcasts": Meaning("broadcasts that run"),
