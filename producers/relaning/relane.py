@@ -25,7 +25,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import orjson
 
@@ -63,6 +63,7 @@ _MOST: Final = 1024
 _WAITS: Final = ("- ", "aside ")
 """How an entry of `keys.flight` begins that is in no worker's hands."""
 
+T = TypeVar("T")
 Progress = Callable[[str, int], None]
 """Called with what is being done, and how much of it was."""
 
@@ -196,6 +197,7 @@ class Relaner:
             if resumed:
                 cut_off(self._client)  # an earlier run may live still
                 self._drop_old(layout)
+            self._drop_unborn(layout)
             while layout.divided < layout.count:
                 layout = self._divide_next(layout, done)
             self._drop_left(0)
@@ -341,8 +343,8 @@ class Relaner:
             self._write(opened)
             cut_off(self._client, ("producer", "cli"))
             now = time.monotonic()
-            unless_opened.pop_all()
             self._left.append(_Left(names, now + _READERS_S))
+            unless_opened.pop_all()
         done.standstill_s = max(done.standstill_s, round(now - began, 3))
         done.divided += 1
         self._on_progress("lanes", opened.divided)
@@ -389,7 +391,7 @@ class Relaner:
                 self._hold()
                 broadcasts.bring(broadcast, lane)
 
-    def _asked(self, what: Sequence[str], ask: Callable[[Any, str], object]) -> Iterator[Any]:
+    def _asked(self, what: Sequence[T], ask: Callable[[Any, T], object]) -> Iterator[Any]:
         """Yield the answer to a question about each, some in one trip."""
         for start in range(0, len(what), _PAGE):
             pipeline = self._client.pipeline(transaction=False)
@@ -466,6 +468,23 @@ class Relaner:
                 self._bearer.drop(
                     place.name for place in page if place.lane == lane and place.kind != "shut"
                 )
+
+    def _drop_unborn(self, layout: Layout) -> None:
+        """Take away what lies in lanes that are not there yet.
+
+        A killed run left it, or, where Redis forgot lanes, a process that still knew of them. What
+        was whole, and perhaps went on since, stays (`_COPIED`).
+        """
+        left = range(layout.divided, layout.count)
+        guards = self._asked(left, lambda one, number: one.get(keys.shut(layout.first + number)))
+        stay = {*layout.lanes}
+        for number, guard in zip(left, guards, strict=True):
+            stay.update(layout.children(number) if guard == _COPIED else ())
+        for page in self._pages(f"{keys.PREFIX}:{{[0-9]*"):
+            for lane in {place.lane for place in page} - stay:
+                if lane >= layout.first + layout.count:
+                    self._hold()
+                    self._bearer.drop(place.name for place in page if place.lane == lane)
 
     # -- looking ----------------------------------------------------------------------------
 

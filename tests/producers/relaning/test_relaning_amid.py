@@ -305,3 +305,14 @@ def test_webhooks_that_wait_are_posted_once_and_the_dead_are_found(shop: Shop, g
     assert letters.replay("shop") == len(dead) - 1
     again = taken(more, lambda outbox, letter: outbox.delivered(letter))
     assert {letter.event.id for letter in again} == {letter.event.id for letter in dead[1:]}
+
+
+def test_what_a_process_of_a_forgotten_future_left_in_lanes_to_come_is_taken_away(
+    shop: Shop, grow: Grow
+) -> None:
+    shop.collector.collect("shop", [{"openid": one, "formId": "f"} for one in USERS])
+    shop.client.hset(keys.outcomes(BEFORE, "forgotten", 2), "o1", "delivered")
+    shop.client.set(keys.shut(BEFORE + 1), "1")
+    grow()
+    assert not shop.client.exists(keys.outcomes(BEFORE, "forgotten", 2))
+    assert not shop.client.exists(keys.shut(BEFORE + 1))
