@@ -3,6 +3,7 @@
 On a cluster the two names lie in different slots: the key is dumped, and restored where it belongs.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -98,6 +99,20 @@ class Bearer:
         for where, server in self._followed():
             if not server.execute_command("WAIT", 1, _WAIT_MS):
                 raise NotDoneError(f"no replica of {where} acknowledges what it has")
+
+    def await_disks(self) -> None:
+        """Have nodes of a cluster without a replica write down what they were given.
+
+        They forget each for itself, where the power fails. One that writes nothing down, or has
+        no ``WAITAOF`` (Redis 7.2), is not waited for; raises as `copy`.
+        """
+        if not self._across:
+            return
+        replicated = self._client.replicated()
+        for (host, port), node in self._client.nodes().items():
+            if f"{host}:{port}" not in replicated:
+                with contextlib.suppress(redis.ResponseError):
+                    node.execute_command("WAITAOF", 1, 0, _WAIT_MS)
 
     def _followed(self) -> Iterator[tuple[str, Any]]:
         if self._across:

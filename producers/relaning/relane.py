@@ -31,8 +31,8 @@ import orjson
 
 from producers import logs
 from producers.broadcasts import Broadcasts
-from producers.errors import InvalidInputError
-from producers.logs.events import LanesChanged, LanesChanging
+from producers.errors import InvalidInputError, StoreUnavailableError
+from producers.logs.events import LanesChanged, LanesChanging, StoreUnreachable
 from producers.relaning.carrying import Bearer, check_rights, cut_off
 from producers.relaning.counting import Recounter
 from producers.relaning.dividing import DIVIDED, WHOLE, Divider
@@ -42,6 +42,7 @@ from producers.settings.layout import FIELDS
 from producers.store import Client, connect, is_cluster, keys
 from producers.store.lanes.fence import OutlivedError, ServerChangedError, Turn
 from producers.store.lanes.layout import NUMBERED
+from producers.store.retry import LOST, pause_s
 from producers.store.scripts import new_token
 from producers.words import ENDED
 
@@ -60,6 +61,9 @@ _LOOK_S: Final = 0.05
 _PAGE: Final = 1000
 """Keys of one look."""
 _MOST: Final = 1024
+_TRIES: Final = 15
+"""So often it is tried to go on with a lane, where Redis is away: for half a minute, or so."""
+_OVERTAKEN: Final = "another `wxbroadcast lanes` began later, and goes on with it: look at that one"
 _WAITS: Final = ("- ", "aside ")
 """How an entry of `keys.flight` begins that is in no worker's hands."""
 
@@ -145,7 +149,10 @@ class Relaner:
         self._settings = settings.model_copy()
         self._on_progress = on_progress
         self._token = ""
+        self._before = 0
         self._began_on: dict[str, str] = {}
+        self._shut_at: tuple[int, float] | None = None
+        self._ending = False
         self._turn: Turn = client.connection_pool.connection_kwargs["fence"]
         self._bearer = Bearer(client)
         self._left: deque[_Left] = deque()
@@ -179,7 +186,7 @@ class Relaner:
         Raises:
             InvalidInputError: it is no multiple of what there is, does not divide the buckets, or a
                 change to another number is under way; or another run has taken over.
-            redis.RedisError: Redis did not answer; run it again.
+            redis.RedisError: Redis did not answer for half a minute; run it again.
         """
         layout, resumed = self._checked(lanes)
         done = Relaned(layout.count, lanes, resumed=resumed)
@@ -188,11 +195,38 @@ class Relaner:
         began = time.monotonic()
         check_rights(self._client)
         logs.emit(LanesChanging(layout.count, lanes, resumed))
-        apart = connect(self._settings, 1, role="cli", fenced=False)
-        self._token = new_token()
+        self._token, self._before = new_token(), layout.count
         try:
+            self._insist(lanes, done)
+        except OutlivedError as error:
+            raise InvalidInputError([str(error)]) from error
+        done.took_s = round(time.monotonic() - began, 3)
+        logs.emit(LanesChanged(done.before, done.after, done.keys, done.standstill_s))
+        return done
+
+    def _insist(self, lanes: int, done: Relaned) -> None:
+        """Go on where a server was away, or another has taken over: a lane may stand still."""
+        tries, divided = 0, -1
+        while True:
+            try:
+                return self._go(lanes, done, again=tries > 0)
+            except (*LOST, StoreUnavailableError) as error:
+                tries = 1 if done.divided > divided else tries + 1
+                divided = done.divided
+                if tries > _TRIES or isinstance(error, OutlivedError):
+                    raise
+                logs.emit(StoreUnreachable("changing lanes", type(error).__name__, tries))
+                time.sleep(pause_s(tries))
+
+    def _go(self, lanes: int, done: Relaned, *, again: bool) -> None:
+        """Divide what is not divided; raises as `run`."""
+        apart = connect(self._settings, 1, role="cli", fenced=False)
+        try:
+            if again and self._ended(lanes):
+                return
+            before, resumed = self._checked(lanes)
             self._began_on = self._servers(self._client)
-            layout = self._begin(layout, lanes)
+            layout = self._begin(before, lanes)
             self._turn.held = lambda: self._hold_all(apart)
             if resumed:
                 cut_off(self._client)  # an earlier run may live still
@@ -202,16 +236,23 @@ class Relaner:
                 layout = self._divide_next(layout, done)
             self._drop_left(0)
             self._end(layout)
-        except OutlivedError as error:
-            raise InvalidInputError([str(error)]) from error
         finally:
             self._turn.held = None
             while self._left:
                 self._left.popleft().names.close()
             apart.connection_pool.disconnect()
-        done.took_s = round(time.monotonic() - began, 3)
-        logs.emit(LanesChanged(done.before, done.after, done.keys, done.standstill_s))
-        return done
+
+    def _ended(self, lanes: int) -> bool:
+        """Say whether this run ended it, and did not hear so.
+
+        Raises:
+            OutlivedError: another run goes on with it, or has ended it.
+        """
+        runner, count = self._client.hmget(keys.DEPLOYMENT, [_RUNNER, "lanes"])
+        is_whole = count == str(lanes)
+        if runner not in {None, self._token} or (is_whole and not self._ending):
+            raise OutlivedError(_OVERTAKEN)
+        return bool(is_whole)
 
     def _checked(self, lanes: int) -> tuple[Layout, bool]:
         """Return which lanes there are, and whether such a change is under way."""
@@ -255,12 +296,15 @@ class Relaner:
 
         Raises:
             OutlivedError: one has, and goes on with it, or has ended it.
+            ServerChangedError: Redis has forgotten that lanes are being changed.
         """
-        mine = self._token
-        if mine and (client or self._client).hget(keys.DEPLOYMENT, _RUNNER) != mine:
-            raise OutlivedError(
-                "another `wxbroadcast lanes` began later, and goes on with it: look at that one"
-            )
+        if not self._token:
+            return
+        runner, count = (client or self._client).hmget(keys.DEPLOYMENT, [_RUNNER, "lanes"])
+        if runner is None and count == str(self._before):
+            raise ServerChangedError("Redis forgot that lanes are being changed: run it again")
+        if runner != self._token:
+            raise OutlivedError(_OVERTAKEN)
 
     def _hold_all(self, client: Client | None = None) -> None:
         """Check that it is its turn, and that the servers are those that it began on.
@@ -309,6 +353,7 @@ class Relaner:
         self._client.publish(keys.WAKE, "lanes")  # an edge: they look each second
 
     def _end(self, layout: Layout) -> None:
+        self._ending = True
         self._write(Layout(layout.buckets, [*layout.counts, layout.towards]))
 
     # -- one lane ---------------------------------------------------------------------------
@@ -316,7 +361,8 @@ class Relaner:
     def _divide_next(self, layout: Layout, done: Relaned) -> Layout:
         self._drop_left(_TWICE)
         division = Division(layout, layout.divided)
-        began = time.monotonic()
+        if self._shut_at is None or self._shut_at[0] != division.lane:
+            self._shut_at = division.lane, time.monotonic()
         counts, towards = layout.counts, layout.towards
         self._settings.live_in(layout)
         shut = Layout(layout.buckets, counts, towards, layout.divided, shut=True)
@@ -336,6 +382,7 @@ class Relaner:
             else:
                 self._divide(division, done, names)
                 self._bearer.await_replicas()
+                self._bearer.await_disks()
                 self._hold_all()
                 self._client.set(guard, _COPIED)
                 self._bearer.await_replicas()
@@ -345,7 +392,7 @@ class Relaner:
             now = time.monotonic()
             self._left.append(_Left(names, now + _READERS_S))
             unless_opened.pop_all()
-        done.standstill_s = max(done.standstill_s, round(now - began, 3))
+        done.standstill_s = max(done.standstill_s, round(now - self._shut_at[1], 3))
         done.divided += 1
         self._on_progress("lanes", opened.divided)
         return opened

@@ -28,7 +28,7 @@ COMMAND = [sys.executable, "-m", "producers.cli", "lanes", "64", "--json"]
 def test_what_a_failover_forgot_is_copied_again_and_not_taken_away(
     tmp_path: Path, eventually: Eventually, lag_s: float
 ) -> None:
-    """The command meets the new primary with its next connection, and notices no error."""
+    """It meets the new primary with its next connection, and by that no error."""
     with pair(tmp_path / "servers") as servers, stages_at(servers.url, tmp_path) as stages:
         stage = stages(lanes=None)
         stage.permits("template", USERS)
@@ -47,10 +47,9 @@ def test_what_a_failover_forgot_is_copied_again_and_not_taken_away(
         stage.kill(change, signal.SIGSTOP)
         servers.fail_over()
         stage.kill(change, signal.SIGCONT)
-        assert change.wait(40) == 4
+        assert change.wait(60) == 0, stage.logs[-1].read_text()  # it goes on by itself
         looks.connection_pool.disconnect()
 
-        assert stage.command(COMMAND).wait(40) == 0
         follow(stage.client, stage.settings)
         assert stage.settings.layout == Layout(256, [16, 64])
         assert Auditor(stage.client, stage.settings).run().wrong == []

@@ -175,6 +175,7 @@ def test_what_no_replica_acknowledges_is_not_opened(
     assert give(client, settings, "a") == len(USERS)
     host, port = free.place_of("wxb:{5}:")
     monkeypatch.setattr(free, "replicated", lambda: {f"{host}:{port}"})
+    monkeypatch.setattr(relane_module, "_TRIES", 2)
     with pytest.raises(NotDoneError, match="no replica"):
         Relaner(free, settings).run(8)
     assert not free.hget(keys.DEPLOYMENT, "divided")
