@@ -45,7 +45,8 @@ def lanes_now(client: Client, settings: Settings) -> tuple[int, ...]:
 
 
 def _look(client: Client, settings: Settings) -> None:
-    repeat("looking at the lanes", lambda: follow(client, settings))
+    if settings.lives:  # else nobody said that they are of this deployment (`check_layout`)
+        repeat("looking at the lanes", lambda: follow(client, settings))
 
 
 def anew(client: Client, settings: Settings, do: Callable[[], R]) -> R:

@@ -16,6 +16,7 @@ from producers.relaning import Relaner
 from producers.relaning import relane as relane_module
 from producers.settings import Settings
 from producers.store import keys
+from producers.store.lanes.layout import follow
 from producers.store.lanes.plain import PLAIN, PlainArgs, PlainKeys
 from producers.store.primary import NotDoneError
 
@@ -207,6 +208,7 @@ def test_a_lane_whose_opening_was_forgotten_is_not_copied_over_what_the_new_ones
     later = make_settings(redis_url=settings.redis_url.get_secret_value(), lanes=2)
     assert Relaner(connected(later, fenced=False), later).run(8).resumed
     assert held(free) == 2 * len(USERS)
+    follow(free, later)
     assert give(connected(later), later, "b") == 0
     assert Auditor(connected(later), later).run().wrong == []
 

@@ -304,7 +304,8 @@ def test_one_is_retried_once_for_each_key(shop: Caller, made: str) -> None:
 
 def test_one_is_scheduled_and_moved_until_it_starts(shop: Caller) -> None:
     invite(shop, "oA")
-    soon, later = ((datetime.now(UTC) + timedelta(days=days)).isoformat() for days in (1, 2))
+    now = datetime.now(UTC)
+    soon, later = ((now + timedelta(days=days)).isoformat() for days in (1, 2))
     got = shop.post(BROADCASTS, {**SPEC, "at": soon, "zone": "Asia/Shanghai"})
     assert got.status == 201
     where = got.headers["location"]
