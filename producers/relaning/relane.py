@@ -146,6 +146,7 @@ class Relaner:
         self, client: Client, settings: Settings, on_progress: Progress = lambda _what, _n: None
     ) -> None:
         self._client = client
+        self._given = settings
         self._settings = settings.model_copy()
         self._on_progress = on_progress
         self._token = ""
@@ -224,6 +225,7 @@ class Relaner:
         try:
             if again and self._ended(lanes):
                 return
+            self._settings = self._given.model_copy()  # a server may know of fewer lanes by now
             before, resumed = self._checked(lanes)
             self._began_on = self._servers(self._client)
             layout = self._begin(before, lanes)
