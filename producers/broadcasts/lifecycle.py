@@ -5,6 +5,11 @@ the state and its own counts. A move changes the home first, then every lane ado
 generation; whoever makes the move does both, and the keeper repeats the second until all agree.
 So a process that dies in between delays a move by a second and loses nothing. Nor does a lane that
 is just being divided: those that it is divided into adopt the move then.
+
+A lane that knows more than the home learned it there, and Redis forgot it there: it came back from
+before, or a node of a cluster did. Whoever brings a generation meets such a lane, and makes the
+home newer than what it knows (`renew`). What somebody stopped or ended is so again; what was
+finished goes on, with whoever has no outcome; a start, a resume, a rate or a weight is lost.
 """
 
 import contextlib
@@ -43,6 +48,9 @@ _UNLIMITED_WINDOW: Final = 10_000
 SPENT: Final = "today's quota is used up; resume lets the rest go on the next day"
 """Reason of a pause when the day cannot carry what was not told to wait for the next one."""
 
+FORGOT: Final = "redis had forgotten it"
+"""Reason of a stop or an end that a lane still knew of."""
+
 RESTORED: Final = "redis may be an old backup"
 """Reason of a pause after Redis came back from a gap of more than ten minutes."""
 
@@ -69,6 +77,7 @@ class MoveArgs(NamedTuple):
     audience_size: int | str = ""
     weight: int | str = ""
     carry: int | str = ""
+    seen: str = ""
 
 
 class AdoptKeys(NamedTuple):
@@ -116,6 +125,15 @@ class AdoptArgs(NamedTuple):
     state_generation: int | str
     weight: int | str = 1
     carry: int = 1
+    unsure: int | str = 0
+
+
+class Known(NamedTuple):
+    """What a lane knows of a broadcast that its home does not; the newest first."""
+
+    generation: int
+    state: str
+    errcode: int
 
 
 class SweepKeys(NamedTuple):
@@ -309,22 +327,55 @@ class Lifecycle(Register):
             weight=weight,
             carry=carry,
         )
+        moved, state, generation = self._move_home(broadcast, args)
+        if not moved:
+            raise IllegalMoveError(broadcast, state, _VERBS.get(move, move))
+        app, _ = self._adopt_where_it_may(broadcast)
+        logs.emit(BroadcastMoved(app, broadcast, move, state, generation, reason, errcode))
+        return State(state)
+
+    def _move_home(self, broadcast: str, args: MoveArgs) -> tuple[bool, str, int]:
+        """Make one move at a broadcast's home; no lane has it yet.
+
+        Returns:
+            Whether it was legal; the state and the generation then.
+
+        Raises:
+            NotFoundError, LaneDividedError, StoreUnavailableError: as `move`.
+        """
         moved, state, generation = anew(
             self._client,
             self._settings,
             lambda: self._move.repeated(
-                f"moving the broadcast ({move})",
+                f"moving the broadcast ({args.move})",
                 MoveKeys(keys.home(self.home_lane(broadcast), broadcast)),
                 args,
             ),
         )
         if moved == -1:
             raise NotFoundError(f"no broadcast {broadcast}")
-        if moved == 0:
-            raise IllegalMoveError(broadcast, state, _VERBS.get(move, move))
-        app, _ = self._adopt_where_it_may(broadcast)
-        logs.emit(BroadcastMoved(app, broadcast, move, state, generation, reason, errcode))
-        return State(state)
+        return bool(moved), state, generation
+
+    def _renew(self, app: str, broadcast: str, known: Known) -> bool:
+        """Make a broadcast's home newer than what a lane knows; returns whether it was not.
+
+        Where nothing was forgotten the home was read before a move that the lane has already.
+        """
+        args = MoveArgs(
+            move="renew",
+            reason=FORGOT,
+            errcode=known.errcode or "",
+            total="",
+            ttl_ms=self.ttl_ms,
+            rate=0,
+            known=str(known.generation),
+            seen=known.state,
+        )
+        moved, state, generation = self._move_home(broadcast, args)
+        if moved:
+            errcode = known.errcode
+            logs.emit(BroadcastMoved(app, broadcast, "renew", state, generation, FORGOT, errcode))
+        return moved
 
     def adopt(self, broadcast: str) -> str:
         """Bring the home's generation to every lane; repeating it changes nothing.
@@ -352,8 +403,10 @@ class Lifecycle(Register):
         spec, is_whole = Spec.from_json(home["spec"]), False
         while not is_whole:
             lanes = self._settings.layout.lanes
-            is_whole = self._adopt_in(lanes, broadcast, home, spec)
-            if not is_whole:
+            is_whole, known = self._adopt_in(lanes, broadcast, home, spec)
+            if known and self._renew(spec.app, broadcast, known):
+                home, is_whole = self._home(broadcast), False
+            elif not is_whole:
                 repeat("looking at the lanes", lambda: follow(self._client, self._settings))
                 if self._settings.layout.lanes == lanes:
                     break
@@ -362,13 +415,21 @@ class Lifecycle(Register):
     def bring(self, broadcast: str, lane: int) -> None:
         """Bring the home's generation to one lane; raises as `adopt`."""
         home = self._home(broadcast)
-        if not self._adopt_in([lane], broadcast, home, Spec.from_json(home["spec"])):
+        spec = Spec.from_json(home["spec"])
+        is_whole, known = self._adopt_in([lane], broadcast, home, spec)
+        if known and self._renew(spec.app, broadcast, known):
+            is_whole, _ = self._adopt_in([lane], broadcast, self._home(broadcast), spec)
+        if not is_whole:
             raise LaneDividedError
 
     def _adopt_in(
         self, lanes: Sequence[int], broadcast: str, home: dict[str, str], spec: Spec
-    ) -> bool:
-        """Bring a home's generation to lanes; returns whether none of them refused it."""
+    ) -> tuple[bool, Known | None]:
+        """Bring a home's generation to lanes.
+
+        Returns:
+            Whether none of them refused it, and what one of them knows already, the newest.
+        """
 
         def adopt() -> list[Any]:
             trip = Trip(self._client)
@@ -379,12 +440,13 @@ class Lifecycle(Register):
         answers = repeat("adopting a move", adopt)
         is_whole = all(map(is_done, answers))
         for lane, answer in zip(lanes, answers, strict=True):
-            if is_done(answer) and answer[-1]:
+            if is_done(answer) and answer[2]:
                 try:
                     self._sweep_in(lane, broadcast, spec.app)
                 except LaneDividedError:
                     is_whole = False
-        return is_whole
+        ahead = (Known(*answer[3:]) for answer in answers if is_done(answer) and answer[0] == -1)
+        return is_whole, max(ahead, default=None)
 
     def _adoption(self, lane: int, broadcast: str, home: dict[str, str], spec: Spec) -> Call:
         """Return the call by which a lane adopts what stands at a broadcast's home."""
@@ -436,6 +498,7 @@ class Lifecycle(Register):
             state_generation=home.get("state_generation", home["generation"]),
             weight=weight_of(home, spec),
             carry=int(carries_over(home, spec)),
+            unsure=home.get("unsure_generation", 0),
         )
         return self._adopt.call(AdoptKeys.of(lane, app, broadcast), args, first_copy)
 

@@ -4,17 +4,19 @@
 -- Guarantee: exactly the moves of the table below (a new rate, weight or start leaves the state and its
 -- reason), and none starts before its time; the same token again returns the first answer.
 -- If the process dies just after it, the lanes are behind; the keeper, told in the same step, brings the
--- newer generation. What a lane says of a state that is past moves nothing. What webhooks tell of is
+-- newer generation. What a lane says of a state that is past moves nothing. Where Redis forgot moves
+-- here that a lane knows, `renew` makes what is left newer than what the lane knows; a stop or an end
+-- that somebody made is made again by that. What webhooks tell of is
 -- stored in the same step (tell.lua), but for the ends of carriers, which are nobody's news.
 --
 -- KEYS  1 home  hash  the broadcast: state, generation, reason, errcode, drop, times (and `due`)
 -- ARGV  1 token, 2 now_ms or '', 3 move, 4 reason or '', 5 errcode or '', 6 total (finish) or '',
 --       7 ttl_ms from its end (an ending move), its start (reschedule) or now (reopen), 8 rate, the new one, sends
 --       per second (rate), 9 known, the generation that the mover knew of, or '': a change of state
---       since forbids the move, 10 outcomes (finish), JSON of their counts, or '', 11 starts_at_ms, the
+--       since forbids the move (renew: the lane's generation), 10 outcomes (finish), JSON of their counts, or '', 11 starts_at_ms, the
 --       new one (reschedule), 12 ends_at_ms, the new one (reschedule) or '', 13 audience_size (start) or '',
 --       14 weight, the new one (weight) or '', 15 carry: 1 when the rest of what a day cannot carry goes on
---       the next day by itself from now on (resume), or ''
+--       the next day by itself from now on (resume), or '', 16 seen: the state that the lane knows (renew)
 -- Returns  {1 moved, 0 illegal or -1 unknown broadcast, state now, generation now}
 --@include store/clock
 --@include store/check
@@ -35,15 +37,29 @@ local LEGAL = {
   rate   = { from = { scheduled = true, running = true, paused = true } },
   weight = { from = { scheduled = true, running = true, paused = true } },
   finish = { from = { running = true, paused = true }, to = 'finished', ends = true, told = true },
-  reopen = { from = { finished = true }, to = 'running', lives = true },
+  reopen = { from = { finished = true }, to = 'running', lives = true, unsure = true },
+  renew  = { from = {}, stays = true },
 }
+local AGAIN = { paused = LEGAL.pause, cancelled = LEGAL.cancel, aborted = LEGAL.abort }
 local has = redis.call('HMGET', KEYS[1], 'state', 'generation', 'move_token', 'drop',
   'state_generation', 'app', 'starts_at_ms', 'ends_at_ms', 'expires_in_ms')
 local state, generation = has[1], tonumber(has[2])
 if not state then return { -1, '', 0 } end
 if has[3] == ARGV[1] then return { 1, state, generation } end
 local rule = LEGAL[ARGV[3]] or refuse('move', ARGV[3])
-if not generation or #ARGV < 10 or not rule.to and not ARGV[8] then refuse('generation or arguments', has[2]) end
+if not generation or #ARGV < 10 or not rule.to and not ARGV[8] or rule.stays and not ARGV[16] then
+  refuse('generation or arguments', has[2])
+end
+if rule.stays then
+  local lane_is = whole('generation of the lane', ARGV[9], 0, 2 ^ 53)
+  -- the lane learned it from here: unless it was forgotten, this is as new, and says the same
+  if lane_is > generation or lane_is == generation and ARGV[16] ~= state then
+    rule.from[state] = true
+    generation = math.max(generation, lane_is)
+    local again = AGAIN[ARGV[16]]
+    if again and again.from[state] then rule = again end
+  end
+end
 if rule.ends or rule.lives then whole('ttl_ms', ARGV[7], 1, 2 ^ 42) end
 local starts_at, ends_at, expires_at = num(has[7]), num(has[8]), nil
 if ARGV[3] == 'reschedule' then
@@ -64,7 +80,9 @@ end
 -- a paused one finishes only when nothing is left of it; the caller has just seen that
 redis.call('HSET', KEYS[1], 'generation', generation + 1, 'move_token', ARGV[1],
   ARGV[3] .. '_at_ms', now)
-if rule.to then
+if rule.stays then
+  redis.call('HSET', KEYS[1], 'state_generation', generation + 1)
+elseif rule.to then
   redis.call('HSET', KEYS[1], 'state', rule.to, 'reason', ARGV[4], 'errcode', ARGV[5],
     'state_generation', generation + 1)
 else
@@ -80,6 +98,7 @@ else
   redis.call('HSETNX', KEYS[1], 'state_generation', generation)  -- the state is as old as that, or older
 end
 if rule.drop then redis.call('HSET', KEYS[1], 'drop', rule.drop) end
+if rule.unsure or ARGV[3] == 'renew' then redis.call('HSET', KEYS[1], 'unsure_generation', generation + 1) end
 if ARGV[3] == 'resume' and ARGV[15] == '1' then redis.call('HSET', KEYS[1], 'carry_over', 1) end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'total', ARGV[6]) end
 if size then redis.call('HSET', KEYS[1], 'audience_size', size) end

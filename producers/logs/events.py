@@ -145,7 +145,7 @@ class BroadcastMoved(Event):
     """A broadcast changed: start, pause, resume, cancel, abort, expire, finish, or as follows.
 
     rate, weight, reschedule: the reason is the new one. reopen: outcomes of a finished one were
-    forgotten.
+    forgotten; renew: moves were, that a lane knew of.
     """
 
     app: str

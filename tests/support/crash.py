@@ -111,7 +111,7 @@ class Backstage:
 
 @dataclass
 class _Line:
-    """One connection: whether the answer that comes next is that of the step, or names nodes."""
+    """One connection: whether the step's answer is yet to come, and the next one names nodes."""
 
     due: bool = False
     names: bool = False
@@ -200,10 +200,11 @@ class Way:
         while chunk := await reader.read(1 << 20):
             if trap.sprung.is_set():
                 return
-            if line.due:  # what the server does not know it has not done
-                if not chunk.startswith(b"-NOSCRIPT") and trap.if_reply(chunk):
+            if line.due:
+                if chunk.startswith(b"-NOSCRIPT"):  # what it does not know it has not done
+                    line.due = False
+                elif trap.if_reply(chunk):  # else it may be another one of the same trip
                     trap.spring()
                     return
-                line.due = False
             writer.write(led(chunk, self._ports, named=line.names))
             await writer.drain()

@@ -239,12 +239,13 @@ class Lane:
             errcode=first.pop("errcode", 0),
             state_generation=first.pop("state_generation", generation),
             weight=first.pop("weight", 1),
+            unsure=first.pop("unsure", 0),
         )
         fields: list[Value] = []
         for pair in first.items():
             fields += pair
         names = AdoptKeys.of(n, app, broadcast)
-        adopted, dropped, sweeping = self.run(ADOPT, names, args, fields)
+        adopted, dropped, sweeping, *known = self.run(ADOPT, names, args, fields)
         if sweeping and sweep:
             cursor = "0"
             while True:
@@ -252,7 +253,7 @@ class Lane:
                 dropped += some
                 if cursor == "0":
                     break
-        return [adopted, dropped]
+        return [adopted, dropped, *known]
 
     def sweep(self, broadcast: str, cursor: str = "0") -> list[Any]:
         names = SweepKeys.of(self.number, self.app, broadcast)

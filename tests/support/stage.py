@@ -200,8 +200,16 @@ class Stage:
             if status.state in ENDED and status.complete:
                 return status
             if time.monotonic() > deadline:
-                pytest.fail(f"the broadcast never ended: {status}")
+                pytest.fail(f"the broadcast never ended: {status}\n{self._last_words()}")
             time.sleep(0.05)
+
+    def _last_words(self) -> str:
+        """Return how each process stands, and the last that it said."""
+        return "\n".join(
+            f"{log.name}: {process.poll()}: "
+            + "\n".join(line.decode() for line in log.read_bytes().splitlines()[-5:])
+            for process, log in zip(self.processes, self.logs, strict=True)
+        )
 
     def ledger(self) -> dict[str, int]:
         """Return collected, spent, void, expired, available and held uses."""

@@ -194,6 +194,33 @@ def test_nobody_gets_it_twice_after_redis_forgot_a_swap(
     assert totals(stage.client, stage.settings, "shop").total.available == 3 * 450 - 450 - 150
 
 
+@pytest.mark.timeout(90)
+def test_an_end_that_is_brought_to_a_redis_that_forgot_it_leaves_nobody_out(
+    valkey: Valkey, stage: Stage
+) -> None:
+    stage.form_ids(450)
+    broadcast = stage.create()
+    kept = valkey.keep()
+    unit = stage.unit()
+    stage.wait(broadcast)
+    ended = stage.client.hgetall(keys.home(0, broadcast))
+    assert ended["state"] == State.FINISHED
+    stage.kill(unit)
+
+    valkey.come_back(kept)
+    spec = stage.broadcasts.spec(broadcast)
+    # whoever ended it died with the server, and says it to the lanes of the one that came back
+    stage.broadcasts._adopt_in([0], broadcast, ended, spec)
+    assert stage.status(broadcast).state == State.RUNNING
+    stage.unit()
+    status = stage.wait(broadcast)
+
+    assert status.outcomes == {"in_doubt": 450}
+    assert stage.accepted == 450
+    stage.assert_sound(broadcast, 450)
+    assert [line["move"] for line in stage.lines("broadcast_moved")].count("renew") == 1
+
+
 def paused(stage: Stage) -> list[dict[str, Any]]:
     return [line for line in stage.lines("broadcast_moved") if line["move"] == "pause"]
 

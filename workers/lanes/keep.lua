@@ -80,7 +80,7 @@ local function look_in_lane(id)
   if has[13] then words[#words + 1] = 'adopt' end
   if has[11] == '1' and has[12] ~= '1' and not alone then words[#words + 1] = 'open' end
   local through = num(has[9]) >= num(has[10])
-  if has[7] == 'done' and through then
+  if has[7] == 'done' and through or has[2] == 'finished' then
     words[#words + 1] = 'complete'
   elseif runs and has[11] ~= '1' and not alone and through == (num(has[14]) > 0) then
     words[#words + 1] = 'canary'  -- it has one and nobody to send to, or waits for one

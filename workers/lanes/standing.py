@@ -55,6 +55,16 @@ class Standing:
         ]
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether a lane knows what the home does not; perhaps only when the home was read."""
+        at = int(self.home["generation"] or -1)
+        return any(
+            (known := int(copy["generation"] or -1)) > at
+            or (known == at and copy["state"] != self.home["state"])
+            for copy in self.copies.values()
+        )
+
+    @property
     def is_complete(self) -> bool:
         """Whether every lane has settled everyone."""
         return all(is_through(copy) and copy["split"] != "mail" for copy in self.copies.values())

@@ -89,7 +89,7 @@ class Wants:
         words = frozenset[str]().union(*(want.words for want in wants))
         lanes = Apart()
         lanes.met = look.waits_for_shut
-        if "adopt" in words or look.is_behind:
+        if "adopt" in words or look.is_behind or look.is_ahead:
             with lanes.from_others():
                 self._broadcasts.adopt(broadcast)
         done = True
@@ -102,6 +102,7 @@ class Wants:
                     self._splitter.fill(broadcast, want.lane)
         # one that waits for its start needs no lane for that
         whole = not look.is_behind or look.home["state"] == State.SCHEDULED
+        whole = whole and not look.is_ahead
         if whole and words & {"home", "complete", "open", "canary"}:
             done = self._keep_whole(broadcast, look, now_ms) and done
         lanes.end()
@@ -206,10 +207,6 @@ class Wants:
         Returns:
             Whether that is done.
         """
-        if look.shut is not None:
-            raise LaneDividedError
-        for lane in look.copies:
-            self._copies.be_unsure(broadcast, lane)
         if self._broadcasts.reopen(broadcast):
             app = str(look.home["app"])
             self._client.zadd(keys.active(app), {broadcast: now_ms}, nx=True)

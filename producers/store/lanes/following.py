@@ -5,12 +5,13 @@ read is not: for some seconds it finds what was there when the lane was shut, th
 done anew reads from the settings which lanes there are.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from producers.errors import LaneDividedError, WxbroadcastError
+from producers.errors import LaneDividedError, StoreUnavailableError, WxbroadcastError
 from producers.settings import Settings
 from producers.store import Client, deadline
 from producers.store.connection import fence_of
@@ -61,12 +62,14 @@ def anew(client: Client, settings: Settings, do: Callable[[], R]) -> R:
         try:
             return do()
         except LaneDividedError:
-            _look(client, settings)
+            # else what is known stays true: nothing was done, for a lane is being divided
+            with contextlib.suppress(StoreUnavailableError):
+                _look(client, settings)
             if settings.layout != known:  # whoever learned it
                 continue
             left_s = deadline.left_s()
             left_s = until - time.monotonic() if left_s is None else left_s
-            if left_s < _PAUSE_S or not deadline.waits():
+            if left_s < 2 * _PAUSE_S or not deadline.waits():  # as long again to try it in
                 raise
             time.sleep(_PAUSE_S)
 

@@ -36,12 +36,40 @@ def test_the_first_generation_makes_the_copy(lane: Lane) -> None:
     assert 0 < lane.client.pttl(lane.key("lane_broadcast", "b1")) <= TTL
 
 
-def test_an_older_or_equal_generation_changes_nothing(lane: Lane) -> None:
-    lane.adopt("b1", 2, "paused")
+def test_an_older_or_equal_generation_changes_nothing_and_the_lane_says_what_it_knows(
+    lane: Lane,
+) -> None:
+    lane.adopt("b1", 2, "paused", errcode=43101)
     before = lane.copy("b1")
-    assert lane.adopt("b1", 2, "running") == [0, 0]
-    assert lane.adopt("b1", 1, "cancelled", "cancelled") == [0, 0]
+    assert lane.adopt("b1", 2, "paused") == [0, 0]
+    assert lane.adopt("b1", 2, "running") == [-1, 0, 2, "paused", 43101]
+    assert lane.adopt("b1", 1, "paused") == [-1, 0, 2, "paused", 43101]
+    assert lane.adopt("b1", 1, "cancelled", "cancelled") == [-1, 0, 2, "paused", 43101]
     assert lane.copy("b1") == before
+
+
+def test_what_waits_is_unsure_once_since_the_generation_that_says_so(lane: Lane) -> None:
+    lane.adopt("b1")
+    lane.adopt("b1", 3, "paused")
+    assert "unsure" not in lane.copy("b1")
+    lane.now_ms += 5
+    lane.adopt("b1", 5, unsure=4)
+    assert lane.copy("b1")["unsure"] == "1"
+    assert lane.copy("b1")["unsure_at_ms"] == str(lane.now_ms)
+    then = lane.now_ms
+    lane.now_ms += 5
+    lane.adopt("b1", 6, unsure=4)
+    assert lane.copy("b1")["unsure_at_ms"] == str(then)
+
+
+@pytest.mark.parametrize(("given", "due"), [([], {}), (["anna"], {"b1": 0})])
+def test_an_end_that_comes_before_its_recipients_is_looked_at(
+    lane: Lane, given: list[str], due: dict[str, int]
+) -> None:
+    lane.start("b1", *given)
+    lane.client.delete(lane.key("due"))
+    assert lane.adopt("b1", 2, "finished") == [1, 0]
+    assert lane.due() == due
 
 
 def test_pausing_leaves_the_ring_and_resuming_rejoins_it_at_its_end(lane: Lane) -> None:

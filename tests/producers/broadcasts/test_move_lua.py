@@ -66,6 +66,8 @@ def test_a_move_is_made_where_the_table_has_it_and_refused_elsewhere(
     assert lane.due() == {"b1 home": 0}
     if name in DROPS:
         expected["drop"] = DROPS[name]
+    if name == "reopen":
+        expected["unsure_generation"] = "4"
     if name in ENDS:
         expected["ended_at_ms"] = str(lane.now_ms)
     assert after == expected
@@ -140,6 +142,75 @@ def test_what_was_reopened_has_not_ended(lane: Lane) -> None:
     move(lane, "finish", total=12)
     assert move(lane, "reopen") == [1, "running", 5]
     assert not {"total", "ended_at_ms"} & home(lane).keys()
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(("generation", "seen"), [(2, "aborted"), (3, ""), (1, "finished")])
+def test_a_home_that_forgot_nothing_is_not_renewed(
+    lane: Lane, state: str, generation: int, seen: str
+) -> None:
+    born(lane, state)
+    before = home(lane)
+    answer = move(lane, "renew", known=str(generation), seen=seen or state)
+    assert answer == [0, state, 3]
+    assert home(lane) == before
+
+
+@pytest.mark.parametrize(
+    ("state", "generation", "seen", "after"),
+    [
+        ("running", 3, "finished", "running"),
+        ("running", 7, "finished", "running"),
+        ("running", 7, "running", "running"),
+        ("paused", 7, "running", "paused"),
+        ("scheduled", 7, "running", "scheduled"),
+        ("scheduled", 7, "paused", "scheduled"),
+        ("finished", 7, "paused", "finished"),
+        ("cancelled", 4, "aborted", "cancelled"),
+        ("running", 7, "", "running"),
+    ],
+)
+def test_a_home_that_forgot_moves_keeps_its_state_and_is_newer_than_what_the_lane_knows(
+    lane: Lane, state: str, generation: int, seen: str, after: str
+) -> None:
+    born(lane, state)
+    before = home(lane)
+    answer = move(lane, "renew", known=str(generation), seen=seen, reason="forgot", errcode=7)
+    assert answer == [1, after, generation + 1]
+    now = home(lane)
+    assert now.pop("move_token")
+    assert now == before | {
+        "generation": str(generation + 1),
+        "state_generation": str(generation + 1),
+        "unsure_generation": str(generation + 1),
+        "renew_at_ms": str(lane.now_ms),
+    }
+    assert lane.client.pttl(lane.key("home", "b1")) > TTL
+    assert lane.due() == {"b1 home": 0}
+
+
+@pytest.mark.parametrize("state", ["scheduled", "running", "paused"])
+@pytest.mark.parametrize(("seen", "made"), [("cancelled", "cancel"), ("aborted", "abort")])
+def test_an_end_that_the_home_forgot_is_made_again(
+    lane: Lane, state: str, seen: str, made: str
+) -> None:
+    born(lane, state)
+    answer = move(lane, "renew", known="5", seen=seen, reason="forgot", errcode=40037)
+    to = LEGAL[made].get(state)
+    assert answer == [1, to or state, 6]
+    now = home(lane)
+    assert now["unsure_generation"] == "6"
+    if to:
+        assert (now["state"], now["drop"]) == (seen, "cancelled")
+        assert (now["reason"], now["errcode"]) == ("forgot", "40037")
+        assert now["ended_at_ms"] == str(lane.now_ms)
+        assert lane.client.pttl(lane.key("home", "b1")) <= TTL
+
+
+def test_a_pause_that_the_home_forgot_is_made_again(lane: Lane) -> None:
+    born(lane, "running")
+    assert move(lane, "renew", known="3", seen="paused", reason="forgot") == [1, "paused", 4]
+    assert (home(lane)["reason"], home(lane)["state_generation"]) == ("forgot", "4")
 
 
 def test_a_broadcast_expires_once_and_may_still_be_cancelled(lane: Lane) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
+import redis
 from shop import TEMPLATE, Shop
 from webhook_end import of_app
 
@@ -25,6 +26,7 @@ from producers.relaning import relane as relane_module
 from producers.retries import Retries
 from producers.settings import Settings
 from producers.store import deadline, keys
+from producers.store.lanes import following as following_module
 from producers.suppressions import Suppressions
 from producers.users import Users
 from producers.webhooks import DeadLetters
@@ -324,6 +326,25 @@ def test_who_is_not_to_wait_is_told_so_and_nothing_was_done(client: Any, meeting
             Users(shop.client, shop.settings).forget("shop", mine)
         [other, *_] = [user for user in USERS if shop.lane(user) == 1]
         assert Users(shop.client, shop.settings).forget("shop", other).uses == 3
+
+    meeting.amid(shop, does)
+    assert Users(shop.client, shop.settings).forget("shop", mine).uses == 3
+
+
+def test_who_has_no_time_left_to_look_for_the_heirs_is_told_the_same(
+    client: Any, meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, _ = meeting.shop(client, nothing)
+    [mine, *_] = [user for user in USERS if shop.lane(user) == 0]
+
+    def silent(*_: Any) -> None:
+        raise redis.TimeoutError
+
+    def does() -> None:
+        monkeypatch.setattr(following_module, "follow", silent)
+        with deadline.within(0.5), pytest.raises(LaneDividedError, match="moment"):
+            Users(shop.client, shop.settings).forget("shop", mine)
+        monkeypatch.undo()
 
     meeting.amid(shop, does)
     assert Users(shop.client, shop.settings).forget("shop", mine).uses == 3

@@ -16,7 +16,7 @@ from send_path import Stall
 from shop import Shop
 
 from producers.broadcasts import Broadcasts
-from producers.broadcasts.lifecycle import MOVE, MoveArgs, MoveKeys
+from producers.broadcasts.lifecycle import FORGOT, MOVE, MoveArgs, MoveKeys
 from producers.broadcasts.messages import Messages
 from producers.errors import LaneDividedError
 from producers.settings import Settings
@@ -314,6 +314,90 @@ def test_what_a_lane_forgot_after_the_end_is_sent_again_as_perhaps_sent(ward: Wa
     ward.keeper.run_once()
     status = ward.broadcasts.status(broadcast)
     assert (status.state, status.outcomes) == (State.FINISHED, {"delivered": 20})
+
+
+@FOUR
+@pytest.mark.parametrize("forgotten", ["finish", "cancel", "pause", "resume"])
+def test_what_a_home_forgot_and_lanes_know_is_made_anew(ward: Ward, forgotten: str) -> None:
+    ward.form_ids(20)
+    broadcast = ward.broadcast()
+    ward.keeper.run_once()
+    if forgotten == "resume":
+        ward.broadcasts.pause(broadcast)
+    kept = ward.client.dump(ward.home_key(broadcast))
+    ward.move_home(broadcast, forgotten)
+    ward.broadcasts.adopt(broadcast)
+    ward.client.restore(ward.home_key(broadcast), 60_000, kept, replace=True)
+    ward.nothing_is_due()
+    ward.due_now(broadcast, ward.home(broadcast), at_home=True)
+
+    ward.keeper.run_once()
+
+    state = {"finish": "running", "cancel": "cancelled"}.get(forgotten, "paused")
+    assert ward.broadcasts.status(broadcast).state == state
+    assert ward.copies(broadcast, "state") == [state] * 4
+    assert ward.copies(broadcast, "unsure") == ["1"] * 4
+    if forgotten == "resume":
+        ward.broadcasts.resume(broadcast)
+    elif forgotten == "finish":
+        assert len(ward.take(ward.home(broadcast))) > 0
+
+
+@FOUR
+def test_the_next_move_is_made_over_what_a_home_forgot(ward: Ward) -> None:
+    ward.form_ids(20)
+    broadcast = ward.broadcast()
+    kept = ward.client.dump(ward.home_key(broadcast))
+    for _ in range(3):
+        ward.broadcasts.pause(broadcast)
+        ward.broadcasts.resume(broadcast)
+    ward.client.restore(ward.home_key(broadcast), 60_000, kept, replace=True)
+    assert ward.broadcasts.pause(broadcast) == State.PAUSED
+    assert ward.copies(broadcast, "state") == ["paused"] * 4
+    assert ward.broadcasts.resume(broadcast) == State.RUNNING
+    assert ward.copies(broadcast, "state") == ["running"] * 4
+
+
+@FOUR
+def test_one_lane_that_knows_of_an_end_is_enough(ward: Ward) -> None:
+    """The others were away, or are of the node that forgot."""
+    ward.form_ids(20)
+    broadcast = ward.broadcast()
+    other = (ward.home(broadcast) + 1) % 4
+    kept = {
+        name: ward.client.dump(name)
+        for name in ward.client.keys("wxb:*")
+        if f"{{{other}}}" not in name
+    }
+    assert ward.broadcasts.cancel(broadcast) == State.CANCELLED
+    for name, value in kept.items():
+        ward.client.restore(name, 60_000, value, replace=True)
+    ward.due_now(broadcast, ward.home(broadcast), at_home=True)
+    ward.keeper.run_once()
+    status = ward.broadcasts.status(broadcast)
+    assert (status.state, status.reason) == (State.CANCELLED, FORGOT)
+    ward.keeper.run_once()
+    status = ward.broadcasts.status(broadcast)
+    assert status.outcomes == {"cancelled": 20}
+    assert status.complete
+
+
+def test_an_end_that_lanes_adopt_though_their_home_forgot_it_is_found_without_the_net(
+    ward: Ward,
+) -> None:
+    ward.form_ids(3)
+    broadcast = ward.broadcast()
+    ward.keeper.run_once()
+    kept = ward.client.dump(ward.home_key(broadcast))
+    ward.move_home(broadcast, "finish")
+    ward.nothing_is_due()
+    ward.broadcasts.adopt(broadcast)  # repeated on the server that came back
+    ward.client.restore(ward.home_key(broadcast), 60_000, kept, replace=True)
+    assert ward.take(0) == []
+
+    ward.keeper.run_once()
+
+    assert len(ward.take(0)) == 3
 
 
 def test_an_end_that_comes_late_to_a_redis_that_forgot_is_taken_back(ward: Ward) -> None:
