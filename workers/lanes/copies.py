@@ -91,24 +91,21 @@ class Copies:
         return bool(self._mark(copy, NoArgs(), (field, value)))
 
     def be_unsure(self, broadcast: str, lane: int) -> None:
-        """Let whatever waits in a lane now count as perhaps sent. Raises as `mark`."""
-        at_ms = now_ms(self._client, keys.lane_prefix(lane))
-        for field, value in (("unsure", "1"), ("unsure_at_ms", str(at_ms))):
-            self.mark(broadcast, lane, field, value)
+        """Let whatever waits in a lane now count as perhaps sent. Raises as `mark`.
 
-    def be_unsure_though_shut(self, broadcast: str, lane: int) -> None:
-        """As `be_unsure`, in a lane too that is being divided: its heirs have what it says.
-
-        For who marks the heirs after it: they were copied from it before, or will be.
+        In a lane too that is being divided: its heirs were copied from it before, or will be, and
+        whoever marks it marks them after it.
         """
+        at_ms = now_ms(self._client, keys.lane_prefix(lane))
+        marks = (("unsure", "1"), ("unsure_at_ms", str(at_ms)))
         try:
-            self.be_unsure(broadcast, lane)
+            for field, value in marks:
+                self.mark(broadcast, lane, field, value)
         except redis.ResponseError as error:
             if not is_refusal(error):
                 raise
-            at_ms = now_ms(self._client, keys.lane_prefix(lane))
             text, name = source(MARK.package, MARK.name), keys.lane_broadcast(lane, broadcast)
-            for field, value in (("unsure", "1"), ("unsure_at_ms", str(at_ms))):
+            for field, value in marks:
                 self._client.eval(text, 1, name, field, value)  # which no fence stops
 
     def question(self, broadcast: str, lane: int, verdict: str, again_ms: int) -> tuple[int, int]:

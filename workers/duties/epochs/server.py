@@ -261,7 +261,7 @@ class Epochs:
         except LaneDividedError:  # it is the keeper's, once there are its heirs
             pass
         for lane in lanes:
-            self._copies.be_unsure_though_shut(broadcast, lane)
+            self._copies.be_unsure(broadcast, lane)
 
     def _compare(self, info: str, last: str | None) -> None:
         """Raise unless the server is the one of the current epoch."""
