@@ -6,8 +6,9 @@ backup) the connection is refused, nothing is done, and a new epoch begins: each
 is marked in every lane as *unsure*, so that from then on an answer to a first attempt that says no
 more than "this permit was used" means "perhaps by this very broadcast", in doubt, rather than "take
 the next permit" or "refused" (see `sending.verdict`); and fence tokens jump ahead of all that may
-have been given out. When more than ten minutes may be forgotten (an old backup) running broadcasts
-are paused and wait for ``resume --after-restore``.
+have been given out. So is a broadcast that has ended and of which a lane still holds something:
+how it came to its end may be forgotten there, and known elsewhere. When more than ten minutes may
+be forgotten (an old backup) running broadcasts are paused and wait for ``resume --after-restore``.
 
 How much may be forgotten. A worker that lives through it compares: its last beat that the old run
 acknowledged, with the last beat that the new run knows of. A worker that has just started knows
@@ -31,6 +32,8 @@ import threading
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 
+import redis
+
 from producers import logs
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.lifecycle import RESTORED
@@ -47,7 +50,7 @@ from producers.store import Client, keys, lend
 from producers.store.clock import now_ms
 from producers.store.lanes.layout import follow
 from producers.store.primary import NotDoneError
-from producers.words import State
+from producers.words import ENDED, State
 from workers.lanes.copies import Copies
 
 GAP_MS: Final = 600_000
@@ -199,10 +202,12 @@ class Epochs:
             for lane in some:
                 # tokens may be forgotten that were given out: none may be given out again
                 self._client.incrby(keys.fence(lane), _FENCES)
-            marked = 0
-            for broadcast in self._active():
+            doubted = self._held(some)
+            self._list_again(doubted)
+            doubted |= {*self._active()}
+            for broadcast in doubted:
                 self._be_unsure(broadcast, some)
-                marked += 1
+            marked = len(doubted)
         if paused:  # also by who only met it, and alone may know how long the gap was
             for broadcast in self._active():
                 self._pause(broadcast)
@@ -215,6 +220,29 @@ class Epochs:
         """Yield what has not ended, of each app that there was: it may go on one day."""
         for app in {*self._settings.apps, *self._client.zrange(keys.APPS, 0, -1)}:
             yield from self._client.zrange(keys.active(app), 0, -1)
+
+    def _held(self, lanes: Iterable[int]) -> set[str]:
+        """Return of what lanes may send, or want something: they may have forgotten its end."""
+        lanes = list(lanes)
+        pipeline = self._client.pipeline(transaction=False)
+        for lane in lanes:
+            pipeline.smembers(keys.busy(lane))
+        for lane, apps in zip(lanes, _unbroken(pipeline), strict=True):
+            pipeline.zrange(keys.due(lane), 0, -1)
+            pipeline.zrange(keys.doing(lane), 0, -1)
+            pipeline.smembers(keys.flying(lane))
+            for app in apps:
+                pipeline.lrange(keys.ring(lane, app), 0, -1)
+                pipeline.lrange(keys.priority_ring(lane, app), 0, -1)
+        return {one.partition(" ")[0] for some in _unbroken(pipeline) for one in some}
+
+    def _list_again(self, held: Collection[str]) -> None:
+        """List as active what has not ended; that it had, and was not listed, may be forgotten."""
+        for broadcast in {*held} - {*self._active()}:
+            home = keys.home(self._broadcasts.home_lane(broadcast), broadcast)
+            state, app = self._client.hmget(home, ["state", "app"])
+            if app and state not in ENDED:
+                self._client.zadd(keys.active(app), {broadcast: now_ms(self._client)}, nx=True)
 
     def _to_mark(self, lanes: Iterable[int], done: Collection[int]) -> list[int]:
         """Return those of some lanes that are not done: as they are by now, or will be in a moment.
@@ -280,6 +308,15 @@ class Epochs:
                 self._broadcasts.pause(broadcast, RESTORED)
         except (IllegalMoveError, NotFoundError):
             return
+
+
+def _unbroken(pipeline: Any) -> list[Collection[str]]:
+    """Run a pipeline; return its answers, nothing of a key that somebody wrote into."""
+    answers = pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, Exception) and not isinstance(answer, redis.ResponseError):
+            raise answer
+    return [() if isinstance(answer, Exception) else answer for answer in answers]
 
 
 def run_id_in(info: str) -> str:

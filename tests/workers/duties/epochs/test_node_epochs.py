@@ -98,6 +98,26 @@ def test_a_node_that_was_restarted_has_its_own_lanes_in_doubt(
     guarded.close()
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["forgotten too", "known"])
+def test_lanes_that_forgot_how_a_broadcast_ended_are_in_doubt_though_nobody_lists_it(
+    nodes: Nodes, client: Any, epochs: NodeEpochs, running: str, *, ended: bool
+) -> None:
+    epochs.begin()
+    client.zrem(keys.active("shop"), running)  # after its end, which this node forgets
+    broken = [name(n) for n in range(LANES) for name in (keys.doing, keys.flying)]
+    for key in broken:  # by somebody; nothing of the others is lost by that
+        client.set(key, "x")
+    if ended:
+        home = keys.home(epochs._broadcasts.home_lane(running), running)
+        client.hset(home, mapping={"state": "finished", "generation": 2, "state_generation": 2})
+    restart(nodes, 0)
+    epochs.begin()
+    assert unsure(client, running) == {n for n in range(LANES) if number_of(nodes, n) == 0}
+    assert (client.zscore(keys.active("shop"), running) is None) is ended
+    states = {client.hget(keys.lane_broadcast(n, running), "state") for n in range(LANES)}
+    assert states == {"finished" if ended else "running"}  # nobody takes until the keeper looked
+
+
 def test_a_slot_that_was_moved_is_in_no_doubt(
     nodes: Nodes, client: Any, epochs: NodeEpochs, running: str
 ) -> None:
