@@ -203,7 +203,7 @@ class Way:
             if line.due:
                 if chunk.startswith(b"-NOSCRIPT"):  # what it does not know it has not done
                     line.due = False
-                elif trap.if_reply(chunk):  # else it may be another one of the same trip
+                elif trap.armed and trap.if_reply(chunk):  # else another one of the same trip
                     trap.spring()
                     return
             writer.write(led(chunk, self._ports, named=line.names))
