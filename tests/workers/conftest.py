@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 
 from producers import store
 from producers.logs import lines as log_lines
-from producers.relaning import relane as relane_module
+from producers.relaning import leaving as leaving_module
+from producers.relaning import moving as moving_module
 from producers.relaning.relane import Relaner
 from producers.settings import Layout, Settings
 from producers.store import keys
@@ -79,6 +80,6 @@ def division(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Division:
     """Give a change to twice as many lanes; it waits for nobody."""
-    monkeypatch.setattr(relane_module, "_DRAIN_S", 0.0)
-    monkeypatch.setattr(relane_module, "_READERS_S", 0.0)
+    monkeypatch.setattr(moving_module, "_DRAIN_S", 0.0)
+    monkeypatch.setattr(leaving_module, "_READERS_S", 0.0)
     return Division(settings, 2)

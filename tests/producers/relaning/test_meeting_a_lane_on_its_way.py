@@ -22,7 +22,9 @@ from producers.recipients import Recipients
 from producers.recipients.doubts import Doubts
 from producers.recipients.receipts import Receipts
 from producers.relaning import Relaner
-from producers.relaning import relane as relane_module
+from producers.relaning import leaving as leaving_module
+from producers.relaning import moving as moving_module
+from producers.relaning.moving import Mover
 from producers.retries import Retries
 from producers.settings import Settings
 from producers.store import deadline, keys
@@ -67,18 +69,18 @@ class Meeting:
         """Do it from the moment when the first lane is shut; returns what it returns."""
         free = store.connect(shop.settings, fenced=False)
         self._opened.append(free)
-        divide, met = Relaner._divide, []
+        divide, met = Mover.divide, []
 
         with ThreadPoolExecutor(1) as pool:
 
-            def meet(relaner: Any, division: Any, *others: Any) -> None:
+            def meet(mover: Any, division: Any, *others: Any) -> None:
                 assert free.exists(keys.shut(division.lane))
                 if not met:
                     met.append(pool.submit(does))
                 wait(met, 0.3)
-                divide(relaner, division, *others)
+                divide(mover, division, *others)
 
-            self._patch.setattr(Relaner, "_divide", meet)
+            self._patch.setattr(Mover, "divide", meet)
             assert Relaner(free, shop.settings.model_copy()).run(AFTER).divided == BEFORE
             self._patch.undo()
             return met[0].result(20)
@@ -92,8 +94,8 @@ class Meeting:
 def meeting(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Meeting]:
-    monkeypatch.setattr(relane_module, "_DRAIN_S", 0.0)
-    monkeypatch.setattr(relane_module, "_READERS_S", 0.0)
+    monkeypatch.setattr(moving_module, "_DRAIN_S", 0.0)
+    monkeypatch.setattr(leaving_module, "_READERS_S", 0.0)
     made = Meeting(make_settings, pytest.MonkeyPatch())
     yield made
     made.close()

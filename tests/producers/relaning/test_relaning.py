@@ -16,7 +16,8 @@ from producers.broadcasts.spec import Spec
 from producers.care.audit import Auditor
 from producers.errors import InvalidInputError, LayoutMismatchError, StoreUnavailableError
 from producers.relaning import Relaner, dividing
-from producers.relaning import relane as relane_module
+from producers.relaning import leaving as leaving_module
+from producers.relaning import moving as moving_module
 from producers.relaning.carrying import cut_off
 from producers.relaning.places import WAYS, Place, Way, Whereabouts
 from producers.settings import Layout, Settings
@@ -82,8 +83,8 @@ def life(client: Any, settings: Settings) -> Life:
 @pytest.fixture
 def free(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Give a client that no fence stops; nobody drains in a moment."""
-    monkeypatch.setattr(relane_module, "_DRAIN_S", 0.0)
-    monkeypatch.setattr(relane_module, "_READERS_S", 0.0)
+    monkeypatch.setattr(moving_module, "_DRAIN_S", 0.0)
+    monkeypatch.setattr(leaving_module, "_READERS_S", 0.0)
     client = store.connect(settings, fenced=False)
     yield client
     client.close()

@@ -15,7 +15,8 @@ from producers.broadcasts.spec import Spec
 from producers.broadcasts.split import Splitter
 from producers.care.audit import Auditor
 from producers.relaning import Relaner
-from producers.relaning import relane as relane_module
+from producers.relaning import leaving as leaving_module
+from producers.relaning import moving as moving_module
 from producers.series import Series
 from producers.settings import Layout, Settings
 from producers.store import keys
@@ -59,8 +60,8 @@ def shop(grown: Settings) -> Iterator[Shop]:
 @pytest.fixture
 def grow(shop: Shop, grown: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Grow]:
     """Give what gives the shop more lanes, and those who go on in them."""
-    monkeypatch.setattr(relane_module, "_DRAIN_S", 0.0)
-    monkeypatch.setattr(relane_module, "_READERS_S", 0.0)
+    monkeypatch.setattr(moving_module, "_DRAIN_S", 0.0)
+    monkeypatch.setattr(leaving_module, "_READERS_S", 0.0)
     opened: list[Any] = []
 
     def run(*, sums_stay: bool = True) -> Shop:

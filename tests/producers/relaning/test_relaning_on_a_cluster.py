@@ -13,7 +13,11 @@ from producers import store
 from producers.care.audit import Auditor
 from producers.permits.collect import Collector
 from producers.relaning import Relaner
+from producers.relaning import leaving as leaving_module
+from producers.relaning import looking as looking_module
+from producers.relaning import moving as moving_module
 from producers.relaning import relane as relane_module
+from producers.relaning.looking import Looks
 from producers.settings import Settings
 from producers.store import keys
 from producers.store.lanes.layout import follow
@@ -34,8 +38,8 @@ def settings(
     nodes: Nodes, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
     """Give settings of two lanes; nobody drains in a moment."""
-    monkeypatch.setattr(relane_module, "_DRAIN_S", 0.0)
-    monkeypatch.setattr(relane_module, "_READERS_S", 0.0)
+    monkeypatch.setattr(moving_module, "_DRAIN_S", 0.0)
+    monkeypatch.setattr(leaving_module, "_READERS_S", 0.0)
     flush(nodes.url)
     return make_settings(redis_url=nodes.url, lanes=2)
 
@@ -134,16 +138,16 @@ def test_a_slot_that_is_resharded_meanwhile_hides_nobody(
     if source == 0:
         nodes.move(slot, 2)
         source = 2
-    looked = relane_module.Relaner._pages
+    looked = Looks.pages
 
-    def pages(self: Relaner, done: Any) -> Iterator[Any]:
-        for number, page in enumerate(looked(self, done)):
+    def pages(self: Looks, match: str) -> Iterator[Any]:
+        for number, page in enumerate(looked(self, match)):
             if number == 0 and nodes.number_of(slot) == source:
                 nodes.move(slot, 0)
             yield page
 
-    monkeypatch.setattr(relane_module, "_PAGE", 1)
-    monkeypatch.setattr(Relaner, "_pages", pages)
+    monkeypatch.setattr(looking_module, "_PAGE", 1)
+    monkeypatch.setattr(Looks, "pages", pages)
     Relaner(free, settings).run(8)
     assert give(client, settings, "a") == 0  # each is where it belongs
     assert Auditor(client, settings).run().wrong == []
