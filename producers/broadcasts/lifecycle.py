@@ -9,7 +9,8 @@ is just being divided: those that it is divided into adopt the move then.
 A lane that knows more than the home learned it there, and Redis forgot it there: it came back from
 before, or a node of a cluster did. Whoever brings a generation meets such a lane, and makes the
 home newer than what it knows (`renew`). What somebody stopped or ended is so again; what was
-finished goes on, with whoever has no outcome; a start, a resume, a rate or a weight is lost.
+finished goes on, with whoever has no outcome; a start, a resume, a rate, a weight or another start
+time is lost. A lane that knows of an end by somebody never goes back.
 """
 
 import contextlib
@@ -49,7 +50,7 @@ SPENT: Final = "today's quota is used up; resume lets the rest go on the next da
 """Reason of a pause when the day cannot carry what was not told to wait for the next one."""
 
 FORGOT: Final = "redis had forgotten it"
-"""Reason of a stop or an end that a lane still knew of."""
+"""Reason of a stop or an end that a lane still knew of, and no other reason of it."""
 
 RESTORED: Final = "redis may be an old backup"
 """Reason of a pause after Redis came back from a gap of more than ten minutes."""
@@ -78,6 +79,7 @@ class MoveArgs(NamedTuple):
     weight: int | str = ""
     carry: int | str = ""
     seen: str = ""
+    last: str = ""
 
 
 class AdoptKeys(NamedTuple):
@@ -126,14 +128,42 @@ class AdoptArgs(NamedTuple):
     weight: int | str = 1
     carry: int = 1
     unsure: int | str = 0
+    reason: str = ""
+    move: str = ""
 
 
 class Known(NamedTuple):
-    """What a lane knows of a broadcast that its home does not; the newest first."""
+    """What a lane knows of a broadcast that its home does not.
+
+    Attributes:
+        generation, state, errcode, reason: as the home had them.
+        move: the token of the home's last move then.
+    """
 
     generation: int
     state: str
     errcode: int
+    reason: str
+    move: str
+
+    @property
+    def weight(self) -> tuple[bool, int]:
+        """What goes before what another lane knows: an end by somebody, then what is newer."""
+        return self.state in ENDED and self.state != State.FINISHED, self.generation
+
+
+class Adopted(NamedTuple):
+    """How a home was brought to its lanes.
+
+    Attributes:
+        app: the broadcast's.
+        is_whole: every lane has it; else a lane is just being divided, and the keeper does it.
+        renewed: the state of a home that had forgotten a move, and was made newer; '': it had not.
+    """
+
+    app: str
+    is_whole: bool
+    renewed: str = ""
 
 
 class SweepKeys(NamedTuple):
@@ -330,9 +360,9 @@ class Lifecycle(Register):
         moved, state, generation = self._move_home(broadcast, args)
         if not moved:
             raise IllegalMoveError(broadcast, state, _VERBS.get(move, move))
-        app, _ = self._adopt_where_it_may(broadcast)
+        app, _, renewed = self._adopt_where_it_may(broadcast)
         logs.emit(BroadcastMoved(app, broadcast, move, state, generation, reason, errcode))
-        return State(state)
+        return State(renewed or state)
 
     def _move_home(self, broadcast: str, args: MoveArgs) -> tuple[bool, str, int]:
         """Make one move at a broadcast's home; no lane has it yet.
@@ -356,26 +386,30 @@ class Lifecycle(Register):
             raise NotFoundError(f"no broadcast {broadcast}")
         return bool(moved), state, generation
 
-    def _renew(self, app: str, broadcast: str, known: Known) -> bool:
-        """Make a broadcast's home newer than what a lane knows; returns whether it was not.
+    def _renew(self, app: str, broadcast: str, known: Known) -> str:
+        """Make a broadcast's home newer than what a lane knows.
 
-        Where nothing was forgotten the home was read before a move that the lane has already.
+        Returns:
+            Its state then; '': nothing was forgotten, the home was read before a move that the lane
+            has already.
         """
         args = MoveArgs(
             move="renew",
-            reason=FORGOT,
+            reason=known.reason or FORGOT,
             errcode=known.errcode or "",
             total="",
             ttl_ms=self.ttl_ms,
             rate=0,
             known=str(known.generation),
             seen=known.state,
+            last=known.move,
         )
         moved, state, generation = self._move_home(broadcast, args)
-        if moved:
-            errcode = known.errcode
-            logs.emit(BroadcastMoved(app, broadcast, "renew", state, generation, FORGOT, errcode))
-        return moved
+        if not moved:
+            return ""
+        errcode = known.errcode
+        logs.emit(BroadcastMoved(app, broadcast, "renew", state, generation, FORGOT, errcode))
+        return state
 
     def adopt(self, broadcast: str) -> str:
         """Bring the home's generation to every lane; repeating it changes nothing.
@@ -388,29 +422,26 @@ class Lifecycle(Register):
             LaneDividedError: a lane is just being divided; the others have it.
             StoreUnavailableError: Redis did not answer.
         """
-        app, is_whole = self._adopt_where_it_may(broadcast)
-        if not is_whole:
+        adopted = self._adopt_where_it_may(broadcast)
+        if not adopted.is_whole:
             raise LaneDividedError
-        return app
+        return adopted.app
 
-    def _adopt_where_it_may(self, broadcast: str) -> tuple[str, bool]:
-        """As `adopt`; leave to the keeper what concerns a lane that is just being divided.
-
-        Returns:
-            The broadcast's app, and whether every lane has it.
-        """
+    def _adopt_where_it_may(self, broadcast: str) -> Adopted:
+        """As `adopt`; leave to the keeper what concerns a lane that is just being divided."""
         home = self._home(broadcast)
-        spec, is_whole = Spec.from_json(home["spec"]), False
+        spec, is_whole, renewed = Spec.from_json(home["spec"]), False, ""
         while not is_whole:
             lanes = self._settings.layout.lanes
             is_whole, known = self._adopt_in(lanes, broadcast, home, spec)
-            if known and self._renew(spec.app, broadcast, known):
-                home, is_whole = self._home(broadcast), False
+            state = known and self._renew(spec.app, broadcast, known)
+            if state:
+                home, is_whole, renewed = self._home(broadcast), False, state
             elif not is_whole:
                 repeat("looking at the lanes", lambda: follow(self._client, self._settings))
                 if self._settings.layout.lanes == lanes:
                     break
-        return spec.app, is_whole
+        return Adopted(spec.app, is_whole, renewed)
 
     def bring(self, broadcast: str, lane: int) -> None:
         """Bring the home's generation to one lane; raises as `adopt`."""
@@ -428,7 +459,7 @@ class Lifecycle(Register):
         """Bring a home's generation to lanes.
 
         Returns:
-            Whether none of them refused it, and what one of them knows already, the newest.
+            Whether none of them refused it, and what one of them knows that the home does not.
         """
 
         def adopt() -> list[Any]:
@@ -446,7 +477,7 @@ class Lifecycle(Register):
                 except LaneDividedError:
                     is_whole = False
         ahead = (Known(*answer[3:]) for answer in answers if is_done(answer) and answer[0] == -1)
-        return is_whole, max(ahead, default=None)
+        return is_whole, max(ahead, key=lambda known: known.weight, default=None)
 
     def _adoption(self, lane: int, broadcast: str, home: dict[str, str], spec: Spec) -> Call:
         """Return the call by which a lane adopts what stands at a broadcast's home."""
@@ -499,6 +530,8 @@ class Lifecycle(Register):
             weight=weight_of(home, spec),
             carry=int(carries_over(home, spec)),
             unsure=home.get("unsure_generation", 0),
+            reason=home.get("reason", ""),
+            move=home.get("move_token", ""),
         )
         return self._adopt.call(AdoptKeys.of(lane, app, broadcast), args, first_copy)
 

@@ -16,7 +16,8 @@
 --       since forbids the move (renew: the lane's generation), 10 outcomes (finish), JSON of their counts, or '', 11 starts_at_ms, the
 --       new one (reschedule), 12 ends_at_ms, the new one (reschedule) or '', 13 audience_size (start) or '',
 --       14 weight, the new one (weight) or '', 15 carry: 1 when the rest of what a day cannot carry goes on
---       the next day by itself from now on (resume), or '', 16 seen: the state that the lane knows (renew)
+--       the next day by itself from now on (resume), or '', 16 seen, the state that the lane knows (renew), 17 last,
+--       the token of the last move that it knows (renew)
 -- Returns  {1 moved, 0 illegal or -1 unknown broadcast, state now, generation now}
 --@include store/clock
 --@include store/check
@@ -47,17 +48,19 @@ local state, generation = has[1], tonumber(has[2])
 if not state then return { -1, '', 0 } end
 if has[3] == ARGV[1] then return { 1, state, generation } end
 local rule = LEGAL[ARGV[3]] or refuse('move', ARGV[3])
-if not generation or #ARGV < 10 or not rule.to and not ARGV[8] or rule.stays and not ARGV[16] then
+if not generation or #ARGV < 10 or not rule.to and not ARGV[8] or rule.stays and not ARGV[17] then
   refuse('generation or arguments', has[2])
 end
 if rule.stays then
   local lane_is = whole('generation of the lane', ARGV[9], 0, 2 ^ 53)
+  local again = AGAIN[ARGV[16]]
+  local is_open = LEGAL.cancel.from[state]
   -- the lane learned it from here: unless it was forgotten, this is as new, and says the same
-  if lane_is > generation or lane_is == generation and ARGV[16] ~= state then
-    rule.from[state] = true
+  local is_other = ARGV[16] ~= state or ARGV[17] ~= (has[3] or '')
+  if lane_is > generation or lane_is == generation and is_other or is_open and again and again.ends then
     generation = math.max(generation, lane_is)
-    local again = AGAIN[ARGV[16]]
-    if again and again.from[state] then rule = again end
+    if is_open and again then rule = again end
+    rule.from[state] = true
   end
 end
 if rule.ends or rule.lives then whole('ttl_ms', ARGV[7], 1, 2 ^ 42) end
@@ -72,7 +75,7 @@ end
 local weight = ARGV[3] == 'weight' and whole('weight', ARGV[14], 1, 100)
 local size = text_of(ARGV[13]) ~= '' and whole('audience_size', ARGV[13], 0, 2 ^ 42)
 local known = tonumber(ARGV[9] or '')
-local outdated = known and known < num(has[5])
+local outdated = ARGV[3] ~= 'renew' and known and known < num(has[5])
 local early = ARGV[3] == 'start' and starts_at > now
 if outdated or early or not rule.from[state] or (ARGV[3] == 'expire' and has[4] == 'late') then
   return { 0, state, generation }

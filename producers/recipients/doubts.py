@@ -13,6 +13,7 @@ from producers.settings import Settings
 from producers.store import Client, keys
 from producers.store.lanes.following import Watch, each_lane
 from producers.store.paging import pages
+from producers.store.retry import repeat
 from producers.store.scripts import Script
 from producers.words import Outcome
 
@@ -150,7 +151,17 @@ class Doubts:
         return moved
 
     def _scan(self, lane: int, broadcast: str) -> Iterator[tuple[str, str]]:
-        yield from self._client.hscan_iter(keys.doubts(lane, broadcast), count=500)
+        name = keys.doubts(lane, broadcast)
+
+        def page(cursor: str) -> tuple[str, dict[str, str]]:
+            following, some = repeat(
+                "looking at what is in doubt",
+                lambda: self._client.hscan(name, int(cursor), count=500),
+            )
+            return str(following), some
+
+        for (some,) in pages(page):
+            yield from some.items()
 
     def aside(self, broadcast: str, *, replay: bool) -> int:
         """Say what becomes of messages that were set aside.

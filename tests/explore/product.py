@@ -15,6 +15,7 @@ from unittest import mock
 from producers import logs
 from producers.broadcasts import Broadcasts, birth, create, messages
 from producers.broadcasts.jobs import Jobs
+from producers.broadcasts.lifecycle import Adopted
 from producers.broadcasts.messages import Messages
 from producers.broadcasts.spec import Spec
 from producers.broadcasts.split import Splitter
@@ -52,7 +53,7 @@ _STEERS_NOTHING: Final = (
     ":key:",
     "}:posted:",
 )
-_FIELDS: Final = frozenset({"move_token", "paced_ms"})
+_FIELDS: Final = frozenset({"move_token", "move", "paced_ms"})
 
 
 def form(world: World) -> Form:
@@ -82,8 +83,8 @@ class AtHome(Broadcasts):
     def _begin(self, broadcast: str, size: int) -> None:
         pass
 
-    def _adopt_where_it_may(self, broadcast: str) -> tuple[str, bool]:
-        return Spec.from_json(self._home(broadcast)["spec"]).app, True
+    def _adopt_where_it_may(self, broadcast: str) -> Adopted:
+        return Adopted(Spec.from_json(self._home(broadcast)["spec"]).app, is_whole=True)
 
 
 class _NoNet:

@@ -240,6 +240,8 @@ class Lane:
             state_generation=first.pop("state_generation", generation),
             weight=first.pop("weight", 1),
             unsure=first.pop("unsure", 0),
+            reason=first.pop("reason", ""),
+            move=first.pop("move", ""),
         )
         fields: list[Value] = []
         for pair in first.items():

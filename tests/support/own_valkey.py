@@ -1,7 +1,9 @@
 """A Valkey of a test's own: to be stopped, filled up, made a replica, or spoken to over TLS."""
 
 import contextlib
+import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,9 @@ class OwnValkey:
     def stall(self) -> None:
         """Stop the process: it takes connections and bytes, and answers nothing."""
         self._process.send_signal(signal.SIGSTOP)
+        status = Path(f"/proc/{self._process.pid}/status")
+        while not re.search(r"^State:\tT", status.read_text(), re.MULTILINE):
+            time.sleep(0.001)  # it may answer until the signal has reached it
 
     def go_on(self) -> None:
         self._process.send_signal(signal.SIGCONT)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from producers.broadcasts import Broadcasts
 from producers.store import Client, keys
+from producers.words import ENDED, State
 
 _HOME: Final = (
     "state",
@@ -15,13 +16,14 @@ _HOME: Final = (
     "canary_lane",
     "app",
     "starts_at_ms",
+    "move_token",
 )
 _SPLIT: Final = {"done", "mail"}
 """Of a lane's copy: all that it will have so far is queued."""
 
 MET: Final = ("template_errors", "refusals", "unknowns")
 """What a canary has met, in a lane's copy."""
-_COPY: Final = ("generation", "state", "split", "done", "total", "open", "told", *MET)
+_COPY: Final = ("generation", "state", "move", "split", "done", "total", "open", "told", *MET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,16 @@ class Standing:
     @property
     def is_ahead(self) -> bool:
         """Whether a lane knows what the home does not; perhaps only when the home was read."""
-        at = int(self.home["generation"] or -1)
-        return any(
-            (known := int(copy["generation"] or -1)) > at
-            or (known == at and copy["state"] != self.home["state"])
-            for copy in self.copies.values()
-        )
+        return any(map(self._knows_more, self.copies.values()))
+
+    def _knows_more(self, copy: Mapping[str, str | None]) -> bool:
+        """Say whether adopt.lua would say so."""
+        at, known = (int(one["generation"] or -1) for one in (self.home, copy))
+        state, move = self.home["state"], self.home["move_token"] or ""
+        if copy["state"] in ENDED - {State.FINISHED} and state not in ENDED:
+            return True
+        is_other = copy["state"] != state or copy["move"] not in {None, move}
+        return known > at or (known == at and is_other)
 
     @property
     def is_complete(self) -> bool:

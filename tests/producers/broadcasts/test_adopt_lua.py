@@ -26,6 +26,8 @@ def test_the_first_generation_makes_the_copy(lane: Lane) -> None:
         "drop": "",
         "verdict": "",
         "errcode": "0",
+        "reason": "",
+        "move": "",
         "carry": "1",
         "template_errors": "0",
         "refusals": "0",
@@ -39,13 +41,43 @@ def test_the_first_generation_makes_the_copy(lane: Lane) -> None:
 def test_an_older_or_equal_generation_changes_nothing_and_the_lane_says_what_it_knows(
     lane: Lane,
 ) -> None:
-    lane.adopt("b1", 2, "paused", errcode=43101)
+    lane.adopt("b1", 2, "paused", errcode=43101, reason="refusals", move="t")
     before = lane.copy("b1")
-    assert lane.adopt("b1", 2, "paused") == [0, 0]
-    assert lane.adopt("b1", 2, "running") == [-1, 0, 2, "paused", 43101]
-    assert lane.adopt("b1", 1, "paused") == [-1, 0, 2, "paused", 43101]
-    assert lane.adopt("b1", 1, "cancelled", "cancelled") == [-1, 0, 2, "paused", 43101]
+    known = [-1, 0, 2, "paused", 43101, "refusals", "t"]
+    assert lane.adopt("b1", 2, "paused", move="t") == [0, 0]
+    assert lane.adopt("b1", 2, "paused", move="u") == known  # another rate, or weight
+    assert lane.adopt("b1", 2, "running", move="t") == known
+    assert lane.adopt("b1", 1, "paused", move="s") == known
+    assert lane.adopt("b1", 1, "cancelled", "cancelled") == known
     assert lane.copy("b1") == before
+
+
+def test_a_copy_of_an_earlier_version_that_knows_no_move_is_not_ahead(lane: Lane) -> None:
+    lane.adopt("b1", 2, "paused", move="t")
+    lane.client.hdel(lane.key("lane_broadcast", "b1"), "move", "reason")
+    assert lane.adopt("b1", 2, "paused", move="u") == [0, 0]
+    assert lane.adopt("b1", 1, "paused") == [-1, 0, 2, "paused", 0, "", ""]
+
+
+@pytest.mark.parametrize("state", ["cancelled", "aborted"])
+def test_who_was_cancelled_or_aborted_never_goes_on(lane: Lane, state: str) -> None:
+    lane.start("b1", "anna")
+    lane.adopt("b1", 2, state, "cancelled")
+    for offered in ("scheduled", "running", "paused"):
+        assert lane.adopt("b1", 7, offered)[:4] == [-1, 0, 2, state]
+    assert lane.adopt("b1", 8, "aborted", "cancelled") == [1, 0]
+    assert lane.adopt("b1", 9, "finished") == [1, 0]
+
+
+def test_what_is_dropped_is_counted_before_it_may_go_on(lane: Lane) -> None:
+    lane.give("anna", form("A"))
+    lane.start("b1", "anna", "bert")
+    lane.take_one()
+    lane.adopt("b1", 2, "running", "late", sweep=False)
+    assert "sweeping" in lane.copy("b1")
+    assert lane.adopt("b1", 3, "running")[:1] == [0]  # swept by that
+    assert lane.counts("b1") == {"total": 2, "done": 1, "o:late": 1}
+    assert lane.adopt("b1", 3, "running") == [1, 0]
 
 
 def test_what_waits_is_unsure_once_since_the_generation_that_says_so(lane: Lane) -> None:

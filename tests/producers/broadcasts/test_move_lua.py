@@ -30,7 +30,8 @@ def home(lane: Lane) -> dict[str, str]:
 
 
 def born(lane: Lane, state: str) -> None:
-    lane.client.hset(lane.key("home", "b1"), mapping={"state": state, "generation": 3})
+    fields = {"state": state, "generation": 3, "move_token": "t"}
+    lane.client.hset(lane.key("home", "b1"), mapping=fields)
     lane.client.pexpire(lane.key("home", "b1"), 2 * TTL)
 
 
@@ -145,15 +146,20 @@ def test_what_was_reopened_has_not_ended(lane: Lane) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize(("generation", "seen"), [(2, "aborted"), (3, ""), (1, "finished")])
+@pytest.mark.parametrize(("generation", "seen"), [(2, "paused"), (3, ""), (1, "finished")])
 def test_a_home_that_forgot_nothing_is_not_renewed(
     lane: Lane, state: str, generation: int, seen: str
 ) -> None:
     born(lane, state)
     before = home(lane)
-    answer = move(lane, "renew", known=str(generation), seen=seen or state)
+    answer = move(lane, "renew", known=str(generation), seen=seen or state, last="t")
     assert answer == [0, state, 3]
     assert home(lane) == before
+
+
+def test_another_move_of_the_same_generation_was_forgotten(lane: Lane) -> None:
+    born(lane, "running")
+    assert move(lane, "renew", known="3", seen="running", last="u") == [1, "running", 4]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +170,6 @@ def test_a_home_that_forgot_nothing_is_not_renewed(
         ("running", 7, "running", "running"),
         ("paused", 7, "running", "paused"),
         ("scheduled", 7, "running", "scheduled"),
-        ("scheduled", 7, "paused", "scheduled"),
         ("finished", 7, "paused", "finished"),
         ("cancelled", 4, "aborted", "cancelled"),
         ("running", 7, "", "running"),
@@ -175,10 +180,12 @@ def test_a_home_that_forgot_moves_keeps_its_state_and_is_newer_than_what_the_lan
 ) -> None:
     born(lane, state)
     before = home(lane)
-    answer = move(lane, "renew", known=str(generation), seen=seen, reason="forgot", errcode=7)
+    answer = move(
+        lane, "renew", known=str(generation), seen=seen, last="t", reason="forgot", errcode=7
+    )
     assert answer == [1, after, generation + 1]
     now = home(lane)
-    assert now.pop("move_token")
+    assert now.pop("move_token") != before.pop("move_token")
     assert now == before | {
         "generation": str(generation + 1),
         "state_generation": str(generation + 1),
@@ -190,26 +197,30 @@ def test_a_home_that_forgot_moves_keeps_its_state_and_is_newer_than_what_the_lan
 
 
 @pytest.mark.parametrize("state", ["scheduled", "running", "paused"])
-@pytest.mark.parametrize(("seen", "made"), [("cancelled", "cancel"), ("aborted", "abort")])
-def test_an_end_that_the_home_forgot_is_made_again(
-    lane: Lane, state: str, seen: str, made: str
+@pytest.mark.parametrize("seen", ["cancelled", "aborted"])
+@pytest.mark.parametrize("generation", [2, 3, 5])
+def test_an_end_that_a_lane_knows_of_is_made_again_however_old_it_is(
+    lane: Lane, state: str, seen: str, generation: int
 ) -> None:
     born(lane, state)
-    answer = move(lane, "renew", known="5", seen=seen, reason="forgot", errcode=40037)
-    to = LEGAL[made].get(state)
-    assert answer == [1, to or state, 6]
+    answer = move(
+        lane, "renew", known=str(generation), seen=seen, last="t", reason="forgot", errcode=40037
+    )
+    newer = max(3, generation) + 1
+    assert answer == [1, seen, newer]
     now = home(lane)
-    assert now["unsure_generation"] == "6"
-    if to:
-        assert (now["state"], now["drop"]) == (seen, "cancelled")
-        assert (now["reason"], now["errcode"]) == ("forgot", "40037")
-        assert now["ended_at_ms"] == str(lane.now_ms)
-        assert lane.client.pttl(lane.key("home", "b1")) <= TTL
+    assert now["unsure_generation"] == str(newer)
+    assert (now["state"], now["drop"]) == (seen, "cancelled")
+    assert (now["reason"], now["errcode"]) == ("forgot", "40037")
+    assert now["ended_at_ms"] == str(lane.now_ms)
+    assert lane.client.pttl(lane.key("home", "b1")) <= TTL
 
 
-def test_a_pause_that_the_home_forgot_is_made_again(lane: Lane) -> None:
-    born(lane, "running")
-    assert move(lane, "renew", known="3", seen="paused", reason="forgot") == [1, "paused", 4]
+@pytest.mark.parametrize("state", ["scheduled", "running"])
+def test_a_pause_that_the_home_forgot_is_made_again(lane: Lane, state: str) -> None:
+    born(lane, state)
+    answer = move(lane, "renew", known="3", seen="paused", last="t", reason="forgot")
+    assert answer == [1, "paused", 4]
     assert (home(lane)["reason"], home(lane)["state_generation"]) == ("forgot", "4")
 
 

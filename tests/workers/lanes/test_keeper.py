@@ -16,7 +16,7 @@ from send_path import Stall
 from shop import Shop
 
 from producers.broadcasts import Broadcasts
-from producers.broadcasts.lifecycle import FORGOT, MOVE, MoveArgs, MoveKeys
+from producers.broadcasts.lifecycle import MOVE, MoveArgs, MoveKeys
 from producers.broadcasts.messages import Messages
 from producers.errors import LaneDividedError
 from producers.settings import Settings
@@ -375,7 +375,7 @@ def test_one_lane_that_knows_of_an_end_is_enough(ward: Ward) -> None:
     ward.due_now(broadcast, ward.home(broadcast), at_home=True)
     ward.keeper.run_once()
     status = ward.broadcasts.status(broadcast)
-    assert (status.state, status.reason) == (State.CANCELLED, FORGOT)
+    assert (status.state, status.reason) == (State.CANCELLED, "asked for")
     ward.keeper.run_once()
     status = ward.broadcasts.status(broadcast)
     assert status.outcomes == {"cancelled": 20}
