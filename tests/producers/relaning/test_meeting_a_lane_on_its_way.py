@@ -65,8 +65,11 @@ class Meeting:
             shop.give(user, subscriptions={TEMPLATE: "accept"}, id="1")
         return shop, before(shop)
 
-    def amid(self, shop: Shop, does: Callable[[], Any]) -> Any:
-        """Do it from the moment when the first lane is shut; returns what it returns."""
+    def amid(self, shop: Shop, does: Callable[[], Any], *, shut_s: float = 0.3) -> Any:
+        """Do it from the moment when the first lane is shut; returns what it returns.
+
+        The lane is shut until that is done, or for so long.
+        """
         free = store.connect(shop.settings, fenced=False)
         self._opened.append(free)
         divide, met = Mover.divide, []
@@ -77,7 +80,7 @@ class Meeting:
                 assert free.exists(keys.shut(division.lane))
                 if not met:
                     met.append(pool.submit(does))
-                wait(met, 0.3)
+                wait(met, shut_s)
                 divide(mover, division, *others)
 
             self._patch.setattr(Mover, "divide", meet)
@@ -348,7 +351,7 @@ def test_who_has_no_time_left_to_look_for_the_heirs_is_told_the_same(
             Users(shop.client, shop.settings).forget("shop", mine)
         monkeypatch.undo()
 
-    meeting.amid(shop, does)
+    meeting.amid(shop, does, shut_s=5)
     assert Users(shop.client, shop.settings).forget("shop", mine).uses == 3
 
 
