@@ -18,7 +18,7 @@ stop pauses nothing, however long it lasts.
 
 What it cannot know: with ``appendfsync everysec`` a crash forgets up to the last two seconds.
 Whoever was sent a subscription or prepay_id message in them may be sent another one; a form_id
-broadcast reaches nobody twice even then.
+broadcast reaches nobody twice even then, unless another one to the same users meets its permit.
 
 This is of one server, and of a primary that sentinels name; of a cluster see `nodes`.
 
