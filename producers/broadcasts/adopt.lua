@@ -53,9 +53,11 @@ local function sweeping() return redis.call('HEXISTS', lane, 'sweeping') end
 local mine = tonumber(mine_is or -1) or -1
 local ENDED = { finished = true, cancelled = true, aborted = true }
 local is_over = ENDED[known[2]] and known[2] ~= 'finished' and not ENDED[state]
-local is_other = known[2] ~= state or known[5] and known[5] ~= ARGV[17]
+-- it says of which generation it is: who is of an earlier version brings a newer one without it
+local last = known[5] and string.match(known[5], '^' .. string.format('%d', mine) .. ' (.*)$')
+local is_other = known[2] ~= state or last and last ~= ARGV[17]
 if mine > generation or mine == generation and is_other or is_over then
-  return { -1, 0, sweeping(), mine, known[2] or '', num(known[3]), known[4] or '', known[5] or '' }
+  return { -1, 0, sweeping(), mine, known[2] or '', num(known[3]), known[4] or '', last or '' }
 end
 if drop == '' and sweeping() == 1 then return { 0, 0, 1 } end  -- what it dropped is counted first
 if mine == generation then return { 0, 0, sweeping() } end
@@ -67,7 +69,7 @@ if mine < moved then  -- not merely a new rate
     'refusals', 0, 'unknowns', 0, 'recent', 0, 'recent_errors', 0)
 end
 redis.call('HSET', lane, 'generation', generation, 'rate', ARGV[9], 'window', ARGV[10],
-  'errcode', ARGV[11], 'carry', carry, 'reason', ARGV[16], 'move', ARGV[17])
+  'errcode', ARGV[11], 'carry', carry, 'reason', ARGV[16], 'move', ARGV[3] .. ' ' .. ARGV[17])
 if unsure > 0 and mine < unsure then redis.call('HSET', lane, 'unsure', 1, 'unsure_at_ms', now) end
 redis.call('PEXPIRE', lane, ttl)
 local has = redis.call('HMGET', lane, 'app', 'priority', 'audience')

@@ -147,7 +147,7 @@ class Known(NamedTuple):
     move: str
 
     @property
-    def weight(self) -> tuple[bool, int]:
+    def rank(self) -> tuple[bool, int]:
         """What goes before what another lane knows: an end by somebody, then what is newer."""
         return self.state in ENDED and self.state != State.FINISHED, self.generation
 
@@ -477,7 +477,7 @@ class Lifecycle(Register):
                 except LaneDividedError:
                     is_whole = False
         ahead = (Known(*answer[3:]) for answer in answers if is_done(answer) and answer[0] == -1)
-        return is_whole, max(ahead, key=lambda known: known.weight, default=None)
+        return is_whole, max(ahead, key=lambda known: known.rank, default=None)
 
     def _adoption(self, lane: int, broadcast: str, home: dict[str, str], spec: Spec) -> Call:
         """Return the call by which a lane adopts what stands at a broadcast's home."""

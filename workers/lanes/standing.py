@@ -67,7 +67,8 @@ class Standing:
         state, move = self.home["state"], self.home["move_token"] or ""
         if copy["state"] in ENDED - {State.FINISHED} and state not in ENDED:
             return True
-        is_other = copy["state"] != state or copy["move"] not in {None, move}
+        of, _, last = (copy["move"] or "").partition(" ")
+        is_other = copy["state"] != state or (of == str(known) and last != move)
         return known > at or (known == at and is_other)
 
     @property

@@ -27,7 +27,7 @@ def test_the_first_generation_makes_the_copy(lane: Lane) -> None:
         "verdict": "",
         "errcode": "0",
         "reason": "",
-        "move": "",
+        "move": "1 ",
         "carry": "1",
         "template_errors": "0",
         "refusals": "0",
@@ -57,6 +57,12 @@ def test_a_copy_of_an_earlier_version_that_knows_no_move_is_not_ahead(lane: Lane
     lane.client.hdel(lane.key("lane_broadcast", "b1"), "move", "reason")
     assert lane.adopt("b1", 2, "paused", move="u") == [0, 0]
     assert lane.adopt("b1", 1, "paused") == [-1, 0, 2, "paused", 0, "", ""]
+
+
+def test_a_generation_that_an_earlier_version_brought_is_not_ahead(lane: Lane) -> None:
+    lane.adopt("b1", 2, "paused", move="t")
+    lane.client.hset(lane.key("lane_broadcast", "b1"), mapping={"generation": 3})
+    assert lane.adopt("b1", 3, "paused", move="u") == [0, 0]
 
 
 @pytest.mark.parametrize("state", ["cancelled", "aborted"])

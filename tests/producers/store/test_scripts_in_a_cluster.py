@@ -24,6 +24,10 @@ DERIVED = {
 """Script → what it finds by the name of one of its KEYS, as its header says."""
 
 
+# whoever comes first waits for two whole lives, each command of them looked at: 10 s alone
+pytestmark = pytest.mark.timeout(120)
+
+
 @pytest.fixture(scope="module")
 def moments(cluster_url: str) -> dict[int, dict[str, Moment]]:
     """Give what each script was given in a life on a cluster, by number of lanes."""

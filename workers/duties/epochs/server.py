@@ -202,12 +202,11 @@ class Epochs:
             for lane in some:
                 # tokens may be forgotten that were given out: none may be given out again
                 self._client.incrby(keys.fence(lane), _FENCES)
-            doubted = self._held(some)
-            self._list_again(doubted)
-            doubted |= {*self._active()}
-            for broadcast in doubted:
+            held, active = self._held(some), {*self._active()}
+            self._list_again(held - active)
+            for broadcast in held | active:
                 self._be_unsure(broadcast, some)
-            marked = len(doubted)
+            marked = len(held | active)
         if paused:  # also by who only met it, and alone may know how long the gap was
             for broadcast in self._active():
                 self._pause(broadcast)
@@ -236,9 +235,9 @@ class Epochs:
                 pipeline.lrange(keys.priority_ring(lane, app), 0, -1)
         return {one.partition(" ")[0] for some in _unbroken(pipeline) for one in some}
 
-    def _list_again(self, held: Collection[str]) -> None:
+    def _list_again(self, unlisted: Iterable[str]) -> None:
         """List as active what has not ended; that it had, and was not listed, may be forgotten."""
-        for broadcast in {*held} - {*self._active()}:
+        for broadcast in unlisted:
             home = keys.home(self._broadcasts.home_lane(broadcast), broadcast)
             state, app = self._client.hmget(home, ["state", "app"])
             if app and state not in ENDED:
