@@ -101,6 +101,6 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     """The broadcast was cancelled or aborted first."""
     IN_DOUBT = "in_doubt"
-    """Posted, and the answer was lost: perhaps delivered, and never repeated."""
+    """Posted, and the answer was lost or forgotten: perhaps delivered, and never repeated."""
     FAILED = "failed"
     """WeChat's answer was final and none of the above."""

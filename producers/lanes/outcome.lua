@@ -93,6 +93,13 @@ local function by_receipt(errcode)
   return 'failed', 'failed ' .. errcode .. ' receipt'
 end
 
+-- Lists who is in doubt: since when (ms), and by which permit.
+local function write_doubt(here, id, item, since, member)
+  local doubts = here.prefix .. 'doubts:' .. id
+  redis.pcall('HSET', doubts, item, string.format('%d %d %s', since, here.now, member))
+  redis.call('PEXPIRE', doubts, here.ttl)
+end
+
 -- What an unanswered message ends as: in_doubt, listed with its time, unless its receipt is here; and
 -- how that is recorded.
 local function doubtful_outcome(here, id, item, held)
@@ -106,9 +113,7 @@ local function doubtful_outcome(here, id, item, held)
     end
     return by_receipt(errcode)
   end
-  local doubts = here.prefix .. 'doubts:' .. id
-  redis.pcall('HSET', doubts, item, string.format('%d %d %s', held.since, here.now, held.member))
-  redis.call('PEXPIRE', doubts, here.ttl)
+  write_doubt(here, id, item, held.since, held.member)
   return 'in_doubt', 'in_doubt'
 end
 

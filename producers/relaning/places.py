@@ -64,6 +64,7 @@ WAYS: Final = {
     "doubts": Way.HASH,
     "mail": Way.HASH,
     "dead": Way.HASH,
+    "doubted": Way.HASH,
     "leaving": Way.HASH,
     "rows": Way.HASH,
     "recipients": Way.BITS,
@@ -72,6 +73,7 @@ WAYS: Final = {
     "dropped": Way.ALL,
     "shares": Way.ALL,
     "fence": Way.ALL,
+    "forgot": Way.ALL,
     "hooks": Way.ALL,
     "lane": Way.COUNTED,
     "size": Way.COUNTED,
@@ -94,7 +96,7 @@ WAYS: Final = {
 
 _ITEM: Final = re.compile(r"(?:\S+ )?(\d+):")
 """``bucket:openid``, after a broadcast's id or not."""
-_OPENID: Final = {"suspects", "sending", "dead"}
+_OPENID: Final = {"suspects", "sending", "dead", "doubted"}
 """Kinds whose items begin with the openid; …"""
 _PLAIN: Final = {"rows"}
 """… and those of which each is a bucket."""

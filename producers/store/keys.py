@@ -142,6 +142,22 @@ def dead_permits(lane: int, app: str, day: int) -> str:
     return f"{lane_prefix(lane)}dead:{app}:{day}"
 
 
+def forgot(lane: int) -> str:
+    """string: run_id of the lane's server that may have forgotten something last; 8 days.
+
+    Owner: `workers.duties.epochs`.
+    """
+    return f"{lane_prefix(lane)}forgot"
+
+
+def doubted(lane: int, app: str) -> str:
+    """hash: openid → when a permit of theirs proved used, in `forgot`'s time; see doubted.lua.
+
+    8 days after the last.
+    """
+    return f"{lane_prefix(lane)}doubted:{app}"
+
+
 def daily(lane: int, app: str, day: int, bucket: int) -> str:
     """hash: openid → what counts for the user's caps on a day of the app's zone; see capped.lua.
 

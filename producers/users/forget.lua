@@ -10,7 +10,7 @@
 -- KEYS  1 stock hash, 2 ledger hash, 3 sending zset, 4 permits zset, 5 subs hash, 6 receipts hash
 --       then per audience: size string, buckets bitmap, members set (its bucket of this user), or its
 --       rows, a hash (lanes/rows.lua)
---       (found by KEYS 4: dead:APP:DAY, daily:APP:DAY:BUCKET)
+--       (found by KEYS 4: dead:APP:DAY, doubted:APP, daily:APP:DAY:BUCKET)
 -- ARGV  1 now_ms or '', 2 openid, 3 bucket
 -- Returns  {uses and accepts that were available, audiences that had the user}
 --@include store/clock
@@ -58,6 +58,8 @@ redis.call('UNLINK', permits, subs, marks_of(subs), KEYS[6])
 local dead = string.gsub(string.sub(permits, 1, -#openid - 2), '}:permits:', '}:dead:', 1)
 local today = math.floor(now / 86400000)
 for day = today - 1, today do redis.call('HDEL', string.format('%s:%d', dead, day), openid) end
+local doubted = string.gsub(dead, '}:dead:', '}:doubted:', 1)
+redis.pcall('HDEL', doubted, openid)
 local daily = string.gsub(dead, '}:dead:', '}:daily:', 1)
 for day = today - 2, today + 1 do  -- of the zone's days those that may still be there
   redis.pcall('HDEL', string.format('%s:%d:%s', daily, day, bucket), openid)

@@ -98,16 +98,28 @@ def _marks_alone(self: Epochs, broadcast: str, lanes: Iterable[int]) -> None:
         self._copies.mark(broadcast, lane, "unsure", "1")
 
 
+_UNNOTED: Final = {"if errcode == '41029' or streak ==": "if streak =="}
+"""Nobody whom no broadcast takes for in doubt is noted for the others: so it was when these were."""
+
 DEFECTS: Final = {
     "swap-sure": Defect(
         "a swap forgot that Redis may have forgotten: the next permit was thought unused",
         "restart-swap",
-        lua={"member, expires, token, one.unsure and 1 or 0)": "member, expires, token, 0)"},
+        lua={"member, expires, token, one.unsure and 1 or 0)": "member, expires, token, 0)"}
+        | _UNNOTED,
     ),
     "used-is-refused": Defect(
         "after Redis forgot, 41029 was no word on this broadcast: the next permit went out",
         "restart-swap",
+        lua=_UNNOTED,
         python=replaced(verdict, "_SAYS_USED", {**verdict._SAYS_USED, "f": {}}),
+    ),
+    "used-by-another": Defect(
+        "after Redis forgot, one met the used form_id: the other's next one reached the user again",
+        "restart-two",
+        lua={
+            "elseif keys.unsure and channel == 'template' and is_doubted(": "elseif is_listed({},"
+        },
     ),
     "reached-is-refused": Defect(
         "after Redis forgot, 43101 was taken at its word: who was reached was recorded as refused",

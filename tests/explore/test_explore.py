@@ -149,6 +149,7 @@ def test_a_defect_is_found_and_its_path_replayed() -> None:
         ("cursor-stays", 0, "I2 each recipient"),
         ("take-anew", 1, "what lies under a worker's name"),
         ("place-kept", 2, "liveness"),
+        ("used-by-another", 4, "I3"),
     ],
 )
 def test_each_kind_of_defect_is_found_by_what_it_breaks(defect: str, steps: int, what: str) -> None:

@@ -246,6 +246,15 @@ WORLDS: Final = {
             workers=1,
         ),
         World(
+            "restart-two",
+            "one worker, a broadcast and a message to a user with two form_ids: Redis forgets",
+            forms(NEAR),
+            "template",
+            {"restart": 1, "move": 1},
+            posts=(NEAR,),
+            workers=1,
+        ),
+        World(
             "restart-p",
             "prepay_ids through a Redis that forgets: as often again as it forgot",
             prepays(NEAR, NEAR_TOO),

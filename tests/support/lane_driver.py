@@ -494,6 +494,11 @@ class Lane:
     def bucket(self, openid: str) -> int:
         return keys.bucket_of(openid, BUCKETS)
 
+    def doubt(self, noted: dict[str, int]) -> None:
+        """Note of users that a permit of theirs proved used after Redis forgot, and when (ms)."""
+        self.client.hset(self.key("doubted", "shop"), mapping=noted)
+        self.client.pexpire(self.key("doubted", "shop"), WEEK)
+
     def item(self, openid: str) -> str:
         return f"{self.bucket(openid)}:{openid}"
 

@@ -204,8 +204,11 @@ async def live(shop: Shop, settings: Settings) -> None:
     shop.keeper.run_once()
     for user in users:  # of each lane some are not being sent something else just then
         shop.post(user)
-    receipts, doubts = Receipts(shop.client, settings), Doubts(shop.client, settings)
-    copies = Copies(shop.client)
+    receipts, doubts, copies = (
+        Receipts(shop.client, settings),
+        Doubts(shop.client, settings),
+        Copies(shop.client),
+    )
     Limiter(shop.client, "w1").reserve("shop", settings.app("shop"), 3, {timed: (5.0, 1)}, 0, "t")
     first = shop.take(4)
     shop.settle(first[0], "settle", "void_all", "refused", errcode=43101, streak="refusal")
@@ -213,11 +216,12 @@ async def live(shop: Shop, settings: Settings) -> None:
     shop.settle(first[2], "keep", "keep", "-", streak="-")
     shop.settle(first[3], streak="ok", msgid="7")
     copies.mark(timed, 0, "unsure", "1")
+    shop.client.set(keys.forgot(0), "run", ex=60)
     copies.give_canary("shop", counted, 0, 3)
     copies.open("shop", timed, [0])
     shop.open(counted)
     for claim in shop.take(6):
-        shop.settle(claim, "settle", "doubt", "in_doubt", streak="-")
+        shop.settle(claim, "settle", "doubt", "in_doubt", errcode=41029, streak="used")
     shop.take(4)
     for broadcast in (timed, counted):
         shop.recover(broadcast)

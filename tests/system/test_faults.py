@@ -195,6 +195,33 @@ def test_nobody_gets_it_twice_after_redis_forgot_a_swap(
 
 
 @pytest.mark.timeout(90)
+def test_nobody_gets_it_twice_because_another_broadcast_met_the_used_permit(
+    valkey: Valkey, stage: Stage, eventually: Eventually
+) -> None:
+    stage.form_ids(450, each=3)
+    unit = stage.unit()
+    eventually(lambda: stage.client.zcard(keys.WORKERS), "the unit beats")
+    stage.kill(unit, signal.SIGSTOP)
+    sent, first = stage.create(), stage.create(priority=True)
+    stage.broadcasts.pause(first)
+    kept = valkey.keep()
+    stage.kill(unit, signal.SIGCONT)
+    eventually(lambda: stage.accepted == 450, "all were accepted")
+    stage.kill(unit, signal.SIGSTOP)
+
+    valkey.come_back(kept)
+    stage.broadcasts.resume(first)
+    stage.kill(unit, signal.SIGCONT)
+
+    for broadcast in (first, sent):
+        assert stage.wait(broadcast).outcomes == {"in_doubt": 450}
+    assert stage.accepted == 450
+    # whoever was sent nothing of what Redis forgot is sent all that comes
+    stage.create()
+    eventually(lambda: stage.accepted == 900, "the next one reached everybody")
+
+
+@pytest.mark.timeout(90)
 def test_an_end_that_is_brought_to_a_redis_that_forgot_it_leaves_nobody_out(
     valkey: Valkey, stage: Stage
 ) -> None:

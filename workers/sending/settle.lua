@@ -6,13 +6,14 @@
 -- permit spent, handed back or void), swapped (void, and the user's next permit claimed here),
 -- delayed (handed back or void), kept (the same permit again: perhaps sent, so *resumed*).
 -- Counts, canary and breaker (I7) move in the same step. What surely was not sent no more counts for
--- its user's cap, and a next permit that is left to single messages is not claimed: kept. The same token again returns the first
+-- its user's cap, and a next permit that is left to single messages is not claimed: kept. Whose permit
+-- proves used after Redis forgot is noted (doubted.lua). The same token again returns the first
 -- answer. If the worker dies just before it, recovery resumes the message.
 --
 -- KEYS  1 reply string, 2 sending zset, 3 fence string, 4 stock hash, 5 ledger hash
 -- Found on the way, with the lane's hash tag: lane:ID, flight:ID, delayed:ID, queue:ID, tries:ID,
 -- suspects:ID, doubts:ID, receipts:APP:OPENID, outcomes:ID:BUCKET, msgids:ID:BUCKET,
--- permits:APP:OPENID, subs:APP:OPENID, marks:APP:OPENID, audience:APP:all:BUCKET, rows:APP:NAME,
+-- permits:APP:OPENID, subs:APP:OPENID, marks:APP:OPENID, audience:APP:all:BUCKET, rows:APP:NAME, doubted:APP, forgot,
 -- daily:APP:DAY:BUCKET, the lists of listed.lua (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 lease_ms of a user's turn,
 --       7 margin_ms of permits, 8 ttl_ms of outcomes, 9 canary K, 10 keep: uses that broadcasts
@@ -37,6 +38,7 @@
 --@include lanes/pace
 --@include lanes/rows
 --@include lanes/outcome
+--@include lanes/doubted
 --@include lanes/kept
 --@include lanes/capped
 --@include suppressions/listed
@@ -53,6 +55,7 @@ local here = { prefix = prefix, app = app, now = now, ttl = ttl, sending = sendi
   books = books }
 typed('zset', sending)
 whole('fence', redis.call('GET', fence) or '0', 0, 2 ^ 53)
+local doubted = doubted_of(prefix, app, now)
 local DAY = 86400000
 local PARK = 1000  -- before the first delivery a user's next permit waits for the others' verdicts
 
@@ -284,6 +287,9 @@ local function settle(row)
   if not held or held.worker ~= worker or held.fence ~= token then return 'stale' end
   held.item = item
   if errcode ~= '0' then count(one, 'e:' .. errcode) end
+  if errcode == '41029' or streak == 'forgotten' and errcode ~= '0' and one.channel == 'template' then
+    note_used(doubted, openid)
+  end
 
   if action == 'keep' then
     if one.drop ~= '' or left_as(here, id, item) then
@@ -332,8 +338,9 @@ local function settle(row)
     local dropped = dropped_as(one, item)
     local worn_out = fate == 'void' and not is_forgotten(members_of(item), openid)
       and note_dead(books, prefix, app, openid)
+    local forgotten = one.unsure and one.channel == 'template' and is_doubted(doubted, openid)
     local row_next, is_kept
-    if not dropped and not busy and not worn_out and (one.open or fate == 'back') then
+    if not dropped and not busy and not worn_out and not forgotten and (one.open or fate == 'back') then
       row_next, is_kept = swap(one, item, openid, fate == 'back' and held.tries + 1 or held.tries, skip)
     end
     if row_next and fate == 'back' then streak = '-' end  -- another kind may still go through
@@ -341,7 +348,7 @@ local function settle(row)
     if row_next then return row_next end
     if dropped then return wait(one, item, openid, held, 0, 0) end
     if fate == 'back' then return wait(one, item, openid, held, held.tries + 1, num(delay)) end
-    if (not one.open or busy) and not worn_out then return wait(one, item, openid, held, held.tries, PARK) end
+    if forgotten or (not one.open or busy) and not worn_out then return wait(one, item, openid, held, held.tries, PARK) end
     if is_kept then
       finish(one, item, openid, held, 'kept', '0', '-', streak)
       return 'kept'

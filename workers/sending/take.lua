@@ -3,7 +3,8 @@
 -- Guarantee: broadcasts get turns (priority ring first, the others by their weight); a claimed permit belongs to exactly one
 -- message, under a fence token that no other claim ever had; a user without a permit, or whose
 -- permits proved dead too often today, is recorded at once, and so is one on the app's suppression list, or who had
--- as many of the broadcast's purpose today as there may be, or whose last uses are left to single messages;
+-- as many of the broadcast's purpose today as there may be, or whose last uses are left to single messages, or whom
+-- something reached that Redis forgot, perhaps this (doubted.lua);
 -- a user who is being sent to waits without a permit (43108); before the first delivery at most `canary`
 -- permits are unjudged, template-refused or refused (I7); a single message whose
 -- time is over is late, unless it was perhaps sent, and so is one whose row is not kept any more; nothing of a broadcast is claimed outside its app's
@@ -19,7 +20,7 @@
 --       6 stock, 7 ledger  hashes, see permit.lua
 -- Found on the way, all with the lane's hash tag (ARGV 4): lane:ID, queue:ID, delayed:ID,
 -- flight:ID, tries:ID, mail:ID, rows:APP:NAME, outcomes:ID:BUCKET, permits:APP:OPENID,
--- subs:APP:OPENID, dead:APP:DAY, pace:ID, shares:APP, daily:APP:DAY:BUCKET, busy, due, flying,
+-- subs:APP:OPENID, dead:APP:DAY, doubted:APP, forgot, pace:ID, shares:APP, daily:APP:DAY:BUCKET, busy, due, flying,
 -- the lists of listed.lua (see keys.py).
 -- ARGV  1 token, 2 now_ms or '', 3 worker, 4 prefix of the lane, 5 app, 6 max claims (1..1000),
 --       7 lease_ms of a user's turn, 8 margin_ms of permits, 9 ttl_ms of outcomes,
@@ -47,6 +48,7 @@
 --@include lanes/pace
 --@include lanes/rows
 --@include lanes/outcome
+--@include lanes/doubted
 --@include lanes/shares
 --@include lanes/kept
 --@include lanes/capped
@@ -69,7 +71,7 @@ local here = { prefix = prefix, app = app, now = now, ttl = ttl, sending = sendi
   books = books }
 local DELAY = 500
 local FAR = 60000
-local AT_ONCE = { 'no_permit', 'late', 'suppressed', 'kept', 'capped' }  -- outcomes without a send
+local AT_ONCE = { 'no_permit', 'late', 'suppressed', 'kept', 'capped', 'in_doubt' }  -- outcomes without a send
 local QUIET = 128  -- broadcasts visited for nothing: the next take goes on behind them
 local AHEAD = 2200  -- a broadcast with a slow rate is back in the ring so long before its slot
 local allowance, allowed_at, wait_ms = {}, {}, {}
@@ -87,6 +89,7 @@ for i = 18, #ARGV, 4 do
 end
 
 local rows, claimed, looked, quiet_visits = {}, 0, 0, 0
+local doubted = doubted_of(prefix, app, now)
 local last_fence = tonumber(redis.call('INCRBY', fence, max)) - max
 
 -- How many claims a broadcast may have in this turn, and how many of them may be fresh: before the
@@ -160,6 +163,11 @@ local function claim_for(item, id, channel, template, keys, tally)
     write_outcome(here, id, item, 'suppressed')
     tally.suppressed = tally.suppressed + 1
     return
+  elseif keys.unsure and channel == 'template' and is_doubted(doubted, openid) then
+    write_doubt(here, id, item, now, 'f:')
+    write_outcome(here, id, item, 'in_doubt')
+    tally.in_doubt = tally.in_doubt + 1
+    return
   else
     local permits = prefix .. 'permits:' .. app .. ':' .. openid
     local subs = prefix .. 'subs:' .. app .. ':' .. openid
@@ -226,7 +234,7 @@ local function visit(id, quantum)
     keys.kept = kept_of(keep, has[4])
     keys.bars = keys.most or keys.kept > 0
   end
-  local tally = { no_permit = 0, late = 0, suppressed = 0, kept = 0, capped = 0, doubted = 0, delayed = 0,
+  local tally = { no_permit = 0, late = 0, suppressed = 0, kept = 0, capped = 0, in_doubt = 0, doubted = 0, delayed = 0,
     fresh = 0 }
   local mine, passed = {}, {}
   local budget = 4 * math.max(want, 0) + 64  -- pops, so that a script stays short

@@ -11,7 +11,8 @@ three-state truth above it. A send is delivered, not delivered, or in doubt (pos
 
 Redis may come back having forgotten an attempt (`duties.epochs`). While its broadcast is *unsure*,
 an answer that only says "used before" (41029; 41028 for a prepay_id, 43101 for a subscription) is
-perhaps that attempt's: in doubt, neither a refusal nor an error, and it voids nothing.
+perhaps that attempt's: in doubt, neither a refusal nor an error, and it voids nothing. Or it was
+another broadcast's attempt: settle.lua notes the user (`doubted.lua`), whom no unsure one sends to.
 """
 
 from enum import StrEnum

@@ -19,7 +19,7 @@ DERIVED = {
     "move": ("due", "hooks"),
     "join": ("due",),
     "keep": ("home", "lane", "delayed", "queue", "flight", "ring", "first", "flying", "busy"),
-    "forget": ("marks", "dead", "daily"),
+    "forget": ("marks", "dead", "doubted", "daily"),
 }
 """Script → what it finds by the name of one of its KEYS, as its header says."""
 

@@ -67,16 +67,17 @@ def test_nothing_of_the_user_is_left_and_all_others_are(shop: Shop, forgetter: F
 
 
 @both_layouts
-def test_a_user_who_was_distrusted_yesterday_and_today_is_so_no_more(
+def test_a_user_who_was_distrusted_or_doubted_is_so_no_more(
     shop: Shop, forgetter: Forgetter
 ) -> None:
     lane, today = shop.lane(ANN), shop.now_ms() // (24 * HOUR)
     marks = [keys.dead_permits(lane, "shop", day) for day in (today - 1, today)]
+    marks.append(keys.doubted(lane, "shop"))
     for key in marks:
         shop.client.hset(key, mapping={ANN: 3, BOB: 3})
         shop.client.expire(key, 60)
     forgetter.forget("shop", ANN)
-    assert [shop.client.hgetall(key) for key in marks] == [{BOB: "3"}] * 2
+    assert [shop.client.hgetall(key) for key in marks] == [{BOB: "3"}] * 3
 
 
 @both_layouts

@@ -268,6 +268,7 @@ def known_keys(worker: Worker, ids: list[str]) -> Iterator[str]:
         yield from (build(lane, "shop") for build in per_app)
         today = int(worker.client.time()[0]) // 86_400
         yield from (keys.dead_permits(lane, "shop", day) for day in (today - 1, today))
+        yield from (keys.forgot(lane), keys.doubted(lane, "shop"))
         yield keys.audience_size(lane, "shop", "all")
         yield keys.audience_buckets(lane, "shop", "all")
         for script in ("take:shop", "settle:shop"):

@@ -6,6 +6,7 @@ from lane_driver import (
     HOUR,
     LEASE,
     TTL,
+    WEEK,
     Claimed,
     Lane,
     accept,
@@ -193,6 +194,42 @@ def test_a_swap_says_that_redis_may_have_forgotten_an_attempt(lane: Lane) -> Non
     lane.client.hset(lane.key("lane_broadcast", "b1"), "unsure", "1")
     settled = lane.settle(row(claim, "swap", "void", "no_permit", errcode=41028))
     assert settled.results[0].split(" ")[4] == "1"
+
+
+@pytest.mark.parametrize("forgot", [True, False], ids=["Redis forgot", "it never did"])
+def test_whose_permit_proves_used_is_noted_after_redis_forgot(lane: Lane, forgot: bool) -> None:
+    lane.collect({openid: [form(openid)] for openid in ("anna", "ben", "cleo", "dora")})
+    lane.start("b1", "anna", "ben", "cleo", "dora", open=1)
+    anna, ben, cleo, dora = lane.take().claims
+    if forgot:
+        lane.client.set(lane.key("forgot"), "run", px=WEEK)
+    used = {"errcode": 41029}
+    lane.settle(
+        row(anna, "settle", "doubt", "in_doubt", **used, streak="used"),
+        row(ben, "swap", "void", "no_permit", **used),  # claimed before Redis forgot
+        row(cleo, "settle", "spent", "delivered", **used, streak="ok"),  # or it was the first try
+        row(dora, "swap", "void", "no_permit", errcode=41028),
+    )
+    noted = lane.client.hgetall(lane.key("doubted", "shop"))
+    now = str(lane.now_ms)
+    assert noted == ({"anna": now, "ben": now, "cleo": now} if forgot else {})
+    if forgot:
+        assert WEEK < lane.client.pttl(lane.key("doubted", "shop")) <= 8 * 24 * HOUR
+
+
+def test_who_was_sent_what_redis_forgot_gets_no_next_permit(lane: Lane) -> None:
+    lane.give("anna", form("A"), form("B"))
+    lane.start("b1", "anna", open=1)
+    claim = lane.take_one()
+    lane.client.hset(lane.key("lane_broadcast", "b1"), "unsure", "1")
+    lane.doubt({"anna": lane.now_ms})
+    settled = lane.settle(row(claim, "swap", "void", "no_permit", errcode=41028))
+    assert settled.results == ["later"]
+    lane.now_ms += 1000
+    lane.promote("b1")
+    assert lane.take().claims == []
+    assert lane.outcomes("b1") == {"anna": "in_doubt"}
+    lane.check_ledger("b1")
 
 
 def test_only_a_form_id_that_was_used_opens_and_no_forgotten_one_is_an_error(lane: Lane) -> None:

@@ -164,6 +164,40 @@ def test_every_claim_says_that_redis_may_have_forgotten_an_attempt(lane: Lane) -
     assert [row.split(" ")[5] for row in rows if not row.startswith("B ")] == ["3", "2"]
 
 
+def test_who_was_sent_what_redis_forgot_is_in_doubt_in_all_that_ran_then(lane: Lane) -> None:
+    users(lane, "anna", "ben", "cleo")
+    week = 8 * 24 * HOUR
+    noted = {"anna": lane.now_ms - 1, "ben": lane.now_ms - week}
+    lane.doubt(noted)
+    lane.start("b1", "anna", "ben", "cleo")
+    lane.client.hset(lane.key("lane_broadcast", "b1"), "unsure", "1")
+    before = lane.stock()
+
+    taken = lane.take()
+
+    assert {claim.openid for claim in taken.claims} == {"ben", "cleo"}
+    assert lane.outcomes("b1") == {"anna": "in_doubt"}
+    since, until, member = lane.client.hget(lane.key("doubts", "b1"), lane.item("anna")).split(" ")
+    assert (int(since), int(until), member) == (lane.now_ms, lane.now_ms, "f:")
+    assert sum(before.values()) - sum(lane.stock().values()) == 2 * 2  # a use and a user each
+    lane.check_ledger("b1")
+
+
+@pytest.mark.parametrize("channel", ["template", "subscribe"])
+def test_what_is_sure_or_of_the_other_channel_is_sent_to_the_doubted(
+    lane: Lane, channel: str
+) -> None:
+    if channel == "template":
+        users(lane, "anna")
+    else:
+        lane.give("anna", accept())
+    lane.doubt({"anna": lane.now_ms})
+    lane.start("b1", "anna", channel=channel)
+    if channel == "subscribe":
+        lane.client.hset(lane.key("lane_broadcast", "b1"), "unsure", "1")
+    assert [claim.openid for claim in lane.take().claims] == ["anna"]
+
+
 def test_tries_are_remembered_through_a_delay(lane: Lane) -> None:
     users(lane, "anna")
     lane.start("b1", "anna")

@@ -18,7 +18,8 @@ stop pauses nothing, however long it lasts.
 
 What it cannot know: with ``appendfsync everysec`` a crash forgets up to the last two seconds.
 Whoever was sent a subscription or prepay_id message in them may be sent another one; a form_id
-broadcast reaches nobody twice even then, unless another one to the same users meets its permit.
+broadcast reaches nobody twice even then: whose form_id proves used in the 8 days after it is noted
+(`doubted.lua`), and sent nothing of what ran.
 
 This is of one server, and of a primary that sentinels name; of a cluster see `nodes`.
 
@@ -30,6 +31,7 @@ however far that is, they have the marks once they are open.
 
 import threading
 from collections.abc import Collection, Iterable, Iterator
+from datetime import timedelta
 from typing import Any, Final
 
 import redis
@@ -37,6 +39,7 @@ import redis
 from producers import logs
 from producers.broadcasts import Broadcasts
 from producers.broadcasts.lifecycle import RESTORED
+from producers.broadcasts.spec import MAX_LIFE
 from producers.errors import (
     IllegalMoveError,
     LaneDividedError,
@@ -45,7 +48,7 @@ from producers.errors import (
 )
 from producers.logs.events import ServerChanged
 from producers.series import Series
-from producers.settings import Settings
+from producers.settings import Settings, ms
 from producers.store import Client, keys, lend
 from producers.store.clock import now_ms
 from producers.store.lanes.layout import follow
@@ -56,6 +59,8 @@ from workers.lanes.copies import Copies
 GAP_MS: Final = 600_000
 _FENCES: Final = 1_000_000
 """More fence tokens than all workers together take in the seconds that may be forgotten."""
+_NOTED_MS: Final = ms(MAX_LIFE + timedelta(days=1))
+"""How long is noted whose permit proves used: no broadcast of before lives longer."""
 
 
 _SAMPLE: Final = 3
@@ -202,6 +207,7 @@ class Epochs:
             for lane in some:
                 # tokens may be forgotten that were given out: none may be given out again
                 self._client.incrby(keys.fence(lane), _FENCES)
+                self._client.set(keys.forgot(lane), info["run_id"], px=_NOTED_MS)
             held, active = self._held(some), {*self._active()}
             self._list_again(held - active)
             for broadcast in held | active:

@@ -208,6 +208,8 @@ def test_a_deployment_of_before_is_no_old_backup(
     assert client.hget(keys.lane_broadcast(0, running), "unsure") == "1"
     unsure_at_ms = int(client.hget(keys.lane_broadcast(0, running), "unsure_at_ms"))
     assert 0 <= server_ms(client) - unsure_at_ms < 10_000  # what was claimed before is unsure
+    assert client.get(keys.forgot(0)) == client.get(keys.SERVER)  # whose permit is used is noted
+    assert 7 * 24 * 60 * MINUTE_MS < client.pttl(keys.forgot(0)) <= 8 * 24 * 60 * MINUTE_MS
 
 
 def test_nothing_passes_before_the_process_has_seen_the_change_itself(
