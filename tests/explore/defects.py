@@ -99,7 +99,7 @@ def _marks_alone(self: Epochs, broadcast: str, lanes: Iterable[int]) -> None:
 
 
 _UNNOTED: Final = {"if errcode == '41029' or streak ==": "if streak =="}
-"""Nobody whom no broadcast takes for in doubt is noted for the others: so it was when these were."""
+"""So it was when these were: whose permit proves used is noted only by who is in doubt of it."""
 
 DEFECTS: Final = {
     "swap-sure": Defect(
